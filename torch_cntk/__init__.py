@@ -1,0 +1,64 @@
+"""Complete images and matrices with infinitely wide neural networks.
+
+A network is defined once from layers that mirror ``torch.nn`` and read two ways: ``forward`` is the finite network,
+``kernel`` gives the exact convolutional neural tangent kernel of the infinitely wide one (Radhakrishnan, Stefanakis,
+Belkin, Uhler, PNAS 2022). Masks are called ``observed`` everywhere: boolean, True = known.
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from torch_cntk import priors
+from torch_cntk._memory import OutOfMemoryError
+from torch_cntk.inpainting import InpaintingResult, default_kernel, default_network, inpaint, levels_for
+from torch_cntk.kernel import Kernel
+from torch_cntk.layers import (
+    BilinearUp,
+    Conv1d,
+    Conv2d,
+    Conv3d,
+    Layer,
+    LeakyReLU,
+    NearestUp,
+    ReLU,
+    Sequential,
+    StridedConv1d,
+    StridedConv2d,
+    StridedConv3d,
+)
+from torch_cntk.operators import Operator
+from torch_cntk.saved import load_kernel
+from torch_cntk.solvers import ConjugateGradient, Solution, Solver, Status
+
+try:
+    __version__ = version("torch-cntk")
+except PackageNotFoundError:  # run from a source tree that is not installed
+    __version__ = "0"
+
+__all__ = [
+    "BilinearUp",
+    "ConjugateGradient",
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "InpaintingResult",
+    "Kernel",
+    "Layer",
+    "LeakyReLU",
+    "NearestUp",
+    "Operator",
+    "OutOfMemoryError",
+    "ReLU",
+    "Sequential",
+    "Solution",
+    "Solver",
+    "Status",
+    "StridedConv1d",
+    "StridedConv2d",
+    "StridedConv3d",
+    "default_kernel",
+    "default_network",
+    "inpaint",
+    "levels_for",
+    "load_kernel",
+    "priors",
+]

@@ -1,0 +1,60 @@
+"""Validators: one fact each, message "expected ..., got ..."."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from numbers import Integral, Real
+
+__all__ = ["as_size", "finite_number", "positive_int", "shape_text"]
+
+
+def positive_int(value: object, name: str) -> int:
+    """Return ``value`` as an int of at least 1.
+
+    Raises:
+        TypeError: ``value`` is no integer.
+        ValueError: ``value`` is below 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"expected {name} to be an integer, got {value!r}")
+    if value < 1:
+        raise ValueError(f"expected {name} to be at least 1, got {value}")
+    return int(value)
+
+
+def finite_number(value: object, name: str, *, minimum: float | None = None) -> float:
+    """Return ``value`` as a finite float, not below ``minimum``.
+
+    Raises:
+        TypeError: ``value`` is no real number.
+        ValueError: ``value`` is infinite, NaN or below ``minimum``.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"expected {name} to be a number, got {value!r}")
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"expected {name} to be finite, got {number}")
+    if minimum is not None and number < minimum:
+        raise ValueError(f"expected {name} to be at least {minimum:g}, got {number:g}")
+    return number
+
+
+def as_size(size: object, name: str = "size", ndim: int | None = None) -> tuple[int, ...]:
+    """Return ``size`` as a tuple of positive ints, of ``ndim`` entries if that is given.
+
+    Raises:
+        TypeError: ``size`` is no sequence of integers.
+        ValueError: an entry is below 1, or there are not ``ndim`` of them.
+    """
+    if not isinstance(size, Sequence) or isinstance(size, str):
+        raise TypeError(f"expected {name} to be a tuple of integers such as (256, 256), got {size!r}")
+    sizes = tuple(positive_int(entry, f"{name}[{axis}]") for axis, entry in enumerate(size))
+    if ndim is not None and len(sizes) != ndim:
+        raise ValueError(f"expected {name} to have {ndim} entries, got {len(sizes)}: {sizes}")
+    return sizes
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """``(3, 4)`` as ``3 x 4``, for messages."""
+    return " x ".join(str(entry) for entry in shape)

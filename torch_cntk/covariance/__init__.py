@@ -1,0 +1,21 @@
+"""How the pair (Sigma, Theta) is stored while it travels through a network."""
+
+from torch_cntk.covariance.base import Covariance
+from torch_cntk.covariance.extent import Extent
+from torch_cntk.covariance.lattice import Features, Lattice, Stored
+from torch_cntk.covariance.resampling import Linear, Nearest, Resampling
+from torch_cntk.covariance.table import Geometry, Slab, Table
+
+__all__ = [
+    "Covariance",
+    "Extent",
+    "Features",
+    "Geometry",
+    "Lattice",
+    "Linear",
+    "Nearest",
+    "Resampling",
+    "Slab",
+    "Stored",
+    "Table",
+]

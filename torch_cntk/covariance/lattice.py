@@ -1,0 +1,340 @@
+"""Image covariances in displacement-major form, described first and computed slab by slab afterwards.
+
+A verb adds a node to an expression. Convolutions, activations and strides never mix displacements, so a slab of
+displacements runs through all of them while it sits in the cache; only a resampling needs the whole table of what
+comes before it, and that is one trip through memory a resolution level.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from torch_cntk._checks import shape_text
+from torch_cntk._memory import available_bytes, require_bytes
+from torch_cntk.covariance.base import Covariance
+from torch_cntk.covariance.resampling import Nearest, Resampling
+from torch_cntk.covariance.table import Geometry, Slab, Table
+from torch_cntk.duals import Dual
+
+__all__ = ["Features", "Lattice", "Stored"]
+
+# Numbers of one covariance in a slab. Large enough that a call's overhead does not show and that torch uses its
+# threads (above 2^15), small enough that the half dozen temporaries of an activation stay in the cache.
+_SLAB_ENTRIES = 1 << 17
+
+
+class Lattice(Covariance):
+    """The pair (Sigma, Theta) of an image on a torus, as an expression that can be evaluated slab by slab.
+
+    Attributes:
+        geometry: size, period and symmetry of the table that it stands for.
+        device: where it is computed; always in float64, so that rounding does not show in float32 results (the angle
+            between two almost equal features has only half of a number's digits).
+        load: positions of the largest image on the way to one displacement of this node.
+    """
+
+    def __init__(self, geometry: Geometry, device: torch.device, load: int, parents: tuple[Lattice, ...] = ()) -> None:
+        self.geometry = geometry
+        self.device = device
+        self.load = max(load, math.prod(geometry.period))
+        self.parents = parents
+
+    @property
+    def ndim(self) -> int:
+        """Number of spatial dimensions."""
+        return self.geometry.ndim
+
+    # Verbs.
+
+    def average_patches(self, kernel_size: tuple[int, ...], bias_variance: float = 0.0) -> Lattice:
+        """A weight layer: a circular box blur of each displacement's image."""
+        return Averaged(self, kernel_size, bias_variance)
+
+    def activate(self, dual: Dual) -> Lattice:
+        """A nonlinearity: pointwise, given the variance image and its shifts."""
+        return Activated(self, dual)
+
+    def subsample(self, stride: tuple[int, ...]) -> Lattice:
+        """T'[u][a] = T[r u][r a].
+
+        Raises:
+            ValueError: the size is not a multiple of the stride.
+        """
+        return Subsampled(self, stride) if any(r != 1 for r in stride) else self
+
+    def resample(self, resampling: tuple[Resampling, ...]) -> Lattice:
+        """A fixed linear map along each axis.
+
+        Raises:
+            ValueError: the size does not fit the map.
+        """
+        return Resampled(self, resampling)
+
+    # Evaluation.
+
+    @abstractmethod
+    def evaluate(self, slab: Slab) -> Tensor:
+        """Return (Sigma, Theta) of a slab, [2, *slab.count, *period], in memory that the caller may overwrite."""
+
+    def evaluate_ntk(self, slab: Slab) -> Tensor:
+        """Return Theta of a slab, [1, *slab.count, *period]."""
+        return self.evaluate(slab)[1:]
+
+    def tabulate(self, kind: str = "both", dtype: torch.dtype = torch.float64, progress: bool = False) -> Table:
+        """Compute the whole table.
+
+        Args:
+            kind: "ntk" (Theta), "nngp" (Sigma) or "both".
+            dtype: of the stored numbers; the computation is in float64.
+            progress: whether to show a bar.
+
+        Returns:
+            table of 1 channel, or 2 for "both".
+
+        Raises:
+            OutOfMemoryError: before anything is computed, if the tables would not fit.
+        """
+        needed = self.bytes_needed(kind, dtype)
+        require_bytes(
+            needed,
+            f"the kernel of period {shape_text(self.geometry.period)} on {shape_text(self.geometry.size)} pixels",
+            f"about {self._fitting_side(needed)} would fit; a float32 kernel takes half as much as a float64 one",
+            self.device,
+        )
+        with tqdm(total=self._work(), disable=not progress, unit="entry", unit_scale=True, desc="kernel") as bar:
+            self._prepare(bar)
+            return self._tabulate(kind, dtype, bar)
+
+    def bytes_needed(self, kind: str = "both", dtype: torch.dtype = torch.float64) -> int:
+        """Bytes that ``tabulate`` holds at its peak: the tables of all levels and one slab with its temporaries."""
+        own = self.geometry.entries * (2 if kind == "both" else 1) * dtype.itemsize
+        before = sum(node.parents[0].geometry.entries * 16 for node in self._ancestors() if isinstance(node, Resampled))
+        slab = max(_SLAB_ENTRIES, self.load) * 8 * 8
+        return own + before + slab
+
+    def _fitting_side(self, needed: int) -> str:
+        free = available_bytes(self.device) or needed
+        # A dense table grows with the fourth power of a square's side (2 ndim in general).
+        shrink = (free / needed) ** (1 / (2 * self.ndim))
+        return shape_text([max(1, int(n * shrink)) for n in self.geometry.size]) + " pixels"
+
+    def _ancestors(self) -> Iterator[Lattice]:
+        """This node and all that it is made from, each once."""
+        seen: set[int] = set()
+        waiting: list[Lattice] = [self]
+        while waiting:
+            node = waiting.pop()
+            if id(node) not in seen:
+                seen.add(id(node))
+                yield node
+                waiting.extend(node.parents)
+
+    def _work(self) -> int:
+        tables = [node.parents[0] for node in self._ancestors() if isinstance(node, Resampled)]
+        return sum(node.geometry.entries for node in (self, *tables))
+
+    def _prepare(self, bar: tqdm) -> None:
+        for parent in self.parents:
+            parent._prepare(bar)
+
+    def _tabulate(self, kind: str, dtype: torch.dtype, bar: tqdm) -> Table:
+        geometry = self.geometry
+        channels = {"both": slice(0, 2), "nngp": slice(0, 1), "ntk": slice(1, 2)}[kind]
+        values: Tensor | None = None
+        for slab in geometry.slabs(_SLAB_ENTRIES // self.load):
+            part = self.evaluate_ntk(slab) if kind == "ntk" else self.evaluate(slab)[channels]
+            bar.update(math.prod(part.shape[1:]))
+            if slab.count == geometry.box:
+                values = part.to(dtype)
+                break
+            if values is None:
+                values = part.new_empty((part.shape[0], *geometry.box, *geometry.period), dtype=dtype)
+            where = tuple(slice(s, s + c) for s, c in zip(slab.start, slab.count, strict=True))
+            values[(slice(None), *where)] = part
+        assert values is not None
+        return Table(values, geometry)
+
+
+class Stored(Lattice):
+    """A covariance that is known as a table."""
+
+    def __init__(self, table: Table) -> None:
+        super().__init__(table.geometry, table.values.device, 1)
+        self.table = table
+        self._identity = (Nearest(1),) * self.ndim
+
+    def evaluate(self, slab: Slab) -> Tensor:
+        """Look the slab up."""
+        return self.table.gather(slab, self._identity, self.geometry.size, self.geometry.period)
+
+
+class Features(Lattice):
+    """The covariance of given features Z: Sigma(x, x') = mean over channels of Z_c(x) Z_c(x'), Theta = 0."""
+
+    def __init__(self, features: Tensor) -> None:
+        size = tuple(features.shape[1:])
+        super().__init__(Geometry(size, size, reflective=False), features.device, 1)
+        self._features = [channel.contiguous() for channel in features.double()]
+        self._tiled = [_tile(channel, 3) for channel in self._features]
+
+    def evaluate(self, slab: Slab) -> Tensor:
+        """Products of the features with their shifts."""
+        pair: Tensor = self._features[0].new_zeros((2, *slab.count, *self.geometry.period))
+        for channel, tiled in zip(self._features, self._tiled, strict=True):
+            pair[0].addcmul_(channel, _shifted(tiled, self.geometry.period, slab), value=1 / len(self._features))
+        return pair
+
+
+class Averaged(Lattice):
+    """A weight layer."""
+
+    def __init__(self, parent: Lattice, kernel_size: tuple[int, ...], bias_variance: float) -> None:
+        super().__init__(parent.geometry, parent.device, parent.load, (parent,))
+        self._kernel_size = kernel_size
+        self._bias_variance = bias_variance
+
+    def evaluate(self, slab: Slab) -> Tensor:
+        """Theta' = P[Theta + Sigma] + b, Sigma' = P[Sigma] + b."""
+        pair = self.parents[0].evaluate(slab)
+        pair[1] += pair[0]
+        return self._blur(pair)
+
+    def evaluate_ntk(self, slab: Slab) -> Tensor:
+        """As ``evaluate``, without the patch average of Sigma, which nobody needs after the last layer."""
+        pair = self.parents[0].evaluate(slab)
+        return self._blur(pair[1:].add_(pair[:1]))
+
+    def _blur(self, images: Tensor) -> Tensor:
+        shrink = 1.0
+        for axis, (q, p) in enumerate(zip(self._kernel_size, self.geometry.period, strict=True)):
+            if q > 1 and p > 1:
+                images = _circular_box_sum(images, q, axis - self.ndim)
+                shrink /= q
+        if shrink != 1.0:
+            images.mul_(shrink)
+        return images.add_(self._bias_variance) if self._bias_variance else images
+
+
+class Activated(Lattice):
+    """A nonlinearity. The first slab starts at displacement zero: it carries the variances for all of them."""
+
+    def __init__(self, parent: Lattice, dual: Dual) -> None:
+        super().__init__(parent.geometry, parent.device, parent.load, (parent,))
+        self._dual = dual
+        self._variance: Tensor | None = None
+        self._tiled: Tensor | None = None
+
+    def evaluate(self, slab: Slab) -> Tensor:
+        """Sigma' = value, Theta' = Theta * slope.
+
+        Raises:
+            RuntimeError: another slab was asked for before the one at displacement zero.
+        """
+        pair = self.parents[0].evaluate(slab)
+        if self._variance is None or self._tiled is None:
+            if not slab.holds_zero:
+                raise RuntimeError("the first slab must start at displacement zero")
+            self._variance = pair[(0, *(0,) * self.ndim)].clone()
+            repeats = tuple(2 + n // p for n, p in zip(self.geometry.size, self.geometry.period, strict=True))
+            self._tiled = _tile(self._variance, repeats)
+        value, slope = self._dual(pair[0], self._variance, _shifted(self._tiled, self.geometry.period, slab))
+        if value.data_ptr() != pair.data_ptr():
+            pair[0] = value
+        pair[1] *= slope
+        return pair
+
+
+class Subsampled(Lattice):
+    """Every r-th pixel; only the displacements that are kept are ever computed."""
+
+    def __init__(self, parent: Lattice, stride: tuple[int, ...]) -> None:
+        size, period = parent.geometry.size, parent.geometry.period
+        for n, r in zip(size, stride, strict=True):
+            if n % r:
+                raise ValueError(f"stride {r} needs a multiple of {r} pixels, got {shape_text(size)}")
+        geometry = Geometry(
+            tuple(n // r for n, r in zip(size, stride, strict=True)),
+            tuple(p // math.gcd(p, r) for p, r in zip(period, stride, strict=True)),
+            # Keeping pixel 0 of each stride prefers one side, unless all pixels are alike.
+            parent.geometry.reflective and all(p == 1 or r == 1 for p, r in zip(period, stride, strict=True)),
+        )
+        super().__init__(geometry, parent.device, parent.load, (parent,))
+        self._stride = stride
+
+    def evaluate(self, slab: Slab) -> Tensor:
+        """T'[u][a] = T[r u][r a]."""
+        pair = self.parents[0].evaluate(slab.strided(self._stride))
+        for axis, (p, r) in enumerate(zip(self.parents[0].geometry.period, self._stride, strict=True)):
+            if p == 1 or r == 1:
+                continue
+            dim = 1 + self.ndim + axis
+            if p % r == 0:
+                pair = pair[(slice(None),) * dim + (slice(None, None, r),)]
+            else:
+                kept = torch.arange(self.geometry.period[axis], device=pair.device) * r % p
+                pair = pair.index_select(dim, kept)
+        return pair.contiguous()
+
+
+class Resampled(Lattice):
+    """A fixed linear map along each axis, read from the finished table of what comes before."""
+
+    def __init__(self, parent: Lattice, resampling: tuple[Resampling, ...]) -> None:
+        size, period = parent.geometry.size, parent.geometry.period
+        geometry = Geometry(
+            tuple(axis.output_size(n) for axis, n in zip(resampling, size, strict=True)),
+            tuple(axis.output_period(p, n) for axis, p, n in zip(resampling, period, size, strict=True)),
+            parent.geometry.reflective,
+        )
+        super().__init__(geometry, parent.device, 1, (parent,))
+        self._resampling = resampling
+        self._table: Table | None = None
+
+    def _prepare(self, bar: tqdm) -> None:
+        super()._prepare(bar)
+        if self._table is None:
+            self._table = self.parents[0]._tabulate("both", torch.float64, bar)
+
+    def evaluate(self, slab: Slab) -> Tensor:
+        """Gather the slab from the coarser table.
+
+        Raises:
+            RuntimeError: the coarser table has not been prepared.
+        """
+        if self._table is None:
+            raise RuntimeError("the level below has not been computed")
+        return self._table.gather(slab, self._resampling, self.geometry.size, self.geometry.period)
+
+
+def _circular_box_sum(images: Tensor, width: int, axis: int) -> Tensor:
+    """Sum of ``width`` (odd) neighbours along ``axis``, around the edge."""
+    length, reach = images.shape[axis], width // 2
+    if reach <= length:
+        ends = images.narrow(axis, length - reach, reach), images.narrow(axis, 0, reach)
+        padded = torch.cat((ends[0], images, ends[1]), axis)
+    else:
+        around = torch.arange(-reach, length + reach, device=images.device) % length
+        padded = images.index_select(axis, around)
+    total = padded.narrow(axis, 0, length) + padded.narrow(axis, 1, length)
+    for shift in range(2, width):
+        total += padded.narrow(axis, shift, length)
+    return total
+
+
+def _tile(image: Tensor, repeats: int | tuple[int, ...]) -> Tensor:
+    """The periodic image, repeated along each axis."""
+    return image.repeat((repeats,) * image.ndim if isinstance(repeats, int) else repeats).contiguous()
+
+
+def _shifted(tiled: Tensor, period: tuple[int, ...], slab: Slab) -> Tensor:
+    """The view [*count, *period] of a tiled periodic image: entry [u, a] is image(a + u). Nothing is copied."""
+    stride = tiled.stride()
+    offset = sum(s % p * k for s, p, k in zip(slab.start, period, stride, strict=True))
+    step = tuple(s * k for s, k in zip(slab.step, stride, strict=True))
+    return torch.as_strided(tiled, (*slab.count, *period), (*step, *stride), offset)

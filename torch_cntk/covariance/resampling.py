@@ -1,0 +1,168 @@
+"""Fixed linear resampling along one axis: one description, read by the forward pass and by the covariances.
+
+An output pixel b is a weighted sum of input pixels, ``out[b] = sum_t weights[t, b] * in[positions[t, b]]``. The maps
+here are mirror symmetric: reversing the input reverses the output.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["Linear", "Nearest", "Resampling"]
+
+
+@dataclass(frozen=True)
+class Resampling(ABC):
+    """A fixed linear map along one axis from n pixels to ``n * up / down``."""
+
+    @property
+    @abstractmethod
+    def up(self) -> int:
+        """Output pixels in a block."""
+
+    @property
+    @abstractmethod
+    def down(self) -> int:
+        """Input pixels that a block of outputs moves on by."""
+
+    @property
+    def shift_invariant(self) -> bool:
+        """Whether shifting the (circular) input by ``down`` shifts the output by ``up``."""
+        return True
+
+    @property
+    def single(self) -> bool:
+        """Whether each output is one input, with weight one."""
+        return False
+
+    @abstractmethod
+    def taps(self, size: int) -> tuple[Tensor, Tensor]:
+        """Return (positions, weights), [taps, output size] each, for an input of ``size`` pixels."""
+
+    def output_size(self, size: int) -> int:
+        """Pixels that come out of ``size`` pixels.
+
+        Raises:
+            ValueError: ``size`` is not a multiple of ``down``.
+        """
+        if size % self.down:
+            raise ValueError(f"{self} needs a multiple of {self.down} pixels, got {size}")
+        return size * self.up // self.down
+
+    def output_period(self, period: int, size: int) -> int:
+        """Period of a covariance after the map, given its period and the number of pixels before it."""
+        if not self.shift_invariant:
+            return self.output_size(size)
+        return period // math.gcd(period, self.down) * self.up
+
+    def output_radius(self, radius: int) -> int:
+        """Largest output displacement that still depends on it, if only displacements up to ``radius`` did.
+
+        Found by looking: outputs b and b + u use inputs whose distance is least for some pair of taps.
+        """
+        blocks = radius + 4 + self.up
+        positions, weights = self.taps(2 * self.down * blocks + 2 * self.down)
+        middle = slice(self.up * blocks, self.up * (blocks + 1))
+        first = positions[:, middle].reshape(-1, 1)
+        reached = (positions.reshape(1, -1) - first).abs() <= radius
+        reached &= (weights[:, middle].reshape(-1, 1) != 0) & (weights.reshape(1, -1) != 0)
+        outputs = torch.arange(positions.shape[1])
+        start = outputs[middle].expand(positions.shape[0], -1).reshape(-1, 1)
+        distance = outputs.expand(positions.shape[0], -1).reshape(1, -1) - start
+        return int(distance.abs()[reached].max())
+
+    def apply(self, values: Tensor, axis: int) -> Tensor:
+        """Resample ``values`` along ``axis``.
+
+        Raises:
+            ValueError: the axis does not hold a multiple of ``down`` pixels.
+        """
+        self.output_size(values.shape[axis])
+        positions, weights = (taps.to(values.device) for taps in self.taps(values.shape[axis]))
+        if self.single:
+            return values.index_select(axis, positions[0])
+        shape = [-1 if k == axis % values.ndim else 1 for k in range(values.ndim)]
+        pieces = (
+            values.index_select(axis, position) * weight.to(values.dtype).view(shape)
+            for position, weight in zip(positions, weights, strict=True)
+        )
+        return torch.stack(tuple(pieces)).sum(0)
+
+
+@dataclass(frozen=True)
+class Nearest(Resampling):
+    """Repeat each pixel ``factor`` times."""
+
+    factor: int
+
+    @property
+    def up(self) -> int:
+        """Output pixels in a block."""
+        return self.factor
+
+    @property
+    def down(self) -> int:
+        """Input pixels a block."""
+        return 1
+
+    @property
+    def single(self) -> bool:
+        """Each output is one input."""
+        return True
+
+    def taps(self, size: int) -> tuple[Tensor, Tensor]:
+        """One tap of weight one."""
+        positions = torch.arange(size * self.factor)[None] // self.factor
+        return positions, torch.ones(positions.shape, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Linear(Resampling):
+    """Linear interpolation to ``factor`` times as many pixels.
+
+    ``edge`` says what lies beyond the border: "circular" continues on the other side, "border" repeats the last
+    pixel. ``align_corners`` puts the first and last output on the first and last input (the edge is then not used).
+    As ``torch.nn.functional.interpolate(mode="linear")``, which knows "border" only.
+    """
+
+    factor: int
+    align_corners: bool = False
+    edge: str = "circular"
+
+    @property
+    def up(self) -> int:
+        """Output pixels in a block."""
+        return self.factor
+
+    @property
+    def down(self) -> int:
+        """Input pixels a block."""
+        return 1
+
+    @property
+    def shift_invariant(self) -> bool:
+        """Only the half-pixel grid with circular edges looks the same from every pixel."""
+        return self.edge == "circular" and not self.align_corners
+
+    def taps(self, size: int) -> tuple[Tensor, Tensor]:
+        """Two taps: the neighbours on the left and on the right."""
+        output = torch.arange(size * self.factor, dtype=torch.float64)
+        if self.align_corners:
+            place = output * ((size - 1) / max(size * self.factor - 1, 1))
+        else:
+            place = (output + 0.5) / self.factor - 0.5
+        if not self.shift_invariant:
+            place = place.clamp(0, size - 1)
+        left = place.floor()
+        right_weight = place - left
+        right = left + 1
+        if self.shift_invariant:
+            left, right = left % size, right % size
+        else:
+            right = right.clamp_max(size - 1)
+        return torch.stack((left, right)).long(), torch.stack((1 - right_weight, right_weight))

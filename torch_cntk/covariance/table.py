@@ -1,0 +1,237 @@
+"""The one storage form of image kernels: a stack of images, one per displacement, periodic in the position.
+
+``T[u][a] = K(a, a + u)`` on a torus. Displacements come first, positions last; positions are stored for one period
+only (the phases), displacements only where symmetry does not give them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from torch_cntk.covariance.resampling import Resampling
+
+__all__ = ["Geometry", "Slab", "Table"]
+
+# Index arrays of at most this many entries are kept: small kernels are bound by the number of calls.
+_KEPT_INDEX = 1 << 16
+
+
+@dataclass(frozen=True)
+class Slab:
+    """A box of displacements ``start + step * (0 .. count - 1)`` along each axis."""
+
+    start: tuple[int, ...]
+    count: tuple[int, ...]
+    step: tuple[int, ...]
+
+    @property
+    def holds_zero(self) -> bool:
+        """Whether the first displacement is zero."""
+        return not any(self.start)
+
+    def strided(self, stride: Sequence[int]) -> Slab:
+        """The displacements ``stride * u`` for u of this slab."""
+        return Slab(
+            tuple(s * r for s, r in zip(self.start, stride, strict=True)),
+            self.count,
+            tuple(s * r for s, r in zip(self.step, stride, strict=True)),
+        )
+
+    def displacements(self, axis: int, device: torch.device) -> Tensor:
+        """The displacements along ``axis``, [count]."""
+        return self.start[axis] + self.step[axis] * torch.arange(self.count[axis], device=device)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Which entries a table stores, and where any other entry is found among them.
+
+    Attributes:
+        size: pixels of the torus, an entry an axis.
+        period: the table is invariant to joint shifts by this many pixels; divides the size.
+        reflective: whether mirroring an axis (a -> p - 1 - a with u -> -u) leaves the table as it is. If so, each
+            axis keeps displacements 0 .. n // 2; if not, only the first axis does, by K(x, x') = K(x', x).
+    """
+
+    size: tuple[int, ...]
+    period: tuple[int, ...]
+    reflective: bool
+
+    @property
+    def ndim(self) -> int:
+        """Number of spatial dimensions."""
+        return len(self.size)
+
+    @property
+    def box(self) -> tuple[int, ...]:
+        """Stored displacements of each axis: 0 .. box - 1."""
+        return tuple(n // 2 + 1 if self.reflective or axis == 0 else n for axis, n in enumerate(self.size))
+
+    @property
+    def entries(self) -> int:
+        """Numbers stored in one channel."""
+        return math.prod(self.box) * math.prod(self.period)
+
+    def slabs(self, displacements: int) -> Iterator[Slab]:
+        """Cut the box into slabs of about so many displacements; the first one starts at displacement zero."""
+        counts = []
+        left = max(displacements, 1)
+        for n in reversed(self.box):
+            counts.append(min(n, left))
+            left //= n
+            left = max(left, 1)
+        counts.reverse()
+        ones = (1,) * self.ndim
+        for start in product(*(range(0, n, c) for n, c in zip(self.box, counts, strict=True))):
+            count = tuple(min(c, n - s) for c, n, s in zip(counts, self.box, start, strict=True))
+            yield Slab(start, count, ones)
+
+    def index(self, displacement: Sequence[Tensor], position: Sequence[Tensor]) -> Tensor:
+        """Where K(a, a + u) is stored.
+
+        Args:
+            displacement: u, one integer tensor an axis, any values (taken modulo the size).
+            position: a, one integer tensor an axis, any values (taken modulo the period).
+
+        All of them broadcast against each other; axes that do not interact are folded before they are broadcast.
+
+        Returns:
+            index into the flattened [*box, *period], of the broadcast shape.
+        """
+        shape = (*self.box, *self.period)
+        strides = [math.prod(shape[k + 1 :]) for k in range(len(shape))]
+        direct: Tensor | None = None
+        exchanged: Tensor | None = None
+        swapped: Tensor | None = None
+        for axis, (n, p) in enumerate(zip(self.size, self.period, strict=True)):
+            u, a = displacement[axis] % n, position[axis] % p
+            u_stride, a_stride = strides[axis], strides[self.ndim + axis]
+            mirrored = u > n // 2
+            if self.reflective:
+                u, a = torch.where(mirrored, n - u, u), torch.where(mirrored, p - 1 - a, a)
+            else:
+                # K(x, x') = K(x', x): the other pixel takes the first one's place.
+                if axis == 0:
+                    swapped = mirrored
+                other = (-u % n) * u_stride + ((a + u) % p) * a_stride
+                # Not to be read past the box where the exchange does not apply.
+                exchanged = other if exchanged is None else exchanged + other
+            part = u * u_stride + a * a_stride
+            direct = part if direct is None else direct + part
+        assert direct is not None
+        if swapped is None or exchanged is None:
+            return direct
+        return torch.where(swapped, exchanged, direct)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Numbers in displacement-major form.
+
+    Attributes:
+        values: [channels, *box, *period].
+        geometry: what is stored and how the rest follows.
+    """
+
+    values: Tensor
+    geometry: Geometry
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the stored numbers."""
+        return self.values.numel() * self.values.element_size()
+
+    def lookup(self, displacement: Sequence[Tensor], position: Sequence[Tensor]) -> Tensor:
+        """Return K(a, a + u), [channels, *broadcast shape]; arguments as ``Geometry.index``."""
+        return self._take(self.geometry.index(displacement, position))
+
+    def gather(
+        self,
+        slab: Slab,
+        resampling: tuple[Resampling, ...],
+        size: tuple[int, ...],
+        period: tuple[int, ...],
+    ) -> Tensor:
+        """Return the slab of U T U^T for a linear map U along each axis.
+
+        Args:
+            slab: displacements of the output.
+            resampling: U, an entry an axis.
+            size: of the torus after the map.
+            period: after the map.
+
+        Returns:
+            [channels, *slab.count, *period].
+        """
+        device = self.values.device
+        entries = math.prod(slab.count) * math.prod(period)
+        plan = _kept_plan if entries <= _KEPT_INDEX else _plan
+        total: Tensor | None = None
+        for index, weights in plan(self.geometry, slab, resampling, size, period, device):
+            piece = self._take(index)
+            for weight in weights:
+                piece.mul_(weight.to(piece.dtype))
+            total = piece if total is None else total.add_(piece)
+        assert total is not None
+        return total
+
+    def _take(self, index: Tensor) -> Tensor:
+        flat = self.values.reshape(self.values.shape[0], -1)
+        return torch.stack([torch.take(channel, index) for channel in flat])
+
+
+def _plan(
+    geometry: Geometry,
+    slab: Slab,
+    resampling: tuple[Resampling, ...],
+    size: tuple[int, ...],
+    period: tuple[int, ...],
+    device: torch.device,
+) -> Iterator[tuple[Tensor, list[Tensor]]]:
+    """The gathers that make up a slab of U T U^T: an index and the weights it is multiplied by, one pair of taps each.
+
+    Output b, displaced by u, reads K(x, x') at x = taps(b), x' = taps(b + u), that is position x and displacement
+    x' - x; along each axis these depend on that axis alone.
+    """
+    ndim = geometry.ndim
+    choices = []
+    for axis, rule in enumerate(resampling):
+        positions, weights = (taps.to(device) for taps in rule.taps(geometry.size[axis]))
+        # [count, period], spread over dimension `axis` (displacements) and `ndim + axis` (positions).
+        shape = [1] * (2 * ndim)
+        shape[axis], shape[ndim + axis] = slab.count[axis], period[axis]
+        output = torch.arange(period[axis], device=device)
+        other = (slab.displacements(axis, device)[:, None] + output) % size[axis]
+        choices.append(
+            [
+                (
+                    (positions[t_other][other] - positions[t][output]).view(shape),
+                    positions[t][output].expand(slab.count[axis], -1).reshape(shape),
+                    None if rule.single else (weights[t][output] * weights[t_other][other]).view(shape),
+                )
+                for t in range(len(positions))
+                for t_other in range(len(positions))
+            ]
+        )
+    for taps in product(*choices):
+        index = geometry.index([tap[0] for tap in taps], [tap[1] for tap in taps])
+        yield index, [tap[2] for tap in taps if tap[2] is not None]
+
+
+@lru_cache(maxsize=256)
+def _kept_plan(
+    geometry: Geometry,
+    slab: Slab,
+    resampling: tuple[Resampling, ...],
+    size: tuple[int, ...],
+    period: tuple[int, ...],
+    device: torch.device,
+) -> list[tuple[Tensor, list[Tensor]]]:
+    return list(_plan(geometry, slab, resampling, size, period, device))

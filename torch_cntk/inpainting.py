@@ -1,0 +1,234 @@
+"""Fill the missing pixels of images by kernel regression on the observed ones."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+
+import scipy.ndimage
+import torch
+from torch import Tensor
+
+from torch_cntk import priors
+from torch_cntk.kernel import Kernel
+from torch_cntk.layers import Conv2d, Layer, LeakyReLU, NearestUp, Sequential, StridedConv2d
+from torch_cntk.solvers import ConjugateGradient, Regression, Solver, Status
+
+__all__ = ["InpaintingResult", "default_kernel", "default_network", "inpaint", "levels_for"]
+
+
+@dataclass(frozen=True)
+class InpaintingResult:
+    """What ``inpaint`` gives.
+
+    Attributes:
+        image: as the input, every unobserved pixel filled; observed ones are those of the input, to the bit.
+        residual: largest relative residual of any channel of any image.
+        iterations: of the solver.
+        converged: whether the residual is within the solver's tolerance.
+        status: how the solver ended; its value is a sentence.
+        seconds: wall time, without the time to compute the kernel.
+    """
+
+    image: Tensor
+    residual: float
+    iterations: int
+    converged: bool
+    status: Status
+    seconds: float
+
+
+def inpaint(
+    image: Tensor,
+    observed: Tensor | None = None,
+    kernel: Kernel | None = None,
+    *,
+    solver: Solver | None = None,
+    ridge: float = 1e-4,
+    wrap: bool = False,
+    progress: bool = False,
+) -> InpaintingResult:
+    """Fill the unobserved pixels of one image or several.
+
+    Solves (K_OO + ridge * mean(diag K) I) w = y_O on the observed pixels O for every channel and sets the others to
+    K_UO w. All channels and images are right-hand sides of one solve.
+
+    Args:
+        image: [channels, *size] or [batch, channels, *size], or [*size] for one channel; floating point, of any
+            scale (filled values are not clipped). What it holds at unobserved pixels does not matter.
+        observed: boolean, **True = known**: [*size], or [batch, *size] for one mask an image. By default the pixels
+            that are not NaN in any channel.
+        kernel: of ``net.kernel(prior)``; by default one that suits the mask's holes (see ``default_kernel``).
+        solver: ``ConjugateGradient()`` by default.
+        ridge: relative to the mean of K's diagonal. Larger values forgive noise; 0 interpolates exactly, which is
+            not possible with singular kernels.
+        wrap: whether the image's opposite edges are neighbours. By default it is set into a larger canvas of
+            unobserved pixels, which keeps them apart and allows any size. A kernel of one size always wraps.
+        progress: whether to show a bar.
+
+    Returns:
+        the filled image, of the input's shape, dtype and device, with the quality of the solution.
+
+    Raises:
+        TypeError: the image is not floating point or the mask not boolean.
+        ValueError: shapes do not fit, an observed pixel is NaN or infinite, nothing is observed, or the kernel does
+            not serve the image's size.
+        OutOfMemoryError: the kernel as an operator would not fit.
+    """
+    start = time.perf_counter()
+    batch, mask = _checked(image, observed, 2 if kernel is None else kernel.ndim)
+    seen = mask[:, None]
+    if bool(mask.all()):
+        return InpaintingResult(image.clone(), 0.0, 0, True, Status.CONVERGED, time.perf_counter() - start)
+    if kernel is None:
+        building = time.perf_counter()
+        kernel = default_kernel(mask)
+        start += time.perf_counter() - building
+    size = tuple(batch.shape[2:])
+    canvas = _canvas(size, kernel, wrap)
+    targets = _extend(torch.where(seen, batch, 0), canvas)
+    operator = kernel.operator(canvas, dtype=batch.dtype, device=batch.device)
+    regression = Regression(operator, _extend(seen, canvas), ridge)
+    solution = (solver or ConjugateGradient()).solve(regression, targets, progress)
+    filled = _crop(operator @ solution.weights, size).to(batch.dtype)
+    return InpaintingResult(
+        torch.where(seen, batch, filled).reshape(image.shape),
+        float(solution.residual.max()),
+        solution.iterations,
+        solution.status is Status.CONVERGED,
+        solution.status,
+        time.perf_counter() - start,
+    )
+
+
+def _checked(image: Tensor, observed: Tensor | None, ndim: int) -> tuple[Tensor, Tensor]:
+    """Return image [batch, channels, *size] and mask [batch or 1, *size].
+
+    Raises:
+        TypeError: a type or dtype is wrong.
+        ValueError: a shape is wrong, an observed pixel is not finite, or nothing is observed.
+    """
+    if not isinstance(image, torch.Tensor):
+        raise TypeError(f"expected the image as a torch tensor, got {type(image).__name__}")
+    if not image.is_floating_point():
+        raise TypeError(f"expected a floating point image, got {image.dtype}; for 8-bit values pass image / 255")
+    if image.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"expected an image in float32 or float64, which the solver needs, got {image.dtype}")
+    if image.ndim - ndim not in (0, 1, 2) or image.numel() == 0:
+        raise ValueError(
+            f"expected an image of shape [channels, *size] or [batch, channels, *size] with {ndim} spatial "
+            f"dimensions, got {tuple(image.shape)}"
+        )
+    batch = image.detach().reshape(*(1,) * (ndim + 2 - image.ndim), *image.shape)
+    size = tuple(batch.shape[2:])
+    if observed is None:
+        mask = ~torch.isnan(batch).any(1)
+    else:
+        mask = _checked_mask(observed, size, len(batch), image.ndim == ndim + 2).to(batch.device)
+    known = mask[:, None].expand_as(batch)
+    if not bool(torch.isfinite(batch[known]).all()):
+        bad = int((~torch.isfinite(batch) & known).sum())
+        raise ValueError(f"expected finite values at observed pixels, got {bad} NaN or infinite ones")
+    empty = ~mask.flatten(1).any(1)
+    if bool(empty.any()):
+        where = f" in image {int(empty.nonzero()[0])} of the batch" if len(mask) > 1 else ""
+        raise ValueError(f"expected at least one observed pixel, got none{where}; observed is True where known")
+    return batch, mask
+
+
+def _checked_mask(observed: Tensor, size: tuple[int, ...], count: int, batched: bool) -> Tensor:
+    if not isinstance(observed, torch.Tensor):
+        raise TypeError(f"expected observed as a boolean torch tensor, got {type(observed).__name__}")
+    if observed.dtype != torch.bool:
+        raise TypeError(
+            f"expected observed to be boolean, True = known, got {observed.dtype}; pass observed > 0.5, say"
+        )
+    shape = tuple(observed.shape)
+    if shape != size and not (batched and shape == (count, *size)):
+        also = f" or {(count, *size)}" if batched else ""
+        raise ValueError(f"expected observed of shape {size}{also} for this image, got {shape}")
+    return observed.reshape(-1, *size)
+
+
+def _canvas(size: tuple[int, ...], kernel: Kernel, wrap: bool) -> tuple[int, ...]:
+    """Size of the torus to solve on: with room for the kernel's radius, so that opposite edges do not meet."""
+    if kernel.size is not None or wrap:
+        return kernel.check_size(size)
+    least = (max(n + r, 2 * r + 1) for n, r in zip(size, kernel.radius, strict=True))
+    return tuple(math.ceil(n / p) * p for n, p in zip(least, kernel.period, strict=True))
+
+
+def _extend(images: Tensor, canvas: tuple[int, ...]) -> Tensor:
+    """Put the images into the corner of a larger, empty canvas."""
+    missing = [n - old for n, old in zip(canvas, images.shape[-len(canvas) :], strict=True)]
+    return torch.nn.functional.pad(images, [entry for m in reversed(missing) for entry in (0, m)])
+
+
+def _crop(images: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Undo ``_extend``."""
+    for axis, n in enumerate(size, start=images.ndim - len(size)):
+        images = images.narrow(axis, 0, n)
+    return images
+
+
+def levels_for(observed: Tensor) -> int:
+    """Levels of resolution that a network needs for the holes of a mask.
+
+    The paper: floor(log2(m + 1)) for a hole of m x m pixels; at least 3 and at most 5 are returned. The hole's size
+    is taken from its most remote pixel, by the chessboard distance to the nearest observed one.
+
+    Args:
+        observed: boolean, True = known, [..., H, W].
+
+    Returns:
+        the number of levels for the largest hole of all the masks.
+
+    Raises:
+        ValueError: nothing is observed.
+    """
+    masks = observed.reshape(-1, *observed.shape[-2:]).cpu().numpy()
+    if not masks.any(axis=(1, 2)).all():
+        raise ValueError("expected at least one observed pixel in each mask, got none; observed is True where known")
+    reach = max(int(scipy.ndimage.distance_transform_cdt(~mask, "chessboard").max()) for mask in masks)
+    side = max(2 * reach - 1, 1)
+    return min(max(int(math.log2(side + 1)), 3), 5)
+
+
+def default_network(levels: int, channels: int = 3) -> Layer:
+    """The network behind ``default_kernel``, 128 channels wide when it is trained.
+
+    Each level has a strided 3x3 convolution and a 3x3 convolution on the way down, nearest upsampling and two 3x3
+    convolutions on the way up, all followed by LeakyReLU(0.3). It ends in a 1x1 convolution.
+
+    Args:
+        levels: number of times that the resolution is halved, at least 1.
+        channels: of the image.
+    """
+    layers: list[Layer] = []
+    for level in range(levels):
+        layers += [StridedConv2d(128 if level else 32, 128, 3), LeakyReLU(0.3), Conv2d(128, 128, 3), LeakyReLU(0.3)]
+    for _ in range(levels):
+        layers += [NearestUp(2), Conv2d(128, 128, 3), LeakyReLU(0.3), Conv2d(128, 128, 3), LeakyReLU(0.3)]
+    return Sequential(*layers, Conv2d(128, channels, 1))
+
+
+@lru_cache(maxsize=8)
+def _kernel_of(levels: int) -> Kernel:
+    return default_network(levels).kernel(priors.Uniform(0, 0.1), dtype=torch.float32)
+
+
+def default_kernel(observed: Tensor) -> Kernel:
+    """The kernel that ``inpaint`` takes when none is given: ``default_network`` with as many levels as the holes need.
+
+    Args:
+        observed: boolean, True = known, [..., H, W].
+
+    Returns:
+        a kernel for images of any size.
+
+    Raises:
+        ValueError: nothing is observed.
+    """
+    return _kernel_of(levels_for(observed))

@@ -1,0 +1,436 @@
+"""The finished kernel between the pixels of an image, as a user holds it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from torch_cntk._checks import as_size, shape_text
+from torch_cntk._files import writing
+from torch_cntk._memory import require_bytes
+from torch_cntk.covariance import Geometry, Table
+from torch_cntk.operators import DenseOperator, Operator, PeriodicOperator
+
+__all__ = ["FORMAT_VERSION", "Kernel", "from_table", "read"]
+
+FORMAT_VERSION = 1
+"""Of the files that ``Kernel.save`` writes; files of a newer format are refused."""
+
+
+class Kernel:
+    """K(x, x') between the pixels x, x' of an image, wrapping around at its edges.
+
+    It is stored as K(x, x + u) = near(x mod period, u) + far(x mod p, (x + u) mod p), where near vanishes beyond the
+    radius. A kernel of a stationary prior serves every size that is a multiple of its period; others have one size.
+    All channels of an image share one kernel.
+
+    Args:
+        near: table of one channel on any torus on which no displacement up to the radius wraps.
+        far: table of one channel whose size is its period (all ones where far is one number), or None for 0.
+        radius: an entry an axis.
+        size: the only size that the kernel serves, or None.
+        origin: descriptions of the network and the prior it came from, as JSON can hold them.
+        rebuild: gives the kernel of a size so small that displacements wrap, or None.
+    """
+
+    def __init__(
+        self,
+        near: Table,
+        far: Table | None,
+        radius: tuple[int, ...],
+        *,
+        size: tuple[int, ...] | None = None,
+        origin: Mapping[str, Any] | None = None,
+        rebuild: Callable[[tuple[int, ...]], Kernel | None] | None = None,
+    ) -> None:
+        self.near = near
+        self.far = far
+        self.radius = radius
+        self.size = size
+        self.origin = dict(origin or {})
+        self.rebuild = rebuild
+        self._wrapped: dict[tuple[int, ...], Kernel] = {}
+
+    @property
+    def ndim(self) -> int:
+        """Number of spatial dimensions."""
+        return len(self.period)
+
+    @property
+    def period(self) -> tuple[int, ...]:
+        """K is invariant to joint shifts by this many pixels; the image size for a dense kernel."""
+        return self.near.geometry.period
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the stored numbers."""
+        return self.near.values.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        return self.near.values.device
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the stored numbers."""
+        return self.near.nbytes + (0 if self.far is None else self.far.nbytes)
+
+    def __repr__(self) -> str:
+        serves = "any multiple of the period" if self.size is None else shape_text(self.size)
+        return (
+            f"Kernel(period={self.period}, radius={self.radius}, size={serves}, "
+            f"dtype={str(self.dtype).removeprefix('torch.')}, nbytes={self.nbytes:,})"
+        )
+
+    def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Kernel:
+        """The same kernel in another precision or on another device; itself if nothing changes."""
+        dtype, device = dtype or self.dtype, torch.device(device or self.device)
+        if (dtype, device) == (self.dtype, self.device):
+            return self
+        rebuild = self.rebuild
+
+        def rebuild_there(size: tuple[int, ...]) -> Kernel | None:
+            kernel = rebuild(size) if rebuild is not None else None
+            return None if kernel is None else kernel.to(dtype, device)
+
+        return Kernel(
+            Table(self.near.values.to(dtype=dtype, device=device), self.near.geometry),
+            None if self.far is None else Table(self.far.values.to(dtype=dtype, device=device), self.far.geometry),
+            self.radius,
+            size=self.size,
+            origin=self.origin,
+            rebuild=rebuild_there,
+        )
+
+    def check_size(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        """Return ``size`` if the kernel serves it.
+
+        Raises:
+            TypeError: ``size`` is no tuple of integers.
+            ValueError: it is not a size of this kernel.
+        """
+        size = as_size(size, "size", self.ndim)
+        if self.size is not None and size != self.size:
+            raise ValueError(f"this kernel is for images of {shape_text(self.size)} pixels, got {shape_text(size)}")
+        if any(n % p for n, p in zip(size, self.period, strict=True)):
+            raise ValueError(
+                f"expected a size that is a multiple of the period {shape_text(self.period)}, got {shape_text(size)}"
+            )
+        return size
+
+    def on(self, size: tuple[int, ...]) -> Kernel:
+        """The kernel for images of ``size``: itself, or where displacements would wrap, that of the small torus.
+
+        Raises:
+            TypeError: ``size`` is no tuple of integers.
+            ValueError: the kernel does not serve it.
+        """
+        size = self.check_size(size)
+        if self.size is not None or all(n >= 2 * r + 1 for n, r in zip(size, self.radius, strict=True)):
+            return self
+        if size not in self._wrapped:
+            kernel = None if self.rebuild is None else self.rebuild(size)
+            if kernel is None:
+                least = shape_text([2 * r + 1 for r in self.radius])
+                raise ValueError(
+                    f"displacements wrap on {shape_text(size)} pixels (fewer than {least}) and this kernel does not "
+                    "know its network; make it with net.kernel(prior)"
+                )
+            self._wrapped[size] = kernel
+        return self._wrapped[size]
+
+    def _default_size(self, size: tuple[int, ...] | None) -> tuple[int, ...]:
+        if size is None and self.size is None:
+            raise ValueError("this kernel serves many sizes: expected size, such as (256, 256), got None")
+        return self.check_size(self.size if size is None else size)  # type: ignore[arg-type]
+
+    def _values(self, first: list[Tensor], second: list[Tensor], size: tuple[int, ...]) -> Tensor:
+        """K between pixels given by an integer tensor an axis each, which broadcast."""
+        displacement, inside = [], None
+        for x, y, n, radius in zip(first, second, size, self.radius, strict=True):
+            u = (y - x) % n
+            u = torch.where(u > n // 2, u - n, u)
+            displacement.append(u)
+            near = u.abs() <= radius
+            inside = near if inside is None else inside & near
+        assert inside is not None
+        values = self.near.lookup(displacement, first)[0]
+        values = torch.where(inside, values, 0)
+        if self.far is not None:
+            values += self.far.lookup(displacement, first)[0]
+        return values
+
+    def at(self, pixel: tuple[int, ...], other: tuple[int, ...], size: tuple[int, ...] | None = None) -> float:
+        """K(pixel, other) in an image of ``size`` (not needed if the kernel has one).
+
+        Raises:
+            TypeError: a pixel or the size is no tuple of integers.
+            ValueError: the kernel does not serve the size.
+            IndexError: a pixel lies outside the image.
+        """
+        size = self._default_size(size)
+        first, second = self._pixel(pixel, size), self._pixel(other, size)
+        return float(self.on(size)._values(first, second, size))
+
+    def row(self, pixel: tuple[int, ...], size: tuple[int, ...] | None = None) -> Tensor:
+        """K(pixel, x) for all pixels x, [*size]: which pixels fill this one.
+
+        Raises:
+            TypeError: the pixel or the size is no tuple of integers.
+            ValueError: the kernel does not serve the size.
+            IndexError: the pixel lies outside the image.
+        """
+        size = self._default_size(size)
+        return self.on(size)._values(self._pixel(pixel, size), self._grid(size), size)
+
+    def dense(self, size: tuple[int, ...] | None = None) -> Tensor:
+        """All of K, [*size, *size].
+
+        Raises:
+            TypeError: the size is no tuple of integers.
+            ValueError: the kernel does not serve the size.
+            OutOfMemoryError: it would not fit; the message says how many bytes it takes.
+        """
+        size = self._default_size(size)
+        entries = math.prod(size) ** 2
+        require_bytes(
+            # The numbers, their indices and a mask.
+            entries * (2 * self.dtype.itemsize + 3 * 8 + 1),
+            f"the dense kernel of {shape_text(size)} pixels",
+            "kernel.operator(size) multiplies by it without storing it",
+            self.device,
+        )
+        first = [g.reshape(*g.shape, *(1,) * self.ndim) for g in self._grid(size)]
+        values = self.on(size)._values(first, self._grid(size), size)
+        return values.expand(*size, *size)
+
+    def operator(
+        self,
+        size: tuple[int, ...] | None = None,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Operator:
+        """K as a linear map on images of ``size``: ``operator @ w`` for w of shape [..., *size].
+
+        Args:
+            size: of the images; not needed if the kernel has one.
+            dtype: of the images; the kernel's by default.
+            device: of the images; the kernel's by default.
+
+        Returns:
+            a matrix where the period is the image, otherwise a strided correlation.
+
+        Raises:
+            TypeError: the size is no tuple of integers.
+            ValueError: the kernel does not serve the size.
+            OutOfMemoryError: the kernel is dense and its matrix would not fit.
+        """
+        size = self._default_size(size)
+        kernel = self.on(size).to(device=device)
+        dtype = dtype or kernel.dtype
+        stationary = kernel.stationary_average().row((0,) * self.ndim, size)
+        if kernel.size is not None:
+            matrix = kernel.to(dtype).dense(size)
+            return DenseOperator(matrix, stationary)
+        return PeriodicOperator(
+            kernel._stencil().to(dtype),
+            kernel._far_matrix().to(dtype),
+            kernel.radius,
+            size,
+            stationary,
+        )
+
+    def _stencil(self) -> Tensor:
+        """The near part as [*period, *(period + 2 radius)]; see ``PeriodicOperator``."""
+        ndim = self.ndim
+        phases, displacements, inside = [], [], None
+        for axis, (p, radius) in enumerate(zip(self.period, self.radius, strict=True)):
+            shape = [1] * (2 * ndim)
+            shape[axis] = p
+            phase = torch.arange(p, device=self.device).reshape(shape)
+            shape = [1] * (2 * ndim)
+            shape[ndim + axis] = p + 2 * radius
+            u = torch.arange(-radius, p + radius, device=self.device).reshape(shape) - phase
+            near = u.abs() <= radius
+            phases.append(phase)
+            displacements.append(u)
+            inside = near if inside is None else inside & near
+        assert inside is not None
+        return torch.where(inside, self.near.lookup(displacements, phases)[0], 0)
+
+    def _far_matrix(self) -> Tensor:
+        """The far part between pairs of phases, [*p, *p]."""
+        ndim = self.ndim
+        if self.far is None:
+            return torch.zeros((1,) * (2 * ndim), dtype=self.dtype, device=self.device)
+        grid = self._grid(self.far.geometry.period)
+        first = [g.reshape(*g.shape, *(1,) * ndim) for g in grid]
+        return self.far.lookup([y - x for x, y in zip(first, grid, strict=True)], first)[0]
+
+    def stationary_average(self) -> Kernel:
+        """The mean of K(a, a + u) over all positions a: a kernel of period 1."""
+        return Kernel(
+            _mean_over_positions(self.near),
+            None if self.far is None else _mean_over_positions(self.far),
+            self.radius,
+            size=self.size,
+        )
+
+    def _grid(self, size: tuple[int, ...]) -> list[Tensor]:
+        """The coordinates of all pixels, an open grid: entry k varies along axis k alone."""
+        return [
+            torch.arange(n, device=self.device).reshape([-1 if k == axis else 1 for k in range(len(size))])
+            for axis, n in enumerate(size)
+        ]
+
+    def _pixel(self, pixel: tuple[int, ...], size: tuple[int, ...]) -> list[Tensor]:
+        if len(pixel) != len(size) or not all(0 <= x < n for x, n in zip(pixel, size, strict=True)):
+            raise IndexError(f"expected a pixel inside {shape_text(size)}, got {tuple(pixel)}")
+        return [torch.tensor(int(x), device=self.device) for x in pixel]
+
+    def save(self, path: str | Path) -> None:
+        """Write the kernel to a safetensors file, with its origin and the format's version in the metadata.
+
+        Raises:
+            FileNotFoundError: the folder does not exist.
+            OSError: the file cannot be written; nothing is left behind then.
+        """
+        tensors = {"near": self.near.values.contiguous()}
+        tables = {"near": self.near}
+        if self.far is not None:
+            tensors["far"] = self.far.values.contiguous()
+            tables["far"] = self.far
+        facts = {
+            "radius": self.radius,
+            "size": self.size,
+            "origin": self.origin,
+            "tables": {name: vars(table.geometry) for name, table in tables.items()},
+        }
+        metadata = {"format": "torch_cntk kernel", "version": str(FORMAT_VERSION), "kernel": json.dumps(facts)}
+        with writing(path) as temporary:
+            safetensors.torch.save_file(tensors, temporary, metadata)
+
+
+def _mean_over_positions(table: Table) -> Table:
+    ndim = table.geometry.ndim
+    means = table.values.mean(tuple(range(1 + ndim, 1 + 2 * ndim)), keepdim=True, dtype=torch.float64)
+    return Table(means, Geometry(table.geometry.size, (1,) * ndim, table.geometry.reflective))
+
+
+def read(path: str | Path) -> Kernel:
+    """Read what ``Kernel.save`` wrote; it serves sizes on which displacements wrap once ``rebuild`` is given.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is truncated, not a kernel file, or of a newer format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no kernel file {path}")
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (safetensors.SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+    if metadata.get("format") != "torch_cntk kernel":
+        raise ValueError(f"expected a file written by Kernel.save, got another safetensors file: {path}")
+    if not metadata.get("version", "").isdigit() or int(metadata["version"]) > FORMAT_VERSION:
+        found = metadata.get("version")
+        raise ValueError(f"expected format version {FORMAT_VERSION} or older, got {found!r}: {path}; update torch_cntk")
+    try:
+        facts = json.loads(metadata["kernel"])
+        tables = {name: _checked_table(tensors[name], entry) for name, entry in facts["tables"].items()}
+        return Kernel(
+            tables["near"],
+            tables.get("far"),
+            tuple(facts["radius"]),
+            size=None if facts["size"] is None else tuple(facts["size"]),
+            origin=facts["origin"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not a consistent kernel file: {error!r}") from error
+
+
+def _checked_table(values: Tensor, entry: Mapping[str, Any]) -> Table:
+    geometry = Geometry(tuple(entry["size"]), tuple(entry["period"]), bool(entry["reflective"]))
+    expected = (1, *geometry.box, *geometry.period)
+    if tuple(values.shape) != expected:
+        raise ValueError(f"expected a table of shape {expected}, got {tuple(values.shape)}")
+    return Table(values, geometry)
+
+
+def from_table(
+    table: Table,
+    *,
+    radius: tuple[int, ...] | None,
+    uniform: bool,
+    dtype: torch.dtype,
+    origin: Mapping[str, Any],
+    rebuild: Callable[[tuple[int, ...]], Kernel | None],
+) -> Kernel:
+    """Make a kernel of a finished table.
+
+    Args:
+        table: one channel; float64 where a radius is given, as the far part is subtracted before the cast.
+        radius: beyond which the table is constant, and which it exceeds on every axis; None for a kernel of one size.
+        uniform: whether the far part is one number, not one for each pair of phases.
+        dtype: of the kernel.
+        origin: see ``Kernel``.
+        rebuild: see ``Kernel``.
+
+    Returns:
+        the kernel; with a radius, for every multiple of the period.
+    """
+    geometry = table.geometry
+    if radius is None:
+        halves = tuple(n // 2 for n in geometry.size)
+        return Kernel(Table(table.values.to(dtype), geometry), None, halves, size=geometry.size, origin=origin)
+    far = _far_table(table, radius, uniform)
+    device = table.values.device
+    ndim = geometry.ndim
+    displacement, position = [], []
+    for axis, (n, p) in enumerate(zip(geometry.box, geometry.period, strict=True)):
+        shape = [1] * (2 * ndim)
+        shape[axis] = n
+        displacement.append(torch.arange(n, device=device).reshape(shape))
+        shape = [1] * (2 * ndim)
+        shape[ndim + axis] = p
+        position.append(torch.arange(p, device=device).reshape(shape))
+    near = table.values - far.lookup(displacement, position)
+    return Kernel(
+        Table(near.to(dtype), geometry),
+        Table(far.values.to(dtype), far.geometry),
+        radius,
+        origin=origin,
+        rebuild=rebuild,
+    )
+
+
+def _far_table(table: Table, radius: tuple[int, ...], uniform: bool) -> Table:
+    """What the table holds beyond the radius, as a table on a torus of one period (of one pixel if uniform)."""
+    geometry = table.geometry
+    period = (1,) * geometry.ndim if uniform else geometry.period
+    own = Geometry(period, period, geometry.reflective)
+    device = table.values.device
+    displacement, position = [], []
+    for axis, (p, r) in enumerate(zip(period, radius, strict=True)):
+        shape = [1] * (2 * geometry.ndim)
+        shape[axis] = own.box[axis]
+        u = torch.arange(own.box[axis], device=device)
+        # The same phases, as many periods further on as it takes to be outside.
+        displacement.append((r + 1 + (u - r - 1) % p).reshape(shape))
+        shape = [1] * (2 * geometry.ndim)
+        shape[geometry.ndim + axis] = p
+        position.append(torch.arange(p, device=device).reshape(shape))
+    return Table(table.lookup(displacement, position), own)

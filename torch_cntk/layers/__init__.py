@@ -1,0 +1,23 @@
+"""Layers that mirror ``torch.nn`` and know their kernel."""
+
+from torch_cntk.layers.activation import LeakyReLU, ReLU
+from torch_cntk.layers.base import Layer, from_description
+from torch_cntk.layers.conv import Conv1d, Conv2d, Conv3d, StridedConv1d, StridedConv2d, StridedConv3d
+from torch_cntk.layers.resample import BilinearUp, NearestUp
+from torch_cntk.layers.sequential import Sequential
+
+__all__ = [
+    "BilinearUp",
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "Layer",
+    "LeakyReLU",
+    "NearestUp",
+    "ReLU",
+    "Sequential",
+    "StridedConv1d",
+    "StridedConv2d",
+    "StridedConv3d",
+    "from_description",
+]

@@ -1,0 +1,156 @@
+"""What every layer is: a torch module of finite width, and a rule for covariances."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import torch
+
+from torch_cntk._checks import as_size, shape_text
+from torch_cntk.covariance import Covariance, Extent
+from torch_cntk.kernel import Kernel, from_table
+
+if TYPE_CHECKING:
+    from torch_cntk.priors import Prior
+
+__all__ = ["Layer", "from_description"]
+
+C = TypeVar("C", bound=Covariance)
+
+
+class Layer(torch.nn.Module):
+    """A ``torch.nn.Module`` that is defined once and read two ways.
+
+    ``forward`` is the finite network; ``propagate`` takes the covariance of its input to that of its output as the
+    width goes to infinity, in the NTK parameterisation.
+
+    Attributes:
+        in_channels: channels that the layer needs, or None if it takes any.
+        out_channels: channels that it gives, or None if it gives as many as it gets.
+        ndim: its number of spatial dimensions, or None if it works in any.
+    """
+
+    in_channels: int | None = None
+    out_channels: int | None = None
+    ndim: int | None = None
+
+    _options: ClassVar[tuple[str, ...]] = ()
+    _by_name: ClassVar[dict[str, type[Layer]]] = {}
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if not cls.__name__.startswith("_"):
+            Layer._by_name[cls.__name__] = cls
+
+    @abstractmethod
+    def propagate(self, covariance: C) -> C:
+        """Covariance of the output, given that of the input, in whatever form it is stored."""
+
+    def description(self) -> dict[str, Any]:
+        """Name and options of the layer, of which ``from_description`` makes it anew (with fresh weights)."""
+        return {"layer": type(self).__name__, **{name: getattr(self, name) for name in self._options}}
+
+    def extra_repr(self) -> str:
+        """The options, as they would be typed."""
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in self._options)
+
+    def kernel(
+        self,
+        prior: Prior,
+        size: tuple[int, ...] | None = None,
+        *,
+        kind: str = "ntk",
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        progress: bool = False,
+    ) -> Kernel:
+        """Compute the exact kernel of this network as its width goes to infinity.
+
+        Args:
+            prior: the network's input.
+            size: size of the output image. Not needed for a stationary prior, whose kernel then serves every size
+                that is a multiple of its period, nor for a prior that has a size.
+            kind: "ntk" (of training all layers) or "nngp" (of training the last layer only).
+            dtype: the kernel is stored in; by default float64, or that of ``priors.Tensor``. It is always computed
+                in float64.
+            device: where to compute; by default where the prior is, or the CPU.
+            progress: whether to show a bar.
+
+        Returns:
+            the kernel between pixels of the output.
+
+        Raises:
+            ValueError: the size does not fit the network or the prior, or it is needed and missing.
+            OutOfMemoryError: the kernel would not fit into memory; nothing has been computed then.
+        """
+        if kind not in ("ntk", "nngp"):
+            raise ValueError(f'expected kind "ntk" or "nngp", got {kind!r}')
+        dtype = dtype or prior.dtype
+        device = torch.device(device or prior.device or "cpu")
+        ndim = self._kernel_ndim(prior, size)
+        extent = prior.extent(ndim)
+        stationary = extent is not None
+        extent = self.propagate(extent or Extent.start(ndim))
+        if size is None and prior.size is None:
+            if not extent.shift_invariant:
+                raise ValueError(
+                    "a layer of this network treats the border of the image specially, so its kernel belongs to one "
+                    "image size: expected size, such as (256, 256), got None"
+                )
+            torus = extent.smallest_torus()
+        elif size is None:
+            assert prior.size is not None
+            torus = tuple(int(n * s) for n, s in zip(prior.size, extent.scale, strict=True))
+            if extent.input_size(torus) != prior.size:
+                raise ValueError(f"a prior of {shape_text(prior.size)} pixels does not fit this network; pad it")
+        else:
+            torus = as_size(size, "size", ndim)
+        source = extent.input_size(torus)
+        # A kernel of any size also serves this one, unless displacements would wrap.
+        free = (
+            stationary
+            and extent.shift_invariant
+            and all(n >= 2 * r + 1 for n, r in zip(torus, extent.radius, strict=True))
+        )
+        if free:
+            torus = extent.smallest_torus()
+            source = extent.input_size(torus)
+        output = self.propagate(prior.covariance(source, device))
+        table = output.tabulate(kind, torch.float64 if free else dtype, progress)
+        return from_table(
+            table,
+            radius=extent.radius if free else None,
+            uniform=extent.uniform,
+            dtype=dtype,
+            origin={"network": self.description(), "prior": prior.description(), "kind": kind},
+            rebuild=lambda n: self.kernel(prior, n, kind=kind, dtype=dtype, device=device) if stationary else None,
+        )
+
+    def _kernel_ndim(self, prior: Prior, size: tuple[int, ...] | None) -> int:
+        given = {
+            "the network": self.ndim,
+            "the prior": None if prior.size is None else len(prior.size),
+            "size": None if size is None else len(as_size(size)),
+        }
+        known = {name: ndim for name, ndim in given.items() if ndim is not None}
+        if len(set(known.values())) > 1:
+            text = ", ".join(f"{name} has {ndim}" for name, ndim in known.items())
+            raise ValueError(f"expected the same number of spatial dimensions everywhere, got: {text}")
+        return next(iter(known.values()), 2)
+
+
+def from_description(description: Mapping[str, Any]) -> Layer:
+    """Make a layer, with fresh weights, from ``Layer.description()``.
+
+    Raises:
+        ValueError: the description names no layer.
+    """
+    options = dict(description)
+    name = options.pop("layer", None)
+    if name not in Layer._by_name:
+        raise ValueError(f"expected one of the layers {sorted(Layer._by_name)}, got {name!r}")
+    if "layers" in options:
+        return Layer._by_name[name](*(from_description(layer) for layer in options["layers"]))
+    return Layer._by_name[name](**options)

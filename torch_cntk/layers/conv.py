@@ -1,0 +1,188 @@
+"""Convolutions with circular padding, in the NTK parameterisation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from torch_cntk._checks import finite_number, positive_int
+from torch_cntk.layers.base import C, Layer
+
+__all__ = ["Conv1d", "Conv2d", "Conv3d", "StridedConv1d", "StridedConv2d", "StridedConv3d"]
+
+_CONVOLUTIONS = {
+    1: torch.nn.functional.conv1d,
+    2: torch.nn.functional.conv2d,
+    3: torch.nn.functional.conv3d,
+}
+
+
+def _per_axis(value: int | Sequence[int], name: str, ndim: int) -> tuple[int, ...]:
+    values = tuple(value) if isinstance(value, Sequence) else (value,) * ndim
+    if len(values) != ndim:
+        raise ValueError(f"expected {name} to be one integer or {ndim}, got {value!r}")
+    return tuple(positive_int(entry, name) for entry in values)
+
+
+class _Conv(Layer):
+    """A circular convolution; see ``Conv2d``."""
+
+    ndim: int
+    in_channels: int
+    out_channels: int
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int] = 1,
+        *,
+        bias: bool = False,
+        bias_std: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.in_channels = positive_int(in_channels, "in_channels")
+        self.out_channels = positive_int(out_channels, "out_channels")
+        self.kernel_size = _per_axis(kernel_size, "kernel_size", self.ndim)
+        self.stride = _per_axis(stride, "stride", self.ndim)
+        for width in self.kernel_size:
+            if width % 2 == 0:
+                raise ValueError(f"expected an odd kernel_size, which has a centre, got {kernel_size}")
+        self.bias_std = finite_number(bias_std, "bias_std", minimum=0)
+        self.weight = torch.nn.Parameter(torch.empty(out_channels, in_channels, *self.kernel_size))
+        self.bias = torch.nn.Parameter(torch.empty(out_channels)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw all weights and biases from N(0, 1)."""
+        with torch.no_grad():
+            for parameter in self.parameters(recurse=False):
+                parameter.normal_(generator=generator)
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch.nn's name
+        """Convolve [batch, in_channels, *size].
+
+        Raises:
+            ValueError: the channels are not the layer's, or the size is not a multiple of the stride.
+        """
+        if input.ndim != self.ndim + 2 or input.shape[1] != self.in_channels:
+            expected = f"[batch, {self.in_channels}, {self.ndim} spatial dimensions]"
+            raise ValueError(f"expected input of shape {expected}, got {tuple(input.shape)}")
+        for n, r in zip(input.shape[-self.ndim :], self.stride, strict=True):
+            if n % r:
+                raise ValueError(f"expected sizes that are multiples of the stride {r}, got {tuple(input.shape)}")
+        fan_in = self.in_channels * math.prod(self.kernel_size)
+        weight = self.weight / math.sqrt(fan_in)
+        bias = None if self.bias is None else self.bias * self.bias_std
+        padded = _pad_circular(input, tuple(q // 2 for q in self.kernel_size))
+        return _CONVOLUTIONS[self.ndim](padded, weight, bias, stride=self.stride)
+
+    def propagate(self, covariance: C) -> C:
+        """Average the patches, then keep every stride-th pixel."""
+        variance = 0.0 if self.bias is None else self.bias_std**2
+        return covariance.average_patches(self.kernel_size, variance).subsample(self.stride)
+
+    def description(self) -> dict:
+        """Name and options."""
+        options: dict = {
+            "layer": type(self).__name__,
+            "in_channels": self.in_channels,
+            "out_channels": self.out_channels,
+            "kernel_size": list(self.kernel_size),
+        }
+        if any(r != 1 for r in self.stride):
+            options["stride"] = list(self.stride)
+        if self.bias is not None:
+            options |= {"bias": True, "bias_std": self.bias_std}
+        return options
+
+    def extra_repr(self) -> str:
+        """Channels, width, and what differs from the defaults."""
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={_short(self.kernel_size)}"
+        if any(r != 1 for r in self.stride):
+            text += f", stride={_short(self.stride)}"
+        return text if self.bias is None else f"{text}, bias=True, bias_std={self.bias_std:g}"
+
+
+def _short(values: tuple[int, ...]) -> int | tuple[int, ...]:
+    return values[0] if len(set(values)) == 1 else values
+
+
+def _pad_circular(images: Tensor, reach: tuple[int, ...]) -> Tensor:
+    """Continue the image around its edges, by any number of pixels."""
+    for axis, r in enumerate(reach, start=images.ndim - len(reach)):
+        if r:
+            n = images.shape[axis]
+            images = images.index_select(axis, torch.arange(-r, n + r, device=images.device) % n)
+    return images
+
+
+class Conv1d(_Conv):
+    """One-dimensional circular convolution; arguments as for ``Conv2d``."""
+
+    ndim = 1
+
+
+class Conv2d(_Conv):
+    """Two-dimensional circular convolution of odd width: weights N(0, 1), output scaled by 1/sqrt(fan_in).
+
+    With padding of half the width, output pixel i is centred on input pixel ``stride * i``, as torch does it.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: width of the filters, odd; one integer or one an axis.
+        stride: step between outputs; one integer or one an axis. The image must be a multiple of it.
+        bias: whether to add ``bias_std * beta`` with beta ~ N(0, 1), which adds bias_std^2 to NNGP and NTK.
+        bias_std: standard deviation of the bias.
+
+    Raises:
+        TypeError: an argument is no integer.
+        ValueError: an argument is out of range, or the kernel size is even.
+    """
+
+    ndim = 2
+
+
+class Conv3d(_Conv):
+    """Three-dimensional circular convolution; arguments as for ``Conv2d``."""
+
+    ndim = 3
+
+
+class _StridedConv(_Conv):
+    """A convolution whose stride must be given: ``StridedConv2d(32, 128, 3, stride=2)``. See ``Conv2d``."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int] = 2,
+        *,
+        bias: bool = False,
+        bias_std: float = 1.0,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride, bias=bias, bias_std=bias_std)
+
+
+class StridedConv1d(_StridedConv):
+    """One-dimensional strided convolution, stride 2 by default; see ``Conv1d``."""
+
+    ndim = 1
+
+
+class StridedConv2d(_StridedConv):
+    """Two-dimensional strided convolution, stride 2 by default; see ``Conv2d``."""
+
+    ndim = 2
+
+
+class StridedConv3d(_StridedConv):
+    """Three-dimensional strided convolution, stride 2 by default; see ``Conv3d``."""
+
+    ndim = 3
