@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -9,6 +10,8 @@ import torch
 __all__ = ["OutOfMemoryError", "available_bytes", "bytes_text", "require_bytes"]
 
 _CGROUP = Path("/sys/fs/cgroup")
+_SMALL = 1 << 24
+"""Bytes that are not worth a question to the operating system."""
 _MEMINFO = Path("/proc/meminfo")
 
 
@@ -52,18 +55,20 @@ def bytes_text(count: float) -> str:
     return f"{count:,.3g} TB"
 
 
-def require_bytes(needed: int, what: str, hint: str, device: torch.device | str = "cpu") -> None:
+def require_bytes(needed: int, what: str, hint: Callable[[int], str], device: torch.device | str = "cpu") -> None:
     """Refuse work that would not fit.
 
     Args:
         needed: bytes that the work allocates at its peak.
         what: what needs them, as the subject of the message.
-        hint: what the user can do instead.
+        hint: what the user can do instead, given the bytes that are free.
         device: where they are allocated.
 
     Raises:
         OutOfMemoryError: fewer bytes are free than needed.
     """
+    if needed < _SMALL:
+        return
     free = available_bytes(device)
     if free is not None and needed > free:
-        raise OutOfMemoryError(f"{what} needs {bytes_text(needed)}, but {bytes_text(free)} are free; {hint}")
+        raise OutOfMemoryError(f"{what} needs {bytes_text(needed)}, but {bytes_text(free)} are free; {hint(free)}")

@@ -50,8 +50,9 @@ class Rectifier:
         bend = (1 - self.negative_slope) ** 2 / (1 + self.negative_slope**2) / math.pi
         # n sin t, from n^2 - sigma^2, which keeps its digits where arccos loses half of them. Equal features must give
         # exactly 0: the root would blow a rounding error of 1e-16 up to 1e-8, hence the shrinkage by a few of them.
-        root = torch.mul(variance * (1 - _ROUNDING), other_variance)
-        root.sub_(torch.mul(sigma, sigma)).clamp_min_(0).sqrt_()
-        slope = torch.atan2(root, sigma).mul_(-bend).add_(1)
+        # In sigma's layout: the variances may be overlapping views, whose strides torch would otherwise copy.
+        root = torch.mul(variance * (1 - _ROUNDING), other_variance, out=torch.empty_like(sigma))
+        root.addcmul_(sigma, sigma, value=-1).clamp_min_(0).sqrt_()
+        slope = torch.rsub(torch.atan2(root, sigma), 1, alpha=bend)
         value = sigma.mul_(slope).add_(root, alpha=bend)
         return value, slope

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +190,7 @@ class Kernel:
             IndexError: the pixel lies outside the image.
         """
         size = self._default_size(size)
-        return self.on(size)._values(self._pixel(pixel, size), self._grid(size), size)
+        return self.on(size)._values(self._pixel(pixel, size), _open_grid(size, self.device), size)
 
     def dense(self, size: tuple[int, ...] | None = None) -> Tensor:
         """All of K, [*size, *size].
@@ -206,11 +206,11 @@ class Kernel:
             # The numbers, their indices and a mask.
             entries * (2 * self.dtype.itemsize + 3 * 8 + 1),
             f"the dense kernel of {shape_text(size)} pixels",
-            "kernel.operator(size) multiplies by it without storing it",
+            lambda free: "kernel.operator(size) multiplies by it without storing it",
             self.device,
         )
-        first = [g.reshape(*g.shape, *(1,) * self.ndim) for g in self._grid(size)]
-        values = self.on(size)._values(first, self._grid(size), size)
+        pixels = _open_grid(size, self.device)
+        values = self.on(size)._values(_open_grid(size, self.device, self.ndim), pixels, size)
         return values.expand(*size, *size)
 
     def operator(
@@ -252,18 +252,12 @@ class Kernel:
 
     def _stencil(self) -> Tensor:
         """The near part as [*period, *(period + 2 radius)]; see ``PeriodicOperator``."""
-        ndim = self.ndim
-        phases, displacements, inside = [], [], None
-        for axis, (p, radius) in enumerate(zip(self.period, self.radius, strict=True)):
-            shape = [1] * (2 * ndim)
-            shape[axis] = p
-            phase = torch.arange(p, device=self.device).reshape(shape)
-            shape = [1] * (2 * ndim)
-            shape[ndim + axis] = p + 2 * radius
-            u = torch.arange(-radius, p + radius, device=self.device).reshape(shape) - phase
-            near = u.abs() <= radius
-            phases.append(phase)
-            displacements.append(u)
+        phases = _open_grid(self.period, self.device, self.ndim)
+        window = _open_grid([p + 2 * r for p, r in zip(self.period, self.radius, strict=True)], self.device)
+        displacements = [x - r - phase for x, r, phase in zip(window, self.radius, phases, strict=True)]
+        inside = None
+        for u, r in zip(displacements, self.radius, strict=True):
+            near = u.abs() <= r
             inside = near if inside is None else inside & near
         assert inside is not None
         return torch.where(inside, self.near.lookup(displacements, phases)[0], 0)
@@ -273,9 +267,9 @@ class Kernel:
         ndim = self.ndim
         if self.far is None:
             return torch.zeros((1,) * (2 * ndim), dtype=self.dtype, device=self.device)
-        grid = self._grid(self.far.geometry.period)
-        first = [g.reshape(*g.shape, *(1,) * ndim) for g in grid]
-        return self.far.lookup([y - x for x, y in zip(first, grid, strict=True)], first)[0]
+        period = self.far.geometry.period
+        first, second = _open_grid(period, self.device, ndim), _open_grid(period, self.device)
+        return self.far.lookup([y - x for x, y in zip(first, second, strict=True)], first)[0]
 
     def stationary_average(self) -> Kernel:
         """The mean of K(a, a + u) over all positions a: a kernel of period 1."""
@@ -285,13 +279,6 @@ class Kernel:
             self.radius,
             size=self.size,
         )
-
-    def _grid(self, size: tuple[int, ...]) -> list[Tensor]:
-        """The coordinates of all pixels, an open grid: entry k varies along axis k alone."""
-        return [
-            torch.arange(n, device=self.device).reshape([-1 if k == axis else 1 for k in range(len(size))])
-            for axis, n in enumerate(size)
-        ]
 
     def _pixel(self, pixel: tuple[int, ...], size: tuple[int, ...]) -> list[Tensor]:
         if len(pixel) != len(size) or not all(0 <= x < n for x, n in zip(pixel, size, strict=True)):
@@ -319,6 +306,15 @@ class Kernel:
         metadata = {"format": "torch_cntk kernel", "version": str(FORMAT_VERSION), "kernel": json.dumps(facts)}
         with writing(path) as temporary:
             safetensors.torch.save_file(tensors, temporary, metadata)
+
+
+def _open_grid(size: Sequence[int], device: torch.device, after: int = 0) -> list[Tensor]:
+    """Coordinates along each axis: entry k varies along dimension k alone, of ``len(size) + after`` dimensions."""
+    ndim = len(size) + after
+    return [
+        torch.arange(n, device=device).reshape([-1 if k == axis else 1 for k in range(ndim)])
+        for axis, n in enumerate(size)
+    ]
 
 
 def _mean_over_positions(table: Table) -> Table:
@@ -397,17 +393,10 @@ def from_table(
         halves = tuple(n // 2 for n in geometry.size)
         return Kernel(Table(table.values.to(dtype), geometry), None, halves, size=geometry.size, origin=origin)
     far = _far_table(table, radius, uniform)
-    device = table.values.device
-    ndim = geometry.ndim
-    displacement, position = [], []
-    for axis, (n, p) in enumerate(zip(geometry.box, geometry.period, strict=True)):
-        shape = [1] * (2 * ndim)
-        shape[axis] = n
-        displacement.append(torch.arange(n, device=device).reshape(shape))
-        shape = [1] * (2 * ndim)
-        shape[ndim + axis] = p
-        position.append(torch.arange(p, device=device).reshape(shape))
-    near = table.values - far.lookup(displacement, position)
+    displacement = _open_grid(geometry.box, table.values.device, geometry.ndim)
+    position = _open_grid(geometry.period, table.values.device)
+    # One number where it is uniform; then no index as large as the table is made.
+    near = table.values - (far.values if uniform else far.lookup(displacement, position))
     return Kernel(
         Table(near.to(dtype), geometry),
         Table(far.values.to(dtype), far.geometry),
@@ -422,15 +411,10 @@ def _far_table(table: Table, radius: tuple[int, ...], uniform: bool) -> Table:
     geometry = table.geometry
     period = (1,) * geometry.ndim if uniform else geometry.period
     own = Geometry(period, period, geometry.reflective)
-    device = table.values.device
-    displacement, position = [], []
-    for axis, (p, r) in enumerate(zip(period, radius, strict=True)):
-        shape = [1] * (2 * geometry.ndim)
-        shape[axis] = own.box[axis]
-        u = torch.arange(own.box[axis], device=device)
-        # The same phases, as many periods further on as it takes to be outside.
-        displacement.append((r + 1 + (u - r - 1) % p).reshape(shape))
-        shape = [1] * (2 * geometry.ndim)
-        shape[geometry.ndim + axis] = p
-        position.append(torch.arange(p, device=device).reshape(shape))
+    # The same phases as in the first period, as many periods further on as it takes to be outside.
+    displacement = [
+        r + 1 + (u - r - 1) % p
+        for u, p, r in zip(_open_grid(own.box, table.values.device, own.ndim), period, radius, strict=True)
+    ]
+    position = _open_grid(period, table.values.device)
     return Table(table.lookup(displacement, position), own)

@@ -59,6 +59,8 @@ class Extent(Covariance):
 
     def subsample(self, stride: tuple[int, ...]) -> Extent:
         """Period p / gcd(p, r), radius R // r."""
+        if all(r == 1 for r in stride):
+            return self
         return self._next(
             tuple(p // math.gcd(p, r) for p, r in zip(self.period, stride, strict=True)),
             tuple(radius // r for radius, r in zip(self.radius, stride, strict=True)),

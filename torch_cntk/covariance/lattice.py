@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from torch_cntk._checks import shape_text
-from torch_cntk._memory import available_bytes, require_bytes
+from torch_cntk._memory import require_bytes
 from torch_cntk.covariance.base import Covariance
 from torch_cntk.covariance.resampling import Nearest, Resampling
 from torch_cntk.covariance.table import Geometry, Slab, Table
@@ -24,9 +24,9 @@ from torch_cntk.duals import Dual
 
 __all__ = ["Features", "Lattice", "Stored"]
 
-# Numbers of one covariance in a slab. Large enough that a call's overhead does not show and that torch uses its
-# threads (above 2^15), small enough that the half dozen temporaries of an activation stay in the cache.
 _SLAB_ENTRIES = 1 << 17
+"""Numbers of one covariance in a slab (1 MB). A quarter of it is lost to the start of torch's threads, four times as
+much to the cache. Threads that take smaller slabs each are slower: Python's lock changes hands at every call."""
 
 
 class Lattice(Covariance):
@@ -101,10 +101,11 @@ class Lattice(Covariance):
             OutOfMemoryError: before anything is computed, if the tables would not fit.
         """
         needed = self.bytes_needed(kind, dtype)
+        size = shape_text(self.geometry.size)
         require_bytes(
             needed,
-            f"the kernel of period {shape_text(self.geometry.period)} on {shape_text(self.geometry.size)} pixels",
-            f"about {self._fitting_side(needed)} would fit; a float32 kernel takes half as much as a float64 one",
+            f"the kernel of period {shape_text(self.geometry.period)} on {size} pixels",
+            lambda free: f"about {self._fitting_size(free / needed)} would fit; float32 takes half as much as float64",
             self.device,
         )
         with tqdm(total=self._work(), disable=not progress, unit="entry", unit_scale=True, desc="kernel") as bar:
@@ -115,13 +116,12 @@ class Lattice(Covariance):
         """Bytes that ``tabulate`` holds at its peak: the tables of all levels and one slab with its temporaries."""
         own = self.geometry.entries * (2 if kind == "both" else 1) * dtype.itemsize
         before = sum(node.parents[0].geometry.entries * 16 for node in self._ancestors() if isinstance(node, Resampled))
-        slab = max(_SLAB_ENTRIES, self.load) * 8 * 8
+        slab = min(_slab_entries(self.load, self.device), self.geometry.entries) * 8 * 8
         return own + before + slab
 
-    def _fitting_side(self, needed: int) -> str:
-        free = available_bytes(self.device) or needed
-        # A dense table grows with the fourth power of a square's side (2 ndim in general).
-        shrink = (free / needed) ** (1 / (2 * self.ndim))
+    def _fitting_size(self, share: float) -> str:
+        """The image size whose dense table takes this share of the bytes: they grow with the square of the pixels."""
+        shrink = share ** (1 / (2 * self.ndim))
         return shape_text([max(1, int(n * shrink)) for n in self.geometry.size]) + " pixels"
 
     def _ancestors(self) -> Iterator[Lattice]:
@@ -147,7 +147,8 @@ class Lattice(Covariance):
         geometry = self.geometry
         channels = {"both": slice(0, 2), "nngp": slice(0, 1), "ntk": slice(1, 2)}[kind]
         values: Tensor | None = None
-        for slab in geometry.slabs(_SLAB_ENTRIES // self.load):
+        # The first slab starts at displacement zero and carries the variances for all others.
+        for slab in geometry.slabs(_slab_entries(self.load, self.device) // self.load):
             part = self.evaluate_ntk(slab) if kind == "ntk" else self.evaluate(slab)[channels]
             bar.update(math.prod(part.shape[1:]))
             if slab.count == geometry.box:
@@ -211,13 +212,9 @@ class Averaged(Lattice):
         return self._blur(pair[1:].add_(pair[:1]))
 
     def _blur(self, images: Tensor) -> Tensor:
-        shrink = 1.0
         for axis, (q, p) in enumerate(zip(self._kernel_size, self.geometry.period, strict=True)):
             if q > 1 and p > 1:
-                images = _circular_box_sum(images, q, axis - self.ndim)
-                shrink /= q
-        if shrink != 1.0:
-            images.mul_(shrink)
+                images = _circular_box_mean(images, q, axis - self.ndim)
         return images.add_(self._bias_variance) if self._bias_variance else images
 
 
@@ -312,19 +309,27 @@ class Resampled(Lattice):
         return self._table.gather(slab, self._resampling, self.geometry.size, self.geometry.period)
 
 
-def _circular_box_sum(images: Tensor, width: int, axis: int) -> Tensor:
-    """Sum of ``width`` (odd) neighbours along ``axis``, around the edge."""
-    length, reach = images.shape[axis], width // 2
-    if reach <= length:
-        ends = images.narrow(axis, length - reach, reach), images.narrow(axis, 0, reach)
-        padded = torch.cat((ends[0], images, ends[1]), axis)
-    else:
-        around = torch.arange(-reach, length + reach, device=images.device) % length
-        padded = images.index_select(axis, around)
-    total = padded.narrow(axis, 0, length) + padded.narrow(axis, 1, length)
-    for shift in range(2, width):
-        total += padded.narrow(axis, shift, length)
-    return total
+def _slab_entries(load: int, device: torch.device) -> int:
+    """Numbers of one covariance in a slab; at least one displacement."""
+    return max(_SLAB_ENTRIES if device.type == "cpu" else _SLAB_ENTRIES << 6, load)
+
+
+def _circular_box_mean(images: Tensor, width: int, axis: int) -> Tensor:
+    """Mean of ``width`` (odd) neighbours along ``axis``, around the edge."""
+    length, weight = images.shape[axis], 1 / width
+    mean = images * weight
+    for shift in range(1, width // 2 + 1):
+        shift %= length
+        if shift == 0:
+            mean.add_(images, alpha=2 * weight)
+            continue
+        # The neighbour on one side, then the one on the other; each in two pieces, as it comes around the edge.
+        rest = length - shift
+        mean.narrow(axis, 0, rest).add_(images.narrow(axis, shift, rest), alpha=weight)
+        mean.narrow(axis, rest, shift).add_(images.narrow(axis, 0, shift), alpha=weight)
+        mean.narrow(axis, shift, rest).add_(images.narrow(axis, 0, rest), alpha=weight)
+        mean.narrow(axis, 0, shift).add_(images.narrow(axis, rest, shift), alpha=weight)
+    return mean
 
 
 def _tile(image: Tensor, repeats: int | tuple[int, ...]) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -60,6 +61,7 @@ class Resampling(ABC):
             return self.output_size(size)
         return period // math.gcd(period, self.down) * self.up
 
+    @lru_cache(maxsize=64)  # noqa: B019 - a rule is a few numbers that compare by value
     def output_radius(self, radius: int) -> int:
         """Largest output displacement that still depends on it, if only displacements up to ``radius`` did.
 

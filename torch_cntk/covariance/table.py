@@ -183,8 +183,10 @@ class Table:
         return total
 
     def _take(self, index: Tensor) -> Tensor:
-        flat = self.values.reshape(self.values.shape[0], -1)
-        return torch.stack([torch.take(channel, index) for channel in flat])
+        channels = self.values.shape[0]
+        # gather is several times as fast as take or an index.
+        found = torch.gather(self.values.reshape(channels, -1), 1, index.reshape(1, -1).expand(channels, -1))
+        return found.view(channels, *index.shape)
 
 
 def _plan(

@@ -1,0 +1,10 @@
+"""``python -m torch_cntk`` is ``torch-cntk``."""
+
+from __future__ import annotations
+
+import sys
+
+from torch_cntk.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

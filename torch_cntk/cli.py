@@ -1,0 +1,319 @@
+"""The command ``torch-cntk``.
+
+Each subcommand has a function that adds its parser and names, as ``run``, the function that does its work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from torch_cntk import __version__
+from torch_cntk._checks import finite_number, positive_int
+from torch_cntk.images import Photograph, check_output, read_image, read_mask, write_image
+from torch_cntk.inpainting import InpaintingResult, inpaint
+from torch_cntk.kernel import Kernel
+from torch_cntk.saved import load_kernel
+from torch_cntk.solvers import ConjugateGradient
+
+if TYPE_CHECKING:
+    # Not at run time: the class of the group that add_subparsers returns is private to argparse.
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+__all__ = ["main"]
+
+_USER_ERRORS = (ValueError, TypeError, OSError, MemoryError, ImportError, torch.OutOfMemoryError)
+_SMALLEST = 7
+"""Side of the window with which SSIM compares two images."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``torch-cntk``.
+
+    Args:
+        argv: the arguments; those of the process by default.
+
+    Returns:
+        the exit status: 0, or 2 after an error, which is told in one line on stderr, or 130 after Ctrl-C. With the
+        environment variable TORCH_CNTK_DEBUG set, errors are raised with their traceback instead.
+    """
+    arguments = _parser().parse_args(argv)
+    run: Callable[[argparse.Namespace], None] = arguments.run
+    try:
+        run(arguments)
+    except KeyboardInterrupt:
+        _complain("interrupted; nothing was written")
+        return 130
+    except _USER_ERRORS as error:
+        if os.environ.get("TORCH_CNTK_DEBUG"):
+            raise
+        _complain(f"error: {str(error) or type(error).__name__}")
+        return 2
+    return 0
+
+
+def _complain(message: str) -> None:
+    print(f"torch-cntk: {' '.join(message.split())}", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="torch-cntk", description="Fill the missing pixels of images with infinitely wide neural networks."
+    )
+    parser.add_argument("--version", action="version", version=f"torch-cntk {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for add in (_add_inpaint, _add_demo):
+        add(commands)
+    return parser
+
+
+def _add_machine_options(parser: argparse.ArgumentParser) -> None:
+    """Options of every command that computes; ``_device`` and ``_progress`` read them."""
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to compute (default: cpu)")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: as torch decides)")
+    parser.add_argument(
+        "--progress", action=argparse.BooleanOptionalAction, help="show a bar (default: if stderr is a terminal)"
+    )
+
+
+def _device(arguments: argparse.Namespace) -> torch.device:
+    """Return the device that was asked for, and set the number of threads.
+
+    Raises:
+        ValueError: there is no CUDA device, or the number of threads is below 1.
+    """
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("expected a CUDA device for --device cuda, got none that torch can use; leave the option out")
+    if arguments.threads is not None:
+        torch.set_num_threads(positive_int(arguments.threads, "--threads"))
+    return torch.device(arguments.device)
+
+
+def _progress(arguments: argparse.Namespace) -> bool:
+    return bool(sys.stderr.isatty() if arguments.progress is None else arguments.progress)
+
+
+def _warn_unless_converged(result: InpaintingResult) -> None:
+    if not result.converged:
+        _complain(f"warning: {result.status.value}; residual {result.residual:.1e}")
+
+
+def _summary(observed: Tensor, result: InpaintingResult, seconds: float) -> str:
+    missing, size = int((~observed).sum()), f"{observed.shape[1]} x {observed.shape[0]}"
+    return (
+        f"filled {missing:,} of {observed.numel():,} pixels ({size}) in {result.iterations} iterations, "
+        f"residual {result.residual:.1e}, {seconds:.1f} s"
+    )
+
+
+# torch-cntk inpaint
+
+
+def _add_inpaint(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "inpaint", help="fill the missing pixels of an image", description="Fill the missing pixels of an image."
+    )
+    parser.add_argument("image", type=Path, metavar="IMAGE", help="PNG or JPEG")
+    parser.add_argument(
+        "--mask", type=Path, required=True, help="PNG or JPEG of the image's size: white is known, black is missing"
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="the filled image")
+    parser.add_argument("--invert-mask", action="store_true", help="black is known, white is missing")
+    parser.add_argument("--kernel", type=Path, metavar="FILE", help="of Kernel.save (default: suits the mask's holes)")
+    parser.add_argument(
+        "--ridge", type=float, default=1e-4, metavar="R", help="more forgives more noise (default: %(default)g)"
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=ConjugateGradient.tolerance,
+        metavar="T",
+        help="relative residual at which the solver is done (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--max-iterations",
+        type=int,
+        default=ConjugateGradient.max_iterations,
+        metavar="N",
+        help="of the solver (default: %(default)s)",
+    )
+    _add_machine_options(parser)
+    parser.set_defaults(run=_inpaint)
+
+
+def _inpaint(arguments: argparse.Namespace) -> None:
+    """Check all that can be checked, fill, write."""
+    check_output(arguments.output)
+    device = _device(arguments)
+    solver = ConjugateGradient(arguments.tolerance, arguments.max_iterations)
+    ridge = finite_number(arguments.ridge, "--ridge", minimum=0)
+    photograph = read_image(arguments.image)
+    check_output(arguments.output, alpha=photograph.alpha is not None)
+    observed = _mask_for(photograph, arguments.mask, arguments.invert_mask)
+    kernel = _kernel_for(observed, arguments.kernel)
+    start = time.perf_counter()
+    result = inpaint(
+        photograph.pixels.to(device),
+        observed.to(device),
+        kernel,
+        solver=solver,
+        ridge=ridge,
+        progress=_progress(arguments),
+    )
+    seconds = time.perf_counter() - start
+    write_image(arguments.output, result.image, photograph.alpha)
+    _warn_unless_converged(result)
+    print(f"{_summary(observed, result, seconds)}: {arguments.output}")
+
+
+def _mask_for(photograph: Photograph, path: Path, invert: bool) -> Tensor:
+    """Read the mask of a photograph.
+
+    Raises:
+        ValueError: it does not belong to the photograph, or knows no pixel.
+    """
+    height, width = photograph.pixels.shape[1:]
+    observed = read_mask(path, (height, width), invert)
+    if not bool(observed.any()):
+        known, hint = ("black", "") if invert else ("white", "; with --invert-mask black is known")
+        raise ValueError(f"expected some {known} (known) pixels in the mask, got none: {path}{hint}")
+    return observed
+
+
+def _kernel_for(observed: Tensor, path: Path | None) -> Kernel | None:
+    """Read the kernel that was asked for, or return None for the default one.
+
+    Raises:
+        ValueError: the file is no kernel for this image.
+    """
+    if path is None:
+        return None
+    kernel = load_kernel(path)
+    if kernel.ndim != observed.ndim:
+        raise ValueError(f"expected a kernel for images, of 2 dimensions, got one of {kernel.ndim}: {path}")
+    if kernel.size is not None:
+        kernel.check_size(tuple(observed.shape))
+    return kernel
+
+
+# torch-cntk demo
+
+
+def _add_demo(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "demo",
+        help="fill the missing pixels of a sample photograph",
+        description="Remove pixels of a photograph at random, fill them, and write the pictures before and after.",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("demo"), metavar="FOLDER", help="for the pictures (default: ./demo)"
+    )
+    parser.add_argument("--image", type=Path, help="PNG or JPEG to take in place of the sample photograph")
+    parser.add_argument(
+        "--missing", type=float, default=0.5, metavar="SHARE", help="of the pixels, to remove (default: %(default)g)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the pixels' choice (default: %(default)s)")
+    _add_machine_options(parser)
+    parser.set_defaults(run=_demo)
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    """Check all that can be checked, fill, measure, write."""
+    _check_folder(arguments.output)
+    device = _device(arguments)
+    metrics = _scikit_image("metrics")
+    original = _sample() if arguments.image is None else read_image(arguments.image).pixels
+    observed = _random_mask(original, arguments.missing, arguments.seed)
+    start = time.perf_counter()
+    result = inpaint(original.to(device), observed.to(device), progress=_progress(arguments))
+    seconds = time.perf_counter() - start
+    after = result.image.cpu().clamp(0, 1)
+    pictures = {
+        "original.png": original,
+        "mask.png": observed[None].to(original.dtype),
+        "before.png": torch.where(observed, original, 0),
+        "after.png": after,
+    }
+    _write_together(arguments.output, pictures)
+    _warn_unless_converged(result)
+    psnr = metrics.peak_signal_noise_ratio(original.numpy(), after.numpy(), data_range=1)
+    ssim = metrics.structural_similarity(original.numpy(), after.numpy(), data_range=1, channel_axis=0)
+    print(f"{_summary(observed, result, seconds)} for the kernel and the solve")
+    print(f"PSNR {psnr:.2f} dB, SSIM {ssim:.4f} over the whole image")
+    print(f"wrote {', '.join(pictures)} into {arguments.output}")
+
+
+def _scikit_image(part: str) -> ModuleType:
+    """Import a part of scikit-image, which not every installation has.
+
+    Raises:
+        ImportError: it is not installed; the message says how to get it.
+    """
+    import importlib
+
+    try:
+        return importlib.import_module(f"skimage.{part}")
+    except ImportError as error:
+        raise ImportError(f"the demo needs scikit-image: pip install 'torch-cntk[examples]' ({error})") from error
+
+
+def _sample() -> Tensor:
+    """The photograph of an astronaut that comes with scikit-image, [3, 512, 512] in [0, 1]."""
+    values = torch.from_numpy(_scikit_image("data").astronaut().copy())
+    return values.permute(2, 0, 1).to(torch.float32) / 255
+
+
+def _random_mask(image: Tensor, missing: float, seed: int) -> Tensor:
+    """Draw which pixels of [channels, H, W] are observed, all but this share of them.
+
+    Raises:
+        ValueError: the image is too small to be measured, the share leaves nothing to fill or to fill it from, or
+            the seed is too large.
+    """
+    size = tuple(image.shape[1:])
+    if min(size) < _SMALLEST:
+        raise ValueError(f"expected an image of at least {_SMALLEST} x {_SMALLEST} pixels, got {size[1]} x {size[0]}")
+    count = image[0].numel()
+    removed = round(finite_number(missing, "--missing", minimum=0) * count)
+    if not 0 < removed < count:
+        raise ValueError(f"expected --missing between 0 and 1, so that pixels are left and missing, got {missing:g}")
+    if not -(2**63) <= seed < 2**64:
+        raise ValueError(f"expected --seed to fit into 64 bits, got {seed}")
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    observed = torch.ones(count, dtype=torch.bool)
+    observed[order[:removed]] = False
+    return observed.reshape(size)
+
+
+def _check_folder(folder: Path) -> None:
+    """Find out before long work whether files can be written into a folder, which need not exist yet.
+
+    Raises:
+        NotADirectoryError: there is a file of that name, or of a folder's above.
+        PermissionError: nothing may be written there.
+    """
+    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not existing.is_dir():
+        raise NotADirectoryError(f"expected a folder for the pictures, got {folder}: {existing} is a file")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise PermissionError(f"expected a folder that can be written to, got {existing}")
+
+
+def _write_together(folder: Path, pictures: Mapping[str, Tensor]) -> None:
+    """Write all pictures or none into a folder, which is made if it does not exist."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=folder) as unfinished:
+        for name, pixels in pictures.items():
+            write_image(Path(unfinished, name), pixels)
+        for name in pictures:
+            Path(unfinished, name).replace(folder / name)
