@@ -52,6 +52,30 @@ def linear_matrix(n: int, factor: int, align_corners: bool, padding_mode: str) -
     return image[:, 0].T
 
 
+def average_matrix(n: int, width: int) -> Tensor:
+    return torch.nn.functional.avg_pool1d(torch.eye(n, dtype=torch.float64)[:, None], width)[:, 0].T
+
+
+def gaussian_matrix(n: int, width: int, sigma: float) -> Tensor:
+    matrix = torch.zeros(n, n, dtype=torch.float64)
+    for output in range(n):
+        for offset in shifts(width):
+            matrix[output, (output + offset) % n] += math.exp(-(offset**2) / (2 * sigma**2))
+    return matrix / matrix.sum(1, keepdim=True)
+
+
+def lanczos_matrix(n: int, factor: int, lobes: int) -> Tensor:
+    """By the distance of every input pixel, on every copy of the image, from the output pixel's centre."""
+    matrix = torch.zeros(n // factor, n, dtype=torch.float64)
+    for output in range(n // factor):
+        centre = (output + 0.5) * factor - 0.5
+        for pixel in range(-20 * n, 21 * n):
+            distance = torch.tensor((pixel - centre) / factor, dtype=torch.float64)
+            if abs(distance) < lobes:
+                matrix[output, pixel % n] += torch.sinc(distance) * torch.sinc(distance / lobes)
+    return matrix / matrix.sum(1, keepdim=True)
+
+
 def rectify(sigma: Tensor, theta: Tensor, slope: float) -> tuple[Tensor, Tensor]:
     ndim = sigma.ndim // 2
     pixels = math.prod(sigma.shape[:ndim])
@@ -100,6 +124,15 @@ def propagate(net: tc.Sequential, sigma: Tensor) -> tuple[Tensor, Tensor]:
             case tc.BilinearUp():
                 options = (layer.scale_factor, layer.align_corners, layer.padding_mode)
                 matrices = [linear_matrix(n, *options) for n in size]
+                sigma, theta = apply_both_sides(sigma, matrices), apply_both_sides(theta, matrices)
+            case tc.AvgPool1d() | tc.AvgPool2d() | tc.AvgPool3d():
+                matrices = [average_matrix(n, layer.kernel_size) for n in size]
+                sigma, theta = apply_both_sides(sigma, matrices), apply_both_sides(theta, matrices)
+            case tc.GaussianBlur():
+                matrices = [gaussian_matrix(n, layer.kernel_size, layer.sigma) for n in size]
+                sigma, theta = apply_both_sides(sigma, matrices), apply_both_sides(theta, matrices)
+            case tc.LanczosDown():
+                matrices = [lanczos_matrix(n, layer.scale_factor, layer.lobes) for n in size]
                 sigma, theta = apply_both_sides(sigma, matrices), apply_both_sides(theta, matrices)
             case _:
                 bias = 0.0 if layer.bias is None else layer.bias_std**2

@@ -12,10 +12,15 @@ from torch_cntk._memory import OutOfMemoryError
 from torch_cntk.inpainting import InpaintingResult, default_kernel, default_network, inpaint, levels_for
 from torch_cntk.kernel import Kernel
 from torch_cntk.layers import (
+    AvgPool1d,
+    AvgPool2d,
+    AvgPool3d,
     BilinearUp,
     Conv1d,
     Conv2d,
     Conv3d,
+    GaussianBlur,
+    LanczosDown,
     Layer,
     LeakyReLU,
     NearestUp,
@@ -35,13 +40,18 @@ except PackageNotFoundError:  # run from a source tree that is not installed
     __version__ = "0"
 
 __all__ = [
+    "AvgPool1d",
+    "AvgPool2d",
+    "AvgPool3d",
     "BilinearUp",
     "ConjugateGradient",
     "Conv1d",
     "Conv2d",
     "Conv3d",
+    "GaussianBlur",
     "InpaintingResult",
     "Kernel",
+    "LanczosDown",
     "Layer",
     "LeakyReLU",
     "NearestUp",

@@ -17,7 +17,7 @@ from torch_cntk._checks import as_size, shape_text
 from torch_cntk._files import writing
 from torch_cntk._memory import require_bytes
 from torch_cntk.covariance import Geometry, Table
-from torch_cntk.operators import DenseOperator, Operator, PeriodicOperator
+from torch_cntk.operators import BlockCirculantOperator, DenseOperator, Operator, PeriodicOperator
 
 __all__ = ["FORMAT_VERSION", "Kernel", "from_table", "read"]
 
@@ -228,7 +228,8 @@ class Kernel:
             device: of the images; the kernel's by default.
 
         Returns:
-            a matrix where the period is the image, otherwise a strided correlation.
+            a strided correlation, or for kernels of one size a matrix (if the period is the image) or one matrix for
+            each frequency.
 
         Raises:
             TypeError: the size is no tuple of integers.
@@ -239,6 +240,8 @@ class Kernel:
         kernel = self.on(size).to(device=device)
         dtype = dtype or kernel.dtype
         stationary = kernel.stationary_average().row((0,) * self.ndim, size)
+        if kernel.size is not None and kernel.period != size:
+            return BlockCirculantOperator(kernel._blocks(size).to(dtype), stationary)
         if kernel.size is not None:
             matrix = kernel.to(dtype).dense(size)
             return DenseOperator(matrix, stationary)
@@ -249,6 +252,23 @@ class Kernel:
             size,
             stationary,
         )
+
+    def _blocks(self, size: tuple[int, ...]) -> Tensor:
+        """K between a cell and every cell of the image, [*cells, *period, *period]."""
+        cells = [n // p for n, p in zip(size, self.period, strict=True)]
+        entries = math.prod(cells) * math.prod(self.period) ** 2
+        require_bytes(
+            entries * (3 * self.dtype.itemsize + 3 * 8),
+            f"the kernel of period {shape_text(self.period)} on {shape_text(size)} pixels as an operator",
+            lambda free: "a stationary prior with a radius has a smaller one",
+            self.device,
+        )
+        # Broadcast over [*cells, *phases, *phases].
+        cell = _open_grid(cells, self.device, 2 * self.ndim)
+        first = _open_grid(self.period, self.device, self.ndim)
+        second = _open_grid(self.period, self.device)
+        other = [b + m * p for b, m, p in zip(second, cell, self.period, strict=True)]
+        return self._values(first, other, size)
 
     def _stencil(self) -> Tensor:
         """The near part as [*period, *(period + 2 radius)]; see ``PeriodicOperator``."""

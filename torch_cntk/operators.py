@@ -10,7 +10,7 @@ from torch import Tensor
 
 from torch_cntk._checks import shape_text
 
-__all__ = ["DenseOperator", "Operator", "PeriodicOperator"]
+__all__ = ["BlockCirculantOperator", "DenseOperator", "Operator", "PeriodicOperator"]
 
 _CONVOLUTIONS = {
     1: torch.nn.functional.conv1d,
@@ -77,6 +77,34 @@ class DenseOperator(Operator):
         return (images.reshape(images.shape[0], -1).to(self.dtype) @ self._matrix).to(images.dtype)
 
 
+class BlockCirculantOperator(Operator):
+    """K with a period, for displacements of any length: a matrix between phases for each frequency of the cells.
+
+    Args:
+        blocks: [*cells, *period, *period], entry [m, a, b] is K(a, b + m period) for phases a, b.
+        stationary: see ``Operator``.
+    """
+
+    def __init__(self, blocks: Tensor, stationary: Tensor) -> None:
+        ndim = blocks.ndim // 3
+        self._cells, self._period = tuple(blocks.shape[:ndim]), tuple(blocks.shape[ndim : 2 * ndim])
+        super().__init__(tuple(c * p for c, p in zip(self._cells, self._period, strict=True)), blocks.dtype, stationary)
+        phases = math.prod(self._period)
+        self._axes = tuple(range(ndim))
+        # A correlation: the transform of the blocks is conjugated.
+        transform = torch.fft.rfftn(blocks.reshape(*self._cells, phases, phases), dim=self._axes).conj()
+        self._matrices = transform.resolve_conj().reshape(-1, phases, phases)
+
+    def _multiply(self, images: Tensor) -> Tensor:
+        count, phases = images.shape[0], math.prod(self._period)
+        cells = _split_cells(images.to(self.dtype), self._period).reshape(count, *self._cells, phases)
+        transform = torch.fft.rfftn(cells.movedim(0, -1), dim=self._axes)
+        product = self._matrices @ transform.reshape(-1, phases, count)
+        values = torch.fft.irfftn(product.reshape(transform.shape), s=self._cells, dim=self._axes)
+        order = (-1, len(self._cells), *range(len(self._cells)))
+        return _join_cells(values.permute(order), self._period).to(images.dtype)
+
+
 class PeriodicOperator(Operator):
     """K = near + far, where near is a strided correlation and far depends on the phases of the two pixels only.
 
@@ -129,3 +157,12 @@ def _join_cells(cells: Tensor, period: tuple[int, ...]) -> Tensor:
     order = [0, *(axis for k in range(ndim) for axis in (1 + ndim + k, 1 + k))]
     size = [c * p for c, p in zip(cells.shape[2:], period, strict=True)]
     return split.permute(order).reshape(count, *size)
+
+
+def _split_cells(images: Tensor, period: tuple[int, ...]) -> Tensor:
+    """[n, *(cells * period)] to [n, *cells, *period]: the inverse of ``_join_cells``, phases last."""
+    count, ndim = images.shape[0], len(period)
+    split = images.reshape(
+        count, *(entry for n, p in zip(images.shape[1:], period, strict=True) for entry in (n // p, p))
+    )
+    return split.permute(0, *range(1, 2 * ndim, 2), *range(2, 2 * ndim + 1, 2))

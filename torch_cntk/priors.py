@@ -7,16 +7,16 @@ the convention Sigma_0(x, x') = mean over channels of E[Z_c(x) Z_c(x')].
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor as _Tensor
 
-from torch_cntk._checks import as_size, finite_number, positive_int
+from torch_cntk._checks import as_size, finite_number, positive_int, shape_text
 from torch_cntk.covariance import Extent, Features, Geometry, Lattice, Stored, Table
 
-__all__ = ["Normal", "Prior", "Tensor", "Uniform", "from_description"]
+__all__ = ["Identity", "Meshgrid", "Normal", "Prior", "Stationary", "Tensor", "Uniform", "from_description"]
 
 
 class Prior(ABC):
@@ -165,7 +165,41 @@ class Normal(_Independent):
         return f"Normal({self.mean:g}, {self.std:g})"
 
 
-class Tensor(Prior):
+class _Given(Prior):
+    """A fixed input; the subclass gives it for each size."""
+
+    @abstractmethod
+    def _features(self, size: tuple[int, ...]) -> _Tensor:
+        """Z, [channels, *size]."""
+
+    def sample(
+        self,
+        channels: int,
+        size: tuple[int, ...] | None = None,
+        *,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> _Tensor:
+        """Z itself; see ``Prior.sample``.
+
+        Raises:
+            ValueError: the channels or the size are not those of Z, or the size is needed and missing.
+        """
+        size = self.size if size is None else as_size(size)
+        if size is None:
+            raise ValueError(f"{self!r} has no size of its own: expected size, such as (256, 256), got None")
+        features = self._features(size)
+        if channels != len(features):
+            raise ValueError(f"expected the {len(features)} channels of {self!r}, got {channels}")
+        return features.to(dtype=dtype or torch.get_default_dtype(), device=device)
+
+    def covariance(self, size: tuple[int, ...], device: torch.device | None = None) -> Lattice:
+        """Mean over channels of Z_c(x) Z_c(x')."""
+        return Features(self._features(size).to(device=device))
+
+
+class Tensor(_Given):
     """A given input Z, [channels, *size], floating point. Its kernel's period is the image size: it is dense.
 
     Raises:
@@ -186,6 +220,11 @@ class Tensor(Prior):
         self.device = features.device
         self.dtype = features.dtype
 
+    def _features(self, size: tuple[int, ...]) -> _Tensor:
+        if size != self.size:
+            raise ValueError(f"expected the prior's size {self.size}, got {size}")
+        return self.features
+
     def sample(
         self,
         channels: int,
@@ -195,25 +234,8 @@ class Tensor(Prior):
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> _Tensor:
-        """Z itself; see ``Prior.sample``.
-
-        Raises:
-            ValueError: the channels or the size are not those of Z.
-        """
-        if (channels, *(size or self.features.shape[1:])) != tuple(self.features.shape):
-            got = (channels, *(size or ()))
-            raise ValueError(f"expected channels and size of Z, {tuple(self.features.shape)}, got {got}")
-        return self.features.to(dtype=dtype, device=device)
-
-    def covariance(self, size: tuple[int, ...], device: torch.device | None = None) -> Lattice:
-        """Mean over channels of Z_c(x) Z_c(x').
-
-        Raises:
-            ValueError: ``size`` is not that of Z.
-        """
-        if size != self.size:
-            raise ValueError(f"expected the prior's size {self.size}, got {size}")
-        return Features(self.features.to(device=device))
+        """Z itself, in its own dtype and on its own device unless told otherwise; see ``Prior.sample``."""
+        return super().sample(channels, size, dtype=dtype or self.dtype, device=device or self.device)
 
     def description(self) -> None:
         """None: the tensor is not kept with a kernel."""
@@ -222,7 +244,141 @@ class Tensor(Prior):
         return f"Tensor({tuple(self.features.shape)})"
 
 
-_BY_NAME: dict[str, type[Prior]] = {"Uniform": Uniform, "Normal": Normal}
+class Identity(_Given):
+    """The identity matrix as an image of one channel: 1 where all coordinates are equal, else 0. Dense kernels."""
+
+    def _features(self, size: tuple[int, ...]) -> _Tensor:
+        first, *others = torch.meshgrid(*(torch.arange(n) for n in size), indexing="ij")
+        equal = torch.ones(size, dtype=torch.bool)
+        for coordinate in others:
+            equal &= coordinate == first
+        return equal.double()[None]
+
+    def description(self) -> dict[str, Any]:
+        """The name."""
+        return {"prior": "Identity"}
+
+    def __repr__(self) -> str:
+        return "Identity()"
+
+
+class Meshgrid(_Given):
+    """The deep image prior's coordinates: one channel an axis, 0 at the first pixel and 1 at the last.
+
+    Its kernels are dense. As the deep image prior has it, the first channel varies along the last axis (x, then y).
+    """
+
+    def _features(self, size: tuple[int, ...]) -> _Tensor:
+        ramps = [torch.linspace(0, 1, n, dtype=torch.float64) for n in size]
+        return torch.stack(torch.meshgrid(*ramps, indexing="ij")).flip(0)
+
+    def description(self) -> dict[str, Any]:
+        """The name."""
+        return {"prior": "Meshgrid"}
+
+    def __repr__(self) -> str:
+        return "Meshgrid()"
+
+
+class Stationary(Prior):
+    """Gaussian features whose covariance depends on the displacement between pixels only: Theorem 2 of the paper.
+
+    Args:
+        psi: takes displacements u, one float64 tensor an axis (they broadcast; -n/2 < u <= n/2 on a torus of n pixels),
+            and gives the covariance, psi(u) = psi(-u). It must be positive semi-definite on the torus.
+        radius: psi is constant beyond this displacement along any axis, if it is: the kernel then serves every image
+            size. By default it belongs to one.
+
+    Raises:
+        TypeError: psi is not callable, or the radius no integer.
+        ValueError: the radius is below 0.
+    """
+
+    def __init__(self, psi: Callable[..., _Tensor], radius: int | None = None) -> None:
+        if not callable(psi):
+            raise TypeError(f"expected psi as a function of the displacements, got {type(psi).__name__}")
+        if radius is not None and (isinstance(radius, bool) or not isinstance(radius, int)):
+            raise TypeError(f"expected radius to be an integer or None, got {radius!r}")
+        if radius is not None and radius < 0:
+            raise ValueError(f"expected radius to be at least 0, got {radius}")
+        self.psi = psi
+        self.radius = radius
+
+    def extent(self, ndim: int) -> Extent | None:
+        """Of the given radius."""
+        return None if self.radius is None else Extent.start(ndim, self.radius)
+
+    def sample(
+        self,
+        channels: int,
+        size: tuple[int, ...] | None = None,
+        *,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> _Tensor:
+        """Draw Gaussian channels, white noise filtered by the root of the spectrum; see ``Prior.sample``.
+
+        Raises:
+            ValueError: the size is missing, or psi is not positive semi-definite there.
+        """
+        if size is None:
+            raise ValueError(f"{self!r} has no size of its own: expected size, such as (256, 256), got None")
+        size = as_size(size)
+        axes = tuple(range(-len(size), 0))
+        spectrum = torch.fft.rfftn(self._values(size)).real.clamp_min(0)
+        white = torch.randn((positive_int(channels, "channels"), *size), generator=generator, dtype=torch.float64)
+        coloured: _Tensor = torch.fft.irfftn(torch.fft.rfftn(white, dim=axes) * spectrum.sqrt(), s=size, dim=axes)
+        return coloured.to(dtype=dtype or torch.get_default_dtype(), device=device)
+
+    def _values(self, size: tuple[int, ...]) -> _Tensor:
+        """Psi on the torus, [*size].
+
+        Raises:
+            ValueError: psi is not symmetric, finite and positive semi-definite there.
+        """
+        displacements = []
+        for axis, n in enumerate(size):
+            u = torch.arange(n, dtype=torch.float64)
+            u = torch.where(u > n // 2, u - n, u)
+            displacements.append(u.reshape([-1 if k == axis else 1 for k in range(len(size))]))
+        values = torch.as_tensor(self.psi(*displacements), dtype=torch.float64).expand(size)
+        if not bool(torch.isfinite(values).all()):
+            raise ValueError("expected finite values of psi, got NaN or infinity among them")
+        around = tuple(range(len(size)))
+        mirrored = values.flip(around).roll((1,) * len(size), around)
+        largest = float(values.abs().max())
+        if float((values - mirrored).abs().max()) > 1e-12 * largest:
+            raise ValueError("expected psi(u) = psi(-u) on the torus, got a function that is not symmetric")
+        spectrum = torch.fft.fftn(values).real
+        if float(spectrum.min()) < -1e-10 * float(spectrum.max()):
+            raise ValueError(
+                f"expected a positive semi-definite psi on {shape_text(size)} pixels, got the eigenvalue "
+                f"{float(spectrum.min()):.3g} (the largest is {float(spectrum.max()):.3g})"
+            )
+        return values
+
+    def covariance(self, size: tuple[int, ...], device: torch.device | None = None) -> Lattice:
+        """Psi, of period 1."""
+        values = self._values(size)
+        even = all(torch.equal(values, values.flip(axis).roll(1, axis)) for axis in range(len(size)))
+        geometry = Geometry(size, (1,) * len(size), reflective=even)
+        stored = values[tuple(slice(n) for n in geometry.box)].reshape(*geometry.box, *geometry.period)
+        return Stored(Table(torch.stack((stored, torch.zeros_like(stored))).to(device=device), geometry))
+
+    def description(self) -> None:
+        """None: a function is not kept with a kernel."""
+
+    def __repr__(self) -> str:
+        return f"Stationary({getattr(self.psi, '__name__', 'psi')})"
+
+
+_BY_NAME: dict[str, type[Prior]] = {
+    "Identity": Identity,
+    "Meshgrid": Meshgrid,
+    "Normal": Normal,
+    "Uniform": Uniform,
+}
 
 
 def from_description(description: Mapping[str, Any]) -> Prior:

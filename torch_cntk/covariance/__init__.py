@@ -3,13 +3,14 @@
 from torch_cntk.covariance.base import Covariance
 from torch_cntk.covariance.extent import Extent
 from torch_cntk.covariance.lattice import Features, Lattice, Stored
-from torch_cntk.covariance.resampling import Linear, Nearest, Resampling
+from torch_cntk.covariance.resampling import Filter, Linear, Nearest, Resampling
 from torch_cntk.covariance.table import Geometry, Slab, Table
 
 __all__ = [
     "Covariance",
     "Extent",
     "Features",
+    "Filter",
     "Geometry",
     "Lattice",
     "Linear",

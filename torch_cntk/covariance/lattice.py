@@ -74,7 +74,13 @@ class Lattice(Covariance):
         Raises:
             ValueError: the size does not fit the map.
         """
-        return Resampled(self, resampling)
+        if all(rule.single for rule in resampling):
+            return Resampled(self, resampling)
+        # Pairs of taps multiply from axis to axis: one axis at a time there are far fewer of them.
+        lattice: Lattice = self
+        for axis, rule in enumerate(resampling):
+            lattice = Resampled(lattice, tuple(rule if k == axis else Nearest(1) for k in range(self.ndim)))
+        return lattice
 
     # Evaluation.
 

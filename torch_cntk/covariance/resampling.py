@@ -14,7 +14,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-__all__ = ["Linear", "Nearest", "Resampling"]
+__all__ = ["Filter", "Linear", "Nearest", "Resampling"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,11 @@ class Resampling(ABC):
     def single(self) -> bool:
         """Whether each output is one input, with weight one."""
         return False
+
+    @property
+    def reach(self) -> int:
+        """Input pixels that an output can be away from its block, at most."""
+        return 2
 
     @abstractmethod
     def taps(self, size: int) -> tuple[Tensor, Tensor]:
@@ -67,7 +72,7 @@ class Resampling(ABC):
 
         Found by looking: outputs b and b + u use inputs whose distance is least for some pair of taps.
         """
-        blocks = radius + 4 + self.up
+        blocks = radius + self.up + self.reach + 2
         positions, weights = self.taps(2 * self.down * blocks + 2 * self.down)
         middle = slice(self.up * blocks, self.up * (blocks + 1))
         first = positions[:, middle].reshape(-1, 1)
@@ -168,3 +173,50 @@ class Linear(Resampling):
         else:
             right = right.clamp_max(size - 1)
         return torch.stack((left, right)).long(), torch.stack((1 - right_weight, right_weight))
+
+
+@dataclass(frozen=True)
+class Filter(Resampling):
+    """A symmetric filter, of which every ``step``-th output is kept; circular edges.
+
+    Output i is centred on the middle of input pixels ``step * i .. step * i + step - 1``. Equal weights, as many as the
+    step, are average pooling; step 1 is a blur.
+
+    Raises:
+        ValueError: the weights are not symmetric, or have no pixel or pixel border to be centred on for this step.
+    """
+
+    weights: tuple[float, ...]
+    step: int = 1
+
+    def __post_init__(self) -> None:
+        if self.weights != self.weights[::-1]:
+            raise ValueError(f"expected symmetric weights, got {self.weights}")
+        if (len(self.weights) - self.step) % 2:
+            raise ValueError(
+                f"expected {'an odd' if self.step % 2 else 'an even'} number of weights for step {self.step}, "
+                f"got {len(self.weights)}"
+            )
+
+    @property
+    def up(self) -> int:
+        """One output a block."""
+        return 1
+
+    @property
+    def down(self) -> int:
+        """Input pixels between outputs."""
+        return self.step
+
+    @property
+    def reach(self) -> int:
+        """Half of what the filter is longer than the step."""
+        return len(self.weights)
+
+    def taps(self, size: int) -> tuple[Tensor, Tensor]:
+        """As many taps as weights."""
+        first = -((len(self.weights) - self.step) // 2)
+        output = torch.arange(size // self.step) * self.step
+        positions = (output + torch.arange(first, first + len(self.weights))[:, None]) % size
+        weights = torch.tensor(self.weights, dtype=torch.float64)[:, None].expand(positions.shape)
+        return positions, weights.contiguous()

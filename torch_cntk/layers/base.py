@@ -94,6 +94,8 @@ class Layer(torch.nn.Module):
         stationary = extent is not None
         extent = self.propagate(extent or Extent.start(ndim))
         if size is None and prior.size is None:
+            if not stationary:
+                raise ValueError(f"the kernel of {prior!r} belongs to one image size: expected size, got None")
             if not extent.shift_invariant:
                 raise ValueError(
                     "a layer of this network treats the border of the image specially, so its kernel belongs to one "

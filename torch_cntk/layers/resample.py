@@ -1,16 +1,17 @@
-"""Upsampling: the forward pass and the kernel read the same description of a linear map along each axis."""
+"""Fixed resampling: the forward pass and the kernel read the same description of a linear map along each axis."""
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 
 from torch import Tensor
 
-from torch_cntk._checks import positive_int
-from torch_cntk.covariance import Linear, Nearest, Resampling
+from torch_cntk._checks import finite_number, positive_int
+from torch_cntk.covariance import Filter, Linear, Nearest, Resampling
 from torch_cntk.layers.base import C, Layer
 
-__all__ = ["BilinearUp", "NearestUp"]
+__all__ = ["AvgPool1d", "AvgPool2d", "AvgPool3d", "BilinearUp", "GaussianBlur", "LanczosDown", "NearestUp"]
 
 
 class _Resample(Layer):
@@ -101,3 +102,128 @@ class BilinearUp(_Resample):
         if self.align_corners:
             text += ", align_corners=True"
         return text if self.padding_mode == "circular" else f"{text}, padding_mode={self.padding_mode!r}"
+
+
+class _AvgPool(_Resample):
+    """Mean over blocks; see ``AvgPool2d``."""
+
+    _options = ("kernel_size",)
+
+    def __init__(self, kernel_size: int = 2) -> None:
+        super().__init__()
+        self.kernel_size = positive_int(kernel_size, "kernel_size")
+
+    def _rule(self) -> Resampling:
+        return Filter((1 / self.kernel_size,) * self.kernel_size, self.kernel_size)
+
+    def extra_repr(self) -> str:
+        """The width."""
+        return str(self.kernel_size)
+
+
+class AvgPool1d(_AvgPool):
+    """Mean over blocks of ``kernel_size`` samples; see ``AvgPool2d``."""
+
+    ndim = 1
+
+
+class AvgPool2d(_AvgPool):
+    """Mean over blocks of ``kernel_size`` x ``kernel_size`` pixels, as ``torch.nn.AvgPool2d(kernel_size)``.
+
+    Args:
+        kernel_size: an integer of at least 1; the image must be a multiple of it.
+
+    Raises:
+        TypeError: the width is no integer.
+        ValueError: the width is below 1.
+    """
+
+    ndim = 2
+
+
+class AvgPool3d(_AvgPool):
+    """Mean over blocks of ``kernel_size`` voxels an axis; see ``AvgPool2d``."""
+
+    ndim = 3
+
+
+class GaussianBlur(_Resample):
+    """Gaussian blur along every axis, circular, at the same resolution.
+
+    Args:
+        kernel_size: width of the filter in pixels, odd.
+        sigma: standard deviation in pixels, above 0.
+
+    Raises:
+        TypeError: an argument is no number.
+        ValueError: the width is even or below 1, or sigma is not positive.
+    """
+
+    _options = ("kernel_size", "sigma")
+
+    def __init__(self, kernel_size: int, sigma: float) -> None:
+        super().__init__()
+        self.kernel_size = positive_int(kernel_size, "kernel_size")
+        if self.kernel_size % 2 == 0:
+            raise ValueError(f"expected an odd kernel_size, which has a centre, got {kernel_size}")
+        self.sigma = finite_number(sigma, "sigma", minimum=0)
+        if self.sigma == 0:
+            raise ValueError("expected sigma > 0, got 0")
+
+    def _rule(self) -> Resampling:
+        return _normalised(
+            [math.exp(-0.5 * (place / self.sigma) ** 2) for place in _places(self.kernel_size)],
+            step=1,
+        )
+
+    def extra_repr(self) -> str:
+        """Width and standard deviation."""
+        return f"{self.kernel_size}, sigma={self.sigma:g}"
+
+
+class LanczosDown(_Resample):
+    """Downsampling by an integer factor through a Lanczos filter along every axis, circular.
+
+    The filter is sinc(x) sinc(x / lobes) for |x| < lobes, x in output pixels from the output's centre, normalised to
+    sum 1; 2 * lobes * factor taps.
+
+    Args:
+        scale_factor: an integer of at least 1; the image must be a multiple of it.
+        lobes: 2 or 3, usually.
+
+    Raises:
+        TypeError: an argument is no integer.
+        ValueError: an argument is below 1.
+    """
+
+    _options = ("scale_factor", "lobes")
+
+    def __init__(self, scale_factor: int = 2, lobes: int = 2) -> None:
+        super().__init__()
+        self.scale_factor = positive_int(scale_factor, "scale_factor")
+        self.lobes = positive_int(lobes, "lobes")
+
+    def _rule(self) -> Resampling:
+        # As many taps as lie inside, on either side of a pixel (odd factor) or of a border between two (even factor).
+        count = 2 * self.lobes * self.scale_factor - self.scale_factor % 2
+        places = [place / self.scale_factor for place in _places(count)]
+        return _normalised([_sinc(x) * _sinc(x / self.lobes) for x in places], step=self.scale_factor)
+
+    def extra_repr(self) -> str:
+        """Factor and lobes."""
+        return f"{self.scale_factor}, lobes={self.lobes}"
+
+
+def _sinc(x: float) -> float:
+    return 1.0 if x == 0 else math.sin(math.pi * x) / (math.pi * x)
+
+
+def _places(count: int) -> list[float]:
+    """So many places, one apart, symmetric about 0."""
+    return [k - (count - 1) / 2 for k in range(count)]
+
+
+def _normalised(weights: list[float], step: int) -> Filter:
+    # Exactly symmetric, whatever the rounding.
+    symmetric = [(a + b) / 2 for a, b in zip(weights, reversed(weights), strict=True)]
+    return Filter(tuple(weight / sum(symmetric) for weight in symmetric), step)
