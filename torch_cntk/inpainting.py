@@ -81,7 +81,7 @@ def inpaint(
     batch, mask = _checked(image, observed, 2 if kernel is None else kernel.ndim)
     seen = mask[:, None]
     if bool(mask.all()):
-        return InpaintingResult(image.clone(), 0.0, 0, True, Status.CONVERGED, time.perf_counter() - start)
+        return InpaintingResult(image.detach().clone(), 0.0, 0, True, Status.CONVERGED, time.perf_counter() - start)
     if kernel is None:
         building = time.perf_counter()
         kernel = default_kernel(mask)

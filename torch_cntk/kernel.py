@@ -367,13 +367,14 @@ def read(path: str | Path) -> Kernel:
     try:
         facts = json.loads(metadata["kernel"])
         tables = {name: _checked_table(tensors[name], entry) for name, entry in facts["tables"].items()}
-        return Kernel(
-            tables["near"],
-            tables.get("far"),
-            tuple(facts["radius"]),
-            size=None if facts["size"] is None else tuple(facts["size"]),
-            origin=facts["origin"],
-        )
+        near = tables["near"]
+        radius = as_size([r + 1 for r in facts["radius"]], "radius", near.geometry.ndim)
+        size = None if facts["size"] is None else tuple(facts["size"])
+        if size not in (None, near.geometry.size):
+            raise ValueError(f"expected a size of {near.geometry.size}, got {size}")
+        if any(r - 1 > n // 2 for r, n in zip(radius, near.geometry.size, strict=True)):
+            raise ValueError(f"expected a radius of at most half of {near.geometry.size}, got {facts['radius']}")
+        return Kernel(near, tables.get("far"), tuple(r - 1 for r in radius), size=size, origin=facts["origin"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a consistent kernel file: {error!r}") from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -33,6 +34,7 @@ class _Conv(Layer):
     ndim: int
     in_channels: int
     out_channels: int
+    _default_stride: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -86,6 +88,11 @@ class _Conv(Layer):
         variance = 0.0 if self.bias is None else self.bias_std**2
         return covariance.average_patches(self.kernel_size, variance).subsample(self.stride)
 
+    @property
+    def _tells_stride(self) -> bool:
+        """Whether the stride is worth saying: it is not 1, or 1 would not be what its absence means."""
+        return self._default_stride != 1 or any(r != 1 for r in self.stride)
+
     def description(self) -> dict:
         """Name and options."""
         options: dict = {
@@ -94,7 +101,7 @@ class _Conv(Layer):
             "out_channels": self.out_channels,
             "kernel_size": list(self.kernel_size),
         }
-        if any(r != 1 for r in self.stride):
+        if self._tells_stride:
             options["stride"] = list(self.stride)
         if self.bias is not None:
             options |= {"bias": True, "bias_std": self.bias_std}
@@ -103,7 +110,7 @@ class _Conv(Layer):
     def extra_repr(self) -> str:
         """Channels, width, and what differs from the defaults."""
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={_short(self.kernel_size)}"
-        if any(r != 1 for r in self.stride):
+        if self._tells_stride:
             text += f", stride={_short(self.stride)}"
         return text if self.bias is None else f"{text}, bias=True, bias_std={self.bias_std:g}"
 
@@ -156,6 +163,8 @@ class Conv3d(_Conv):
 
 class _StridedConv(_Conv):
     """A convolution whose stride must be given: ``StridedConv2d(32, 128, 3, stride=2)``. See ``Conv2d``."""
+
+    _default_stride = 2
 
     def __init__(
         self,

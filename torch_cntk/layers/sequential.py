@@ -42,8 +42,8 @@ class Sequential(torch.nn.Sequential, Layer):
             ValueError: the layers do not fit each other.
         """
         giver = -1
-        weighted = [layer for layer in self.layers if any(True for _ in layer.parameters())]
-        if len({id(layer) for layer in weighted}) < len(weighted):
+        parameters = [id(parameter) for layer in self.layers for parameter in layer.parameters()]
+        if len(set(parameters)) < len(parameters):
             raise ValueError("a layer with weights appears twice; the kernel takes all layers' weights as independent")
         for place, layer in enumerate(self.layers):
             if layer.ndim is not None:

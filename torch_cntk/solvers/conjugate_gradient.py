@@ -42,8 +42,8 @@ class ConjugateGradient(Solver):
     def solve(self, regression: Regression, targets: Tensor, progress: bool = False) -> Solution:
         """Solve for each of [..., *size]; see ``Solver.solve``.
 
-        Every right-hand side has its own step and stops on its own. A run ends early when the true residual of none
-        improves from one refresh to the next; the best weights so far are returned.
+        Every right-hand side has its own step and stops on its own. A run ends early when the true residuals have not
+        improved for long; the best weights so far are returned.
         """
         size = regression.operator.size
         shape = targets.shape[: targets.ndim - len(size)]
@@ -54,22 +54,25 @@ class ConjugateGradient(Solver):
         return Solution(run.best_weights.reshape(targets.shape), run.best.reshape(shape), run.iterations, status)
 
     def _iterate(self, run: _Run, bar: tqdm) -> Status:
-        since_refresh = 0
+        since_refresh = futile_restarts = gained_at = 0
+        mark = run.best
         while True:
+            out_of_iterations = run.iterations == self.max_iterations
             finished = bool((run.relative <= self.tolerance).all())
-            if finished or run.broke_down or since_refresh == self.refresh:
-                before = run.best
-                run.refresh()
+            if finished or out_of_iterations or run.broke_down or since_refresh == self.refresh:
+                restarted = run.refresh()
                 since_refresh = 0
-                if bool((run.best <= self.tolerance).all()):
-                    return Status.CONVERGED
                 waiting = run.best > self.tolerance
-                # A residual that went up for a while and came back is not lost; one that did not gain at all is.
-                if run.iterations and not bool((run.best < _GAIN * before)[waiting].any()):
+                if not bool(waiting.any()):
+                    return Status.CONVERGED
+                if out_of_iterations:
+                    return Status.ITERATIONS
+                if bool((run.best < _GAIN * mark)[waiting].any()):
+                    mark, gained_at, futile_restarts = run.best, run.iterations, 0
+                elif run.iterations - gained_at > _PATIENCE or futile_restarts == _FUTILE_RESTARTS:
                     return Status.STAGNATED
-            if run.iterations == self.max_iterations:
-                run.refresh()
-                return Status.CONVERGED if bool((run.best <= self.tolerance).all()) else Status.ITERATIONS
+                elif restarted:
+                    futile_restarts += 1
             run.step(self.tolerance)
             since_refresh += 1
             bar.update()
@@ -78,7 +81,11 @@ class ConjugateGradient(Solver):
 
 
 _GAIN = 0.9
-"""A refresh that does not bring the residual below this share of the last one has gained nothing."""
+"""A residual that has not fallen below this share of an earlier one has not gained on it."""
+_PATIENCE = 200
+"""Iterations without a gain that are borne: the error falls in every one, but the residual may rise for long first."""
+_FUTILE_RESTARTS = 3
+"""Restarts after which rounding is taken to have won, if none of them gained."""
 
 
 class _Run:
@@ -111,8 +118,12 @@ class _Run:
     def _spread(self, scalars: Tensor) -> Tensor:
         return scalars.reshape(-1, *(1,) * (self._targets.ndim - 1))
 
-    def refresh(self) -> None:
-        """Replace the updated residual by the true one and keep the best weights; begin anew if rounding won."""
+    def refresh(self) -> bool:
+        """Replace the updated residual by the true one and keep the best weights.
+
+        Returns:
+            whether the two differed so much that the iteration begins anew, from the best weights.
+        """
         true = self._targets - self._regression.multiply(self.weights)
         drifted = self._norm_of(true - self.residual) > _DRIFT * self._norm_of(true)
         self.residual = true
@@ -120,12 +131,14 @@ class _Run:
         better = self.relative < self.best
         torch.where(self._spread(better), self.weights, self.best_weights, out=self.best_weights)
         self.best = torch.where(better, self.relative, self.best)
-        if self.broke_down or bool((drifted | ~torch.isfinite(self.relative)).any()):
+        restart = self.broke_down or bool((drifted | ~torch.isfinite(self.relative)).any())
+        if restart:
             self.weights.copy_(self.best_weights)
             self.residual = self._targets - self._regression.multiply(self.weights)
             self.relative = self.best
             self._direction = None
             self.broke_down = False
+        return restart
 
     def step(self, tolerance: float) -> None:
         """One iteration; right-hand sides within the tolerance stay where they are."""
