@@ -7,6 +7,10 @@ import secrets
 import zlib
 from pathlib import Path
 
+# The tests' tensors are small: one thread is faster, and two of them wait for each other for ages if another process
+# holds a core. For subprocesses as well, hence before torch is imported. Tests that want more threads say so.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 
