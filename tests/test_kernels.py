@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 import torch_cntk as tc
 from tests import brute_force
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CONV = {1: tc.Conv1d, 2: tc.Conv2d, 3: tc.Conv3d}
 # float64 on both sides; the angle between nearly equal features has some digits less than its cosine.
 EXACT = 1e-12

@@ -11,6 +11,8 @@ from torch.func import functional_call, jacrev, vmap
 import torch_cntk as tc
 from tests import brute_force
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 # Seeds are fixed: these are tests of statistics, which fresh seeds would fail now and then.
 BATCH = 8
 
@@ -87,6 +89,11 @@ CASES = {
     "2d, bilinear": (chain(tc.Conv2d(2, W, 3), tc.ReLU(), tc.BilinearUp(2), tc.Conv2d(W, 1, 3)), (2, 2, 3)),
     "2d, border": (chain(tc.Conv2d(2, W, (1, 3)), tc.ReLU(), border(), tc.Conv2d(W, 1, 3)), (2, 3, 2)),
     "2d, corners": (chain(tc.Conv2d(2, W, 3, bias=True), tc.ReLU(), corners(), tc.Conv2d(W, 1, 3)), (2, 3, 2)),
+    "2d, average": (chain(tc.Conv2d(2, W, 3), tc.ReLU(), tc.AvgPool2d(2), tc.Conv2d(W, 1, 3)), (2, 4, 4)),
+    "1d, blur, Lanczos": (
+        chain(tc.Conv1d(2, W, 3), tc.ReLU(), tc.GaussianBlur(3, 1.0), tc.LanczosDown(2), tc.Conv1d(W, 1, 3)),
+        (2, 8),
+    ),
     "3d, stride, bilinear": (
         chain(tc.StridedConv3d(2, W, 3, (2, 1, 2)), tc.ReLU(), tc.BilinearUp(2), tc.Conv3d(W, 1, 1)),
         (2, 2, 2, 2),

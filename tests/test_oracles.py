@@ -18,6 +18,7 @@ IMAGE_NETS = [
     "B_conv3_relu_d2_6x8",
     "B_conv5_relu_d2",
     "C_stride2_torchalign_d1",
+    "D_avgpool2_d1",
     "E_corners_x2_randn",
     "E_down_half_pixel_x2_randn",
     "E_down_nearest_x2",
@@ -59,6 +60,11 @@ def network(specs: list[dict], channels: int, size: tuple[int, ...]) -> tc.Seque
                 conv = layers[pending["place"]]
                 layers[pending["place"]] = CONV[len(size)](conv.in_channels, 1, pending["width"], pending["stride"])
                 size = tuple(n // r for n, r in zip(size, spec["stride"], strict=True))
+            case "avgpool":
+                (width,) = set(spec["k"])
+                assert spec["k"] == spec["stride"]
+                layers.append(tc.AvgPool2d(width))
+                size, pending = tuple(n // width for n in size), None
             case "abrelu":
                 layers.append(rectifier(spec["a"], spec["b"]))
             case "resize":
@@ -83,7 +89,7 @@ def assert_close(kernel: torch.Tensor, expected: np.ndarray, tolerance: float) -
 
 
 def test_no_oracle_is_left_out(oracles):
-    found = {path.stem for pattern in ("[BCEG]_*.npz", "ref_*.npz") for path in oracles.glob(pattern)}
+    found = {path.stem for pattern in ("[BCDEG]_*.npz", "ref_*.npz") for path in oracles.glob(pattern)}
     assert found == {*IMAGE_NETS, *PUBLISHED}
 
 

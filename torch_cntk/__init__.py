@@ -7,7 +7,7 @@ Belkin, Uhler, PNAS 2022). Masks are called ``observed`` everywhere: boolean, Tr
 
 from importlib.metadata import PackageNotFoundError, version
 
-from torch_cntk import priors
+from torch_cntk import plotting, priors
 from torch_cntk._memory import OutOfMemoryError
 from torch_cntk.inpainting import InpaintingResult, default_kernel, default_network, inpaint, levels_for
 from torch_cntk.kernel import Kernel
@@ -70,5 +70,6 @@ __all__ = [
     "inpaint",
     "levels_for",
     "load_kernel",
+    "plotting",
     "priors",
 ]

@@ -20,9 +20,12 @@ from torch import Tensor
 
 from torch_cntk import __version__
 from torch_cntk._checks import finite_number, positive_int
+from torch_cntk._files import writing
 from torch_cntk.images import Photograph, check_output, read_image, read_mask, write_image
-from torch_cntk.inpainting import InpaintingResult, inpaint
+from torch_cntk.inpainting import InpaintingResult, default_network, inpaint
 from torch_cntk.kernel import Kernel
+from torch_cntk.plotting import heatmap
+from torch_cntk.priors import Identity, Meshgrid, Prior, Uniform
 from torch_cntk.saved import load_kernel
 from torch_cntk.solvers import ConjugateGradient
 
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_USER_ERRORS = (ValueError, TypeError, OSError, MemoryError, ImportError, torch.OutOfMemoryError)
+_USER_ERRORS = (ValueError, TypeError, IndexError, OSError, MemoryError, ImportError, torch.OutOfMemoryError)
 _SMALLEST = 7
 """Side of the window with which SSIM compares two images."""
 
@@ -72,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"torch-cntk {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (_add_inpaint, _add_demo):
+    for add in (_add_inpaint, _add_demo, _add_heatmap):
         add(commands)
     return parser
 
@@ -317,3 +320,50 @@ def _write_together(folder: Path, pictures: Mapping[str, Tensor]) -> None:
             write_image(Path(unfinished, name), pixels)
         for name in pictures:
             Path(unfinished, name).replace(folder / name)
+
+
+# torch-cntk heatmap
+
+_PRIORS: dict[str, Prior] = {"uniform": Uniform(0, 0.1), "identity": Identity(), "meshgrid": Meshgrid()}
+
+
+def _add_heatmap(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "heatmap",
+        help="draw which pixels fill a given one",
+        description="Draw a row of a kernel: which pixels of an image fill a given one.",
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="the picture: .png, .pdf, .svg")
+    parser.add_argument("--pixel", type=int, nargs=2, required=True, metavar=("ROW", "COLUMN"), help="the pixel filled")
+    parser.add_argument("--size", type=int, nargs=2, default=(64, 64), metavar=("HEIGHT", "WIDTH"), help="of the image")
+    kernels = parser.add_mutually_exclusive_group()
+    kernels.add_argument("--kernel", type=Path, metavar="FILE", help="of Kernel.save")
+    kernels.add_argument("--prior", choices=sorted(_PRIORS), default="uniform", help="of the default network")
+    parser.add_argument("--levels", type=int, default=3, metavar="N", help="of the default network (default: 3)")
+    _add_machine_options(parser)
+    parser.set_defaults(run=_heatmap)
+
+
+def _heatmap(arguments: argparse.Namespace) -> None:
+    """Get the kernel, draw, write.
+
+    Raises:
+        FileNotFoundError: the output's folder does not exist.
+        ValueError: the output's suffix is unknown.
+    """
+    size, pixel = tuple(arguments.size), tuple(arguments.pixel)
+    output: Path = arguments.output
+    if output.suffix.lower() not in (".png", ".pdf", ".svg"):
+        raise ValueError(f"expected an output file with the suffix .png, .pdf, .svg, got {output}")
+    if not output.parent.is_dir():
+        raise FileNotFoundError(f"expected the output's folder to exist, but there is no folder {output.parent}")
+    device = _device(arguments)
+    if arguments.kernel is not None:
+        kernel = load_kernel(arguments.kernel, device=device)
+    else:
+        network = default_network(positive_int(arguments.levels, "--levels"))
+        kernel = network.kernel(_PRIORS[arguments.prior], size, device=device, progress=_progress(arguments))
+    axes = heatmap(kernel, pixel, size)
+    with writing(output) as temporary:
+        axes.figure.canvas.print_figure(temporary)
+    print(f"wrote {output}")
