@@ -45,15 +45,6 @@ def generator(request: pytest.FixtureRequest) -> torch.Generator:
     return torch.Generator().manual_seed(SEED ^ zlib.crc32(request.node.nodeid.encode()))
 
 
-@pytest.fixture(scope="module")
-def one_thread():
-    """For modules of many small tensors: a second thread gains nothing, and costs much where other work is running."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def threads():
     before = torch.get_num_threads()

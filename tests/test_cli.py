@@ -461,3 +461,11 @@ def test_version_of_the_module_and_no_torchvision_in_the_core() -> None:
     code = "import sys, torch_cntk.cli; print(sorted({'torchvision', 'skimage', 'matplotlib'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(("load", "expected"), [(0.0, 4), (1.2, 3), (2.6, 1), (50.0, 1)])
+def test_threads_are_the_idle_cores(load, expected, monkeypatch):
+    monkeypatch.setattr(torch_cntk.cli.torch, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(torch_cntk.cli.os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(torch_cntk.cli.os, "getloadavg", lambda: (load, 0.0, 0.0))
+    assert torch_cntk.cli._idle_cores() == expected

@@ -11,8 +11,6 @@ from torch.func import functional_call, jacrev, vmap
 import torch_cntk as tc
 from tests import brute_force
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 # Seeds are fixed: these are tests of statistics, which fresh seeds would fail now and then.
 BATCH = 8
 

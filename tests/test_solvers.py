@@ -11,8 +11,6 @@ import torch_cntk as tc
 from torch_cntk.operators import DenseOperator
 from torch_cntk.solvers import Regression
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def random_operator(size: tuple[int, ...], condition: float, generator: torch.Generator) -> DenseOperator:
     """A positive definite matrix of random eigenvectors; eigenvalues from 1 down to 1 / condition."""

@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_machine_options(parser: argparse.ArgumentParser) -> None:
     """Options of every command that computes; ``_device`` and ``_progress`` read them."""
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to compute (default: cpu)")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: as torch decides)")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: the idle cores)")
     parser.add_argument(
         "--progress", action=argparse.BooleanOptionalAction, help="show a bar (default: if stderr is a terminal)"
     )
@@ -97,9 +97,23 @@ def _device(arguments: argparse.Namespace) -> torch.device:
     """
     if arguments.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("expected a CUDA device for --device cuda, got none that torch can use; leave the option out")
-    if arguments.threads is not None:
-        torch.set_num_threads(positive_int(arguments.threads, "--threads"))
+    threads = _idle_cores() if arguments.threads is None else positive_int(arguments.threads, "--threads")
+    torch.set_num_threads(threads)
     return torch.device(arguments.device)
+
+
+def _idle_cores() -> int:
+    """Threads of torch for which there is a core to spare, at least 1.
+
+    Threads that share a core with another program are far worse than none: each of the thousands of small steps of a
+    solve waits until all of them have had their turn.
+    """
+    most = torch.get_num_threads()
+    try:
+        busy = os.getloadavg()[0]
+    except (AttributeError, OSError):  # not on every system
+        return most
+    return max(1, min(most, round((os.cpu_count() or most) - busy)))
 
 
 def _progress(arguments: argparse.Namespace) -> bool:
