@@ -508,3 +508,8 @@ def test_result_cannot_be_changed():
     result = tc.inpaint(IMAGE, MASK, KERNELS["nearest"])
     with pytest.raises(AttributeError):
         result.converged = False
+
+
+def test_negative_ridge_is_refused_even_if_nothing_is_missing():
+    with pytest.raises(ValueError, match="ridge to be at least 0"):
+        tc.inpaint(torch.zeros(1, 8, 8), torch.ones(8, 8, dtype=torch.bool), ridge=-1.0)

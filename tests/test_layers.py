@@ -422,3 +422,11 @@ def test_size_that_is_no_multiple_of_the_stride_is_refused(size):
 def test_upsampling_without_a_spatial_axis_is_refused(layer):
     with pytest.raises(ValueError, match=r"expected input of shape \[batch, channels, \*size\]"):
         layer(torch.zeros(2, 3))
+
+
+def test_layers_appended_later_are_checked_when_used():
+    net = tc.Sequential(tc.Conv2d(1, 2, 3))
+    net.append(tc.ReLU())
+    net.append(tc.Conv2d(3, 1, 3))
+    with pytest.raises(ValueError, match="needs 3 channels"):
+        net.kernel(tc.priors.Uniform())

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from torch_cntk import priors
+from torch_cntk._checks import finite_number
 from torch_cntk.kernel import Kernel
 from torch_cntk.layers import Conv2d, Layer, LeakyReLU, NearestUp, Sequential, StridedConv2d
 from torch_cntk.solvers import ConjugateGradient, Regression, Solver, Status
@@ -78,6 +79,7 @@ def inpaint(
         OutOfMemoryError: the kernel as an operator would not fit.
     """
     start = time.perf_counter()
+    finite_number(ridge, "ridge", minimum=0)
     batch, mask = _checked(image, observed, 2 if kernel is None else kernel.ndim)
     seen = mask[:, None]
     if bool(mask.all()):

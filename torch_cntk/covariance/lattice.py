@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterator
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -187,14 +188,18 @@ class Features(Lattice):
     def __init__(self, features: Tensor) -> None:
         size = tuple(features.shape[1:])
         super().__init__(Geometry(size, size, reflective=False), features.device, 1)
-        self._features = [channel.contiguous() for channel in features.double()]
-        self._tiled = [_tile(channel, 3) for channel in self._features]
+        self._given = features
+
+    @cached_property
+    def _channels(self) -> list[tuple[Tensor, Tensor]]:
+        """Each channel and its tiling; not made before the whole computation is known to fit into memory."""
+        return [(channel.contiguous(), _tile(channel, 3)) for channel in self._given.double()]
 
     def evaluate(self, slab: Slab) -> Tensor:
         """Products of the features with their shifts."""
-        pair: Tensor = self._features[0].new_zeros((2, *slab.count, *self.geometry.period))
-        for channel, tiled in zip(self._features, self._tiled, strict=True):
-            pair[0].addcmul_(channel, _shifted(tiled, self.geometry.period, slab), value=1 / len(self._features))
+        pair = torch.zeros((2, *slab.count, *self.geometry.period), dtype=torch.float64, device=self.device)
+        for channel, tiled in self._channels:
+            pair[0].addcmul_(channel, _shifted(tiled, self.geometry.period, slab), value=1 / len(self._channels))
         return pair
 
 

@@ -41,6 +41,7 @@ class Sequential(torch.nn.Sequential, Layer):
         Raises:
             ValueError: the layers do not fit each other.
         """
+        self.in_channels = self.out_channels = self.ndim = None
         giver = -1
         parameters = [id(parameter) for layer in self.layers for parameter in layer.parameters()]
         if len(set(parameters)) < len(parameters):
@@ -69,6 +70,8 @@ class Sequential(torch.nn.Sequential, Layer):
 
     def propagate(self, covariance: C) -> C:
         """Through one layer after the other."""
+        # Once more: ``append`` and its like may have changed the layers.
+        self._chain()
         for layer in self.layers:
             covariance = layer.propagate(covariance)
         return covariance
