@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -155,19 +157,19 @@ class Kernel:
 
     def _values(self, first: list[Tensor], second: list[Tensor], size: tuple[int, ...]) -> Tensor:
         """K between pixels given by an integer tensor an axis each, which broadcast."""
-        displacement, inside = [], None
-        for x, y, n, radius in zip(first, second, size, self.radius, strict=True):
+        displacement = []
+        for x, y, n in zip(first, second, size, strict=True):
             u = (y - x) % n
-            u = torch.where(u > n // 2, u - n, u)
-            displacement.append(u)
-            near = u.abs() <= radius
-            inside = near if inside is None else inside & near
-        assert inside is not None
-        values = self.near.lookup(displacement, first)[0]
-        values = torch.where(inside, values, 0)
+            displacement.append(torch.where(u > n // 2, u - n, u))
+        values = self._near_values(displacement, first)
         if self.far is not None:
             values += self.far.lookup(displacement, first)[0]
         return values
+
+    def _near_values(self, displacement: list[Tensor], position: list[Tensor]) -> Tensor:
+        """The near part at (unwrapped) displacements, an integer tensor an axis: 0 beyond the radius."""
+        inside = functools.reduce(operator.and_, (u.abs() <= r for u, r in zip(displacement, self.radius, strict=True)))
+        return torch.where(inside, self.near.lookup(displacement, position)[0], 0)
 
     def at(self, pixel: tuple[int, ...], other: tuple[int, ...], size: tuple[int, ...] | None = None) -> float:
         """K(pixel, other) in an image of ``size`` (not needed if the kernel has one).
@@ -275,12 +277,7 @@ class Kernel:
         phases = _open_grid(self.period, self.device, self.ndim)
         window = _open_grid([p + 2 * r for p, r in zip(self.period, self.radius, strict=True)], self.device)
         displacements = [x - r - phase for x, r, phase in zip(window, self.radius, phases, strict=True)]
-        inside = None
-        for u, r in zip(displacements, self.radius, strict=True):
-            near = u.abs() <= r
-            inside = near if inside is None else inside & near
-        assert inside is not None
-        return torch.where(inside, self.near.lookup(displacements, phases)[0], 0)
+        return self._near_values(displacements, phases)
 
     def _far_matrix(self) -> Tensor:
         """The far part between pairs of phases, [*p, *p]."""

@@ -32,7 +32,6 @@ class Prior(ABC):
     device: torch.device | None = None
     dtype: torch.dtype = torch.float64
 
-    @abstractmethod
     def sample(
         self,
         channels: int,
@@ -53,7 +52,25 @@ class Prior(ABC):
 
         Returns:
             [channels, *size].
+
+        Raises:
+            TypeError: the channels or the size are no integers.
+            ValueError: the size is needed and missing, or the prior does not have these channels or this size.
         """
+        size = self.size if size is None else as_size(size)
+        if size is None:
+            raise ValueError(f"{self!r} has no size of its own: expected size, such as (256, 256), got None")
+        return self._draw((positive_int(channels, "channels"), *size), generator, dtype, device)
+
+    @abstractmethod
+    def _draw(
+        self,
+        shape: tuple[int, ...],
+        generator: torch.Generator | None,
+        dtype: torch.dtype | None,
+        device: torch.device | str | None,
+    ) -> _Tensor:
+        """A sample of ``shape`` [channels, *size]; dtype and device are the prior's own choice where they are None."""
 
     @abstractmethod
     def covariance(self, size: tuple[int, ...], device: torch.device | None = None) -> Lattice:
@@ -87,11 +104,6 @@ class _Independent(Prior):
         """Radius 0."""
         return Extent.start(ndim)
 
-    def _options(self, size: tuple[int, ...] | None, channels: int) -> tuple[int, ...]:
-        if size is None:
-            raise ValueError(f"{self!r} has no size of its own: expected size, such as (256, 256), got None")
-        return (positive_int(channels, "channels"), *as_size(size))
-
 
 class Uniform(_Independent):
     """Independent U[low, high] in every pixel and channel; the deep image prior takes U[0, 0.1].
@@ -108,17 +120,13 @@ class Uniform(_Independent):
         mean = (self.low + self.high) / 2
         self._moments = mean, (self.low**2 + self.low * self.high + self.high**2) / 3
 
-    def sample(
+    def _draw(
         self,
-        channels: int,
-        size: tuple[int, ...] | None = None,
-        *,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
+        shape: tuple[int, ...],
+        generator: torch.Generator | None,
+        dtype: torch.dtype | None,
+        device: torch.device | str | None,
     ) -> _Tensor:
-        """Draw [channels, *size]; see ``Prior.sample``."""
-        shape = self._options(size, channels)
         unit = torch.rand(shape, generator=generator, dtype=dtype, device=device)
         return self.low + (self.high - self.low) * unit
 
@@ -144,17 +152,13 @@ class Normal(_Independent):
             raise ValueError("expected std > 0, got 0: all pixels would be the same")
         self._moments = self.mean, self.mean**2 + self.std**2
 
-    def sample(
+    def _draw(
         self,
-        channels: int,
-        size: tuple[int, ...] | None = None,
-        *,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
+        shape: tuple[int, ...],
+        generator: torch.Generator | None,
+        dtype: torch.dtype | None,
+        device: torch.device | str | None,
     ) -> _Tensor:
-        """Draw [channels, *size]; see ``Prior.sample``."""
-        shape = self._options(size, channels)
         return self.mean + self.std * torch.randn(shape, generator=generator, dtype=dtype, device=device)
 
     def description(self) -> dict[str, Any]:
@@ -172,24 +176,15 @@ class _Given(Prior):
     def _features(self, size: tuple[int, ...]) -> _Tensor:
         """Z, [channels, *size]."""
 
-    def sample(
+    def _draw(
         self,
-        channels: int,
-        size: tuple[int, ...] | None = None,
-        *,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
+        shape: tuple[int, ...],
+        generator: torch.Generator | None,
+        dtype: torch.dtype | None,
+        device: torch.device | str | None,
     ) -> _Tensor:
-        """Z itself; see ``Prior.sample``.
-
-        Raises:
-            ValueError: the channels or the size are not those of Z, or the size is needed and missing.
-        """
-        size = self.size if size is None else as_size(size)
-        if size is None:
-            raise ValueError(f"{self!r} has no size of its own: expected size, such as (256, 256), got None")
-        features = self._features(size)
+        channels, *size = shape
+        features = self._features(tuple(size))
         if channels != len(features):
             raise ValueError(f"expected the {len(features)} channels of {self!r}, got {channels}")
         return features.to(dtype=dtype or torch.get_default_dtype(), device=device)
@@ -225,17 +220,14 @@ class Tensor(_Given):
             raise ValueError(f"expected the prior's size {self.size}, got {size}")
         return self.features
 
-    def sample(
+    def _draw(
         self,
-        channels: int,
-        size: tuple[int, ...] | None = None,
-        *,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
+        shape: tuple[int, ...],
+        generator: torch.Generator | None,
+        dtype: torch.dtype | None,
+        device: torch.device | str | None,
     ) -> _Tensor:
-        """Z itself, in its own dtype and on its own device unless told otherwise; see ``Prior.sample``."""
-        return super().sample(channels, size, dtype=dtype or self.dtype, device=device or self.device)
+        return super()._draw(shape, generator, dtype or self.dtype, device or self.device)
 
     def description(self) -> None:
         """None: the tensor is not kept with a kernel."""
@@ -308,26 +300,18 @@ class Stationary(Prior):
         """Of the given radius."""
         return None if self.radius is None else Extent.start(ndim, self.radius)
 
-    def sample(
+    def _draw(
         self,
-        channels: int,
-        size: tuple[int, ...] | None = None,
-        *,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
+        shape: tuple[int, ...],
+        generator: torch.Generator | None,
+        dtype: torch.dtype | None,
+        device: torch.device | str | None,
     ) -> _Tensor:
-        """Draw Gaussian channels, white noise filtered by the root of the spectrum; see ``Prior.sample``.
-
-        Raises:
-            ValueError: the size is missing, or psi is not positive semi-definite there.
-        """
-        if size is None:
-            raise ValueError(f"{self!r} has no size of its own: expected size, such as (256, 256), got None")
-        size = as_size(size)
+        # White noise, filtered by the root of the spectrum.
+        size = shape[1:]
         axes = tuple(range(-len(size), 0))
         spectrum = torch.fft.rfftn(self._values(size)).real.clamp_min(0)
-        white = torch.randn((positive_int(channels, "channels"), *size), generator=generator, dtype=torch.float64)
+        white = torch.randn(shape, generator=generator, dtype=torch.float64)
         coloured: _Tensor = torch.fft.irfftn(torch.fft.rfftn(white, dim=axes) * spectrum.sqrt(), s=size, dim=axes)
         return coloured.to(dtype=dtype or torch.get_default_dtype(), device=device)
 
