@@ -7,6 +7,7 @@ import json
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -337,7 +338,7 @@ def _open_grid(size: Sequence[int], device: torch.device, after: int = 0) -> lis
 def _mean_over_positions(table: Table) -> Table:
     ndim = table.geometry.ndim
     means = table.values.mean(tuple(range(1 + ndim, 1 + 2 * ndim)), keepdim=True, dtype=torch.float64)
-    return Table(means, Geometry(table.geometry.size, (1,) * ndim, table.geometry.reflective))
+    return Table(means, replace(table.geometry, period=(1,) * ndim))
 
 
 def read(path: str | Path) -> Kernel:
@@ -428,7 +429,7 @@ def _far_table(table: Table, radius: tuple[int, ...], uniform: bool) -> Table:
     """What the table holds beyond the radius, as a table on a torus of one period (of one pixel if uniform)."""
     geometry = table.geometry
     period = (1,) * geometry.ndim if uniform else geometry.period
-    own = Geometry(period, period, geometry.reflective)
+    own = replace(geometry, size=period, period=period)
     # The same phases as in the first period, as many periods further on as it takes to be outside.
     displacement = [
         r + 1 + (u - r - 1) % p

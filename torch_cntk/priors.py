@@ -94,7 +94,7 @@ class _Independent(Prior):
         """The squared mean everywhere, the second moment at displacement zero."""
         mean, second_moment = self._moments
         ndim = len(size)
-        geometry = Geometry(size, (1,) * ndim, reflective=True)
+        geometry = Geometry(size, (1,) * ndim, reflective=True, square=ndim > 1 and size[0] == size[1])
         values = torch.zeros((2, *geometry.box, *geometry.period), dtype=torch.float64, device=device)
         values[0] = mean**2
         values[(0, *(0,) * (2 * ndim))] = second_moment
@@ -346,7 +346,8 @@ class Stationary(Prior):
         """Psi, of period 1."""
         values = self._values(size)
         even = all(torch.equal(values, values.flip(axis).roll(1, axis)) for axis in range(len(size)))
-        geometry = Geometry(size, (1,) * len(size), reflective=even)
+        square = even and len(size) > 1 and torch.equal(values, values.transpose(0, 1))
+        geometry = Geometry(size, (1,) * len(size), reflective=even, square=square)
         stored = values[tuple(slice(n) for n in geometry.box)].reshape(*geometry.box, *geometry.period)
         return Stored(Table(torch.stack((stored, torch.zeros_like(stored))).to(device=device), geometry))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 
 import torch
@@ -75,12 +76,14 @@ class Lattice(Covariance):
         Raises:
             ValueError: the size does not fit the map.
         """
+        square = self.geometry.square and resampling[0] == resampling[1]
         if all(rule.single for rule in resampling):
-            return Resampled(self, resampling)
+            return Resampled(self, resampling, square)
         # Pairs of taps multiply from axis to axis: one axis at a time there are far fewer of them.
         lattice: Lattice = self
         for axis, rule in enumerate(resampling):
-            lattice = Resampled(lattice, tuple(rule if k == axis else Nearest(1) for k in range(self.ndim)))
+            one = tuple(rule if k == axis else Nearest(1) for k in range(self.ndim))
+            lattice = Resampled(lattice, one, square and axis == self.ndim - 1)
         return lattice
 
     # Evaluation.
@@ -144,7 +147,7 @@ class Lattice(Covariance):
 
     def _work(self) -> int:
         tables = [node.parents[0] for node in self._ancestors() if isinstance(node, Resampled)]
-        return sum(node.geometry.entries for node in (self, *tables))
+        return sum(node.geometry.entries // (2 if node.geometry.square else 1) for node in (self, *tables))
 
     def _prepare(self, bar: tqdm) -> None:
         for parent in self.parents:
@@ -165,7 +168,9 @@ class Lattice(Covariance):
                 values = part.new_empty((part.shape[0], *geometry.box, *geometry.period), dtype=dtype)
             where = tuple(slice(s, s + c) for s, c in zip(slab.start, slab.count, strict=True))
             values[(slice(None), *where)] = part
-        assert values is not None
+        else:
+            assert values is not None
+            geometry.complete(values)
         return Table(values, geometry)
 
 
@@ -187,7 +192,8 @@ class Features(Lattice):
 
     def __init__(self, features: Tensor) -> None:
         size = tuple(features.shape[1:])
-        super().__init__(Geometry(size, size, reflective=False), features.device, 1)
+        square = len(size) == 2 and _same_channels(features, features.transpose(1, 2))
+        super().__init__(Geometry(size, size, reflective=False, square=square), features.device, 1)
         self._given = features
 
     @cached_property
@@ -207,7 +213,8 @@ class Averaged(Lattice):
     """A weight layer."""
 
     def __init__(self, parent: Lattice, kernel_size: tuple[int, ...], bias_variance: float) -> None:
-        super().__init__(parent.geometry, parent.device, parent.load, (parent,))
+        square = parent.geometry.square and kernel_size[0] == kernel_size[1]
+        super().__init__(replace(parent.geometry, square=square), parent.device, parent.load, (parent,))
         self._kernel_size = kernel_size
         self._bias_variance = bias_variance
 
@@ -271,6 +278,7 @@ class Subsampled(Lattice):
             tuple(p // math.gcd(p, r) for p, r in zip(period, stride, strict=True)),
             # Keeping pixel 0 of each stride prefers one side, unless all pixels are alike.
             parent.geometry.reflective and all(p == 1 or r == 1 for p, r in zip(period, stride, strict=True)),
+            parent.geometry.square and stride[0] == stride[1],
         )
         super().__init__(geometry, parent.device, parent.load, (parent,))
         self._stride = stride
@@ -293,12 +301,13 @@ class Subsampled(Lattice):
 class Resampled(Lattice):
     """A fixed linear map along each axis, read from the finished table of what comes before."""
 
-    def __init__(self, parent: Lattice, resampling: tuple[Resampling, ...]) -> None:
+    def __init__(self, parent: Lattice, resampling: tuple[Resampling, ...], square: bool) -> None:
         size, period = parent.geometry.size, parent.geometry.period
         geometry = Geometry(
             tuple(axis.output_size(n) for axis, n in zip(resampling, size, strict=True)),
             tuple(axis.output_period(p, n) for axis, p, n in zip(resampling, period, size, strict=True)),
             parent.geometry.reflective,
+            square,
         )
         super().__init__(geometry, parent.device, 1, (parent,))
         self._resampling = resampling
@@ -318,6 +327,21 @@ class Resampled(Lattice):
         if self._table is None:
             raise RuntimeError("the level below has not been computed")
         return self._table.gather(slab, self._resampling, self.geometry.size, self.geometry.period)
+
+
+def _same_channels(features: Tensor, others: Tensor) -> bool:
+    """Whether both have the same channels, in any order (of many channels: in this order)."""
+    if features.shape != others.shape:
+        return False
+    if len(features) > 8:
+        return torch.equal(features, others)
+    left = list(others)
+    for channel in features:
+        match = next((k for k, other in enumerate(left) if torch.equal(channel, other)), None)
+        if match is None:
+            return False
+        del left[match]
+    return True
 
 
 def _slab_entries(load: int, device: torch.device) -> int:

@@ -58,11 +58,14 @@ class Geometry:
         period: the table is invariant to joint shifts by this many pixels; divides the size.
         reflective: whether mirroring an axis (a -> p - 1 - a with u -> -u) leaves the table as it is. If so, each
             axis keeps displacements 0 .. n // 2; if not, only the first axis does, by K(x, x') = K(x', x).
+        square: whether exchanging the first two axes leaves the table as it is; they have the same size and period
+            then. All entries are kept in memory, but only half of them are computed, and written to files.
     """
 
     size: tuple[int, ...]
     period: tuple[int, ...]
     reflective: bool
+    square: bool = False
 
     @property
     def ndim(self) -> int:
@@ -79,19 +82,46 @@ class Geometry:
         """Numbers stored in one channel."""
         return math.prod(self.box) * math.prod(self.period)
 
+    def independent(self, first: int) -> tuple[int, int]:
+        """Displacements along the second axis that give the others, where the first axis is displaced by ``first``.
+
+        Returns:
+            the first of them and the one after the last; everything unless the table is square.
+        """
+        if not self.square:
+            return 0, self.box[1]
+        return first, self.box[1] if self.reflective else min(self.size[1], self.size[1] - first + 1)
+
     def slabs(self, displacements: int) -> Iterator[Slab]:
-        """Cut the box into slabs of about so many displacements; the first one starts at displacement zero."""
-        counts = []
-        left = max(displacements, 1)
-        for n in reversed(self.box):
-            counts.append(min(n, left))
-            left //= n
-            left = max(left, 1)
-        counts.reverse()
-        ones = (1,) * self.ndim
-        for start in product(*(range(0, n, c) for n, c in zip(self.box, counts, strict=True))):
-            count = tuple(min(c, n - s) for c, n, s in zip(counts, self.box, start, strict=True))
-            yield Slab(start, count, ones)
+        """Cut the box into slabs of about so many displacements; the first one starts at displacement zero.
+
+        A square box that is cut at all is cut to its independent displacements; ``complete`` gives the others.
+        """
+        if not self.square or math.prod(self.box) <= displacements:
+            yield from _slabs((0,) * self.ndim, self.box, displacements)
+            return
+        first = 0
+        while first < self.box[0]:
+            low, high = self.independent(first)
+            rest = (high - low, *self.box[2:])
+            count = min(max(displacements // math.prod(rest), 1), self.box[0] - first)
+            yield from _slabs((first, low, *(0,) * (self.ndim - 2)), (count, *rest), displacements)
+            first += count
+
+    def complete(self, values: Tensor) -> None:
+        """Fill in what follows from the independent displacements of a square table, [channels, *box, *period]."""
+        if not self.square:
+            return
+        n, p, axis = self.size[0], self.period[0], self.ndim
+        for u in range(1, self.box[0]):
+            values[:, u, :u] = values[:, :u, u].transpose(axis, axis + 1)
+            if self.reflective or u == 1:
+                continue
+            # Beyond n - u: exchange the axes, then the pixels. K(a, a + u) is found at position a + u, displacement -u.
+            other = values[:, 1:u, n - u].flip(1).transpose(axis, axis + 1).roll(-u, axis)
+            displaced = torch.arange(n - u + 1, n, device=values.device)[:, None, None]
+            column = (torch.arange(p, device=values.device) + displaced) % p
+            values[:, u, n - u + 1 :] = torch.gather(other, axis + 1, column.expand(other.shape))
 
     def index(self, displacement: Sequence[Tensor], position: Sequence[Tensor]) -> Tensor:
         """Where K(a, a + u) is stored.
@@ -187,6 +217,20 @@ class Table:
         # gather is several times as fast as take or an index.
         found = torch.gather(self.values.reshape(channels, -1), 1, index.reshape(1, -1).expand(channels, -1))
         return found.view(channels, *index.shape)
+
+
+def _slabs(corner: tuple[int, ...], box: tuple[int, ...], displacements: int) -> Iterator[Slab]:
+    """Cut a box of displacements into slabs of about so many."""
+    counts = []
+    left = max(displacements, 1)
+    for n in reversed(box):
+        counts.append(min(n, left))
+        left = max(left // n, 1)
+    counts.reverse()
+    ones = (1,) * len(box)
+    for start in product(*(range(0, n, c) for n, c in zip(box, counts, strict=True))):
+        count = tuple(min(c, n - s) for c, n, s in zip(counts, box, start, strict=True))
+        yield Slab(tuple(c + s for c, s in zip(corner, start, strict=True)), count, ones)
 
 
 def _plan(
