@@ -16,27 +16,15 @@ import torch
 import torch_cntk as tc
 from benchmarks.timing import medians, peak_bytes, print_table, seconds_text
 from tests import brute_force
+from torch_cntk.catalogue import deep_network, plain_network
 
 
-def paper_net(levels: int) -> tc.Sequential:
-    """Strided conv, ReLU down; nearest, conv, ReLU up; no activation after the last convolution."""
-    layers: list[tc.Layer] = []
-    for _ in range(levels):
-        layers += [tc.StridedConv2d(1, 1, 3), tc.ReLU()]
-    layers += [tc.Conv2d(1, 1, 3), tc.ReLU()]
-    for _ in range(levels):
-        layers += [tc.NearestUp(2), tc.Conv2d(1, 1, 3), tc.ReLU()]
-    return tc.Sequential(*layers[:-1])
+def paper_net(levels: int) -> tc.Layer:
+    return plain_network(levels, tc.ReLU())
 
 
-def dip_net(levels: int) -> tc.Sequential:
-    """As the deep image prior's: two activations a level, LeakyReLU(0.1), 1x1 convolutions at the end."""
-    layers: list[tc.Layer] = []
-    for _ in range(levels):
-        layers += [tc.StridedConv2d(1, 1, 3), tc.LeakyReLU(0.1), tc.Conv2d(1, 1, 3), tc.LeakyReLU(0.1)]
-    for _ in range(levels):
-        layers += [tc.NearestUp(2), tc.Conv2d(1, 1, 3), tc.LeakyReLU(0.1), tc.Conv2d(1, 1, 1), tc.LeakyReLU(0.1)]
-    return tc.Sequential(*layers, tc.Conv2d(1, 1, 1))
+def dip_net(levels: int) -> tc.Layer:
+    return deep_network(levels, tc.LeakyReLU(0.1))
 
 
 def flat_net() -> tc.Sequential:
@@ -45,7 +33,7 @@ def flat_net() -> tc.Sequential:
     return tc.Sequential(*layers, tc.Conv2d(3, 3, 3))
 
 
-def expanded(net: Callable[[int], tc.Sequential], levels: int) -> tc.Kernel:
+def expanded(net: Callable[[int], tc.Layer], levels: int) -> tc.Kernel:
     return net(levels).kernel(tc.priors.Uniform(0, 0.1), dtype=torch.float32)
 
 
@@ -55,8 +43,7 @@ def dense(side: int) -> tc.Kernel:
 
 
 def dense_deep(side: int, levels: int) -> tc.Kernel:
-    ramp = torch.linspace(0, 1, side)
-    return dip_net(levels).kernel(tc.priors.Tensor(torch.stack(torch.meshgrid(ramp, ramp, indexing="ij"))))
+    return dip_net(levels).kernel(tc.priors.Meshgrid(), (side, side), dtype=torch.float32)
 
 
 def textbook_expanded(levels: int) -> object:

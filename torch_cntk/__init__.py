@@ -7,7 +7,7 @@ Belkin, Uhler, PNAS 2022). Masks are called ``observed`` everywhere: boolean, Tr
 
 from importlib.metadata import PackageNotFoundError, version
 
-from torch_cntk import plotting, priors
+from torch_cntk import catalogue, plotting, priors
 from torch_cntk._memory import OutOfMemoryError
 from torch_cntk.inpainting import InpaintingResult, default_kernel, default_network, inpaint, levels_for
 from torch_cntk.kernel import Kernel
@@ -65,6 +65,7 @@ __all__ = [
     "StridedConv1d",
     "StridedConv2d",
     "StridedConv3d",
+    "catalogue",
     "default_kernel",
     "default_network",
     "inpaint",

@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from torch_cntk import __version__
-from torch_cntk._checks import finite_number, positive_int
+from torch_cntk import __version__, catalogue
+from torch_cntk._checks import finite_number, positive_int, shape_text
 from torch_cntk._files import writing
 from torch_cntk.images import Photograph, check_output, read_image, read_mask, write_image
 from torch_cntk.inpainting import InpaintingResult, default_network, inpaint
 from torch_cntk.kernel import Kernel
 from torch_cntk.plotting import heatmap
 from torch_cntk.priors import Identity, Meshgrid, Prior, Uniform
-from torch_cntk.saved import load_kernel
+from torch_cntk.saved import cache_folder, cached_names, load_kernel
 from torch_cntk.solvers import ConjugateGradient
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"torch-cntk {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (_add_inpaint, _add_demo, _add_heatmap):
+    for add in (_add_inpaint, _add_demo, _add_kernels, _add_heatmap):
         add(commands)
     return parser
 
@@ -146,7 +146,11 @@ def _add_inpaint(commands: Commands) -> None:
     )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="the filled image")
     parser.add_argument("--invert-mask", action="store_true", help="black is known, white is missing")
-    parser.add_argument("--kernel", type=Path, metavar="FILE", help="of Kernel.save (default: suits the mask's holes)")
+    parser.add_argument(
+        "--kernel",
+        metavar="NAME|FILE",
+        help="see torch-cntk kernels, or of Kernel.save (default: suits the mask's holes)",
+    )
     parser.add_argument(
         "--ridge", type=float, default=1e-4, metavar="R", help="more forgives more noise (default: %(default)g)"
     )
@@ -177,7 +181,7 @@ def _inpaint(arguments: argparse.Namespace) -> None:
     photograph = read_image(arguments.image)
     check_output(arguments.output, alpha=photograph.alpha is not None)
     observed = _mask_for(photograph, arguments.mask, arguments.invert_mask)
-    kernel = _kernel_for(observed, arguments.kernel)
+    kernel = _kernel_for(observed, arguments.kernel, _progress(arguments))
     start = time.perf_counter()
     result = inpaint(
         photograph.pixels.to(device),
@@ -207,17 +211,17 @@ def _mask_for(photograph: Photograph, path: Path, invert: bool) -> Tensor:
     return observed
 
 
-def _kernel_for(observed: Tensor, path: Path | None) -> Kernel | None:
-    """Read the kernel that was asked for, or return None for the default one.
+def _kernel_for(observed: Tensor, name: str | None, progress: bool) -> Kernel | None:
+    """Get the kernel that was asked for, or return None for the default one.
 
     Raises:
-        ValueError: the file is no kernel for this image.
+        ValueError: it is no kernel for this image.
     """
-    if path is None:
+    if name is None:
         return None
-    kernel = load_kernel(path)
+    kernel = load_kernel(name, progress=progress)
     if kernel.ndim != observed.ndim:
-        raise ValueError(f"expected a kernel for images, of 2 dimensions, got one of {kernel.ndim}: {path}")
+        raise ValueError(f"expected a kernel for images, of 2 dimensions, got one of {kernel.ndim}: {name}")
     if kernel.size is not None:
         kernel.check_size(tuple(observed.shape))
     return kernel
@@ -336,6 +340,33 @@ def _write_together(folder: Path, pictures: Mapping[str, Tensor]) -> None:
             Path(unfinished, name).replace(folder / name)
 
 
+# torch-cntk kernels
+
+
+def _add_kernels(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "kernels",
+        help="list the kernels that have a name",
+        description="List the kernels that ship with the package and those in the cache. Any other of the form "
+        "PRIOR-[plain-]LEVELSxCHANNELS-ACTIVATION[-HEIGHTxWIDTH], such as uniform-7x128-leaky0.2 or "
+        "identity-4x128-relu-96x96, is computed when it is first asked for and put into the cache.",
+    )
+    parser.set_defaults(run=_kernels)
+
+
+def _kernels(arguments: argparse.Namespace) -> None:
+    """A line a kernel."""
+    rows = [("name", "prior", "network", "size", "bytes")]
+    for entry in catalogue.index().values():
+        size = f"multiples of {entry.period[0]}" if entry.size is None else shape_text(entry.size)
+        rows.append((entry.name, entry.prior, entry.network, size, f"{entry.bytes:,}"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    cached = cached_names()
+    print(f"in the cache {cache_folder()}: {', '.join(cached) or 'none'}")
+
+
 # torch-cntk heatmap
 
 _PRIORS: dict[str, Prior] = {"uniform": Uniform(0, 0.1), "identity": Identity(), "meshgrid": Meshgrid()}
@@ -351,7 +382,7 @@ def _add_heatmap(commands: Commands) -> None:
     parser.add_argument("--pixel", type=int, nargs=2, required=True, metavar=("ROW", "COLUMN"), help="the pixel filled")
     parser.add_argument("--size", type=int, nargs=2, default=(64, 64), metavar=("HEIGHT", "WIDTH"), help="of the image")
     kernels = parser.add_mutually_exclusive_group()
-    kernels.add_argument("--kernel", type=Path, metavar="FILE", help="of Kernel.save")
+    kernels.add_argument("--kernel", metavar="NAME|FILE", help="see torch-cntk kernels, or of Kernel.save")
     kernels.add_argument("--prior", choices=sorted(_PRIORS), default="uniform", help="of the default network")
     parser.add_argument("--levels", type=int, default=3, metavar="N", help="of the default network (default: 3)")
     _add_machine_options(parser)
@@ -373,7 +404,7 @@ def _heatmap(arguments: argparse.Namespace) -> None:
         raise FileNotFoundError(f"expected the output's folder to exist, but there is no folder {output.parent}")
     device = _device(arguments)
     if arguments.kernel is not None:
-        kernel = load_kernel(arguments.kernel, device=device)
+        kernel = load_kernel(arguments.kernel, device=device, progress=_progress(arguments))
     else:
         network = default_network(positive_int(arguments.levels, "--levels"))
         kernel = network.kernel(_PRIORS[arguments.prior], size, device=device, progress=_progress(arguments))

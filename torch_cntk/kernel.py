@@ -17,15 +17,19 @@ import torch
 from torch import Tensor
 
 from torch_cntk._checks import as_size, shape_text
+from torch_cntk._compression import compress, decompress
 from torch_cntk._files import writing
 from torch_cntk._memory import require_bytes
-from torch_cntk.covariance import Geometry, Table
+from torch_cntk.covariance import Geometry, Table, pack, unpack
 from torch_cntk.operators import BlockCirculantOperator, DenseOperator, Operator, PeriodicOperator
 
 __all__ = ["FORMAT_VERSION", "Kernel", "from_table", "read"]
 
 FORMAT_VERSION = 1
 """Of the files that ``Kernel.save`` writes; files of a newer format are refused."""
+
+_METADATA = "torch_cntk kernel"
+"""The only key of a file's metadata: their order is not fixed, and equal kernels are to give equal files."""
 
 
 class Kernel:
@@ -303,27 +307,32 @@ class Kernel:
             raise IndexError(f"expected a pixel inside {shape_text(size)}, got {tuple(pixel)}")
         return [torch.tensor(int(x), device=self.device) for x in pixel]
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, *, compact: bool = False) -> None:
         """Write the kernel to a safetensors file, with its origin and the format's version in the metadata.
+
+        Args:
+            path: of the file.
+            compact: write the independent entries only, compressed: up to some 30 times fewer bytes, for a fraction
+                of a second when the file is read. Entries that are equal by symmetry come back equal to the bit.
 
         Raises:
             FileNotFoundError: the folder does not exist.
             OSError: the file cannot be written; nothing is left behind then.
         """
-        tensors = {"near": self.near.values.contiguous()}
-        tables = {"near": self.near}
-        if self.far is not None:
-            tensors["far"] = self.far.values.contiguous()
-            tables["far"] = self.far
+        tables = {"near": self.near} if self.far is None else {"near": self.near, "far": self.far}
         facts = {
+            "version": FORMAT_VERSION,
             "radius": self.radius,
             "size": self.size,
             "origin": self.origin,
             "tables": {name: vars(table.geometry) for name, table in tables.items()},
+            "compact": str(self.dtype).removeprefix("torch.") if compact else None,
         }
-        metadata = {"format": "torch_cntk kernel", "version": str(FORMAT_VERSION), "kernel": json.dumps(facts)}
+        tensors = {
+            name: compress(pack(table)) if compact else table.values.contiguous() for name, table in tables.items()
+        }
         with writing(path) as temporary:
-            safetensors.torch.save_file(tensors, temporary, metadata)
+            safetensors.torch.save_file(tensors, temporary, {_METADATA: json.dumps(facts)})
 
 
 def _open_grid(size: Sequence[int], device: torch.device, after: int = 0) -> list[Tensor]:
@@ -357,14 +366,18 @@ def read(path: str | Path) -> Kernel:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (safetensors.SafetensorError, OSError) as error:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
-    if metadata.get("format") != "torch_cntk kernel":
+    if _METADATA not in metadata:
         raise ValueError(f"expected a file written by Kernel.save, got another safetensors file: {path}")
-    if not metadata.get("version", "").isdigit() or int(metadata["version"]) > FORMAT_VERSION:
-        found = metadata.get("version")
-        raise ValueError(f"expected format version {FORMAT_VERSION} or older, got {found!r}: {path}; update torch_cntk")
     try:
-        facts = json.loads(metadata["kernel"])
-        tables = {name: _checked_table(tensors[name], entry) for name, entry in facts["tables"].items()}
+        facts = json.loads(metadata[_METADATA])
+        version = int(facts["version"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not a consistent kernel file: {error!r}") from error
+    if version > FORMAT_VERSION:
+        raise ValueError(f"expected format version {FORMAT_VERSION} or older, got {version}: {path}; update torch_cntk")
+    try:
+        compact = facts.get("compact")
+        tables = {name: _checked_table(tensors[name], entry, compact) for name, entry in facts["tables"].items()}
         near = tables["near"]
         radius = as_size([r + 1 for r in facts["radius"]], "radius", near.geometry.ndim)
         size = None if facts["size"] is None else tuple(facts["size"])
@@ -377,12 +390,17 @@ def read(path: str | Path) -> Kernel:
         raise ValueError(f"{path} is not a consistent kernel file: {error!r}") from error
 
 
-def _checked_table(values: Tensor, entry: Mapping[str, Any]) -> Table:
-    geometry = Geometry(tuple(entry["size"]), tuple(entry["period"]), bool(entry["reflective"]))
+def _checked_table(values: Tensor, entry: Mapping[str, Any], compact: str | None) -> Table:
+    geometry = Geometry(tuple(entry["size"]), tuple(entry["period"]), bool(entry["reflective"]), bool(entry["square"]))
+    if compact is not None:
+        return unpack(decompress(values, _DTYPES[compact]), geometry)
     expected = (1, *geometry.box, *geometry.period)
     if tuple(values.shape) != expected:
         raise ValueError(f"expected a table of shape {expected}, got {tuple(values.shape)}")
     return Table(values, geometry)
+
+
+_DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 def from_table(

@@ -3,6 +3,7 @@
 from torch_cntk.covariance.base import Covariance
 from torch_cntk.covariance.extent import Extent
 from torch_cntk.covariance.lattice import Features, Lattice, Stored
+from torch_cntk.covariance.packing import pack, unpack
 from torch_cntk.covariance.resampling import Filter, Linear, Nearest, Resampling
 from torch_cntk.covariance.table import Geometry, Slab, Table
 
@@ -19,4 +20,6 @@ __all__ = [
     "Slab",
     "Stored",
     "Table",
+    "pack",
+    "unpack",
 ]

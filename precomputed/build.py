@@ -1,0 +1,72 @@
+"""Rebuild the precomputed kernels and their index. ``python precomputed/build.py [NAME ...]``; all of them by default.
+
+On the machine they were made on, files come out byte for byte. On another the last digit of some numbers may differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import itertools
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from torch_cntk import catalogue
+from torch_cntk._files import writing
+
+FOLDER = Path(__file__).parent
+MOST_BYTES = 64_000_000
+NAMES = [
+    f"uniform-{net}{levels}x128-{activation}"
+    for net, levels, activation in itertools.product(("", "plain-"), range(1, 7), ("relu", "leaky0.1"))
+] + [f"{prior}-3x128-leaky0.1-{side}x{side}" for prior, side in itertools.product(("identity", "meshgrid"), (32, 64))]
+
+
+def build(name: str, folder: Path = FOLDER) -> catalogue.Shipped:
+    """Compute one kernel, write its file into ``folder`` and return its entry in the index.
+
+    Raises:
+        ValueError: there is no kernel of that name.
+    """
+    recipe = catalogue.recipe(name)
+    if recipe is None:
+        raise ValueError(f"expected the name of a kernel, got {name!r}")
+    kernel = recipe.network.kernel(recipe.prior, recipe.size, dtype=torch.float32)
+    path = folder / f"{name}.safetensors"
+    kernel.save(path, compact=True)
+    content = path.read_bytes()
+    return catalogue.Shipped(
+        name=name,
+        network=recipe.summary,
+        prior=repr(recipe.prior),
+        size=recipe.size,
+        period=kernel.period,
+        dtype="float32",
+        bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}")
+    names = parser.parse_args().names or NAMES
+    if unknown := set(names) - set(NAMES):
+        parser.error(f"expected names of precomputed kernels, got {', '.join(sorted(unknown))}")
+    entries = dict(catalogue.index())
+    for name in names:
+        entries[name] = build(name)
+        print(f"{name}: {entries[name].bytes:,} bytes")
+    total = sum(entries[name].bytes for name in NAMES)
+    print(f"{total:,} bytes in all")
+    if total > MOST_BYTES:
+        raise SystemExit(f"expected at most {MOST_BYTES:,} bytes")
+    with writing(FOLDER / "index.json") as temporary:
+        temporary.write_text(json.dumps([asdict(entries[name]) for name in NAMES], indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""Kernels that have a name: the networks behind them, and the index of those that ship with the package.
+
+A name says prior, network and, for dense kernels, size: ``uniform-6x128-leaky0.1`` is the prior U[0, 0.1] through 6
+levels of 128 channels with LeakyReLU(0.1); ``meshgrid-plain-3x128-relu-64x64`` the coordinates of 64 x 64 pixels
+through the paper's plain network. The kernel does not depend on the number of channels, a trained network does.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from torch_cntk import priors
+from torch_cntk.layers import Conv2d, Layer, LeakyReLU, NearestUp, ReLU, Sequential, StridedConv2d
+
+__all__ = ["Recipe", "Shipped", "deep_network", "index", "plain_network", "recipe"]
+
+_NAME = re.compile(
+    r"(?P<prior>uniform|identity|meshgrid)-(?P<plain>plain-)?(?P<levels>[1-9]\d*)x(?P<channels>[1-9]\d*)-"
+    r"(?P<activation>relu|leaky(?P<slope>\d+(\.\d+)?))(-(?P<height>[1-9]\d*)x(?P<width>[1-9]\d*))?"
+)
+_PRIORS: Mapping[str, priors.Prior] = {
+    "uniform": priors.Uniform(0, 0.1),
+    "identity": priors.Identity(),
+    "meshgrid": priors.Meshgrid(),
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a name stands for.
+
+    Attributes:
+        name: of the kernel.
+        network: with freshly drawn weights.
+        prior: of its input.
+        size: of the image, or None for a kernel that serves every multiple of its period.
+        summary: the network in words.
+    """
+
+    name: str
+    network: Layer
+    prior: priors.Prior
+    size: tuple[int, int] | None
+    summary: str
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """As ``Kernel.origin``, in the types that JSON has."""
+        origin = {"network": self.network.description(), "prior": self.prior.description(), "kind": "ntk"}
+        return dict(json.loads(json.dumps(origin)))
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A kernel that comes with the package.
+
+    Attributes:
+        name: see ``recipe``.
+        network: in words.
+        prior: in words.
+        size: of the image, or None for every multiple of the period.
+        period: of the kernel.
+        dtype: of its numbers.
+        bytes: of its file.
+        sha256: of its file.
+    """
+
+    name: str
+    network: str
+    prior: str
+    size: Sequence[int] | None
+    period: Sequence[int]
+    dtype: str
+    bytes: int
+    sha256: str
+
+    @property
+    def path(self) -> Path:
+        """Of the file."""
+        return folder() / f"{self.name}.safetensors"
+
+
+def plain_network(levels: int, activation: Layer, channels: int = 128) -> Layer:
+    """The paper's network: a strided convolution a level on the way down, upsampling and a convolution on the way up.
+
+    There is one more convolution at the lowest resolution, and an activation after each convolution but the last.
+    """
+    layers: list[Layer] = []
+    for level in range(levels):
+        layers += [StridedConv2d(channels if level else 32, channels, 3), activation]
+    layers += [Conv2d(channels, channels, 3), activation]
+    for level in range(levels):
+        layers += [NearestUp(2), Conv2d(channels, 3 if level == levels - 1 else channels, 3), activation]
+    return Sequential(*layers[:-1])
+
+
+def deep_network(levels: int, activation: Layer, channels: int = 128) -> Layer:
+    """A network as the deep image prior's, without skip connections.
+
+    Down: a strided 3x3 convolution and another; up: nearest upsampling, a 3x3 and a 1x1 convolution; an activation
+    after each of them; a 1x1 convolution at the end.
+    """
+    layers: list[Layer] = []
+    for level in range(levels):
+        down = StridedConv2d(channels if level else 32, channels, 3)
+        layers += [down, activation, Conv2d(channels, channels, 3), activation]
+    for _ in range(levels):
+        layers += [NearestUp(2), Conv2d(channels, channels, 3), activation, Conv2d(channels, channels, 1), activation]
+    return Sequential(*layers, Conv2d(channels, 3, 1))
+
+
+def recipe(name: str) -> Recipe | None:
+    """The kernel that a name stands for, or None if it is no such name.
+
+    Raises:
+        ValueError: the name lacks a size that its prior needs, or has one that it does not.
+    """
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return None
+    size = None if match["height"] is None else (int(match["height"]), int(match["width"]))
+    stationary = match["prior"] == "uniform"
+    if stationary and size is not None:
+        raise ValueError(f"the kernel of independent pixels serves every size: expected a name without one, got {name}")
+    if not stationary and size is None:
+        raise ValueError(f"the kernel of the prior {match['prior']!r} has one size: expected {name}-64x64, got {name}")
+    activation = ReLU() if match["slope"] is None else LeakyReLU(float(match["slope"]))
+    network, levels, channels = plain_network if match["plain"] else deep_network, match["levels"], match["channels"]
+    return Recipe(
+        name,
+        network(int(levels), activation, int(channels)),
+        _PRIORS[match["prior"]],
+        size,
+        f"{'plain' if match['plain'] else 'deep'}, {levels} x {channels}, {activation}",
+    )
+
+
+def folder() -> Path:
+    """Where the shipped kernels are: inside the installed package, or beside it in a source tree."""
+    package = Path(__file__).parent
+    inside = package / "precomputed"
+    return inside if inside.is_dir() else package.parent / "precomputed"
+
+
+@lru_cache(maxsize=1)
+def index() -> Mapping[str, Shipped]:
+    """The shipped kernels by name; empty where the package came without them.
+
+    Raises:
+        ValueError: the index is damaged.
+    """
+    path = folder() / "index.json"
+    if not path.is_file():
+        return {}
+    try:
+        entries = [Shipped(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"the index of precomputed kernels is damaged: {path}: {error}") from error
+    return {entry.name: entry for entry in entries}
