@@ -407,7 +407,7 @@ def from_table(
     table: Table,
     *,
     radius: tuple[int, ...] | None,
-    uniform: bool,
+    far: float | None,
     dtype: torch.dtype,
     origin: Mapping[str, Any],
     rebuild: Callable[[tuple[int, ...]], Kernel | None],
@@ -415,9 +415,11 @@ def from_table(
     """Make a kernel of a finished table.
 
     Args:
-        table: one channel; float64 where a radius is given, as the far part is subtracted before the cast.
-        radius: beyond which the table is constant, and which it exceeds on every axis; None for a kernel of one size.
-        uniform: whether the far part is one number, not one for each pair of phases.
+        table: one channel.
+        radius: beyond which the kernel depends on the phases only, and which the table exceeds on every axis; None for
+            a kernel of one size.
+        far: the number that was subtracted from the table so that it vanishes beyond the radius; None if that would
+            take a number for each pair of phases (then the table is float64, and it is done here).
         dtype: of the kernel.
         origin: see ``Kernel``.
         rebuild: see ``Kernel``.
@@ -429,24 +431,28 @@ def from_table(
     if radius is None:
         halves = tuple(n // 2 for n in geometry.size)
         return Kernel(Table(table.values.to(dtype), geometry), None, halves, size=geometry.size, origin=origin)
-    far = _far_table(table, radius, uniform)
+    if far is not None:
+        ones = (1,) * geometry.ndim
+        number = torch.full((1, *ones, *ones), far, dtype=dtype, device=table.values.device)
+        far_table = Table(number, replace(geometry, size=ones, period=ones))
+        return Kernel(table, far_table, radius, origin=origin, rebuild=rebuild)
+    phases = _far_table(table, radius)
     displacement = _open_grid(geometry.box, table.values.device, geometry.ndim)
     position = _open_grid(geometry.period, table.values.device)
-    # One number where it is uniform; then no index as large as the table is made.
-    near = table.values - (far.values if uniform else far.lookup(displacement, position))
+    near = table.values - phases.lookup(displacement, position)
     return Kernel(
         Table(near.to(dtype), geometry),
-        Table(far.values.to(dtype), far.geometry),
+        Table(phases.values.to(dtype), phases.geometry),
         radius,
         origin=origin,
         rebuild=rebuild,
     )
 
 
-def _far_table(table: Table, radius: tuple[int, ...], uniform: bool) -> Table:
-    """What the table holds beyond the radius, as a table on a torus of one period (of one pixel if uniform)."""
+def _far_table(table: Table, radius: tuple[int, ...]) -> Table:
+    """What the table holds beyond the radius, as a table on a torus of one period."""
     geometry = table.geometry
-    period = (1,) * geometry.ndim if uniform else geometry.period
+    period = geometry.period
     own = replace(geometry, size=period, period=period)
     # The same phases as in the first period, as many periods further on as it takes to be outside.
     displacement = [

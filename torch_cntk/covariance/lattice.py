@@ -96,21 +96,30 @@ class Lattice(Covariance):
         """Return Theta of a slab, [1, *slab.count, *period]."""
         return self.evaluate(slab)[1:]
 
-    def tabulate(self, kind: str = "both", dtype: torch.dtype = torch.float64, progress: bool = False) -> Table:
-        """Compute the whole table.
+    def tabulate(
+        self,
+        kind: str,
+        dtype: torch.dtype = torch.float64,
+        *,
+        radius: tuple[int, ...] | None = None,
+        progress: bool = False,
+    ) -> tuple[Table, float]:
+        """Compute the whole table, less what it is beyond a radius.
 
         Args:
-            kind: "ntk" (Theta), "nngp" (Sigma) or "both".
-            dtype: of the stored numbers; the computation is in float64.
+            kind: "ntk" (Theta) or "nngp" (Sigma).
+            dtype: of the stored numbers; the computation is in float64, the subtraction as well.
+            radius: beyond which the table is one number, an entry an axis; the torus is larger than twice of it. By
+                default nothing is subtracted.
             progress: whether to show a bar.
 
         Returns:
-            table of 1 channel, or 2 for "both".
+            table of 1 channel, and the number that was subtracted.
 
         Raises:
             OutOfMemoryError: before anything is computed, if the tables would not fit.
         """
-        needed = self.bytes_needed(kind, dtype)
+        needed = self.bytes_needed(dtype)
         size = shape_text(self.geometry.size)
         require_bytes(
             needed,
@@ -120,11 +129,11 @@ class Lattice(Covariance):
         )
         with tqdm(total=self._work(), disable=not progress, unit="entry", unit_scale=True, desc="kernel") as bar:
             self._prepare(bar)
-            return self._tabulate(kind, dtype, bar)
+            return self._tabulate(kind, dtype, bar, radius)
 
-    def bytes_needed(self, kind: str = "both", dtype: torch.dtype = torch.float64) -> int:
+    def bytes_needed(self, dtype: torch.dtype = torch.float64) -> int:
         """Bytes that ``tabulate`` holds at its peak: the tables of all levels and one slab with its temporaries."""
-        own = self.geometry.entries * (2 if kind == "both" else 1) * dtype.itemsize
+        own = self.geometry.entries * dtype.itemsize
         before = sum(node.parents[0].geometry.entries * 16 for node in self._ancestors() if isinstance(node, Resampled))
         slab = min(_slab_entries(self.load, self.device), self.geometry.entries) * 8 * 8
         return own + before + slab
@@ -153,14 +162,20 @@ class Lattice(Covariance):
         for parent in self.parents:
             parent._prepare(bar)
 
-    def _tabulate(self, kind: str, dtype: torch.dtype, bar: tqdm) -> Table:
-        geometry = self.geometry
-        channels = {"both": slice(0, 2), "nngp": slice(0, 1), "ntk": slice(1, 2)}[kind]
+    def _tabulate(
+        self, kind: str, dtype: torch.dtype, bar: tqdm, radius: tuple[int, ...] | None = None
+    ) -> tuple[Table, float]:
+        """As ``tabulate``, after ``_prepare``; kind "both" gives 2 channels."""
+        geometry, far = self.geometry, 0.0
         values: Tensor | None = None
         # The first slab starts at displacement zero and carries the variances for all others.
         for slab in geometry.slabs(_slab_entries(self.load, self.device) // self.load):
-            part = self.evaluate_ntk(slab) if kind == "ntk" else self.evaluate(slab)[channels]
+            part = self._part(kind, slab)
             bar.update(math.prod(part.shape[1:]))
+            if radius is not None:
+                if slab.holds_zero:
+                    far = self._value_beyond(radius, kind, part, slab)
+                part -= far
             if slab.count == geometry.box:
                 values = part.to(dtype)
                 break
@@ -171,7 +186,20 @@ class Lattice(Covariance):
         else:
             assert values is not None
             geometry.complete(values)
-        return Table(values, geometry)
+        return Table(values, geometry), far
+
+    def _part(self, kind: str, slab: Slab) -> Tensor:
+        if kind == "ntk":
+            return self.evaluate_ntk(slab)
+        return self.evaluate(slab)[: 1 if kind == "nngp" else 2]
+
+    def _value_beyond(self, radius: tuple[int, ...], kind: str, first: Tensor, slab: Slab) -> float:
+        """The number that the table holds beyond a radius, given its first slab."""
+        beyond = tuple(r + 1 for r in radius)
+        if all(u < c for u, c in zip(beyond, slab.count, strict=True)):
+            return float(first[(0, *beyond, *(0,) * self.ndim)])
+        ones = (1,) * self.ndim
+        return float(self._part(kind, Slab(beyond, ones, ones)).flatten()[0])
 
 
 class Stored(Lattice):
@@ -199,7 +227,8 @@ class Features(Lattice):
     @cached_property
     def _channels(self) -> list[tuple[Tensor, Tensor]]:
         """Each channel and its tiling; not made before the whole computation is known to fit into memory."""
-        return [(channel.contiguous(), _tile(channel, 3)) for channel in self._given.double()]
+        repeats = (3,) * self.ndim
+        return [(channel.contiguous(), channel.repeat(repeats)) for channel in self._given.double()]
 
     def evaluate(self, slab: Slab) -> Tensor:
         """Products of the features with their shifts."""
@@ -256,8 +285,8 @@ class Activated(Lattice):
             if not slab.holds_zero:
                 raise RuntimeError("the first slab must start at displacement zero")
             self._variance = pair[(0, *(0,) * self.ndim)].clone()
-            repeats = tuple(2 + n // p for n, p in zip(self.geometry.size, self.geometry.period, strict=True))
-            self._tiled = _tile(self._variance, repeats)
+            sizes = zip(self.geometry.size, self.geometry.period, strict=True)
+            self._tiled = self._variance.repeat([1 if p == 1 else 2 + n // p for n, p in sizes])
         value, slope = self._dual(pair[0], self._variance, _shifted(self._tiled, self.geometry.period, slab))
         if value.data_ptr() != pair.data_ptr():
             pair[0] = value
@@ -316,7 +345,7 @@ class Resampled(Lattice):
     def _prepare(self, bar: tqdm) -> None:
         super()._prepare(bar)
         if self._table is None:
-            self._table = self.parents[0]._tabulate("both", torch.float64, bar)
+            self._table, _ = self.parents[0]._tabulate("both", torch.float64, bar)
 
     def evaluate(self, slab: Slab) -> Tensor:
         """Gather the slab from the coarser table.
@@ -367,14 +396,10 @@ def _circular_box_mean(images: Tensor, width: int, axis: int) -> Tensor:
     return mean
 
 
-def _tile(image: Tensor, repeats: int | tuple[int, ...]) -> Tensor:
-    """The periodic image, repeated along each axis."""
-    return image.repeat((repeats,) * image.ndim if isinstance(repeats, int) else repeats).contiguous()
-
-
 def _shifted(tiled: Tensor, period: tuple[int, ...], slab: Slab) -> Tensor:
     """The view [*count, *period] of a tiled periodic image: entry [u, a] is image(a + u). Nothing is copied."""
     stride = tiled.stride()
     offset = sum(s % p * k for s, p, k in zip(slab.start, period, stride, strict=True))
-    step = tuple(s * k for s, k in zip(slab.step, stride, strict=True))
+    # An image of one pixel is not repeated: all its shifts are the same.
+    step = tuple(s * k if p > 1 else 0 for s, k, p in zip(slab.step, stride, period, strict=True))
     return torch.as_strided(tiled, (*slab.count, *period), (*step, *stride), offset)

@@ -120,11 +120,16 @@ class Layer(torch.nn.Module):
             torus = extent.smallest_torus()
             source = extent.input_size(torus)
         output = self.propagate(prior.covariance(source, device))
-        table = output.tabulate(kind, torch.float64 if free else dtype, progress)
+        radius = extent.radius if free else None
+        if radius is not None and not extent.uniform:
+            # What is beyond the radius is a table itself: taken from the whole one before it is rounded.
+            table, far = output.tabulate(kind, torch.float64, progress=progress)[0], None
+        else:
+            table, far = output.tabulate(kind, dtype, radius=radius, progress=progress)
         return from_table(
             table,
-            radius=extent.radius if free else None,
-            uniform=extent.uniform,
+            radius=radius,
+            far=far,
             dtype=dtype,
             origin={"network": self.description(), "prior": prior.description(), "kind": kind},
             rebuild=lambda n: self.kernel(prior, n, kind=kind, dtype=dtype, device=device) if stationary else None,
