@@ -340,6 +340,37 @@ def test_default_kernel_serves_any_2d_image(generator):
     assert torch.equal(result.image, expected.image)
 
 
+@pytest.mark.parametrize("batch", [(), (2,)])
+@pytest.mark.parametrize(("size", "levels"), [((150,), 3), ((9, 20, 22), 2)])
+def test_shape_of_the_mask_says_what_is_filled_without_a_kernel(size, levels, batch, generator):
+    image = torch.rand(*batch, 3, *size, generator=generator, dtype=torch.float64)
+    observed = torch.rand(*batch, *size, generator=generator) < 0.7
+    result = tc.inpaint(image, observed)
+    kernel = tc.default_kernel(observed, ndim=len(size))
+    assert kernel.period == (2**levels,) * len(size)
+    assert result.converged
+    assert torch.equal(result.image, tc.inpaint(image, observed, kernel).image)
+    if not batch:
+        # One channel, without its dimension.
+        single = tc.inpaint(image[0], observed)
+        torch.testing.assert_close(single.image, result.image[0], rtol=0, atol=1e-3)
+
+
+def test_mask_that_could_be_a_batch_of_images_or_a_video_is_that_of_images(generator):
+    image = torch.rand(3, 3, 12, 12, generator=generator)
+    observed = torch.rand(3, 12, 12, generator=generator) < 0.7
+    expected = tc.inpaint(image, observed, tc.default_kernel(observed))
+    assert torch.equal(tc.inpaint(image, observed).image, expected.image)
+
+
+def test_default_kernel_of_a_signal_grows_with_its_gap():
+    observed = torch.ones(4000, dtype=torch.bool)
+    observed[1000:1100] = False
+    assert tc.levels_for(observed, ndim=1) == 6
+    observed[1000:3000] = False
+    assert tc.levels_for(observed, ndim=1) == 8
+
+
 def test_default_kernel_has_the_period_of_its_levels(generator):
     kernel = tc.default_kernel(random_mask(16, 16, generator=generator))
     assert kernel.period == (8, 8)

@@ -14,7 +14,18 @@ from torch import Tensor
 from torch_cntk import priors
 from torch_cntk._checks import finite_number
 from torch_cntk.kernel import Kernel
-from torch_cntk.layers import Conv2d, Layer, LeakyReLU, NearestUp, Sequential, StridedConv2d
+from torch_cntk.layers import (
+    Conv1d,
+    Conv2d,
+    Conv3d,
+    Layer,
+    LeakyReLU,
+    NearestUp,
+    Sequential,
+    StridedConv1d,
+    StridedConv2d,
+    StridedConv3d,
+)
 from torch_cntk.solvers import ConjugateGradient, Regression, Solver, Status
 
 __all__ = ["InpaintingResult", "default_kernel", "default_network", "inpaint", "levels_for"]
@@ -51,7 +62,7 @@ def inpaint(
     wrap: bool = False,
     progress: bool = False,
 ) -> InpaintingResult:
-    """Fill the unobserved pixels of one image or several.
+    """Fill the unobserved pixels of one image or several; of signals [channels, T] and videos [channels, T, H, W] too.
 
     Solves (K_OO + ridge * mean(diag K) I) w = y_O on the observed pixels O for every channel and sets the others to
     K_UO w. All channels and images are right-hand sides of one solve.
@@ -61,7 +72,9 @@ def inpaint(
             scale (filled values are not clipped). What it holds at unobserved pixels does not matter.
         observed: boolean, **True = known**: [*size], or [batch, *size] for one mask an image. By default the pixels
             that are not NaN in any channel.
-        kernel: of ``net.kernel(prior)``; by default one that suits the mask's holes (see ``default_kernel``).
+        kernel: of ``net.kernel(prior)``; by default one that suits the mask's holes (see ``default_kernel``). Without
+            a kernel, the mask's shape says whether this is a signal, an image or a video: an image where it could be
+            more than one of them.
         solver: ``ConjugateGradient()`` by default.
         ridge: relative to the mean of K's diagonal. Larger values forgive noise; 0 interpolates exactly, which is
             not possible with singular kernels.
@@ -80,13 +93,14 @@ def inpaint(
     """
     start = time.perf_counter()
     finite_number(ridge, "ridge", minimum=0)
-    batch, mask = _checked(image, observed, 2 if kernel is None else kernel.ndim)
+    ndim = _spatial_dimensions(image, observed) if kernel is None else kernel.ndim
+    batch, mask = _checked(image, observed, ndim)
     seen = mask[:, None]
     if bool(mask.all()):
         return InpaintingResult(image.detach().clone(), 0.0, 0, True, Status.CONVERGED, time.perf_counter() - start)
     if kernel is None:
         building = time.perf_counter()
-        kernel = default_kernel(mask)
+        kernel = default_kernel(mask, ndim)
         start += time.perf_counter() - building
     size = tuple(batch.shape[2:])
     canvas = _canvas(size, kernel, wrap)
@@ -175,14 +189,32 @@ def _crop(images: Tensor, size: tuple[int, ...]) -> Tensor:
     return images
 
 
-def levels_for(observed: Tensor) -> int:
+def _spatial_dimensions(image: Tensor, observed: Tensor | None) -> int:
+    """Of what a mask belongs to: 2, unless only another number fits its shape."""
+    if not isinstance(image, torch.Tensor) or not isinstance(observed, torch.Tensor):
+        return 2
+    for ndim in (2, 1, 3):
+        size = tuple(image.shape[-ndim:])
+        masks = [size, (image.shape[0], *size)] if image.ndim == ndim + 2 else [size]
+        if image.ndim - ndim in (0, 1, 2) and tuple(observed.shape) in masks:
+            return ndim
+    return 2
+
+
+_LEVELS = {1: (3, 8), 2: (3, 5), 3: (2, 3)}
+"""Fewest and most of the default network: numbers in the kernel grow as 4^(levels * dimensions)."""
+
+
+def levels_for(observed: Tensor, ndim: int = 2) -> int:
     """Levels of resolution that a network needs for the holes of a mask.
 
-    The paper: floor(log2(m + 1)) for a hole of m x m pixels; at least 3 and at most 5 are returned. The hole's size
-    is taken from its most remote pixel, by the chessboard distance to the nearest observed one.
+    The paper: floor(log2(m + 1)) for a hole of m x m pixels; of images at least 3 and at most 5 are returned, of
+    signals 3 to 8, of videos 2 or 3. The hole's size is taken from its most remote pixel, by the chessboard distance to
+    the nearest observed one.
 
     Args:
-        observed: boolean, True = known, [..., H, W].
+        observed: boolean, True = known, [..., *size].
+        ndim: number of spatial dimensions.
 
     Returns:
         the number of levels for the largest hole of all the masks.
@@ -190,42 +222,51 @@ def levels_for(observed: Tensor) -> int:
     Raises:
         ValueError: nothing is observed.
     """
-    masks = observed.reshape(-1, *observed.shape[-2:]).cpu().numpy()
-    if not masks.any(axis=(1, 2)).all():
+    size = observed.shape[-ndim:]
+    masks = observed.reshape(-1, *size).cpu().numpy()
+    if not masks.any(axis=tuple(range(1, ndim + 1))).all():
         raise ValueError("expected at least one observed pixel in each mask, got none; observed is True where known")
     reach = max(int(scipy.ndimage.distance_transform_cdt(~mask, "chessboard").max()) for mask in masks)
     side = max(2 * reach - 1, 1)
-    return min(max(int(math.log2(side + 1)), 3), 5)
+    fewest, most = _LEVELS[ndim]
+    return min(max(int(math.log2(side + 1)), fewest), most)
 
 
-def default_network(levels: int, channels: int = 3) -> Layer:
-    """The network behind ``default_kernel``, 128 channels wide when it is trained.
+def default_network(levels: int, channels: int = 3, ndim: int = 2, width: int = 128) -> Layer:
+    """The network behind ``default_kernel``, whose input is ``priors.Uniform(0, 0.1)``.
 
-    Each level has a strided 3x3 convolution and a 3x3 convolution on the way down, nearest upsampling and two 3x3
-    convolutions on the way up, all followed by LeakyReLU(0.3). It ends in a 1x1 convolution.
+    Each level has a strided convolution and another one on the way down, nearest upsampling and two convolutions on
+    the way up, all of width 3 and followed by LeakyReLU(0.3). It ends in a convolution of width 1.
 
     Args:
         levels: number of times that the resolution is halved, at least 1.
         channels: of the image.
+        ndim: number of spatial dimensions, 1 to 3.
+        width: channels inside the network, of which the kernel is independent; its input has a quarter of them.
     """
+    strided = {1: StridedConv1d, 2: StridedConv2d, 3: StridedConv3d}[ndim]
+    conv = {1: Conv1d, 2: Conv2d, 3: Conv3d}[ndim]
     layers: list[Layer] = []
     for level in range(levels):
-        layers += [StridedConv2d(128 if level else 32, 128, 3), LeakyReLU(0.3), Conv2d(128, 128, 3), LeakyReLU(0.3)]
+        first = width if level else max(width // 4, 1)
+        layers += [strided(first, width, 3), LeakyReLU(0.3), conv(width, width, 3), LeakyReLU(0.3)]
     for _ in range(levels):
-        layers += [NearestUp(2), Conv2d(128, 128, 3), LeakyReLU(0.3), Conv2d(128, 128, 3), LeakyReLU(0.3)]
-    return Sequential(*layers, Conv2d(128, channels, 1))
+        layers += [NearestUp(2), conv(width, width, 3), LeakyReLU(0.3), conv(width, width, 3), LeakyReLU(0.3)]
+    return Sequential(*layers, conv(width, channels, 1))
 
 
 @lru_cache(maxsize=8)
-def _kernel_of(levels: int) -> Kernel:
-    return default_network(levels).kernel(priors.Uniform(0, 0.1), dtype=torch.float32)
+def _kernel_of(levels: int, ndim: int) -> Kernel:
+    # The kernel does not depend on the width, and drawing the weights would take longer than computing it.
+    return default_network(levels, ndim=ndim, width=1).kernel(priors.Uniform(0, 0.1), dtype=torch.float32)
 
 
-def default_kernel(observed: Tensor) -> Kernel:
+def default_kernel(observed: Tensor, ndim: int = 2) -> Kernel:
     """The kernel that ``inpaint`` takes when none is given: ``default_network`` with as many levels as the holes need.
 
     Args:
-        observed: boolean, True = known, [..., H, W].
+        observed: boolean, True = known, [..., *size].
+        ndim: number of spatial dimensions, 1 to 3.
 
     Returns:
         a kernel for images of any size.
@@ -233,4 +274,4 @@ def default_kernel(observed: Tensor) -> Kernel:
     Raises:
         ValueError: nothing is observed.
     """
-    return _kernel_of(levels_for(observed))
+    return _kernel_of(levels_for(observed, ndim), ndim)
