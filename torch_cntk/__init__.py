@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from torch_cntk import catalogue, plotting, priors
 from torch_cntk._memory import OutOfMemoryError
+from torch_cntk.gram_operator import GramOperator
 from torch_cntk.inpainting import InpaintingResult, default_kernel, default_network, inpaint, levels_for
 from torch_cntk.kernel import Kernel
 from torch_cntk.layers import (
@@ -23,6 +24,7 @@ from torch_cntk.layers import (
     LanczosDown,
     Layer,
     LeakyReLU,
+    Linear,
     NearestUp,
     ReLU,
     Sequential,
@@ -49,11 +51,13 @@ __all__ = [
     "Conv2d",
     "Conv3d",
     "GaussianBlur",
+    "GramOperator",
     "InpaintingResult",
     "Kernel",
     "LanczosDown",
     "Layer",
     "LeakyReLU",
+    "Linear",
     "NearestUp",
     "Operator",
     "OutOfMemoryError",

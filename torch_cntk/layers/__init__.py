@@ -3,6 +3,7 @@
 from torch_cntk.layers.activation import LeakyReLU, ReLU
 from torch_cntk.layers.base import Layer, from_description
 from torch_cntk.layers.conv import Conv1d, Conv2d, Conv3d, StridedConv1d, StridedConv2d, StridedConv3d
+from torch_cntk.layers.linear import Linear
 from torch_cntk.layers.resample import (
     AvgPool1d,
     AvgPool2d,
@@ -26,6 +27,7 @@ __all__ = [
     "LanczosDown",
     "Layer",
     "LeakyReLU",
+    "Linear",
     "NearestUp",
     "ReLU",
     "Sequential",
