@@ -193,7 +193,11 @@ class GramOperator(Operator):
         return result.double()
 
     def _cross_blocks(self, others: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
-        """Blocks of K between other inputs and these, with their places."""
+        """Blocks of K between other inputs and these, with their places.
+
+        Raises:
+            ValueError: the features are not [m, p].
+        """
         if others.ndim != 2 or others.shape[1] != self._features.shape[1]:
             raise ValueError(
                 f"expected features of shape [inputs, {self._features.shape[1]}], got {tuple(others.shape)}"
