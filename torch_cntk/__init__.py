@@ -34,7 +34,7 @@ from torch_cntk.layers import (
 )
 from torch_cntk.operators import Operator
 from torch_cntk.saved import load_kernel
-from torch_cntk.solvers import ConjugateGradient, Solution, Solver, Status
+from torch_cntk.solvers import ConjugateGradient, Factorisation, Regression, Solution, Solver, Status
 
 try:
     __version__ = version("torch-cntk")
@@ -50,6 +50,7 @@ __all__ = [
     "Conv1d",
     "Conv2d",
     "Conv3d",
+    "Factorisation",
     "GaussianBlur",
     "GramOperator",
     "InpaintingResult",
@@ -62,6 +63,7 @@ __all__ = [
     "Operator",
     "OutOfMemoryError",
     "ReLU",
+    "Regression",
     "Sequential",
     "Solution",
     "Solver",
