@@ -7,8 +7,9 @@ Belkin, Uhler, PNAS 2022). Masks are called ``observed`` everywhere: boolean, Tr
 
 from importlib.metadata import PackageNotFoundError, version
 
-from torch_cntk import catalogue, plotting, priors
+from torch_cntk import catalogue, features, plotting, priors
 from torch_cntk._memory import OutOfMemoryError
+from torch_cntk.completion import MatrixCompletion
 from torch_cntk.gram_operator import GramOperator
 from torch_cntk.inpainting import InpaintingResult, default_kernel, default_network, inpaint, levels_for
 from torch_cntk.kernel import Kernel
@@ -59,6 +60,7 @@ __all__ = [
     "Layer",
     "LeakyReLU",
     "Linear",
+    "MatrixCompletion",
     "NearestUp",
     "Operator",
     "OutOfMemoryError",
@@ -74,6 +76,7 @@ __all__ = [
     "catalogue",
     "default_kernel",
     "default_network",
+    "features",
     "inpaint",
     "levels_for",
     "load_kernel",

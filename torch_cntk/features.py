@@ -1,7 +1,7 @@
 """Side information as features: what ``MatrixCompletion`` is told of the columns, and of the rows, of a matrix.
 
-Features are [n, p], one column (or row) of the matrix a line; the feature prior Z of the paper is their transpose. A table
-that another method completed is a feature prior as well: pass its transpose.
+Features are [n, p], one column (or row) of the matrix a line; the feature prior Z of the paper is their transpose. A
+table that another method completed is a feature prior as well: pass its transpose.
 """
 
 from __future__ import annotations
@@ -74,13 +74,14 @@ def laplacian(adjacency: Tensor, shift: float = 0.0) -> Tensor:
     """Features whose products are a graph's kernel: F F^T = (L + shift I)^+, with L = diag(degrees) - adjacency.
 
     With ``MatrixCompletion(hidden_layers=0, normalize=False, center=False, ridge=0)`` and shift > 0, completion then is
-    Laplacian semi-supervised learning: it minimises f^T (L + shift I) f given the observed entries of f. Towards shift 0 it
-    is the harmonic function of Zhu, Ghahramani & Lafferty (2003). With hidden layers the graph's nodes are
+    Laplacian semi-supervised learning: it minimises f^T (L + shift I) f given the observed entries of f. Towards shift
+    0 it is the harmonic function of Zhu, Ghahramani & Lafferty (2003). With hidden layers the graph's nodes are
     compared through a network.
 
     Args:
         adjacency: [n, n], symmetric, entries at least 0; the diagonal does not matter.
-        shift: at least 0. At 0 the pseudo-inverse is taken: functions then sum to zero over each component of the graph.
+        shift: at least 0. At 0 the pseudo-inverse is taken: functions then sum to zero over each component of the
+            graph.
 
     Returns:
         [n, n] in float64.
@@ -100,7 +101,8 @@ def laplacian(adjacency: Tensor, shift: float = 0.0) -> Tensor:
     values = values.clamp_min(0)
     floor = float(values.max()) * len(values) * torch.finfo(torch.float64).eps
     inverse = torch.where(values + shift > floor, 1 / (values + shift), 0)
-    return vectors * inverse.sqrt()
+    features: Tensor = vectors * inverse.sqrt()
+    return features
 
 
 class TableEncoder:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from copy import copy
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -50,15 +52,12 @@ class GramOperator(Operator):
             raise ValueError(f"expected features of shape [inputs, features], got {tuple(features.shape)}")
         if kind not in ("ntk", "nngp"):
             raise ValueError(f'expected kind "ntk" or "nngp", got {kind!r}')
+        super().__init__((len(features),), dtype or features.dtype, features.device, self._pairs)
         self.kind = kind
         self.white = finite_number(white, "white", minimum=0)
         self._propagate = propagate
         self._features = self._scaled(features)
         self._variance = self._variance_of(self._features)
-        self._diagonal = self._value(propagate(Gram.diagonal(self._variance)))
-        self.size = (len(features),)
-        self.dtype = dtype or features.dtype
-        self.device = features.device
 
     @staticmethod
     def _scaled(features: Tensor) -> Tensor:
@@ -73,22 +72,25 @@ class GramOperator(Operator):
             return gram.sigma
         return torch.zeros_like(gram.sigma) if gram.theta is None else gram.theta
 
-    @property
+    def _pairs(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
+        """K(x, x') of single pairs; see ``Lookup``."""
+        x, y = first[0], second[0]
+        products = (self._features[x] * self._features[y]).sum(-1)
+        sigma = torch.where(x == y, self._variance[x], products)
+        return self._value(self._propagate(Gram(sigma, None, self._variance[x], self._variance[y])))
+
+    @cached_property
     def diagonal(self) -> Tensor:
         """K(x, x), [n] in float64."""
-        return self._diagonal
-
-    @property
-    def mean_diagonal(self) -> float:
-        """Mean of K(x, x)."""
-        return float(self._diagonal.mean())
+        return self._value(self._propagate(Gram.diagonal(self._variance)))
 
     def select(self, index: Tensor) -> GramOperator:
         """The operator between some of the inputs, by their indices [m]."""
-        chosen = object.__new__(GramOperator)
-        chosen.__dict__.update(self.__dict__)
+        chosen = copy(self)
+        for name in ("diagonal", "mean_diagonal"):
+            chosen.__dict__.pop(name, None)
         chosen._features, chosen._variance = self._features[index], self._variance[index]
-        chosen._diagonal = self._diagonal[index]
+        chosen._lookup = chosen._pairs
         chosen.size = (len(index),)
         return chosen
 
@@ -106,6 +108,11 @@ class GramOperator(Operator):
                 if symmetric and b > a:
                     matrix[b : b + columns, a : a + rows] = block.T
         return matrix
+
+    def dense(self) -> Tensor:
+        """All of K, [n, n] in float64."""
+        every = torch.arange(self.size[0], device=self.device)
+        return self.entries(every, every)
 
     def _steps(self, m: int, n: int, symmetric: bool) -> tuple[int, int]:
         """Rows and columns of a block: wide rather than square, or square where blocks are mirrored."""

@@ -189,10 +189,7 @@ class Layer(torch.nn.Module):
             lambda free: "net.gram_operator(features) multiplies by it without storing it",
             features.device,
         )
-        if others is not None:
-            return operator.cross(features)
-        everything = torch.arange(count, device=features.device)
-        return operator.entries(everything, everything)
+        return operator.dense() if others is None else operator.cross(features)
 
     def _kernel_ndim(self, prior: Prior, size: tuple[int, ...] | None) -> int:
         if self.ndim == 0:
