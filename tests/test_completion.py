@@ -159,6 +159,44 @@ def test_ridge_of_many_equations_is_chosen_by_holding_out(generator, monkeypatch
     assert clean_ridge < noisy_ridge
 
 
+@pytest.mark.parametrize("solver", ["auto", tc.ConjugateGradient(tolerance=1e-10)])
+@pytest.mark.parametrize("coupled", [False, True])
+def test_weights_of_columns_are_those_of_their_squared_errors(coupled, solver, generator):
+    """The minimum of sum_j w_j (f(j) - y_j)^2 + ridge |f|^2: (K + ridge / w) alpha = y."""
+    values, features = problem(generator)
+    mask = random_mask((1, 15), 0.6, generator).expand(6, 15)
+    weights = torch.rand(15, generator=generator, dtype=torch.float64) + 0.1
+    model = tc.MatrixCompletion(ridge=0.1, center=False, solver=solver, row_identity=0)
+    # Rows that the linear part of the kernel cannot tell from each other would be another problem: one row, then.
+    rows = 1 if coupled else 6
+    side = {"row_features": torch.ones(1, 1)} if coupled else {}
+    filled = model.fit(values[:rows], mask[:rows], features, **side, column_weight=weights).predict()
+    seen = mask[0]
+    net = tc.completion.fully_connected(1)
+    z = features / features.norm(dim=1, keepdim=True)
+    kernel = tc.GramOperator(net.propagate, z * 2).dense()
+    factor = 2 if coupled else 1
+    block = factor * kernel[seen][:, seen] + torch.diag(0.1 * factor * 2 * weights.mean() / weights[seen])
+    expected = factor * kernel[:, seen] @ torch.linalg.solve(block, values[:rows, seen].T)
+    assert torch.allclose(filled[:, ~seen], expected.T[:, ~seen], rtol=1e-7, atol=1e-8)
+
+
+def test_weights_of_columns_matter_in_the_choice_of_the_ridge(generator):
+    """Leaving out a column whose error counts for almost nothing costs almost nothing."""
+    values, features = problem(generator, rows=3, columns=12)
+    mask = random_mask(values.shape, 0.7, generator)
+    weights = torch.full((12,), 1e-9, dtype=torch.float64)
+    weights[:6] = 1
+    model = tc.MatrixCompletion(ridge=0.1, center=False).fit(values, mask, features, column_weight=weights)
+    alone = tc.MatrixCompletion(ridge=0.05, center=False).fit(values[:, :6], mask[:, :6], features[:6])
+    assert torch.allclose(model.predict(features=features), alone.predict(features=features), rtol=1e-4, atol=1e-5)
+    deviations = torch.where(mask, values, math.nan)
+    spread = [(deviations - deviations.nanmean(1, keepdim=True))[:, :6].square().nansum()]
+    spread.append((deviations[:, :6] - deviations[:, :6].nanmean(1, keepdim=True)).square().nansum())
+    errors = [(1 - model.score(values, mask)) * spread[0], (1 - alone.score(values[:, :6], mask[:, :6])) * spread[1]]
+    assert float(errors[0]) == pytest.approx(float(errors[1]), rel=1e-4)
+
+
 @pytest.mark.parametrize("combine", ["product", "sum"])
 @pytest.mark.parametrize("solver", ["auto", tc.ConjugateGradient(tolerance=1e-10)])
 def test_rows_with_features_learn_from_each_other(combine, solver, generator):
@@ -205,7 +243,7 @@ def test_identity_features_of_rows_are_no_features(generator):
 @pytest.mark.parametrize("depth", [0, 1, 4])
 def test_one_hot_prior_is_the_mean_over_the_category(depth, generator):
     """Its kernel is singular; towards ridge 0 the regression becomes the mean, to the order of the ridge."""
-    cells = torch.randint(4, (30,), generator=generator).tolist() + [0, 1, 2, 3]
+    cells = [*torch.randint(4, (30,), generator=generator).tolist(), 0, 1, 2, 3]
     values = torch.randn(5, 34, generator=generator, dtype=torch.float64)
     mask = torch.zeros(5, 34, dtype=torch.bool)
     mask[:, 26:] = True
@@ -425,6 +463,8 @@ def test_a_singular_kernel_without_a_ridge_is_said(generator):
         ({"observed": torch.ones(15, dtype=torch.bool)}, "expected observed of the matrix' shape"),
         ({"Y": torch.ones(15)}, "expected a matrix"),
         ({"Y": torch.full((6, 15), math.inf)}, "expected finite numbers at observed entries, got inf in row 0"),
+        ({"column_weight": torch.zeros(15)}, "expected 15 column weights, finite and above 0"),
+        ({"column_weight": torch.ones(6)}, "expected 15 column weights"),
         ({"ridge": "best"}, 'number or "cv"'),
         ({"ridge": -1.0}, "expected ridge to be at least 0"),
         ({"identity": -1.0}, "expected identity to be at least 0"),
@@ -436,7 +476,8 @@ def test_a_singular_kernel_without_a_ridge_is_said(generator):
 )
 def test_bad_input_is_refused(change, message, generator):
     values, features = problem(generator)
-    given = {"Y": values, "observed": torch.ones(6, 15, dtype=torch.bool), "features": features, "row_features": None}
+    given = {"Y": values, "observed": torch.ones(6, 15, dtype=torch.bool), "features": features}
+    given |= {"row_features": None, "column_weight": None}
     options = {name: value for name, value in change.items() if name not in given}
     given |= {name: value for name, value in change.items() if name in given}
     if "Y" in change:

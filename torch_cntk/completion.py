@@ -164,7 +164,15 @@ class MatrixCompletion:
 
     # Fitting.
 
-    def fit(self, Y: Any, observed: Any = None, features: Any = None, row_features: Any = None) -> MatrixCompletion:  # noqa: N803 - the paper's name
+    def fit(
+        self,
+        Y: Any,  # noqa: N803 - the paper's name
+        observed: Any = None,
+        features: Any = None,
+        row_features: Any = None,
+        *,
+        column_weight: Any = None,
+    ) -> MatrixCompletion:
         """Regress each row on its observed entries.
 
         Args:
@@ -174,6 +182,8 @@ class MatrixCompletion:
                 matched by label.
             row_features: of the rows, [rows, q]. Without them rows do not learn from each other. With them all entries
                 are one system of equations.
+            column_weight: how much the squared error of each column counts, [columns], relative to their mean; columns
+                of little noise should count more. By default all count the same.
 
         Returns:
             itself.
@@ -198,6 +208,7 @@ class MatrixCompletion:
             if row_features is None
             else self._side(row_features, "row", matrix.rows, rows, self.row_identity, device)
         )
+        self._scale = None if column_weight is None else _scale(column_weight, columns).to(device)
         self._matrix = matrix
         self.n_features_in_ = columns
         self._regress(matrix)
@@ -265,7 +276,8 @@ class MatrixCompletion:
         several = len(systems) > 1
         for system in tqdm(systems, disable=not (self.progress and several), desc="rows", unit="pattern"):
             solution = system.solve(self.ridge_, self.solver, progress=self.progress and not several)
-            self.weights_[system.rows[:, None], system.columns] = solution.weights
+            weights = solution.weights if system.scale is None else solution.weights * system.scale
+            self.weights_[system.rows[:, None], system.columns] = weights
             self.residual_ = max(self.residual_, float(solution.residual.max()))
             self.solver_ = solution.solver
             if solution.status is not Status.CONVERGED:
@@ -273,11 +285,12 @@ class MatrixCompletion:
 
     def _systems(self, observed: Tensor, targets: Tensor) -> list[System]:
         if self._rows is None:
-            return systems_of_columns(self._operator, observed, targets, self.solver)
+            return systems_of_columns(self._operator, observed, targets, self.solver, self._scale)
         rows, columns = self._rows.operator(self._network).dense(), self._operator.dense()
-        operator = RowColumnOperator(rows, columns, self.combine)
+        entries = RowColumnOperator(rows, columns, self.combine)
         all_rows, all_columns = (torch.arange(n, device=observed.device) for n in observed.shape)
-        return [System(operator, observed, targets, all_rows, all_columns, operator.mean_diagonal)]
+        whole = System(entries, observed, targets, all_rows, all_columns, entries.mean_diagonal)
+        return [whole if self._scale is None else whole.scaled(self._scale)]
 
     def _choose_ridge(self, systems: list[System]) -> float:
         """The one with the smallest error over all rows."""
@@ -430,7 +443,7 @@ class MatrixCompletion:
             observed: boolean of its shape, True = known; by default what is not NaN.
 
         Returns:
-            1 less the squared errors over the squared deviations from the rows' means.
+            1 less the squared errors over the squared deviations from the rows' means, weighted as in ``fit``.
 
         Raises:
             ValueError: ``fit`` was not called or had features of the rows, or the columns are others.
@@ -438,11 +451,12 @@ class MatrixCompletion:
         matrix = self._other_rows(Y, observed)
         offsets = self._offsets(matrix)
         targets = torch.where(matrix.observed, matrix.values - offsets[:, None], 0)
-        systems = systems_of_columns(self._operator, matrix.observed, targets, self.solver)
+        systems = systems_of_columns(self._operator, matrix.observed, targets, self.solver, self._scale)
         generator = torch.Generator().manual_seed(self.seed)
         error = torch.stack([system.errors((self.ridge_,), self.solver, generator)[0] for system in systems]).sum()
         means = torch.where(matrix.observed, matrix.values, 0).sum(1) / matrix.observed.sum(1).clamp_min(1)
-        spread = torch.where(matrix.observed, matrix.values - means[:, None], 0).square().sum()
+        deviations = torch.where(matrix.observed, matrix.values - means[:, None], 0)
+        spread = (deviations if self._scale is None else deviations * self._scale).square().sum()
         return 1 - float(error / spread)
 
     def _other_rows(self, table: Any, observed: Any) -> Matrix:
@@ -480,6 +494,18 @@ class Side:
     def operator(self, network: Layer) -> GramOperator:
         """K between them."""
         return GramOperator(network.propagate, self.features, white=self.white)
+
+
+def _scale(weight: Any, columns: int) -> Tensor:
+    """Roots of the columns' weights, whose mean is set to 1.
+
+    Raises:
+        ValueError: there is not one for each column, or one is not positive.
+    """
+    weights = torch.as_tensor(weight).double()
+    if tuple(weights.shape) != (columns,) or not bool((torch.isfinite(weights) & (weights > 0)).all()):
+        raise ValueError(f"expected {columns} column weights, finite and above 0, got shape {tuple(weights.shape)}")
+    return (weights / weights.mean()).sqrt()
 
 
 def _equal_lines(features: Tensor) -> tuple[int, int] | None:

@@ -125,39 +125,32 @@ class GramOperator(Operator):
 
     def _block(self, first: Tensor, second: Tensor) -> Tensor:
         sigma = self._features[first] @ self._features[second].T
+        variance, other = self._variance[first, None], self._variance[None, second]
         if int(first.max()) >= int(second.min()) and int(second.max()) >= int(first.min()):
             # An input with itself: exactly its variance, which rounding might miss, and with its own white noise.
-            same = first[:, None] == second
-            sigma = torch.where(same, self._variance[first][:, None], sigma)
-        return self._value(
-            self._propagate(Gram(sigma, None, self._variance[first][:, None], self._variance[second][None]))
-        )
+            sigma = torch.where(first[:, None] == second, variance, sigma)
+        return self._value(self._propagate(Gram(sigma, None, variance, other)))
 
     def _multiply(self, images: Tensor) -> Tensor:
-        return self._product(images, progress=False)
-
-    def _product(self, weights: Tensor, progress: bool) -> Tensor:
         """K @ w for [k, n]."""
         (n,) = self.size
-        given, result = weights.to(self.dtype), torch.zeros(weights.shape, dtype=self.dtype, device=self.device)
+        given, result = images.to(self.dtype), torch.zeros(images.shape, dtype=self.dtype, device=self.device)
         side, _ = self._steps(n, n, True)
-        count = math.ceil(n / side)
-        with tqdm(total=count * (count + 1) // 2, disable=not progress, desc="kernel", unit="block") as bar:
-            for a, b in _upper_triangle(n, side):
+        for a in range(0, n, side):
+            for b in range(a, n, side):
                 block = self._slice_block(slice(a, a + side), slice(b, b + side)).to(self.dtype)
                 result[:, a : a + side].addmm_(given[:, b : b + side], block.T)
                 if a != b:
                     result[:, b : b + side].addmm_(given[:, a : a + side], block)
-                bar.update()
-        return result.to(weights.dtype)
+        return result.to(images.dtype)
 
     def _slice_block(self, first: slice, second: slice) -> Tensor:
         """A block between neighbouring inputs, without a copy of their features."""
         sigma = self._features[first] @ self._features[second].T
-        variance, other = self._variance[first], self._variance[second]
         if first == second:
-            sigma.diagonal().copy_(variance)
-        return self._value(self._propagate(Gram(sigma, None, variance[:, None], other[None])))
+            sigma.diagonal().copy_(self._variance[first])
+        variance, other = self._variance[first, None], self._variance[None, second]
+        return self._value(self._propagate(Gram(sigma, None, variance, other)))
 
     def cross(self, others: Tensor) -> Tensor:
         """K between inputs that the operator does not hold and those that it does.
@@ -220,9 +213,3 @@ class GramOperator(Operator):
                 sigma = scaled[above] @ self._features[beside].T
                 gram = Gram(sigma, None, variance[above, None], self._variance[None, beside])
                 yield above, beside, self._value(self._propagate(gram))
-
-
-def _upper_triangle(n: int, side: int) -> Iterator[tuple[int, int]]:
-    for a in range(0, n, side):
-        for b in range(a, n, side):
-            yield a, b

@@ -14,6 +14,7 @@ from torch_cntk._memory import available_bytes
 from torch_cntk.gram_operator import GramOperator
 from torch_cntk.leave_one_out import residuals
 from torch_cntk.operators import Operator
+from torch_cntk.scaled_operator import ScaledOperator
 from torch_cntk.solvers import ConjugateGradient, Regression, Solution, Solver
 from torch_cntk.temporary_direct import Direct
 
@@ -39,6 +40,8 @@ class System:
         rows: which rows of the matrix these are, [k].
         columns: which columns of it, [n].
         mean_diagonal: that the ridge is relative to, the same for all systems of a matrix.
+        scale: that the targets and the rows and columns of the operator's kernel have been multiplied by (see
+            ``ScaledOperator``), or None.
     """
 
     operator: Operator
@@ -47,6 +50,12 @@ class System:
     rows: Tensor
     columns: Tensor
     mean_diagonal: float
+    scale: Tensor | None = None
+
+    def scaled(self, scale: Tensor) -> System:
+        """The same equations with squared errors that count ``scale`` squared times, [n]."""
+        operator = ScaledOperator(self.operator, scale)
+        return replace(self, operator=operator, targets=self.targets * scale, scale=scale)
 
     @property
     def shared(self) -> bool:
@@ -100,7 +109,13 @@ def solved_directly(equations: int, device: torch.device) -> bool:
     return equations <= _DIRECT and (free is None or 2 * 8 * equations**2 < free)
 
 
-def systems_of_columns(operator: GramOperator, observed: Tensor, targets: Tensor, solver: str | Solver) -> list[System]:
+def systems_of_columns(
+    operator: GramOperator,
+    observed: Tensor,
+    targets: Tensor,
+    solver: str | Solver,
+    scale: Tensor | None = None,
+) -> list[System]:
     """The equations of rows that do not learn from each other.
 
     Rows with the same observed columns share their equations. Rows that are not solved directly share one iteration,
@@ -111,6 +126,7 @@ def systems_of_columns(operator: GramOperator, observed: Tensor, targets: Tensor
         observed: boolean [rows, columns].
         targets: [rows, columns], zero where not observed.
         solver: or "auto".
+        scale: root of what each column's squared error is multiplied by, [columns], or None for 1.
     """
     systems = []
     together: list[Tensor] = []
@@ -119,20 +135,23 @@ def systems_of_columns(operator: GramOperator, observed: Tensor, targets: Tensor
             together.append(rows)
         elif solver == "auto" or isinstance(solver, Direct):
             mask = torch.ones(len(columns), dtype=torch.bool, device=operator.device)
-            systems.append(_system(operator, mask, targets, rows, columns))
+            systems.append(_system(operator, mask, targets, rows, columns, scale))
         else:
             together.append(rows)
     if together:
         rows = torch.cat(together)
         columns = observed[rows].any(0).nonzero()[:, 0]
         mask = observed[rows][:, columns]
-        systems.append(_system(operator, mask[0] if bool(mask.all()) else mask, targets, rows, columns))
+        systems.append(_system(operator, mask[0] if bool(mask.all()) else mask, targets, rows, columns, scale))
     return systems
 
 
-def _system(operator: GramOperator, mask: Tensor, targets: Tensor, rows: Tensor, columns: Tensor) -> System:
-    chosen = operator.select(columns)
-    return System(chosen, mask, targets[rows][:, columns], rows, columns, operator.mean_diagonal)
+def _system(
+    operator: GramOperator, mask: Tensor, targets: Tensor, rows: Tensor, columns: Tensor, scale: Tensor | None
+) -> System:
+    chosen, values = operator.select(columns), targets[rows][:, columns]
+    system = System(chosen, mask, values, rows, columns, operator.mean_diagonal)
+    return system if scale is None else system.scaled(scale[columns])
 
 
 def patterns(observed: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
