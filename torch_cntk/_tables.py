@@ -42,12 +42,13 @@ def name_of(labels: Sequence[Any] | None, place: int) -> str:
     return str(place) if labels is None else f"{place} ({labels[place]!r})"
 
 
-def read_matrix(table: Any, observed: Any = None) -> Matrix:
+def read_matrix(table: Any, observed: Any = None, device: str | None = None) -> Matrix:
     """Read a matrix to complete.
 
     Args:
         table: [rows, columns], numbers; NaN is missing unless ``observed`` is given.
         observed: boolean, of the same shape, True = known.
+        device: where its parts shall be; where the table is by default.
 
     Returns:
         its parts.
@@ -62,7 +63,7 @@ def read_matrix(table: Any, observed: Any = None) -> Matrix:
         for labels, what in ((rows, "rows"), (columns, "columns")):
             if len(set(labels)) < len(labels):
                 raise ValueError(f"expected different labels for all {what}, got some twice")
-    values = _numbers(table, "the matrix")
+    values = _numbers(table, "the matrix").to(device)
     if values.ndim != 2 or values.numel() == 0:
         raise ValueError(f"expected a matrix [rows, columns] with entries, got shape {tuple(values.shape)}")
     mask = ~torch.isnan(values) if observed is None else _mask(observed, tuple(values.shape)).to(values.device)
@@ -105,7 +106,7 @@ def _mask(observed: Any, shape: tuple[int, ...]) -> Tensor:
 def _restorer(table: Any) -> Callable[[Tensor, Sequence[Any] | None, Sequence[Any] | None], Any]:
     if isinstance(table, torch.Tensor):
         dtype = table.dtype if table.is_floating_point() else torch.float64
-        return lambda values, rows, columns: values.to(dtype)
+        return lambda values, rows, columns: values.to(dtype=dtype, device=table.device)
     if is_frame(table):
         make = type(table)
         return lambda values, rows, columns: make(values.cpu().numpy(), index=rows, columns=columns)

@@ -84,6 +84,7 @@ class MatrixCompletion:
             (entries are alike if their rows and their columns are) or "sum" (an effect of the row plus one of the
             column).
         solver: "auto" solves directly up to 30,000 equations and by conjugate gradients above; or a ``Solver``.
+        device: where to compute; by default where Y is, if it is a tensor, else the CPU.
         seed: of what is held out.
         progress: whether to show bars.
 
@@ -107,6 +108,7 @@ class MatrixCompletion:
         row_identity: float = 1.0,
         combine: str = "product",
         solver: str | Solver = "auto",
+        device: str | None = None,
         seed: int = 0,
         progress: bool = False,
     ) -> None:
@@ -119,6 +121,7 @@ class MatrixCompletion:
         self.row_identity = row_identity
         self.combine = combine
         self.solver = solver
+        self.device = device
         self.seed = seed
         self.progress = progress
 
@@ -176,7 +179,7 @@ class MatrixCompletion:
         """Regress each row on its observed entries.
 
         Args:
-            Y: [rows, columns], a tensor, array or pandas frame. It is computed with in float64, on the tensor's device.
+            Y: [rows, columns], a tensor, array or pandas frame. It is computed with in float64.
             observed: boolean [rows, columns], **True = known**; by default what is not NaN.
             features: of the columns, [columns, p] (the paper's Z is their transpose). Of two frames, lines are
                 matched by label.
@@ -194,7 +197,7 @@ class MatrixCompletion:
                 nothing is observed, or the equations are singular.
         """
         self._check_options()
-        matrix = read_matrix(Y, observed)
+        matrix = read_matrix(Y, observed, self.device)
         if features is None:
             raise ValueError("expected features of the columns, [columns, p], got None")
         if not bool(matrix.observed.any()):
@@ -463,7 +466,7 @@ class MatrixCompletion:
         self._check_fitted()
         if self._rows is not None:
             raise ValueError("expected rows without features: with them, pass row_features to predict()")
-        matrix = read_matrix(table, observed)
+        matrix = read_matrix(table, observed, self.device)
         if matrix.values.shape[1] != self.n_features_in_:
             raise ValueError(f"expected the {self.n_features_in_} columns of fit(), got {matrix.values.shape[1]}")
         if None not in (matrix.columns, self._matrix.columns) and list(matrix.columns) != list(self._matrix.columns):  # type: ignore[arg-type]

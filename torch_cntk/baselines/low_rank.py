@@ -109,7 +109,7 @@ def _factor(values: Tensor, mask: Tensor, other: Tensor, ridge: float) -> Tensor
     """The rows' factor that fits best, given that of the columns, [rows, rank]."""
     rank = other.shape[1]
     products = (other[:, :, None] * other[:, None, :]).flatten(1)
-    gram = (mask @ products).unflatten(1, (rank, rank))
+    gram = (mask @ products).reshape(-1, rank, rank)
     # Rows without an entry get zeros.
     counts = mask.sum(1).clamp_min(1)
     gram.diagonal(dim1=1, dim2=2).add_(ridge * counts[:, None])

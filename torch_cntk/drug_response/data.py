@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -87,11 +87,11 @@ class DrugResponse:
 def read_drug_response(path: str | Path) -> DrugResponse:
     """Read profiles of drugs in cell types.
 
-    * ``.mat``: ``T`` [drugs, genes, cells] with ``pertIds``, ``geneIds`` and ``cellIds``, NaN where a pair was not measured:
-      the tensors of Hodos et al. (2018), files of MATLAB up to version 7.2.
+    * ``.mat``: ``T`` [drugs, genes, cells] with ``pertIds``, ``geneIds`` and ``cellIds``, NaN where a pair was not
+      measured: the tensors of Hodos et al. (2018), files of MATLAB up to version 7.2.
     * ``.npz``: a tensor ``T`` [drugs, cells, genes] with labels ``drug``, ``cell`` and ``gene`` (or ``feature``), or a
-      table ``X`` [pairs, genes] with ``drug`` and ``cell`` of each line and, if there are, controls ``ctrl`` of the cell
-      types ``ctrl_cell``. Nothing is unpickled.
+      table ``X`` [pairs, genes] with ``drug`` and ``cell`` of each line and, if there are, controls ``ctrl`` of the
+      cell types ``ctrl_cell``. Nothing is unpickled.
     * ``.csv`` or ``.tsv``: a line a pair, with columns ``cell`` and ``drug``; all others are genes.
 
     Replicates of a pair are averaged.
@@ -147,12 +147,10 @@ def _read_npz(path: Path) -> DrugResponse:
     genes = next((arrays[name] for name in ("gene", "gene_entrez", "genes", "feature") if name in arrays), None)
     if not {"drug", "cell"} <= arrays.keys() or genes is None or not {"T", "X"} & arrays.keys():
         raise ValueError(f"expected T or X with drug, cell and gene in {path}, got {', '.join(sorted(arrays))}")
-    drug, cell, names = ([str(label) for label in arrays[key]] for key in ("drug", "cell")), None, None
-    drug, cell = drug
-    names = tuple(str(label) for label in genes)
+    drug, cell, names = (tuple(str(label) for label in labels) for labels in (arrays["drug"], arrays["cell"], genes))
     if "T" in arrays:
         tensor = torch.from_numpy(arrays["T"].astype(np.float64))
-        return DrugResponse(tensor, tuple(drug), tuple(cell), names)
+        return DrugResponse(tensor, drug, cell, names)
     data = _from_lines(drug, cell, torch.from_numpy(arrays["X"].astype(np.float64)), names)
     if "ctrl" not in arrays:
         return data
@@ -184,15 +182,15 @@ def _read_table(path: Path) -> DrugResponse:
     )
 
 
-def _from_lines(drug: Iterable[str], cell: Iterable[str], values: Tensor, genes: tuple[str, ...]) -> DrugResponse:
+def _from_lines(drug: Sequence[str], cell: Sequence[str], values: Tensor, genes: tuple[str, ...]) -> DrugResponse:
     """A tensor of a table with a line for each pair."""
-    drug, cell = list(drug), list(cell)
-    drugs, cells = tuple(dict.fromkeys(drug)), tuple(dict.fromkeys(cell))
-    first = torch.tensor([drugs.index(name) for name in drug])
-    second = torch.tensor([cells.index(name) for name in cell])
-    tensor = torch.zeros(len(drugs), len(cells), len(genes), dtype=torch.float64)
+    drug_places = {name: place for place, name in enumerate(dict.fromkeys(drug))}
+    cell_places = {name: place for place, name in enumerate(dict.fromkeys(cell))}
+    first = torch.tensor([drug_places[name] for name in drug])
+    second = torch.tensor([cell_places[name] for name in cell])
+    tensor = torch.zeros(len(drug_places), len(cell_places), len(genes), dtype=torch.float64)
     tensor.index_put_((first, second), values, accumulate=True)
-    counts = torch.zeros(len(drugs), len(cells), dtype=torch.float64)
+    counts = torch.zeros(len(drug_places), len(cell_places), dtype=torch.float64)
     counts.index_put_((first, second), torch.ones(len(drug), dtype=torch.float64), accumulate=True)
     # 0 / 0 where a pair was not measured: NaN.
-    return DrugResponse(tensor / counts[..., None], drugs, cells, genes)
+    return DrugResponse(tensor / counts[..., None], tuple(drug_places), tuple(cell_places), genes)

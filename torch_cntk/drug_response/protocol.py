@@ -50,8 +50,8 @@ def folds(observed: Tensor, count: int, reference: int, generator: torch.Generat
         generator: source of randomness.
 
     Yields:
-        boolean [drugs, cells] for each fold: the pairs held out. Each pair of a cell type other than the reference is held
-        out once; cell types with fewer drugs than folds never are.
+        boolean [drugs, cells] for each fold: the pairs held out. Each pair of a cell type other than the reference is
+        held out once; cell types with fewer drugs than folds never are.
     """
     fold_of = torch.full(observed.shape, -1)
     for cell in range(observed.shape[1]):
