@@ -149,6 +149,22 @@ def test_ridge_and_score_come_from_leaving_out_each_entry(generator):
     assert model.score(values, mask) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("coupled", [False, True])
+def test_left_out_entries_are_predicted_from_the_others(coupled, generator):
+    values, features = problem(generator, rows=3, columns=9)
+    mask = random_mask(values.shape, 0.7, generator)
+    weights = torch.rand(9, generator=generator, dtype=torch.float64) + 0.1
+    side = {"row_features": torch.randn(3, 2, generator=generator)} if coupled else {}
+    options = {"ridge": 0.05, "center": False}
+    left_out = tc.MatrixCompletion(**options).fit(values, mask, features, **side, column_weight=weights).left_out()
+    assert bool(left_out[~mask].isnan().all())
+    for row, column in mask.nonzero().tolist():
+        rest = mask.clone()
+        rest[row, column] = False
+        model = tc.MatrixCompletion(**options).fit(values, rest, features, **side, column_weight=weights)
+        assert float(model.predict()[row, column]) == pytest.approx(float(left_out[row, column]), rel=1e-6, abs=1e-9)
+
+
 def test_ridge_of_many_equations_is_chosen_by_holding_out(generator, monkeypatch):
     values, features = problem(generator, rows=20, columns=60, p=3)
     noisy = values + 1.5 * torch.randn(values.shape, generator=generator, dtype=torch.float64)

@@ -438,6 +438,31 @@ class MatrixCompletion:
         other._regress(matrix)
         return other._completed(matrix, other.weights_, other.offsets_)
 
+    def left_out(self) -> Any:
+        """What the fit says of each observed entry without having seen it (leave-one-out, in closed form).
+
+        Returns:
+            [rows, columns], as ``Y`` was given; NaN at unobserved entries. Means of rows, if they were taken off, have
+            seen the entry.
+
+        Raises:
+            ValueError: ``fit`` was not called, or there are too many equations or a solver that is not direct.
+        """
+        self._check_fitted()
+        matrix = self._matrix
+        targets = torch.where(matrix.observed, matrix.values - self.offsets_[:, None], 0)
+        values = torch.full_like(matrix.values, torch.nan)
+        for system in self._systems(matrix.observed, targets):
+            (errors,) = system.left_out((self.ridge_,))
+            places = torch.zeros_like(system.targets)
+            places[..., system.observed] = errors.reshape(places[..., system.observed].shape)
+            if system.scale is not None:
+                places /= system.scale
+            columns = (system.rows[:, None], system.columns)
+            values[columns] = matrix.values[columns] - places
+        values = torch.where(matrix.observed, values, torch.nan)
+        return matrix.restore(values, matrix.rows, matrix.columns)
+
     def score(self, Y: Any, observed: Any = None) -> float:  # noqa: N803
         """R^2 of each observed entry's prediction from the other observed entries of its row (leave-one-out).
 

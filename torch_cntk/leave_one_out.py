@@ -20,14 +20,16 @@ def residuals(kernel: Tensor, targets: Tensor, ridges: Sequence[float]) -> Itera
     Args:
         kernel: K_OO, [n, n] in float64.
         targets: [k, n].
-        ridges: absolute, above 0.
+        ridges: absolute, at least 0.
 
     Yields:
         [k, n] for each ridge: y less the prediction of y from the others.
     """
     values, vectors = torch.linalg.eigh(kernel)
+    # Without a ridge the inverse needs a floor: eigenvalues below it are rounding.
+    values = values.clamp_min(float(values[-1]) * len(values) * torch.finfo(values.dtype).eps)
     projected = targets @ vectors
     squared = vectors.square()
     for ridge in ridges:
-        inverse = 1 / (values.clamp_min(0) + ridge)
+        inverse = 1 / (values + ridge)
         yield (projected * inverse) @ vectors.T / (squared @ inverse)

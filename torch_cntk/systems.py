@@ -84,14 +84,26 @@ class System:
         regression = Regression(self.operator, self.observed, ridge * self.mean_diagonal / self.operator.mean_diagonal)
         return solver.solve(regression, self.targets, progress=progress)
 
+    def left_out(self, ridges: Sequence[float]) -> Iterator[Tensor]:
+        """What each observed target is, less what the others say of it, for each ridge, [k, observed].
+
+        Raises:
+            ValueError: right-hand sides have masks of their own, or there are too many equations.
+        """
+        if not self.shared or self.equations > _LEAVE_ONE_OUT:
+            raise ValueError(
+                f"expected at most {_LEAVE_ONE_OUT:,} equations and a direct solver to leave out each entry, "
+                f"got {self.equations:,} equations"
+            )
+        index = self.observed.flatten().nonzero()[:, 0]
+        targets = self.targets.reshape(-1, self.observed.numel())[:, index]
+        absolute = [ridge * self.mean_diagonal for ridge in ridges]
+        return residuals(self.operator.entries(index, index), targets, absolute)
+
     def errors(self, ridges: Sequence[float], solver: str | Solver, generator: torch.Generator) -> Tensor:
         """Sum of squared errors for each ridge, of each entry left out or of a tenth of them held out, [ridges]."""
         if self.shared and self.equations <= _LEAVE_ONE_OUT:
-            index = self.observed.flatten().nonzero()[:, 0]
-            targets = self.targets.reshape(-1, self.observed.numel())[:, index]
-            absolute = [ridge * self.mean_diagonal for ridge in ridges]
-            left_out = residuals(self.operator.entries(index, index), targets, absolute)
-            return torch.stack([error.square().sum() for error in left_out])
+            return torch.stack([error.square().sum() for error in self.left_out(ridges)])
         draw = torch.rand(self.observed.shape, generator=generator).to(self.observed.device)
         hidden = self.observed & (draw < _HELD_OUT)
         known = self.observed & ~hidden
