@@ -32,6 +32,11 @@ __all__ = ["ACTIVATIONS", "MatrixCompletion", "fully_connected"]
 ACTIVATIONS: dict[str, Callable[[], Layer]] = {"relu": ReLU, "leaky_relu": lambda: LeakyReLU(0.1)}
 """Activations by name; any activation layer will do as well."""
 
+_SINGULAR = (
+    "the kernel between observed columns is singular: solved in the least-squares sense, in which columns that cannot "
+    "be told apart share the mean of what was observed; give a ridge or an identity block to choose otherwise"
+)
+
 RIDGES = tuple(10.0 ** (k / 2) for k in range(-12, 5))
 """What ``ridge="cv"`` chooses from: 1e-6 to 100, relative to the kernel's mean diagonal."""
 
@@ -72,7 +77,8 @@ class MatrixCompletion:
     Args:
         hidden_layers: of the network; 1 gives kappa_1 of Theorem 1, 0 the linear kernel.
         activation: a name among ``ACTIVATIONS``, or an activation layer.
-        ridge: relative to the kernel's mean diagonal, at least 0; larger values forgive more noise, 0 interpolates. Or
+        ridge: relative to the kernel's mean diagonal, at least 0; larger values forgive more noise, 0 interpolates
+            (where columns have the same features, their mean). Or
             "cv": the one among ``RIDGES`` with the smallest leave-one-out error (of more than 4,000 equations: with the
             smallest error on a tenth of the entries, held out).
         identity: weight of an identity block behind the features: whatever is particular to a column (as noise is)
@@ -83,7 +89,8 @@ class MatrixCompletion:
         combine: how the kernels of rows and columns make one of entries if there are features of both: "product"
             (entries are alike if their rows and their columns are) or "sum" (an effect of the row plus one of the
             column).
-        solver: "auto" solves directly up to 30,000 equations and by conjugate gradients above; or a ``Solver``.
+        solver: "auto" solves directly up to 30,000 equations a row, if their matrix fits into half of the free memory,
+            and iteratively above; or a ``Solver``.
         device: where to compute; by default where Y is, if it is a tensor, else the CPU.
         seed: of what is held out.
         progress: whether to show bars.
@@ -193,8 +200,12 @@ class MatrixCompletion:
 
         Raises:
             TypeError: something is not numbers, or the mask not boolean.
-            ValueError: an option is out of range, shapes or labels do not match, features are not finite or zero,
-                nothing is observed, or the equations are singular.
+            ValueError: an option is out of range, shapes or labels do not match, features are not finite or zero, or
+                nothing is observed.
+
+        Warns:
+            UserWarning: a row has no observed entry; the kernel is singular and there is no ridge; or an iteration
+                ended before its tolerance.
         """
         self._check_options()
         matrix = read_matrix(Y, observed, self.device)
@@ -268,7 +279,6 @@ class MatrixCompletion:
 
     def _regress(self, matrix: Matrix) -> None:
         """Find ``weights_``, ``offsets_`` and how well they solve the equations."""
-        self._check_duplicates(matrix)
         self._operator = self._columns.operator(self._network)
         self.offsets_ = self._offsets(matrix)
         targets = torch.where(matrix.observed, matrix.values - self.offsets_[:, None], 0)
@@ -276,15 +286,17 @@ class MatrixCompletion:
         self.ridge_: float = self._choose_ridge(systems) if self.ridge == "cv" else float(self.ridge)
         self.weights_ = torch.zeros_like(targets)
         self.residual_, self.solver_ = 0.0, ""
-        several = len(systems) > 1
+        several, statuses = len(systems) > 1, set()
         for system in tqdm(systems, disable=not (self.progress and several), desc="rows", unit="pattern"):
             solution = system.solve(self.ridge_, self.solver, progress=self.progress and not several)
             weights = solution.weights if system.scale is None else solution.weights * system.scale
             self.weights_[system.rows[:, None], system.columns] = weights
             self.residual_ = max(self.residual_, float(solution.residual.max()))
             self.solver_ = solution.solver
-            if solution.status is not Status.CONVERGED:
-                warnings.warn(f"{solution.status.value}; residual {self.residual_:.1e}", stacklevel=3)
+            statuses.add(solution.status)
+        for status in statuses - {Status.CONVERGED}:
+            text = _SINGULAR if status is Status.SINGULAR else f"{status.value}; residual {self.residual_:.1e}"
+            warnings.warn(text, stacklevel=3)
 
     def _systems(self, observed: Tensor, targets: Tensor) -> list[System]:
         if self._rows is None:
@@ -320,28 +332,6 @@ class MatrixCompletion:
             )
         means = known.sum(1) / counts.clamp_min(1) if self.center else torch.zeros_like(known[:, 0])
         return torch.where(empty, prior, means)
-
-    def _check_duplicates(self, matrix: Matrix) -> None:
-        """Refuse equations that cannot be solved: two columns that the kernel cannot tell apart, and no ridge.
-
-        Raises:
-            ValueError: there are such.
-        """
-        if self.ridge == "cv" or float(self.ridge) > 0:
-            return
-        sides = [("column", self._columns, matrix.columns, 0)]
-        if self._rows is not None and self.combine == "product":
-            sides.append(("row", self._rows, matrix.rows, 1))
-        for what, side, labels, axis in sides:
-            seen = matrix.observed.any(axis).nonzero()[:, 0]
-            pair = None if side.white > 0 else _equal_lines(side.features[seen])
-            if pair is not None:
-                first, second = (name_of(labels, int(seen[place])) for place in pair)
-                raise ValueError(
-                    f"the kernel is singular: {what}s {first} and {second} have the same features"
-                    f"{' up to their norm' if self.normalize else ''}; expected ridge > 0 or "
-                    f"{'' if what == 'column' else 'row_'}identity > 0, got 0"
-                )
 
     # Prediction.
 
@@ -534,15 +524,3 @@ def _scale(weight: Any, columns: int) -> Tensor:
     if tuple(weights.shape) != (columns,) or not bool((torch.isfinite(weights) & (weights > 0)).all()):
         raise ValueError(f"expected {columns} column weights, finite and above 0, got shape {tuple(weights.shape)}")
     return (weights / weights.mean()).sqrt()
-
-
-def _equal_lines(features: Tensor) -> tuple[int, int] | None:
-    """The first two lines that are the same but for rounding, or None."""
-    scale = float(features.abs().max())
-    rounded = (features / (scale or 1.0)).mul(1e10).round()
-    _, inverse, counts = torch.unique(rounded, dim=0, return_inverse=True, return_counts=True)
-    repeated = (counts > 1).nonzero()
-    if not len(repeated):
-        return None
-    first, second = (int(place) for place in (inverse == repeated[0]).nonzero()[:2, 0])
-    return first, second

@@ -20,6 +20,9 @@ __all__ = ["GramOperator"]
 _BLOCK_ENTRIES = {"cpu": 1 << 17, "cuda": 1 << 24}
 """Entries of K that exist at a time. On a CPU the block and its temporaries stay in the cache; a GPU wants work."""
 
+_CLOSED_FORM = 100
+"""Operations that the closed form of an entry is worth, beside the products of the features."""
+
 
 class GramOperator(Operator):
     """The kernel between n inputs of a fully connected network; n^2 numbers are never stored.
@@ -52,7 +55,15 @@ class GramOperator(Operator):
             raise ValueError(f"expected features of shape [inputs, features], got {tuple(features.shape)}")
         if kind not in ("ntk", "nngp"):
             raise ValueError(f'expected kind "ntk" or "nngp", got {kind!r}')
-        super().__init__((len(features),), dtype or features.dtype, features.device, self._pairs)
+        count, width = features.shape
+        super().__init__(
+            (count,),
+            dtype or features.dtype,
+            features.device,
+            self._pairs,
+            operations=count * (width + _CLOSED_FORM),
+            entry_dtype=torch.float64,
+        )
         self.kind = kind
         self.white = finite_number(white, "white", minimum=0)
         self._propagate = propagate

@@ -22,7 +22,8 @@ class RowColumnOperator(Operator):
     """
 
     def __init__(self, rows: Tensor, columns: Tensor, combine: str) -> None:
-        super().__init__((len(rows), len(columns)), columns.dtype, columns.device, self._pairs)
+        size = (len(rows), len(columns))
+        super().__init__(size, columns.dtype, columns.device, self._pairs, operations=2 * sum(size))
         self._rows, self._columns, self._combine = rows, columns, combine
 
     def _pairs(self, first: list[Tensor], second: list[Tensor]) -> Tensor:

@@ -23,7 +23,14 @@ class ScaledOperator(Operator):
     """
 
     def __init__(self, operator: Operator, scale: Tensor) -> None:
-        super().__init__(operator.size, operator.dtype, operator.device, operator._lookup)
+        super().__init__(
+            operator.size,
+            operator.dtype,
+            operator.device,
+            operator._lookup,
+            operations=operator.operations + 2,
+            entry_dtype=operator.entry_dtype,
+        )
         self._operator = operator
         self._scale = scale.double().expand(operator.size)
 

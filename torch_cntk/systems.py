@@ -10,22 +10,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torch_cntk._memory import available_bytes
 from torch_cntk.gram_operator import GramOperator
 from torch_cntk.leave_one_out import residuals
 from torch_cntk.operators import Operator
 from torch_cntk.scaled_operator import ScaledOperator
-from torch_cntk.solvers import ConjugateGradient, Regression, Solution, Solver
-from torch_cntk.temporary_direct import Direct
+from torch_cntk.solvers import (
+    ConjugateGradient,
+    Direct,
+    EigenPro,
+    Regression,
+    Solution,
+    Solver,
+    automatic,
+)
 
-__all__ = ["System", "patterns", "solved_directly", "systems_of_columns"]
+__all__ = ["System", "patterns", "systems_of_columns"]
 
-_DIRECT = 30_000
-"""Most equations that are solved directly, as in the paper."""
 _LEAVE_ONE_OUT = 4_000
 """Most equations of which an eigendecomposition is taken; of more, a share is held out instead."""
 _HELD_OUT = 0.1
-_ITERATIVE = ConjugateGradient(tolerance=1e-6, max_iterations=2000)
+_TOLERANCE = 1e-5
+_CONJUGATE_GRADIENT = ConjugateGradient(tolerance=_TOLERANCE, max_iterations=2000)
 
 
 @dataclass(frozen=True)
@@ -67,22 +72,32 @@ class System:
         """Number of them, of the right-hand side with most."""
         return int(self.observed.reshape(-1, math.prod(self.operator.size)).sum(1).max())
 
+    def regression(self, ridge: float) -> Regression:
+        """The equations with a ridge relative to ``mean_diagonal``."""
+        return Regression(self.operator, self.observed, ridge * self.mean_diagonal / self.operator.mean_diagonal)
+
     def solve(self, ridge: float, solver: str | Solver, *, progress: bool = False) -> Solution:
         """Find the weights, of the shape of the targets.
 
         Args:
             ridge: relative to ``mean_diagonal``.
-            solver: or "auto": directly where ``solved_directly``, else by conjugate gradients.
+            solver: or "auto": what ``automatic`` chooses if all right-hand sides share the mask and K is expensive;
+                else conjugate gradients where it would not be a direct solver.
             progress: whether to show a bar.
 
         Returns:
             the weights and their quality.
         """
-        if solver == "auto":
-            solver = Direct() if self.shared and solved_directly(self.equations, self.operator.device) else _ITERATIVE
-        assert isinstance(solver, Solver)
-        regression = Regression(self.operator, self.observed, ridge * self.mean_diagonal / self.operator.mean_diagonal)
-        return solver.solve(regression, self.targets, progress=progress)
+        regression = self.regression(ridge)
+        return self._solver(regression, solver).solve(regression, self.targets, progress=progress)
+
+    def _solver(self, regression: Regression, solver: str | Solver) -> Solver:
+        if isinstance(solver, Solver):
+            return solver
+        chosen = automatic(regression, _TOLERANCE)
+        # EigenPro takes one mask at a time, and rows of K, which products of small matrices spare.
+        iterative = not self.shared or len(self.operator.size) > 1
+        return _CONJUGATE_GRADIENT if iterative and isinstance(chosen, EigenPro) else chosen
 
     def left_out(self, ridges: Sequence[float]) -> Iterator[Tensor]:
         """What each observed target is, less what the others say of it, for each ridge, [k, observed].
@@ -115,12 +130,6 @@ class System:
         return torch.stack(found)
 
 
-def solved_directly(equations: int, device: torch.device) -> bool:
-    """Whether so many equations are few enough, and their matrix and its factor fit into memory."""
-    free = available_bytes(device)
-    return equations <= _DIRECT and (free is None or 2 * 8 * equations**2 < free)
-
-
 def systems_of_columns(
     operator: GramOperator,
     observed: Tensor,
@@ -143,11 +152,11 @@ def systems_of_columns(
     systems = []
     together: list[Tensor] = []
     for columns, rows in patterns(observed):
-        if solver == "auto" and not solved_directly(len(columns), operator.device):
-            together.append(rows)
-        elif solver == "auto" or isinstance(solver, Direct):
-            mask = torch.ones(len(columns), dtype=torch.bool, device=operator.device)
-            systems.append(_system(operator, mask, targets, rows, columns, scale))
+        mask = torch.ones(len(columns), dtype=torch.bool, device=operator.device)
+        system = _system(operator, mask, targets, rows, columns, scale)
+        chosen = automatic(system.regression(0.0)) if solver == "auto" else solver
+        if isinstance(chosen, Direct):
+            systems.append(system)
         else:
             together.append(rows)
     if together:
