@@ -118,7 +118,12 @@ class System:
     def errors(self, ridges: Sequence[float], solver: str | Solver, generator: torch.Generator) -> Tensor:
         """Sum of squared errors for each ridge, of each entry left out or of a tenth of them held out, [ridges]."""
         if self.shared and self.equations <= _LEAVE_ONE_OUT:
-            return torch.stack([error.square().sum() for error in self.left_out(ridges)])
+            targets = self.targets.reshape(-1, self.observed.numel())
+            if len(targets) > targets.shape[1]:
+                # Of right-hand sides, an orthogonal map changes no sum of squares: fewer of them will do.
+                targets = torch.linalg.qr(targets, mode="r").R
+            condensed = replace(self, targets=targets)
+            return torch.stack([error.square().sum() for error in condensed.left_out(ridges)])
         draw = torch.rand(self.observed.shape, generator=generator).to(self.observed.device)
         hidden = self.observed & (draw < _HELD_OUT)
         known = self.observed & ~hidden
