@@ -109,6 +109,22 @@ def test_iterative_solvers_agree_with_the_direct_one(same_mask, generator):
     assert torch.allclose(iterative.predict(), direct.predict(), rtol=1e-6, atol=1e-7)
 
 
+def test_many_rows_take_entries_of_one_stored_matrix(generator, monkeypatch):
+    values, features = problem(generator, rows=12)
+    mask = random_mask(values.shape, 0.6, generator)
+    stored = tc.MatrixCompletion(ridge="cv").fit(values, mask, features)
+    with monkeypatch.context() as patch:
+        patch.setattr(systems, "_stored", lambda operator, needed: operator)
+        anew = tc.MatrixCompletion(ridge="cv").fit(values, mask, features)
+    assert torch.allclose(stored.predict(), anew.predict(), rtol=1e-9, atol=1e-12)
+    operator = tc.completion.fully_connected(1)
+    whole = tc.GramOperator(operator.propagate, features)
+    assert systems._stored(whole, 15**2) is whole
+    assert torch.equal(systems._stored(whole, 15**2 + 1).diagonal, whole.dense().diagonal())
+    monkeypatch.setattr(systems, "available_bytes", lambda device: 15**2 * 8)
+    assert systems._stored(whole, 15**2 + 1) is whole
+
+
 def test_too_many_equations_are_solved_iteratively(generator, monkeypatch):
     values, features = problem(generator, columns=40)
     mask = random_mask(values.shape, 0.6, generator)

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torch_cntk._memory import available_bytes
+from torch_cntk.derived_operators import ScaledOperator, SelectedOperator
 from torch_cntk.gram_operator import GramOperator
 from torch_cntk.leave_one_out import residuals
-from torch_cntk.operators import Operator
-from torch_cntk.scaled_operator import ScaledOperator
+from torch_cntk.operators import DenseOperator, Operator
 from torch_cntk.solvers import (
     ConjugateGradient,
     Direct,
@@ -29,6 +30,8 @@ __all__ = ["System", "patterns", "systems_of_columns"]
 _LEAVE_ONE_OUT = 4_000
 """Most equations of which an eigendecomposition is taken; of more, a share is held out instead."""
 _HELD_OUT = 0.1
+_SHARE = 4
+"""A kernel that many rows take entries of is stored if it takes at most this fraction of the free memory."""
 _TOLERANCE = 1e-5
 _CONJUGATE_GRADIENT = ConjugateGradient(tolerance=_TOLERANCE, max_iterations=2000)
 
@@ -156,9 +159,11 @@ def systems_of_columns(
     """
     systems = []
     together: list[Tensor] = []
-    for columns, rows in patterns(observed):
+    groups = list(patterns(observed))
+    kernel = _stored(operator, sum(len(columns) ** 2 for columns, _ in groups) if len(groups) > 1 else 0)
+    for columns, rows in groups:
         mask = torch.ones(len(columns), dtype=torch.bool, device=operator.device)
-        system = _system(operator, mask, targets, rows, columns, scale)
+        system = _system(kernel, mask, targets, rows, columns, scale)
         chosen = automatic(system.regression(0.0)) if solver == "auto" else solver
         if isinstance(chosen, Direct):
             systems.append(system)
@@ -172,11 +177,20 @@ def systems_of_columns(
     return systems
 
 
+def _stored(operator: GramOperator, needed: int) -> Operator:
+    """The kernel as a matrix if more entries of it are needed than it has, as by many rows, and it is small enough."""
+    entries = operator.size[0] ** 2
+    free = available_bytes(operator.device)
+    if needed <= entries or (free is not None and 8 * entries * _SHARE > free):
+        return operator
+    return DenseOperator(operator.dense())
+
+
 def _system(
-    operator: GramOperator, mask: Tensor, targets: Tensor, rows: Tensor, columns: Tensor, scale: Tensor | None
+    operator: Operator, mask: Tensor, targets: Tensor, rows: Tensor, columns: Tensor, scale: Tensor | None
 ) -> System:
-    chosen, values = operator.select(columns), targets[rows][:, columns]
-    system = System(chosen, mask, values, rows, columns, operator.mean_diagonal)
+    chosen = SelectedOperator(operator, columns)
+    system = System(chosen, mask, targets[rows][:, columns], rows, columns, operator.mean_diagonal)
     return system if scale is None else system.scaled(scale[columns])
 
 
