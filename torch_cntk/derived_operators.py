@@ -67,12 +67,17 @@ class ScaledOperator(Operator):
             operator.size,
             operator.dtype,
             operator.device,
-            operator._lookup,
+            self._pairs,
             operations=operator.operations + 2,
             entry_dtype=operator.entry_dtype,
         )
         self._operator = operator
         self._scale = scale.double().expand(operator.size)
+
+    def _pairs(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
+        """See ``Lookup``."""
+        values = self._operator._lookup(first, second)
+        return values * self._scale[tuple(first)] * self._scale[tuple(second)]
 
     @cached_property
     def diagonal(self) -> Tensor:
