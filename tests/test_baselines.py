@@ -87,9 +87,9 @@ def test_dnpp_equals_its_definition(generator):
 
 
 def test_falrtc_recovers_a_tensor_of_low_rank(generator):
-    factors = [torch.randn(n, 1, generator=generator, dtype=torch.float64) for n in (12, 10, 30)]
+    factors = [torch.rand(n, 1, generator=generator, dtype=torch.float64) + 0.5 for n in (12, 10, 30)]
     whole = torch.einsum("ar,br,cr->abc", *factors)
-    observed = torch.rand(12, 10, generator=generator) < 0.7
+    observed = torch.rand(12, 10, generator=generator) < 0.8
     observed[0], observed[:, 0] = True, True
     observed[1, 1] = False
     filled = baselines.falrtc(hidden(whole, observed), observed, (1, 1, 1), 1e-4, max_iterations=300, tolerance=0)

@@ -304,13 +304,13 @@ def test_mixed_prior_goes_by_the_number_of_drugs(generator):
         assert torch.equal(filled.nan_to_num(), expected.nan_to_num())
 
 
-def test_residual_ntk_beats_what_it_begins_from(generator):
+def test_residual_ntk_tells_drugs_apart_that_the_mean_over_the_cell_type_does_not(generator):
     data = toy(generator, drugs=16)
-    methods = {"additive": baselines.additive, "ntk": ResidualNTK(0, baselines.additive, hidden_layers=(1,))}
+    methods = {"cell": baselines.cell_mean, "ntk": ResidualNTK(0, baselines.cell_mean, hidden_layers=(1,))}
     methods["plain"] = ResidualNTK(0, None, (), hidden_layers=(1,), cell_weights=(1.0,))
     values = compare(data, methods, count=4, rounds=1, seed=int(torch.randint(99, (1,), generator=generator))).values
-    # Gains differ from cell type to cell type, which no sum of effects can tell.
-    assert bool((values[1].mean(0) > values[0].mean(0)).all())
+    # Effects of drugs are most of the variance, and known from the reference.
+    assert bool((values[1].mean(0) > values[0].mean(0) + 0.2).all())
     assert float(values[2, :, 0].mean()) > 0.8
 
 
