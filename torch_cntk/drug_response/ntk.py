@@ -87,8 +87,8 @@ class ResidualNTK:
 
     The output of ``base``, cross-fitted on the observed pairs, is the prior mean. The features are those of
     ``reference_prior`` and the output of ``also``, both without the column's own profile, so that they say as much of
-    observed columns as of the others. They keep their length, which tells weak drugs from strong ones, and errors count
-    in inverse proportion to the length of the profile. Depth, weights and ridge are those whose leave-one-out
+    observed columns as of the others. They keep their length, which tells weak drugs from strong ones, and squared errors
+    count relative to the variance of the profile, as in its R^2. Depth, weights and ridge are those whose leave-one-out
     predictions have the largest sum of the three metrics: of what is observed alone.
 
     Attributes:
@@ -118,7 +118,7 @@ class ResidualNTK:
         profiles = tensor[observed]
         length = torch.linalg.vector_norm(profiles - profiles.mean(1, keepdim=True), dim=1)
         weight = torch.ones(observed.numel(), dtype=values.dtype)
-        weight[observed.flatten()] = 1 / length.clamp_min(1e-3 * float(length.mean()))
+        weight[observed.flatten()] = 1 / length.clamp_min(1e-3 * float(length.mean())).square()
         others = [estimates(method, tensor, observed).flatten(0, 1) for method in self.also]
         scale = 1 / torch.linalg.vector_norm(profiles, dim=1).mean()
         best, best_score, filled = None, -torch.inf, values
