@@ -25,11 +25,19 @@ _KEPT_INDEX = 1 << 16
 
 @dataclass(frozen=True)
 class Slab:
-    """A box of displacements ``start + step * (0 .. count - 1)`` along each axis."""
+    """A box of displacements ``start + step * (0 .. count - 1)`` along each axis.
+
+    Attributes:
+        start: an entry an axis, as the others.
+        count: of the displacements.
+        step: between them.
+        band: (first, count) of the rows of positions that are wanted, where not all of them are.
+    """
 
     start: tuple[int, ...]
     count: tuple[int, ...]
     step: tuple[int, ...]
+    band: tuple[int, int] | None = None
 
     @property
     def holds_zero(self) -> bool:
@@ -91,6 +99,10 @@ class Geometry:
         if not self.square:
             return 0, self.box[1]
         return first, self.box[1] if self.reflective else min(self.size[1], self.size[1] - first + 1)
+
+    def holds(self, displacement: Sequence[Tensor]) -> Tensor | bool:
+        """Whether displacements (as for ``index``) are in the table; it is taken to be 0 at others."""
+        return True
 
     def slabs(self, displacements: int) -> Iterator[Slab]:
         """Cut the box into slabs of about so many displacements; the first one starts at displacement zero.
