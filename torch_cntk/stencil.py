@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from functools import cached_property
 
 import torch
@@ -11,8 +13,11 @@ from torch_cntk.operators import Lookup, Operator
 
 __all__ = ["StencilOperator"]
 
-_BAND = 1 << 16
-"""Numbers of an image that are worked on at a time: an image's weights, sums and displacement stay in the cache."""
+_BAND = 1 << 19
+"""Numbers of images that are worked on at a time: weights, sums and a displacement's entries stay in the cache."""
+_KEPT_VIEWS = 1 << 14
+"""Views of the work space are kept if they are no more than this: making one takes as long as using it in a small
+image."""
 
 
 class StencilOperator(Operator):
@@ -25,68 +30,99 @@ class StencilOperator(Operator):
         values: [displacements, ..., *size], K(x, x + u); of u and -u one is there, u = 0 first.
         offsets: [displacements, ndim], the displacements.
         lookup: see ``Lookup``.
-        dtype: to multiply in. Values of a narrower type, float16 say, are widened band by band.
+        dtype: to multiply in, float32 at least. Values of a narrower type, float16 say, are widened band by band.
     """
 
     def __init__(self, values: Tensor, offsets: Tensor, lookup: Lookup, dtype: torch.dtype) -> None:
         ndim = offsets.shape[1]
         size = tuple(values.shape[-ndim:])
-        if dtype.itemsize < 4:
-            dtype = torch.float32
-        super().__init__(size, dtype, values.device, lookup)
-        stored = values if values.dtype.itemsize <= dtype.itemsize else values.to(dtype)
-        # Images of one axis are treated as one row each.
-        self._values = stored.reshape(len(offsets), *((1,) if ndim == 1 else ()), *size)
-        self._shape = tuple(self._values.shape[1:])
-        self._offsets: list[tuple[int, ...]] = [((0,) if ndim == 1 else ()) + tuple(row) for row in offsets.tolist()]
+        super().__init__(size, torch.promote_types(dtype, torch.float32), values.device, lookup)
+        self._values = values.reshape(len(offsets), *size)
+        self._offsets = [tuple(row) for row in offsets.tolist()]
         self._reach = tuple(max(abs(u) for u in axis) for axis in zip(*self._offsets, strict=True))
+        self._space: _WorkSpace | None = None
 
     @cached_property
     def diagonal(self) -> Tensor:
         """K(x, x), [*size] in float64."""
-        return self._values[0].double().reshape(self.size)
+        return self._values[0].double()
 
     def _multiply(self, images: Tensor) -> Tensor:
-        weights = images.to(self.dtype).reshape(-1, *self._shape)
-        around = tuple(entry for r in reversed(self._reach) for entry in (r, r))
-        padded = torch.nn.functional.pad(weights[:, None], around, mode="circular")[:, 0]
-        # Sums for the pixels themselves, and for pixels displaced from them, which may lie beyond the edge.
-        sums = torch.zeros_like(padded)
-        height = max(_BAND * self._shape[0] // weights.numel(), 1)
-        for top in range(0, self._shape[0], height):
-            self._add_band(slice(top, min(top + height, self._shape[0])), padded, sums)
-        return _folded(sums, self._reach, self._shape).to(images.dtype).reshape(images.shape)
+        if self._space is None or len(self._space.padded) != len(images):
+            self._space = _WorkSpace(len(images), self._values, self._offsets, self._reach, self.dtype)
+        return self._space.multiply(images)
 
-    def _add_band(self, rows: slice, padded: Tensor, sums: Tensor) -> None:
-        """Add K(x, x + u) w(x + u) at x and K(x, x + u) w(x) at x + u, for the pixels x of some rows."""
-        place = _shifted(rows, self._reach, (0,) * len(self._reach), self._shape)
-        here, own = padded[place], sums[place]
-        widened = None
-        if self._values.dtype != self.dtype:
-            widened = torch.empty(self._values[0, rows].shape, dtype=self.dtype, device=self.device)
+
+class _WorkSpace:
+    """Memory for products with so many images, and the views of it that take part.
+
+    Attributes:
+        padded: the images with a margin, [n, *(size + 2 reach)].
+        sums: likewise, of what is added up at pixels and, for displaced pixels, beyond the edges.
+    """
+
+    def __init__(
+        self, count: int, values: Tensor, offsets: list[tuple[int, ...]], reach: tuple[int, ...], dtype: torch.dtype
+    ) -> None:
+        self._values, self._offsets, self._reach = values, offsets, reach
+        self._size = tuple(values.shape[1:])
+        padded = [n + 2 * r for n, r in zip(self._size, reach, strict=True)]
+        self.padded = torch.empty((count, *padded), dtype=dtype, device=values.device)
+        self.sums = torch.empty_like(self.padded)
+        bands = math.ceil(count * math.prod(self._size) / _BAND)
+        # Even ones.
+        self._height = math.ceil(self._size[0] / bands)
+        few = len(offsets) * math.ceil(self._size[0] / self._height) <= _KEPT_VIEWS
+        self._kept = [(rows, list(self._views(rows))) for rows in self._bands()] if few else None
+
+    def _bands(self) -> Iterator[slice]:
+        for top in range(0, self._size[0], self._height):
+            yield slice(top, min(top + self._height, self._size[0]))
+
+    def _views(self, rows: slice) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Entries K(x, x + u) for x in some rows, and the images and sums at x + u; for each u."""
         for entries, offset in zip(self._values, self._offsets, strict=True):
-            band = entries[rows] if widened is None else widened.copy_(entries[rows])
-            other = _shifted(rows, self._reach, offset, self._shape)
-            own.addcmul_(band, padded[other])
-            if any(offset):
-                sums[other].addcmul_(band, here)
+            other = self._displaced(rows, offset)
+            yield entries[rows], self.padded[other], self.sums[other]
 
+    def _displaced(self, rows: slice, offset: tuple[int, ...]) -> tuple[slice, ...]:
+        first, *others = (m + u for m, u in zip(self._reach, offset, strict=True))
+        rest = (slice(start, start + n) for start, n in zip(others, self._size[1:], strict=True))
+        return (slice(None), slice(rows.start + first, rows.stop + first), *rest)
 
-def _shifted(
-    rows: slice, margin: tuple[int, ...], offset: tuple[int, ...], shape: tuple[int, ...]
-) -> tuple[slice, ...]:
-    """Where displaced pixels of some rows are in padded images [n, *(size + 2 margin)]."""
-    first = slice(rows.start + margin[0] + offset[0], rows.stop + margin[0] + offset[0])
-    others = (slice(m + u, m + u + n) for m, u, n in zip(margin[1:], offset[1:], shape[1:], strict=True))
-    return (slice(None), first, *others)
+    def multiply(self, images: Tensor) -> Tensor:
+        """K @ w for [n, *size]."""
+        self._wrap_around(images)
+        self.sums.zero_()
+        for rows, views in self._kept or ((rows, self._views(rows)) for rows in self._bands()):
+            self._add(rows, iter(views))
+        return self._folded().to(images.dtype)
 
+    def _add(self, rows: slice, views: Iterator[tuple[Tensor, Tensor, Tensor]]) -> None:
+        place = self._displaced(rows, (0,) * len(self._size))
+        here, own = self.padded[place], self.sums[place]
+        # The diagonal comes first, and counts once.
+        entries, _, _ = next(views)
+        wide = torch.empty(entries.shape, dtype=own.dtype, device=own.device) if entries.dtype != own.dtype else None
+        own.addcmul_(entries if wide is None else wide.copy_(entries), here)
+        for entries, other, other_sums in views:
+            known = entries if wide is None else wide.copy_(entries)
+            own.addcmul_(known, other)
+            other_sums.addcmul_(known, here)
 
-def _folded(padded: Tensor, margin: tuple[int, ...], shape: tuple[int, ...]) -> Tensor:
-    """Add what lies beyond the edges to the pixels that are there on the torus."""
-    for axis, (m, n) in enumerate(zip(margin, shape, strict=True), start=1):
-        inner = padded.narrow(axis, m, n).clone()
-        if m:
-            inner.narrow(axis, n - m, m).add_(padded.narrow(axis, 0, m))
-            inner.narrow(axis, 0, m).add_(padded.narrow(axis, m + n, m))
-        padded = inner
-    return padded
+    def _wrap_around(self, images: Tensor) -> None:
+        """Write images into the work space, and what is on their other side into the margins."""
+        inside = tuple(slice(r, r + n) for r, n in zip(self._reach, self._size, strict=True))
+        self.padded[(slice(None), *inside)] = images
+        for axis, (r, n) in enumerate(zip(self._reach, self._size, strict=True), start=1):
+            self.padded.narrow(axis, 0, r).copy_(self.padded.narrow(axis, n, r))
+            self.padded.narrow(axis, r + n, r).copy_(self.padded.narrow(axis, r, r))
+
+    def _folded(self) -> Tensor:
+        """The sums, what lies beyond the edges added to the pixels that are there on the torus."""
+        sums = self.sums
+        for axis, (r, n) in enumerate(zip(self._reach, self._size, strict=True), start=1):
+            sums.narrow(axis, n, r).add_(sums.narrow(axis, 0, r))
+            sums.narrow(axis, r, r).add_(sums.narrow(axis, r + n, r))
+            sums = sums.narrow(axis, r, n)
+        return sums.clone()

@@ -1,0 +1,257 @@
+"""Content-aware passes: the estimate of an image is the feature prior of the kernel that makes the next estimate.
+
+The kernel of a shallow network compares what is seen around two pixels and where they are, within a radius; see
+docs/math.md. Settings and the number of passes can be chosen by leaving out observed pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from torch_cntk import priors
+from torch_cntk._checks import finite_number, positive_int
+from torch_cntk._memory import available_bytes
+from torch_cntk.layers import Conv1d, Conv2d, Conv3d, Layer, LeakyReLU, Sequential
+from torch_cntk.solvers import ConjugateGradient, Regression, Solution, Solver, Status
+
+__all__ = ["Guidance", "Guided", "guided_network", "guided_pass", "run_passes"]
+
+_MOST_BYTES = 4 << 30
+"""Of a stencil in float32; larger ones are kept in float16. At most a third of the free memory, too."""
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Settings of a guided pass. The estimate is scaled to a standard deviation of 1 before it is weighted.
+
+    The feature prior has the covariance ``coordinates * exp(-|u|^2 / (2 length^2)) + white [u = 0] + constant +
+    detail <d, d'> + level <m, m'>``, where m is the local mean of the estimate, d what is left of it, and products
+    are summed over the image's channels. The regression is of the image less m.
+
+    Attributes:
+        radius: of the window, in pixels.
+        detail: weight of the estimate's detail.
+        level: weight of its local mean.
+        smoothing: standard deviation in pixels of the Gaussian that takes the local mean.
+        coordinates: weight of the coordinates.
+        length: of the coordinates' Gaussian, in pixels.
+        white: variance of white noise.
+        constant: added to all entries.
+        ridge: of the regression, relative to the mean of the kernel's diagonal.
+
+    Raises:
+        TypeError: a setting is no number.
+        ValueError: a setting is out of range.
+    """
+
+    radius: int = 12
+    detail: float = 3.0
+    level: float = 0.05
+    smoothing: float = 2.0
+    coordinates: float = 0.02
+    length: float = 8.0
+    white: float = 1e-3
+    constant: float = 1e-4
+    ridge: float = 1e-3
+
+    def __post_init__(self) -> None:
+        positive_int(self.radius, "radius")
+        for name in ("detail", "level", "coordinates", "constant", "ridge"):
+            finite_number(getattr(self, name), name, minimum=0)
+        for name in ("smoothing", "length", "white"):
+            if finite_number(getattr(self, name), name, minimum=0) == 0:
+                raise ValueError(f"expected {name} > 0, got 0")
+
+
+@dataclass(frozen=True)
+class Guided:
+    """What passes give.
+
+    Attributes:
+        image: [channels, *size], observed pixels untouched.
+        solution: of the last pass; None if there was none.
+        passes: number of passes.
+        guidance: their settings.
+    """
+
+    image: Tensor
+    solution: Solution | None
+    passes: int
+    guidance: Guidance
+
+
+def guided_network(ndim: int = 2, slope: float = 0.1) -> Layer:
+    """The shallow network of guided kernels: convolution of width 5, LeakyReLU, convolution of width 3.
+
+    Args:
+        ndim: number of spatial dimensions, 1 to 3.
+        slope: of the LeakyReLU.
+    """
+    conv = {1: Conv1d, 2: Conv2d, 3: Conv3d}[ndim]
+    return Sequential(conv(1, 1, 5), LeakyReLU(slope), conv(1, 1, 3))
+
+
+def guided_pass(
+    image: Tensor,
+    observed: Tensor,
+    estimate: Tensor,
+    guidance: Guidance,
+    *,
+    network: Layer | None = None,
+    solver: Solver | None = None,
+    guess: Tensor | None = None,
+    wrap: bool = False,
+    progress: bool = False,
+) -> tuple[Tensor, Solution]:
+    """Fill an image by the kernel that an estimate of it gives.
+
+    Args:
+        image: [channels, *size].
+        observed: boolean, True = known, [*size].
+        estimate: [channels, *size].
+        guidance: the settings.
+        network: ``guided_network`` by default.
+        solver: ``ConjugateGradient(3e-3, preconditioner="jacobi")`` by default.
+        guess: the last pass's ``Solution.weights``.
+        wrap: whether opposite edges of the image are neighbours.
+        progress: whether to show bars.
+
+    Returns:
+        the filled image and the solution.
+
+    Raises:
+        ValueError: the estimate is of another shape than the image, or not finite.
+        OutOfMemoryError: the kernel would not fit.
+    """
+    if estimate.shape != image.shape:
+        raise ValueError(f"expected an estimate of the image's shape {tuple(image.shape)}, got {tuple(estimate.shape)}")
+    if not bool(torch.isfinite(estimate).all()):
+        raise ValueError("expected a finite estimate, got NaN or infinity in it")
+    size = tuple(image.shape[1:])
+    canvas = _canvas(size, guidance.radius, wrap)
+    extended = _mirrored(estimate, canvas)
+    mean = _local_mean(extended, guidance.smoothing)
+    operator = (
+        (network or guided_network(len(size)))
+        .kernel(
+            _prior(extended, mean, guidance),
+            radius=_radius(guidance.radius, canvas),
+            dtype=_stored_dtype(image, canvas, guidance.radius),
+            progress=progress,
+        )
+        .operator(dtype=image.dtype)
+    )
+    inside = tuple(slice(n) for n in size)
+    targets, seen = torch.zeros_like(extended), torch.zeros(canvas, dtype=torch.bool, device=image.device)
+    seen[inside] = observed
+    targets[(slice(None), *inside)] = torch.where(observed, image, 0)
+    targets = torch.where(seen, targets - mean, 0)
+    solver = solver or ConjugateGradient(3e-3, preconditioner="jacobi")
+    regression = Regression(operator, seen, guidance.ridge)
+    solution = solver.factorise(regression).solve(targets, guess=guess, progress=progress)
+    filled = (operator @ solution.weights).add_(mean)[(slice(None), *inside)]
+    return torch.where(observed, image, filled.to(image.dtype)), solution
+
+
+def _canvas(size: tuple[int, ...], radius: int, wrap: bool) -> tuple[int, ...]:
+    """Size of the torus: with room for the window, so that opposite edges do not meet."""
+    return size if wrap else tuple(n + min(radius, n) for n in size)
+
+
+def _radius(radius: int, canvas: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(max(min(radius, n // 2), 1) for n in canvas)
+
+
+def _mirrored(images: Tensor, canvas: tuple[int, ...]) -> Tensor:
+    """Extend images to the canvas: each half of the margin mirrors the edge next to it."""
+    for axis, total in enumerate(canvas, start=1):
+        n = images.shape[axis]
+        place = torch.arange(total, device=images.device)
+        beyond, before = place - n, total - 1 - place
+        mirrored = torch.where(beyond <= before, n - 1 - beyond, before)
+        images = images.index_select(axis, torch.where(place < n, place, mirrored.clamp(0, n - 1)))
+    return images
+
+
+def _local_mean(images: Tensor, deviation: float) -> Tensor:
+    """Gaussian blur on the torus, [channels, *size]."""
+    axes = tuple(range(1, images.ndim))
+    transform = torch.fft.rfftn(images, dim=axes)
+    for axis in axes:
+        n = images.shape[axis]
+        wave = torch.fft.rfftfreq(n) if axis == axes[-1] else torch.fft.fftfreq(n)
+        shape = [-1 if k == axis else 1 for k in range(images.ndim)]
+        transform *= torch.exp(-2 * (math.pi * deviation * wave) ** 2).to(images).reshape(shape)
+    blurred: Tensor = torch.fft.irfftn(transform, s=images.shape[1:], dim=axes)
+    return blurred
+
+
+def _prior(estimate: Tensor, mean: Tensor, guidance: Guidance) -> priors.Prior:
+    channels = len(estimate)
+    scale = float(estimate.std(tuple(range(1, estimate.ndim)), correction=0).square().mean().sqrt()) or 1.0
+    level = mean - mean.mean(tuple(range(1, mean.ndim)), keepdim=True)
+    terms: list[priors.Prior] = [priors.White(guidance.white), priors.Constant(guidance.constant)]
+    if guidance.coordinates:
+        terms.append(priors.Coordinates(guidance.length, guidance.coordinates))
+    if guidance.detail:
+        terms.append(priors.Tensor((estimate - mean) / scale, guidance.detail * channels))
+    if guidance.level:
+        terms.append(priors.Tensor(level / scale, guidance.level * channels))
+    return priors.Sum(*terms)
+
+
+def _stored_dtype(image: Tensor, canvas: tuple[int, ...], radius: int) -> torch.dtype:
+    if image.dtype == torch.float64:
+        return image.dtype
+    ball = {1: 1.0, 2: math.pi / 2, 3: 2 * math.pi / 3}[len(canvas)] * radius ** len(canvas)
+    free = available_bytes(image.device)
+    most = _MOST_BYTES if free is None else min(_MOST_BYTES, free // 3)
+    return torch.float16 if 4 * ball * math.prod(canvas) > most else torch.float32
+
+
+def run_passes(
+    image: Tensor,
+    observed: Tensor,
+    estimate: Tensor,
+    passes: int,
+    guidance: Guidance,
+    *,
+    network: Layer | None = None,
+    wrap: bool = False,
+    progress: bool = False,
+    each: Callable[[Tensor], None] | None = None,
+) -> Guided:
+    """Fill an image by several guided passes, each with the last one's result as estimate.
+
+    Args:
+        image: [channels, *size].
+        observed: boolean, True = known, [*size].
+        estimate: the first one, [channels, *size].
+        passes: how many.
+        guidance: the settings.
+        network: ``guided_network`` by default.
+        wrap: whether opposite edges of the image are neighbours.
+        progress: whether to show bars.
+        each: is called with the result of each pass.
+
+    Returns:
+        the image after the last pass.
+    """
+    solution: Solution | None = None
+    # Far outliers of an estimate would make features of their own.
+    lowest, highest = image[:, observed].amin(), image[:, observed].amax()
+    for _ in tqdm(range(passes), disable=not progress, desc="guided passes", unit="pass"):
+        estimate = torch.where(observed, image, estimate.clamp(lowest, highest))
+        guess = None if solution is None else solution.weights
+        estimate, solution = guided_pass(
+            image, observed, estimate, guidance, network=network, guess=guess, wrap=wrap, progress=progress
+        )
+        if each is not None:
+            each(estimate)
+    return Guided(estimate, solution, passes, guidance)
