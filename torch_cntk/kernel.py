@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import math
-import operator
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -168,16 +166,10 @@ class Kernel:
         for x, y, n in zip(first, second, size, strict=True):
             u = (y - x) % n
             displacement.append(torch.where(u > n // 2, u - n, u))
-        values = self._near_values(displacement, first)
+        values = self.near.within(self.radius, displacement, first)[0]
         if self.far is not None:
             values += self.far.lookup(displacement, first)[0]
         return values
-
-    def _near_values(self, displacement: list[Tensor], position: list[Tensor]) -> Tensor:
-        """The near part at (unwrapped) displacements, an integer tensor an axis: 0 beyond the radius."""
-        inside = functools.reduce(operator.and_, (u.abs() <= r for u, r in zip(displacement, self.radius, strict=True)))
-        inside = inside & self.near.geometry.holds(displacement)
-        return torch.where(inside, self.near.lookup(displacement, position)[0], 0)
 
     def at(self, pixel: tuple[int, ...], other: tuple[int, ...], size: tuple[int, ...] | None = None) -> float:
         """K(pixel, other) in an image of ``size`` (not needed if the kernel has one).
@@ -262,9 +254,10 @@ class Kernel:
         if kernel.size is not None and not isinstance(window, Window):
             return DenseOperator(kernel.to(dtype).dense(size), stationary)
         return PeriodicOperator(
-            kernel._stencil().to(dtype),
-            kernel._far_matrix().to(dtype),
+            kernel.near,
+            kernel._far_matrix(),
             kernel.radius,
+            dtype,
             size,
             lookup,
             stationary,
@@ -286,13 +279,6 @@ class Kernel:
         second = open_grid(self.period, self.device)
         other = [b + m * p for b, m, p in zip(second, cell, self.period, strict=True)]
         return self._values(first, other, size)
-
-    def _stencil(self) -> Tensor:
-        """The near part as [*period, *(period + 2 radius)]; see ``PeriodicOperator``."""
-        phases = open_grid(self.period, self.device, self.ndim)
-        window = open_grid([p + 2 * r for p, r in zip(self.period, self.radius, strict=True)], self.device)
-        displacements = [x - r - phase for x, r, phase in zip(window, self.radius, phases, strict=True)]
-        return self._near_values(displacements, phases)
 
     def _far_matrix(self) -> Tensor:
         """The far part between pairs of phases, [*p, *p]."""

@@ -12,17 +12,13 @@ from torch import Tensor
 
 from torch_cntk._checks import shape_text
 from torch_cntk._grids import join_cells, open_grid, split_cells
+from torch_cntk.correlation import Correlation
+from torch_cntk.covariance import Table
 
 __all__ = ["BlockCirculantOperator", "DenseOperator", "Lookup", "Operator", "PeriodicOperator"]
 
 Lookup = Callable[[list[Tensor], list[Tensor]], Tensor]
 """Gives K(x, x') for pixels x and x': one integer tensor an axis each, all of which broadcast."""
-
-_CONVOLUTIONS = {
-    1: torch.nn.functional.conv1d,
-    2: torch.nn.functional.conv2d,
-    3: torch.nn.functional.conv3d,
-}
 
 
 class Operator(ABC):
@@ -142,13 +138,13 @@ class BlockCirculantOperator(Operator):
 
 
 class PeriodicOperator(Operator):
-    """K = near + far, where near is a strided correlation and far depends on the phases of the two pixels only.
+    """K = near + far, where near is a correlation and far depends on the phases of the two pixels only.
 
     Args:
-        stencil: [*period, *(period + 2 radius)], the near part: entry [a, j] multiplies pixel j - radius, counted from
-            the corner of the cell in which a is.
+        near: table of one channel that vanishes beyond the radius.
         far: [*far_period, *far_period], between phases; (1,) * 2 ndim where it is one number.
         radius: largest displacement in the near part, an entry an axis.
+        dtype: see ``Operator``.
         size: of the image, a multiple of the period and at least 2 radius + 1.
         lookup: see ``Lookup``.
         stationary: see ``Operator``.
@@ -156,25 +152,22 @@ class PeriodicOperator(Operator):
 
     def __init__(
         self,
-        stencil: Tensor,
+        near: Table,
         far: Tensor,
         radius: tuple[int, ...],
+        dtype: torch.dtype,
         size: tuple[int, ...],
         lookup: Lookup,
         stationary: Tensor,
     ) -> None:
-        super().__init__(size, stencil.dtype, stencil.device, lookup, stationary)
+        super().__init__(size, dtype, near.values.device, lookup, stationary)
+        self._near = Correlation(near, radius, dtype)
         ndim = len(size)
-        self._period = tuple(stencil.shape[:ndim])
-        self._stencil = stencil.reshape(-1, 1, *stencil.shape[ndim:])
         self._far_period = tuple(far.shape[:ndim])
         self._far = far.double().reshape(math.prod(self._far_period), -1)
-        self._padding = tuple(entry for r in reversed(radius) for entry in (r, r))
 
     def _multiply(self, images: Tensor) -> Tensor:
-        padded = torch.nn.functional.pad(images[:, None].to(self.dtype), self._padding, mode="circular")
-        near = _CONVOLUTIONS[len(self.size)](padded, self._stencil, stride=self._period)
-        return join_cells(near, self._period).to(images.dtype).add_(self._far_part(images))
+        return self._near(images.to(self.dtype)).to(images.dtype).add_(self._far_part(images))
 
     def _far_part(self, images: Tensor) -> Tensor:
         """Sum the pixels of each phase, mix the sums, and spread them again."""
