@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from torch_cntk import catalogue, plotting, priors
 from torch_cntk._memory import OutOfMemoryError
+from torch_cntk.guided import Guidance, guided_network
 from torch_cntk.inpainting import InpaintingResult, default_kernel, default_network, inpaint, levels_for
 from torch_cntk.kernel import Kernel
 from torch_cntk.layers import (
@@ -50,6 +51,7 @@ __all__ = [
     "Conv3d",
     "Factorisation",
     "GaussianBlur",
+    "Guidance",
     "InpaintingResult",
     "Kernel",
     "LanczosDown",
@@ -70,6 +72,7 @@ __all__ = [
     "catalogue",
     "default_kernel",
     "default_network",
+    "guided_network",
     "inpaint",
     "levels_for",
     "load_kernel",
