@@ -33,7 +33,16 @@ from torch_cntk.layers import (
 )
 from torch_cntk.operators import Operator
 from torch_cntk.saved import load_kernel
-from torch_cntk.solvers import ConjugateGradient, Factorisation, Regression, Solution, Solver, Status
+from torch_cntk.solvers import (
+    ConjugateGradient,
+    Direct,
+    EigenPro,
+    Factorisation,
+    Regression,
+    Solution,
+    Solver,
+    Status,
+)
 
 try:
     __version__ = version("torch-cntk")
@@ -49,6 +58,8 @@ __all__ = [
     "Conv1d",
     "Conv2d",
     "Conv3d",
+    "Direct",
+    "EigenPro",
     "Factorisation",
     "GaussianBlur",
     "Guidance",
