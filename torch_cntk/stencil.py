@@ -36,7 +36,14 @@ class StencilOperator(Operator):
     def __init__(self, values: Tensor, offsets: Tensor, lookup: Lookup, dtype: torch.dtype) -> None:
         ndim = offsets.shape[1]
         size = tuple(values.shape[-ndim:])
-        super().__init__(size, torch.promote_types(dtype, torch.float32), values.device, lookup)
+        super().__init__(
+            size,
+            torch.promote_types(dtype, torch.float32),
+            values.device,
+            lookup,
+            operations=4 * len(offsets),
+            entry_dtype=values.dtype,
+        )
         self._values = values.reshape(len(offsets), *size)
         self._offsets = [tuple(row) for row in offsets.tolist()]
         self._reach = tuple(max(abs(u) for u in axis) for axis in zip(*self._offsets, strict=True))
