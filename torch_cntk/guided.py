@@ -7,8 +7,9 @@ docs/math.md. Settings and the number of passes can be chosen by leaving out obs
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import count
 
 import scipy.ndimage
 import torch
@@ -21,7 +22,7 @@ from torch_cntk._memory import available_bytes
 from torch_cntk.layers import Conv1d, Conv2d, Conv3d, Layer, LeakyReLU, Sequential
 from torch_cntk.solvers import ConjugateGradient, Regression, Solution, Solver
 
-__all__ = ["Guidance", "Guided", "choose_passes", "guided_network", "guided_pass", "run_passes"]
+__all__ = ["Guidance", "Guided", "choose_passes", "each_pass", "guided_network", "guided_pass", "run_passes"]
 
 _MOST_BYTES = 4 << 30
 """Of a stencil in float32; larger ones are kept in float16. At most a third of the free memory, too."""
@@ -241,6 +242,41 @@ def _stored_dtype(image: Tensor, canvas: tuple[int, ...], radius: int) -> torch.
     return torch.float16 if 4 * ball * math.prod(canvas) > most else torch.float32
 
 
+def each_pass(
+    image: Tensor,
+    observed: Tensor,
+    estimate: Tensor,
+    guidance: Guidance,
+    *,
+    network: Layer | None = None,
+    wrap: bool = False,
+    progress: bool = False,
+) -> Iterator[tuple[Tensor, Solution]]:
+    """Guided passes without end, each with the last one's result as estimate; arguments as for ``guided_pass``.
+
+    Yields:
+        the filled image and the solution of each pass.
+    """
+    solution: Solution | None = None
+    # Far outliers of an estimate would make features of their own.
+    lowest, highest = image[:, observed].amin(), image[:, observed].amax()
+    for number in count():
+        settings = guidance.at(number)
+        # A warm start needs a canvas of the same size.
+        same = solution is not None and settings.radius == guidance.at(number - 1).radius
+        estimate, solution = guided_pass(
+            image,
+            observed,
+            torch.where(observed, image, estimate.clamp(lowest, highest)),
+            settings,
+            network=network,
+            guess=solution.weights if solution is not None and same else None,
+            wrap=wrap,
+            progress=progress,
+        )
+        yield estimate, solution
+
+
 def run_passes(
     image: Tensor,
     observed: Tensor,
@@ -251,9 +287,8 @@ def run_passes(
     network: Layer | None = None,
     wrap: bool = False,
     progress: bool = False,
-    each: Callable[[Tensor], None] | None = None,
 ) -> Guided:
-    """Fill an image by several guided passes, each with the last one's result as estimate.
+    """Fill an image by several guided passes.
 
     Args:
         image: [channels, *size].
@@ -264,35 +299,18 @@ def run_passes(
         network: ``guided_network`` by default.
         wrap: whether opposite edges of the image are neighbours.
         progress: whether to show bars.
-        each: is called with the result of each pass.
 
     Returns:
         the image after the last pass.
     """
     solution: Solution | None = None
-    # Far outliers of an estimate would make features of their own.
-    lowest, highest = image[:, observed].amin(), image[:, observed].amax()
-    for number in tqdm(range(passes), disable=not progress, desc="guided passes", unit="pass"):
-        estimate = torch.where(observed, image, estimate.clamp(lowest, highest))
-        settings = guidance.at(number)
-        # A warm start fits the canvas of a window of the same radius.
-        fits = solution is not None and settings.radius == guidance.at(number - 1).radius
-        estimate, solution = guided_pass(
-            image,
-            observed,
-            estimate,
-            settings,
-            network=network,
-            guess=solution.weights if solution is not None and fits else None,
-            wrap=wrap,
-            progress=progress,
-        )
-        if each is not None:
-            each(estimate)
+    results = each_pass(image, observed, estimate, guidance, network=network, wrap=wrap, progress=progress)
+    for _ in tqdm(range(passes), disable=not progress, desc="guided passes", unit="pass"):
+        estimate, solution = next(results)
     return Guided(estimate, solution, passes, guidance)
 
 
-_CROP = 96 * 96
+_CROP = 80 * 80
 """Pixels of a part of the image on which settings are tried out."""
 _CROPS = 4
 _LEFT_OUT = 0.05
@@ -300,6 +318,8 @@ _LEFT_OUT = 0.05
 _FEWEST = 1000
 _SEED = 0x5EED_0FF5
 """Of the pixels that are left out. Not a usual one: a mask drawn with the same would hide just these pixels."""
+_FIRST_PASSES = 3
+"""After which the better settings are known."""
 _MOST_PASSES = 6
 _GAIN = 0.01
 """Another choice must lower the error by this share to be preferred: smaller differences are chance."""
@@ -338,53 +358,69 @@ def choose_passes(
     trials = _hole_trials(observed) if holes else _scattered_trials(observed)
     if not trials:
         return 0, candidates[0]
-    gain = _GAIN_IN_HOLES if holes else _GAIN
-    bar = tqdm(total=len(trials) * len(candidates), disable=not progress, desc="leaving out", unit="trial")
-    # [candidates, passes + 1], one a trial.
-    errors = []
-    with bar:
-        for part, left_out in trials:
-            pixels, seen = image[(slice(None), *part)], observed[part] & ~left_out
-            start = first(torch.where(seen, pixels, 0), seen)
-            around = wrap and pixels.shape == image.shape
-            rows = []
-            for candidate in candidates:
-                rows.append(_errors(pixels, seen, left_out, start, candidate, around))
+    races: list[list[_Trial]] = [[] for _ in candidates]
+    for part, left_out in trials:
+        pixels, seen = image[(slice(None), *part)], observed[part] & ~left_out
+        start = first(torch.where(seen, pixels, 0), seen)
+        around = wrap and pixels.shape == image.shape
+        for race, candidate in zip(races, candidates, strict=True):
+            race.append(_Trial(pixels, seen, left_out, start, candidate, around))
+    with tqdm(total=len(trials) * (len(candidates) + 1), disable=not progress, desc="leaving out", unit="trial") as bar:
+        if len(candidates) > 1:
+            for trial in (trial for race in races for trial in race):
+                trial.go_on(_FIRST_PASSES)
                 bar.update()
-            errors.append(torch.tensor(rows))
-    return _best(torch.stack(errors), gain, candidates, separately=holes)
+        best = 0
+        for place, race in enumerate(races):
+            if _total(race).min() < _total(races[best]).min() * (1 - _GAIN):
+                best = place
+        for trial in races[best]:
+            trial.go_on(_MOST_PASSES)
+            bar.update()
+    return _worthwhile(races[best], holes), candidates[best]
 
 
-def _best(errors: Tensor, gain: float, candidates: list[Guidance], separately: bool) -> tuple[int, Guidance]:
-    """Candidate and number of passes, for squared errors [trials, candidates, passes + 1] after each pass.
+class _Trial:
+    """Passes on a part of the image, some of whose pixels are left out.
 
-    They must beat no pass at all by ``gain``, in every trial if ``separately``, and the first candidate as well.
+    Attributes:
+        errors: sum of squares over the pixels that are left out, before the first pass and after each.
     """
-    total = errors.sum(0)
-    best, passes = 0, 0
-    lowest = float(total[0, 0]) * (1 - gain)
-    for place in range(len(candidates)):
-        for number in range(1, total.shape[1]):
-            better_everywhere = bool((errors[:, place, number] < errors[:, place, 0] * (1 - gain)).all())
-            if float(total[place, number]) < lowest and (better_everywhere or not separately):
-                best, passes, lowest = place, number, float(total[place, number])
-        # The next candidate has to be better by more than chance.
-        lowest = min(lowest, float(total[best, passes]) * (1 - gain))
-    return passes, candidates[best]
+
+    def __init__(
+        self, image: Tensor, seen: Tensor, left_out: Tensor, start: Tensor, guidance: Guidance, wrap: bool
+    ) -> None:
+        self._left_out = left_out
+        self._truth = image[:, left_out].double()
+        self._results = each_pass(image, seen, start, guidance, wrap=wrap)
+        self.errors: list[float] = []
+        self._note(start)
+
+    def _note(self, estimate: Tensor) -> None:
+        self.errors.append(float((estimate[:, self._left_out] - self._truth).square().sum()))
+
+    def go_on(self, passes: int) -> None:
+        """Until there have been so many passes."""
+        while len(self.errors) <= passes:
+            self._note(next(self._results)[0])
 
 
-def _errors(
-    image: Tensor, seen: Tensor, left_out: Tensor, start: Tensor, guidance: Guidance, wrap: bool
-) -> list[float]:
-    """Sum of squares over the pixels that are left out, before the first pass and after each."""
-    truth = image[:, left_out].double()
-    errors = [float((start[:, left_out] - truth).square().sum())]
+def _total(trials: list[_Trial]) -> Tensor:
+    """Errors of all trials together, one a pass."""
+    return torch.tensor([trial.errors for trial in trials], dtype=torch.float64).sum(0)
 
-    def note(estimate: Tensor) -> None:
-        errors.append(float((estimate[:, left_out] - truth).square().sum()))
 
-    run_passes(image, seen, start, _MOST_PASSES, guidance, wrap=wrap, each=note)
-    return errors
+def _worthwhile(trials: list[_Trial], holes: bool) -> int:
+    """The fewest passes after which there is nothing to gain, or 0 if they are not better than none.
+
+    In holes, which are few and each has its own error, they must be better in every trial.
+    """
+    total = _total(trials)
+    lowest = float(total.min())
+    passes = int((total <= lowest * (1 + _GAIN / 2)).nonzero()[0])
+    gain = _GAIN_IN_HOLES if holes else _GAIN
+    groups = [[trial] for trial in trials] if holes else [trials]
+    return passes if all(float(_total(g)[passes]) < float(_total(g)[0]) * (1 - gain) for g in groups) else 0
 
 
 def _candidates(share: float, observed: Tensor, holes: bool) -> list[Guidance]:
@@ -413,11 +449,11 @@ def _has_holes(observed: Tensor) -> bool:
     return bool(_reach(observed) > 1.5 * expected + 1)
 
 
-Trial = tuple[tuple[slice, ...], Tensor]
+_Part = tuple[tuple[slice, ...], Tensor]
 """Part of an image, and which of its observed pixels are left out."""
 
 
-def _scattered_trials(observed: Tensor) -> list[Trial]:
+def _scattered_trials(observed: Tensor) -> list[_Part]:
     """Random pixels in some parts of the image, spread over it."""
     size, ndim = tuple(observed.shape), observed.ndim
     side = round(_CROP ** (1 / ndim))
@@ -449,7 +485,7 @@ def _part(size: tuple[int, ...], side: int, number: int) -> tuple[slice, ...]:
     return tuple(parts)
 
 
-def _hole_trials(observed: Tensor) -> list[Trial]:
+def _hole_trials(observed: Tensor) -> list[_Part]:
     """The mask's holes, moved by parts of the image to where most is observed."""
     whole = tuple(slice(n) for n in observed.shape)
     moved = []

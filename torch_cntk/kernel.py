@@ -378,7 +378,8 @@ def read(path: str | Path) -> Kernel:
 
 
 def _checked_table(values: Tensor, entry: Mapping[str, Any], compact: str | None) -> Table:
-    geometry = Geometry(tuple(entry["size"]), tuple(entry["period"]), bool(entry["reflective"]), bool(entry["square"]))
+    facts = (tuple(entry["size"]), tuple(entry["period"]), bool(entry["reflective"]), bool(entry["square"]))
+    geometry = Geometry(*facts) if "reach" not in entry else Window(*facts, tuple(entry["reach"]), entry["tapered"])
     if compact is not None:
         return unpack(decompress(values, _DTYPES[compact]), geometry)
     expected = (1, *geometry.box, *geometry.period)
@@ -387,7 +388,7 @@ def _checked_table(values: Tensor, entry: Mapping[str, Any], compact: str | None
     return Table(values, geometry)
 
 
-_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+_DTYPES = {"float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
 
 
 def from_table(
