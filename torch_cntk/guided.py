@@ -71,11 +71,12 @@ class Guidance:
                 raise ValueError(f"expected {name} > 0, got 0")
 
     @classmethod
-    def for_share(cls, share: float) -> Guidance:
+    def for_share(cls, share: float, ndim: int = 2) -> Guidance:
         """Settings for pixels of which this share, scattered over the image, is observed.
 
         They were found on photographs for shares of 1/2 and 1/10; in between, and beyond, all of them follow a power
-        of the mean distance between observed pixels.
+        of the mean distance between observed pixels. The window of signals is six times as long, that of videos half
+        as long: then it has about as many pixels.
         """
         sparse = cls(radius=20, detail=0.7, smoothing=4.0, length=16.0, white=1e-2, ridge=1e-2)
         place = min(max(math.log(0.5 / share) / math.log(5), 0), 1.5)
@@ -85,7 +86,8 @@ class Guidance:
             return float(low * (high / low) ** place)
 
         names = ("detail", "smoothing", "length", "white", "ridge")
-        return cls(radius=round(between("radius")), **{name: between(name) for name in names})
+        radius = between("radius") * {1: 6.0, 2: 1.0, 3: 0.5}[ndim]
+        return cls(radius=round(radius), **{name: between(name) for name in names})
 
     def at(self, number: int) -> Guidance:
         """Settings of a pass, counted from 0: the first two are coarse and cheap, while the estimate changes much."""
@@ -424,10 +426,11 @@ def _worthwhile(trials: list[_Trial], holes: bool) -> int:
 
 
 def _candidates(share: float, observed: Tensor, holes: bool) -> list[Guidance]:
-    usual = Guidance.for_share(share)
+    usual = Guidance.for_share(share, observed.ndim)
     if holes:
-        return [usual, replace(usual, radius=min(2 * _reach(observed), 24))]
-    return [usual, Guidance.for_share(share / 1.7), replace(usual, radius=round(usual.radius * 4 / 3), length=12.0)]
+        return [usual, replace(usual, radius=min(2 * _reach(observed), 2 * usual.radius))]
+    wider = replace(usual, radius=round(usual.radius * 4 / 3))
+    return [usual, Guidance.for_share(share / 1.7, observed.ndim), wider]
 
 
 def _reach(observed: Tensor) -> int:
@@ -446,7 +449,7 @@ def _has_holes(observed: Tensor) -> bool:
         return False
     pixels = math.log(observed.numel()) / -math.log(missing)
     expected = (pixels ** (1 / observed.ndim) + 1) / 2
-    return bool(_reach(observed) > 1.5 * expected + 1)
+    return bool(_reach(observed) > 1.5 * expected)
 
 
 _Part = tuple[tuple[slice, ...], Tensor]

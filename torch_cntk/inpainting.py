@@ -188,7 +188,7 @@ def _with_passes(
     done = []
     estimates = result.image.reshape(batch.shape)
     for image, observed, estimate in zip(batch, mask.expand(len(batch), *mask.shape[1:]), estimates, strict=True):
-        settings = guidance or Guidance.for_share(float(observed.double().mean()))
+        settings = guidance or Guidance.for_share(float(observed.double().mean()), observed.ndim)
         count = passes
         if isinstance(count, str):
             count, settings = choose_passes(image, observed, first, guidance=guidance, wrap=wrap, progress=progress)
