@@ -55,9 +55,9 @@ def test_automatic_passes_improve_a_textured_image(generator):
     assert error(result.image, truth) < 0.5 * error(periodic.image, truth)
 
 
-def test_noise_is_left_to_the_periodic_kernel(generator):
-    # Nothing can be learned from it: no pass is better than none by more than chance.
-    size = (40, 40)
+def test_noise_is_left_to_the_first_estimate():
+    # Nothing can be learned from it. A fixed seed: by chance a pass may seem to help.
+    size, generator = (56, 56), torch.Generator().manual_seed(0)
     truth, observed = torch.rand(1, *size, generator=generator), scattered(size, 0.5, generator)
     first = lambda image, seen: torch.full_like(image, 0.5)  # noqa: E731 - the best there is
     assert choose_passes(truth, observed, first)[0] == 0
@@ -193,9 +193,9 @@ def test_parts_of_large_images_lie_inside_and_apart():
 def test_settings_follow_the_share_of_observed_pixels():
     assert tc.Guidance.for_share(0.5) == tc.Guidance() == tc.Guidance.for_share(0.9)
     sparse = tc.Guidance.for_share(0.1)
-    assert sparse.radius == 20
+    assert sparse.radius == 16
     assert sparse.ridge == pytest.approx(1e-2)
-    assert 12 < tc.Guidance.for_share(0.25).radius < 20
+    assert 12 < tc.Guidance.for_share(0.25).radius < 16
     # The window has as many pixels, about, in any number of dimensions.
     assert [tc.Guidance.for_share(0.5, ndim).radius for ndim in (1, 2, 3)] == [72, 12, 6]
 

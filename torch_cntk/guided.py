@@ -78,7 +78,7 @@ class Guidance:
         of the mean distance between observed pixels. The window of signals is six times as long, that of videos half
         as long: then it has about as many pixels.
         """
-        sparse = cls(radius=20, detail=0.7, smoothing=4.0, length=16.0, white=1e-2, ridge=1e-2)
+        sparse = cls(radius=16, detail=0.7, smoothing=3.0, length=12.0, white=1e-2, ridge=1e-2)
         place = min(max(math.log(0.5 / share) / math.log(5), 0), 1.5)
 
         def between(name: str) -> float:
