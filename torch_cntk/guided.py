@@ -24,7 +24,7 @@ from torch_cntk.solvers import ConjugateGradient, Regression, Solution, Solver
 
 __all__ = ["Guidance", "Guided", "choose_passes", "each_pass", "guided_network", "guided_pass", "run_passes"]
 
-_MOST_BYTES = 4 << 30
+_MOST_BYTES = 2 << 30
 """Of a stencil in float32; larger ones are kept in float16. At most a third of the free memory, too."""
 
 
