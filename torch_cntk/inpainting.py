@@ -45,7 +45,7 @@ class InpaintingResult:
         status: how the solver ended; its value is a sentence.
         solver: what solved it, in words.
         ridge: that was taken.
-        seconds: wall time, without the time to compute the kernel.
+        seconds: wall time, without the time to compute the kernel; passes count in full, and so does their choice.
         passes: of the guided kernel (the most of any image of the batch).
         guidance: their settings, of each image of the batch; empty without passes.
     """

@@ -76,8 +76,8 @@ class _WorkSpace:
         padded = [n + 2 * r for n, r in zip(self._size, reach, strict=True)]
         self.padded = torch.empty((count, *padded), dtype=dtype, device=values.device)
         self.sums = torch.empty_like(self.padded)
-        bands = math.ceil(count * math.prod(self._size) / _BAND)
-        # Even ones.
+        # Even bands. A GPU has work for all of its threads in whole images only.
+        bands = math.ceil(count * math.prod(self._size) / _BAND) if values.device.type == "cpu" else 1
         self._height = math.ceil(self._size[0] / bands)
         few = len(offsets) * math.ceil(self._size[0] / self._height) <= _KEPT_VIEWS
         self._kept = [(rows, list(self._views(rows))) for rows in self._bands()] if few else None
