@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import torch_cntk as tc
-from torch_cntk import guided
-from torch_cntk.guided import choose_passes, guided_pass, run_passes
+from torch_cntk import guided, trials
+from torch_cntk.guided import guided_pass, run_passes
+from torch_cntk.trials import choose_passes
 
 GENTLE = tc.Guidance(radius=6)
 
@@ -157,17 +158,17 @@ def test_tiny_images(size, generator):
 
 def test_holes_are_told_from_scattered_pixels(generator):
     for missing in (0.1, 0.5, 0.75, 0.9):
-        assert not guided._has_holes(scattered((128, 128), missing, generator))
+        assert not trials._has_holes(scattered((128, 128), missing, generator))
     hole = torch.ones(128, 128, dtype=torch.bool)
     hole[40:60, 50:80] = False
-    assert guided._has_holes(hole)
-    assert not guided._has_holes(torch.ones(8, 8, dtype=torch.bool))
+    assert trials._has_holes(hole)
+    assert not trials._has_holes(torch.ones(8, 8, dtype=torch.bool))
 
 
 def test_holes_are_moved_to_observed_places():
     observed = torch.ones(64, 64, dtype=torch.bool)
     observed[4:20, 8:24] = False
-    for part, left_out in guided._hole_trials(observed):
+    for part, left_out in trials._hole_trials(observed):
         assert left_out.shape == observed[part].shape
         assert int(left_out.sum()) == 256
         assert not bool((left_out & ~observed).any())
@@ -176,14 +177,14 @@ def test_holes_are_moved_to_observed_places():
 def test_left_out_pixels_are_observed_and_not_those_of_a_common_seed():
     for seed in range(3):
         observed = torch.rand(100, 100, generator=torch.Generator().manual_seed(seed)) >= 0.5
-        for part, left_out in guided._scattered_trials(observed):
+        for part, left_out in trials._scattered_trials(observed):
             assert not bool((left_out & ~observed[part]).any())
             share = int(left_out.sum()) / int(observed[part].sum())
             assert 0.08 < share < 0.25
 
 
 def test_parts_of_large_images_lie_inside_and_apart():
-    parts = [guided._part((300, 40), 80, k) for k in range(4)]
+    parts = [trials._part((300, 40), 80, k) for k in range(4)]
     assert len({part[0].start for part in parts}) == 4
     for rows, columns in parts:
         assert rows.start >= 0 and rows.stop <= 300 and rows.stop - rows.start == 80

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from torch_cntk import priors
 from torch_cntk._checks import finite_number, positive_int
-from torch_cntk.guided import Guidance, choose_passes, run_passes
+from torch_cntk.guided import Guidance, run_passes
 from torch_cntk.kernel import Kernel
 from torch_cntk.layers import (
     Conv1d,
@@ -29,6 +29,7 @@ from torch_cntk.layers import (
     StridedConv3d,
 )
 from torch_cntk.solvers import Regression, Solver, Status, automatic, cross_validated_ridge
+from torch_cntk.trials import choose_passes
 
 __all__ = ["InpaintingResult", "default_kernel", "default_network", "inpaint", "levels_for"]
 
