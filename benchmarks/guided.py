@@ -81,7 +81,7 @@ def grey(options: argparse.Namespace) -> None:
         for name, image in grey_images().items():
             if options.images and name not in options.images:
                 continue
-            for seed in range(options.seeds):
+            for seed in options.seeds:
                 observed = random_mask(image, missing, seed)
                 start = time.perf_counter()
                 result = tc.inpaint(torch.where(observed, image, 0), observed, passes=options.passes)
@@ -236,7 +236,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tables", nargs="*", metavar="TABLE", help="all by default")
     parser.add_argument("--missing", type=float, nargs="*", default=[0.5, 0.75, 0.9], help="shares of the pixels")
-    parser.add_argument("--seeds", type=int, default=3, help="masks for each image (default 3)")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="of the masks")
     parser.add_argument("--passes", type=passes, default="auto", help="default: auto")
     parser.add_argument("--images", nargs="*", help="names (default: all)")
     parser.add_argument("--variants", nargs="*", help="of the ablation (default: all)")

@@ -45,6 +45,8 @@ class Guidance:
         white: variance of white noise.
         constant: added to all entries.
         ridge: of the regression, relative to the mean of the kernel's diagonal.
+        coarse: passes are made on an image that is smaller by this factor along each axis, so that the window reaches
+            as much further; what they change there is added to the first estimate.
 
     Raises:
         TypeError: a setting is no number.
@@ -60,9 +62,11 @@ class Guidance:
     white: float = 1e-3
     constant: float = 1e-4
     ridge: float = 1e-3
+    coarse: int = 1
 
     def __post_init__(self) -> None:
         positive_int(self.radius, "radius")
+        positive_int(self.coarse, "coarse")
         for name in ("detail", "level", "coordinates", "constant", "ridge"):
             finite_number(getattr(self, name), name, minimum=0)
         for name in ("smoothing", "length", "white"):
@@ -84,9 +88,15 @@ class Guidance:
             low, high = getattr(cls, name), getattr(sparse, name)
             return float(low * (high / low) ** place)
 
-        names = ("detail", "smoothing", "length", "white", "ridge")
         radius = between("radius") * {1: 6.0, 2: 1.0, 3: 0.5}[ndim]
-        return cls(radius=round(radius), **{name: between(name) for name in names})
+        return cls(
+            radius=round(radius),
+            detail=between("detail"),
+            smoothing=between("smoothing"),
+            length=between("length"),
+            white=between("white"),
+            ridge=between("ridge"),
+        )
 
     def at(self, number: int) -> Guidance:
         """Settings of a pass, counted from 0: the first two are coarse and cheap, while the estimate changes much."""
@@ -258,6 +268,9 @@ def each_pass(
     Yields:
         the filled image and the solution of each pass.
     """
+    if guidance.coarse > 1:
+        yield from _coarse_passes(image, observed, estimate, guidance, network, progress)
+        return
     solution: Solution | None = None
     # Far outliers of an estimate would make features of their own.
     lowest, highest = image[:, observed].amin(), image[:, observed].amax()
@@ -276,6 +289,38 @@ def each_pass(
             progress=progress,
         )
         yield estimate, solution
+
+
+def _coarse_passes(
+    image: Tensor, observed: Tensor, estimate: Tensor, guidance: Guidance, network: Layer | None, progress: bool
+) -> Iterator[tuple[Tensor, Solution]]:
+    """As ``each_pass``, on a smaller image; its opposite edges are no neighbours."""
+    factor, size = guidance.coarse, tuple(image.shape[1:])
+    share = _block_means(observed[None].to(image.dtype), factor)
+    # Means of what is observed, where that is at least half of a block.
+    means = _block_means(torch.where(observed, image, 0), factor) / share.clamp_min(0.5)
+    known, start = share[0] >= 0.5, _block_means(estimate, factor)
+    if not bool(known.any()):
+        known = share[0] == share.max()
+        means = _block_means(torch.where(observed, image, 0), factor) / share.clamp_min(1e-9)
+    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(size)]
+    for coarse, solution in each_pass(
+        means, known, start, replace(guidance, coarse=1), network=network, progress=progress
+    ):
+        change = torch.nn.functional.interpolate((coarse - start)[None], scale_factor=factor, mode=mode)[0]
+        filled = estimate + change[(slice(None), *(slice(n) for n in size))]
+        yield torch.where(observed, image, filled), solution
+
+
+def _block_means(images: Tensor, factor: int) -> Tensor:
+    """Means over blocks of ``factor`` pixels along each axis; the last ones are filled up with the last pixel."""
+    for axis in range(1, images.ndim):
+        n = images.shape[axis]
+        blocks = math.ceil(n / factor)
+        place = torch.arange(blocks * factor, device=images.device).clamp_max(n - 1)
+        shape = (*images.shape[:axis], blocks, factor, *images.shape[axis + 1 :])
+        images = images.index_select(axis, place).reshape(shape).mean(axis + 1)
+    return images
 
 
 def run_passes(

@@ -28,6 +28,8 @@ _FIRST_PASSES = 3
 _MOST_PASSES = 6
 _GAIN = 0.01
 """Another choice must lower the error by this share to be preferred: smaller differences are chance."""
+_CELLS = (4, 2.5)
+"""A hole's reach in pixels of the smaller images that are tried."""
 _GAIN_IN_HOLES = 0.05
 """The same for holes: there are few of them, each with its own error."""
 
@@ -72,9 +74,14 @@ def choose_passes(
             race.append(_Trial(pixels, seen, left_out, start, candidate, around))
     with tqdm(total=len(trials) * (len(candidates) + 1), disable=not progress, desc="leaving out", unit="trial") as bar:
         if len(candidates) > 1:
-            for trial in (trial for race in races for trial in race):
-                trial.go_on(_FIRST_PASSES)
-                bar.update()
+            for race in races:
+                for trial in race:
+                    trial.go_on(1)
+                # A candidate that does harm at once is out.
+                promising = float(_total(race)[1]) < float(_total(race)[0])
+                for trial in race:
+                    trial.go_on(_FIRST_PASSES if promising else 1)
+                    bar.update()
         best = 0
         for place, race in enumerate(races):
             if _total(race).min() < _total(races[best]).min() * (1 - _GAIN):
@@ -131,7 +138,9 @@ def _worthwhile(trials: list[_Trial], holes: bool) -> int:
 def _candidates(share: float, observed: Tensor, holes: bool) -> list[Guidance]:
     usual = Guidance.for_share(share, observed.ndim)
     if holes:
-        return [usual, replace(usual, radius=min(2 * _reach(observed), 2 * usual.radius))]
+        # In a smaller image the window reaches across.
+        factors = {round(_reach(observed) / cells) for cells in _CELLS}
+        return [usual, *(replace(usual, coarse=factor) for factor in sorted(factors) if factor > 1)]
     wider = replace(usual, radius=round(usual.radius * 4 / 3))
     return [usual, Guidance.for_share(share / 1.7, observed.ndim), wider]
 
