@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -191,6 +192,52 @@ def test_parts_of_large_images_lie_inside_and_apart():
         assert (columns.start, columns.stop) == (0, 40)
 
 
+@pytest.mark.parametrize("size", [(13,), (12, 15), (4, 7, 6)])
+def test_block_means(size, generator):
+    images = torch.rand(2, *size, generator=generator)
+    found = guided._block_means(images, 3)
+    for place in itertools.product(*(range(math.ceil(n / 3)) for n in size)):
+        # What lies beyond the edge repeats the last pixel.
+        axes = ([min(3 * b + k, n - 1) for k in range(3)] for b, n in zip(place, size, strict=True))
+        block = [images[(slice(None), *x)] for x in itertools.product(*axes)]
+        torch.testing.assert_close(found[(slice(None), *place)], torch.stack(block).mean(0))
+
+
+@pytest.mark.parametrize("size", [(60,), (33, 38), (9, 13, 11)])
+def test_coarse_passes_leave_what_is_observed(size, generator):
+    truth, observed = stripes(size, generator), torch.ones(size, dtype=torch.bool)
+    observed[tuple(slice(n // 3, n // 2) for n in size)] = False
+    start = torch.where(observed, truth, 0.5)
+    result = run_passes(truth, observed, start, 2, replace(GENTLE, radius=4, coarse=2))
+    assert torch.equal(result.image[:, observed], truth[:, observed])
+    assert not torch.equal(result.image[:, ~observed], start[:, ~observed])
+
+
+def test_coarse_passes_mend_what_a_small_window_cannot_see(generator):
+    # A slope with a hole, whose first estimate is a plain grey: the middle is beyond the window's reach.
+    size, hole = (96, 96), (slice(32, 64), slice(32, 64))
+    rows, columns = torch.meshgrid(*(torch.linspace(0, 1, n) for n in size), indexing="ij")
+    slope = float(torch.rand((), generator=generator))
+    truth = (slope * rows + (1 - slope) * columns)[None]
+    observed = torch.ones(size, dtype=torch.bool)
+    observed[hole] = False
+    start = torch.where(observed, truth, 0.8)
+    fine = run_passes(truth, observed, start, 2, GENTLE).image
+    coarse = run_passes(truth, observed, start, 2, replace(GENTLE, coarse=6)).image
+    assert error(coarse, truth) < 0.5 * error(fine, truth)
+
+
+@pytest.mark.parametrize("side", [2, 30])
+def test_automatic_passes_with_holes(side, generator):
+    size = (64, 64)
+    truth, observed = stripes(size, generator), torch.ones(size, dtype=torch.bool)
+    observed[20 : 20 + side, 6 : 6 + side] = observed[50:58, 40:50] = False
+    assert trials._has_holes(observed)
+    periodic = tc.inpaint(truth, observed)
+    result = tc.inpaint(truth, observed, passes="auto")
+    assert result.passes == 0 or error(result.image, truth) < error(periodic.image, truth)
+
+
 def test_settings_follow_the_share_of_observed_pixels():
     assert tc.Guidance.for_share(0.5) == tc.Guidance() == tc.Guidance.for_share(0.9)
     sparse = tc.Guidance.for_share(0.1)
@@ -231,6 +278,7 @@ def test_bad_options_are_refused(options, error_type, message):
     [
         ({"radius": 0}, ValueError, "radius to be at least 1"),
         ({"radius": 2.5}, TypeError, "radius to be an integer"),
+        ({"coarse": 0}, ValueError, "coarse to be at least 1"),
         ({"detail": -1}, ValueError, "detail to be at least 0"),
         ({"white": 0}, ValueError, "white > 0"),
         ({"length": math.inf}, ValueError, "length to be finite"),
