@@ -175,6 +175,15 @@ def test_holes_are_moved_to_observed_places():
         assert not bool((left_out & ~observed).any())
 
 
+@pytest.mark.parametrize("size", [(9,), (7, 10), (4, 5, 6)])
+def test_the_fullest_box(size, generator):
+    mask = torch.rand(size, generator=generator) < 0.4
+    sides = tuple(min(3, n) for n in size)
+    corners = itertools.product(*(range(n - side + 1) for n, side in zip(size, sides, strict=True)))
+    boxes = [tuple(slice(start, start + side) for start, side in zip(x, sides, strict=True)) for x in corners]
+    assert int(mask[trials._fullest(mask, sides)].sum()) == max(int(mask[box].sum()) for box in boxes)
+
+
 def test_left_out_pixels_are_observed_and_not_those_of_a_common_seed():
     for seed in range(3):
         observed = torch.rand(100, 100, generator=torch.Generator().manual_seed(seed)) >= 0.5

@@ -201,12 +201,29 @@ def _part(size: tuple[int, ...], side: int, number: int) -> tuple[slice, ...]:
 
 
 def _hole_trials(observed: Tensor) -> list[_Part]:
-    """The mask's holes, moved by parts of the image to where most is observed."""
-    whole = tuple(slice(n) for n in observed.shape)
+    """The mask's holes, moved by parts of the image to where most is observed; the part with most of them."""
+    size, ndim = tuple(observed.shape), observed.ndim
     moved = []
     for eighths in range(1, 8):
-        shift = [n * eighths // 8 for n in observed.shape]
-        moved.append(observed & ~observed.roll(shift, tuple(range(observed.ndim))))
+        shift = [n * eighths // 8 for n in size]
+        moved.append(observed & ~observed.roll(shift, tuple(range(ndim))))
     moved.sort(key=lambda left_out: int(left_out.sum()), reverse=True)
-    kept = [left_out for left_out in moved[:2] if bool(left_out.any()) and bool((observed & ~left_out).any())]
-    return [(whole, left_out) for left_out in kept]
+    # A hole and what is around it.
+    side = max(round((_CROP * _CROPS) ** (1 / ndim)), 6 * _reach(observed))
+    trials = []
+    for left_out in moved[:2]:
+        part = _fullest(left_out, tuple(min(side, n) for n in size))
+        if bool(left_out.any()) and bool((observed & ~left_out)[part].any()):
+            trials.append((part, left_out[part]))
+    return trials
+
+
+def _fullest(mask: Tensor, sides: tuple[int, ...]) -> tuple[slice, ...]:
+    """The box of these sides in which the mask is true most often."""
+    counts = mask.double()
+    for axis, side in enumerate(sides):
+        sums = torch.cat([torch.zeros_like(counts.narrow(axis, 0, 1)), counts.cumsum(axis)], axis)
+        rest = counts.shape[axis] - side + 1
+        counts = sums.narrow(axis, side, rest) - sums.narrow(axis, 0, rest)
+    corner = torch.unravel_index(counts.argmax(), counts.shape)
+    return tuple(slice(int(start), int(start) + side) for start, side in zip(corner, sides, strict=True))
