@@ -51,7 +51,7 @@ def grey_images() -> dict[str, Tensor]:
 
 
 def large_holes() -> dict[str, tuple[Tensor, Tensor]]:
-    """Name to float32 [3, H, W] in [0, 1] and its mask, True = known: kate, library, vase, or photographs with holes."""
+    """Name to float32 [3, H, W] in [0, 1] and its mask, True = known: kate, library and vase, or photographs."""
     found = folder()
     if found is not None:
         from torch_cntk.images import read_image, read_mask
