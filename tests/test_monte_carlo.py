@@ -92,6 +92,61 @@ CASES = {
         chain(tc.Conv1d(2, W, 3), tc.ReLU(), tc.GaussianBlur(3, 1.0), tc.LanczosDown(2), tc.Conv1d(W, 1, 3)),
         (2, 8),
     ),
+    "1d, residual": (
+        chain(tc.Conv1d(2, W, 3), tc.Residual(tc.ReLU(), tc.Conv1d(W, W, 3)), tc.ReLU(), tc.Conv1d(W, 1, 3)),
+        (2, 6),
+    ),
+    "1d, residual around a level": (
+        chain(
+            tc.Conv1d(2, W, 3),
+            tc.Residual(tc.StridedConv1d(W, W, 3), tc.ReLU(), tc.NearestUp(2), tc.Conv1d(W, W, 3)),
+            tc.ReLU(),
+            tc.Conv1d(W, 1, 3),
+        ),
+        (2, 6),
+    ),
+    "1d, concatenation": (
+        chain(
+            tc.Conv1d(2, W, 3),
+            tc.ReLU(),
+            tc.Concat(chain(tc.Conv1d(W, 3 * W, 1), tc.ReLU()), tc.Identity()),
+            tc.Conv1d(4 * W, W, 3),
+            tc.ReLU(),
+            tc.Conv1d(W, 1, 3),
+        ),
+        (2, 5),
+    ),
+    "1d, channel norm": (
+        chain(tc.Conv1d(2, W, 3), tc.ChannelNorm(), tc.ReLU(), tc.Conv1d(W, W, 3), tc.ReLU(), tc.Conv1d(W, 1, 1)),
+        (2, 5),
+    ),
+    "1d, zeros": (
+        chain(
+            tc.Conv1d(2, W, 3, padding_mode="zeros", bias=True, bias_std=0.5),
+            tc.ReLU(),
+            tc.NearestUp(2),
+            tc.Conv1d(W, W, 5, padding_mode="zeros"),
+            tc.LeakyReLU(0.1),
+            tc.Conv1d(W, 1, 3, padding_mode="zeros"),
+        ),
+        (2, 4),
+    ),
+    "2d, zeros": (
+        chain(tc.StridedConv2d(2, W, 3, padding_mode="zeros"), tc.ReLU(), tc.Conv2d(W, 1, 3, padding_mode="zeros")),
+        (2, 6, 4),
+    ),
+    "1d, erf": (chain(tc.Conv1d(2, W, 3), tc.Erf(), tc.Conv1d(W, W, 3), tc.Erf(), tc.Conv1d(W, 1, 3)), (2, 5)),
+    "1d, GELU": (chain(tc.Conv1d(2, W, 3), tc.GELU(), tc.Conv1d(W, W, 3), tc.GELU(), tc.Conv1d(W, 1, 3)), (2, 5)),
+    "1d, sine": (chain(tc.Conv1d(2, W, 3), tc.Sin(normalise=False), tc.NearestUp(2), tc.Conv1d(W, 1, 3)), (2, 5)),
+    "1d, absolute value": (
+        chain(tc.Conv1d(2, W, 3), tc.Abs(), tc.Conv1d(W, W, 1), tc.Abs(), tc.Conv1d(W, 1, 3)),
+        (2, 5),
+    ),
+    "1d, SiLU": (
+        chain(tc.Conv1d(2, W, 3), tc.Elementwise(torch.nn.functional.silu), tc.NearestUp(2), tc.Conv1d(W, 1, 3)),
+        (2, 5),
+    ),
+    "2d, hourglass": (tc.hourglass(1, W, W, channels=1, in_channels=2).double(), (2, 4, 2)),
     "3d, stride, bilinear": (
         chain(tc.StridedConv3d(2, W, 3, (2, 1, 2)), tc.ReLU(), tc.BilinearUp(2), tc.Conv3d(W, 1, 1)),
         (2, 2, 2, 2),

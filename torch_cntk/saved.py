@@ -77,7 +77,9 @@ def _read(path: Path) -> Kernel:
     if kernel.size is None and network is not None and prior is not None:
         try:
             net, source = from_description(network), priors.from_description(prior)
-        except (TypeError, ValueError) as error:
+        except NotImplementedError:
+            return kernel
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} describes a network that this version does not know: {error}") from error
         kind, stored = kernel.origin.get("kind", "ntk"), kernel.dtype
         kernel.rebuild = lambda size: net.kernel(source, size, kind=kind, dtype=stored)

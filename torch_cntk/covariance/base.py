@@ -26,8 +26,16 @@ class Covariance(ABC):
         """Number of spatial dimensions."""
 
     @abstractmethod
-    def average_patches(self, kernel_size: tuple[int, ...], bias_variance: float = 0.0) -> Self:
-        """A weight layer over circular patches: Sigma' = P[Sigma] + b, Theta' = P[Theta] + P[Sigma] + b."""
+    def average_patches(
+        self, kernel_size: tuple[int, ...], bias_variance: float = 0.0, padding: str = "circular"
+    ) -> Self:
+        """A weight layer over patches: Sigma' = P[Sigma] + b, Theta' = P[Theta] + P[Sigma] + b.
+
+        Args:
+            kernel_size: of the patches, odd; an entry an axis.
+            bias_variance: b.
+            padding: "circular" or "zeros", which is what lies beyond the image's border.
+        """
 
     @abstractmethod
     def activate(self, dual: Dual) -> Self:
@@ -40,3 +48,26 @@ class Covariance(ABC):
     @abstractmethod
     def resample(self, resampling: tuple[Resampling, ...]) -> Self:
         """A fixed linear map U along each axis: Sigma' = U Sigma U^T, Theta' = U Theta U^T."""
+
+    @abstractmethod
+    def mix(self, weights: tuple[float, ...], others: tuple[Self, ...]) -> Self:
+        """A weighted sum of this covariance (of the first weight) and those of other branches.
+
+        Weights of one are a sum of features that are uncorrelated; weights that are shares of the channels, a
+        concatenation.
+
+        Raises:
+            ValueError: the branches' images differ in size.
+        """
+
+    @abstractmethod
+    def normalise(self, epsilon: float = 0.0, affine: bool = False) -> Self:
+        """Features divided by their root mean square over channels: Sigma' = Sigma / n, Theta' = Theta / n.
+
+        Here n^2 = (Sigma(x, x) + epsilon)(Sigma(x', x') + epsilon). A scale and an offset for each channel that are
+        trained from 1 and 0 (``affine``) add Sigma' + 1 to Theta'.
+        """
+
+    def share(self) -> Self:
+        """The same covariance, to be read by several branches: a form that is computed late may keep what it can."""
+        return self
