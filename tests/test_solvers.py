@@ -10,6 +10,7 @@ import torch
 import torch_cntk as tc
 from torch_cntk.operators import DenseOperator
 from torch_cntk.solvers import Regression
+from torch_cntk.solvers.preconditioners import Circulant
 
 
 def random_operator(size: tuple[int, ...], condition: float, generator: torch.Generator) -> DenseOperator:
@@ -139,7 +140,7 @@ def test_each_right_hand_side_stops_on_its_own(generator):
     hard = torch.randn(6, 8, generator=generator, dtype=torch.float64)
     regression = Regression(operator, observed, 1e-4)
     basis = torch.eye(48, dtype=torch.float64).reshape(48, 6, 8)
-    inverse = regression.precondition(basis).reshape(48, 48)
+    inverse = Circulant(regression)(basis, regression.mask).reshape(48, 48)
     root = torch.linalg.cholesky((inverse + inverse.T) / 2)
     left = regression.multiply(basis).reshape(48, 48)
     vector = root @ torch.linalg.eigh(root.T @ left @ root).eigenvectors[:, 0]

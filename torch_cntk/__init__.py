@@ -48,7 +48,7 @@ from torch_cntk.layers import (
 from torch_cntk.networks import hourglass
 from torch_cntk.operators import Operator
 from torch_cntk.saved import load_kernel
-from torch_cntk.solvers import ConjugateGradient, Solution, Solver, Status
+from torch_cntk.solvers import ConjugateGradient, Factorisation, Regression, Solution, Solver, Status
 
 try:
     __version__ = version("torch-cntk")
@@ -71,6 +71,7 @@ __all__ = [
     "Dropout",
     "Elementwise",
     "Erf",
+    "Factorisation",
     "GaussianBlur",
     "Graph",
     "Identity",
@@ -84,6 +85,7 @@ __all__ = [
     "Operator",
     "OutOfMemoryError",
     "ReLU",
+    "Regression",
     "Residual",
     "Sequential",
     "Sigmoid",

@@ -107,7 +107,7 @@ def inpaint(
     targets = _extend(torch.where(seen, batch, 0), canvas)
     operator = kernel.operator(canvas, dtype=batch.dtype, device=batch.device)
     regression = Regression(operator, _extend(seen, canvas), ridge)
-    solution = (solver or ConjugateGradient()).solve(regression, targets, progress)
+    solution = (solver or ConjugateGradient()).solve(regression, targets, progress=progress)
     filled = _crop(operator @ solution.weights, size).to(batch.dtype)
     return InpaintingResult(
         torch.where(seen, batch, filled).reshape(image.shape),

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import math
-import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from torch import Tensor
 from torch_cntk._checks import as_size, shape_text
 from torch_cntk._compression import compress, decompress
 from torch_cntk._files import writing
+from torch_cntk._grids import open_grid
 from torch_cntk._memory import require_bytes
 from torch_cntk.covariance import Geometry, Table, pack, unpack
 from torch_cntk.operators import BlockCirculantOperator, DenseOperator, Operator, PeriodicOperator
@@ -166,15 +165,10 @@ class Kernel:
         for x, y, n in zip(first, second, size, strict=True):
             u = (y - x) % n
             displacement.append(torch.where(u > n // 2, u - n, u))
-        values = self._near_values(displacement, first)
+        values = self.near.within(self.radius, displacement, first)[0]
         if self.far is not None:
             values += self.far.lookup(displacement, first)[0]
         return values
-
-    def _near_values(self, displacement: list[Tensor], position: list[Tensor]) -> Tensor:
-        """The near part at (unwrapped) displacements, an integer tensor an axis: 0 beyond the radius."""
-        inside = functools.reduce(operator.and_, (u.abs() <= r for u, r in zip(displacement, self.radius, strict=True)))
-        return torch.where(inside, self.near.lookup(displacement, position)[0], 0)
 
     def at(self, pixel: tuple[int, ...], other: tuple[int, ...], size: tuple[int, ...] | None = None) -> float:
         """K(pixel, other) in an image of ``size`` (not needed if the kernel has one).
@@ -197,7 +191,7 @@ class Kernel:
             IndexError: the pixel lies outside the image.
         """
         size = self._default_size(size)
-        return self.on(size)._values(self._pixel(pixel, size), _open_grid(size, self.device), size)
+        return self.on(size)._values(self._pixel(pixel, size), open_grid(size, self.device), size)
 
     def dense(self, size: tuple[int, ...] | None = None) -> Tensor:
         """All of K, [*size, *size].
@@ -216,8 +210,8 @@ class Kernel:
             lambda free: "kernel.operator(size) multiplies by it without storing it",
             self.device,
         )
-        pixels = _open_grid(size, self.device)
-        values = self.on(size)._values(_open_grid(size, self.device, self.ndim), pixels, size)
+        pixels = open_grid(size, self.device)
+        values = self.on(size)._values(open_grid(size, self.device, self.ndim), pixels, size)
         return values.expand(*size, *size)
 
     def operator(
@@ -247,16 +241,21 @@ class Kernel:
         kernel = self.on(size).to(device=device)
         dtype = dtype or kernel.dtype
         stationary = kernel.stationary_average().row((0,) * self.ndim, size)
+
+        def lookup(first: list[Tensor], second: list[Tensor]) -> Tensor:
+            return kernel._values(first, second, size)
+
         if kernel.size is not None and kernel.period != size:
-            return BlockCirculantOperator(kernel._blocks(size).to(dtype), stationary)
+            return BlockCirculantOperator(kernel._blocks(size).to(dtype), lookup, stationary)
         if kernel.size is not None:
-            matrix = kernel.to(dtype).dense(size)
-            return DenseOperator(matrix, stationary)
+            return DenseOperator(kernel.to(dtype).dense(size), stationary)
         return PeriodicOperator(
-            kernel._stencil().to(dtype),
-            kernel._far_matrix().to(dtype),
+            kernel.near,
+            kernel._far_matrix(),
             kernel.radius,
+            dtype,
             size,
+            lookup,
             stationary,
         )
 
@@ -271,18 +270,11 @@ class Kernel:
             self.device,
         )
         # Broadcast over [*cells, *phases, *phases].
-        cell = _open_grid(cells, self.device, 2 * self.ndim)
-        first = _open_grid(self.period, self.device, self.ndim)
-        second = _open_grid(self.period, self.device)
+        cell = open_grid(cells, self.device, 2 * self.ndim)
+        first = open_grid(self.period, self.device, self.ndim)
+        second = open_grid(self.period, self.device)
         other = [b + m * p for b, m, p in zip(second, cell, self.period, strict=True)]
         return self._values(first, other, size)
-
-    def _stencil(self) -> Tensor:
-        """The near part as [*period, *(period + 2 radius)]; see ``PeriodicOperator``."""
-        phases = _open_grid(self.period, self.device, self.ndim)
-        window = _open_grid([p + 2 * r for p, r in zip(self.period, self.radius, strict=True)], self.device)
-        displacements = [x - r - phase for x, r, phase in zip(window, self.radius, phases, strict=True)]
-        return self._near_values(displacements, phases)
 
     def _far_matrix(self) -> Tensor:
         """The far part between pairs of phases, [*p, *p]."""
@@ -290,7 +282,7 @@ class Kernel:
         if self.far is None:
             return torch.zeros((1,) * (2 * ndim), dtype=self.dtype, device=self.device)
         period = self.far.geometry.period
-        first, second = _open_grid(period, self.device, ndim), _open_grid(period, self.device)
+        first, second = open_grid(period, self.device, ndim), open_grid(period, self.device)
         return self.far.lookup([y - x for x, y in zip(first, second, strict=True)], first)[0]
 
     def stationary_average(self) -> Kernel:
@@ -333,15 +325,6 @@ class Kernel:
         }
         with writing(path) as temporary:
             safetensors.torch.save_file(tensors, temporary, {_METADATA: json.dumps(facts)})
-
-
-def _open_grid(size: Sequence[int], device: torch.device, after: int = 0) -> list[Tensor]:
-    """Coordinates along each axis: entry k varies along dimension k alone, of ``len(size) + after`` dimensions."""
-    ndim = len(size) + after
-    return [
-        torch.arange(n, device=device).reshape([-1 if k == axis else 1 for k in range(ndim)])
-        for axis, n in enumerate(size)
-    ]
 
 
 def _mean_over_positions(table: Table) -> Table:
@@ -437,8 +420,8 @@ def from_table(
         far_table = Table(number, replace(geometry, size=ones, period=ones))
         return Kernel(table, far_table, radius, origin=origin, rebuild=rebuild)
     phases = _far_table(table, radius)
-    displacement = _open_grid(geometry.box, table.values.device, geometry.ndim)
-    position = _open_grid(geometry.period, table.values.device)
+    displacement = open_grid(geometry.box, table.values.device, geometry.ndim)
+    position = open_grid(geometry.period, table.values.device)
     near = table.values - phases.lookup(displacement, position)
     return Kernel(
         Table(near.to(dtype), geometry),
@@ -457,7 +440,7 @@ def _far_table(table: Table, radius: tuple[int, ...]) -> Table:
     # The same phases as in the first period, as many periods further on as it takes to be outside.
     displacement = [
         r + 1 + (u - r - 1) % p
-        for u, p, r in zip(_open_grid(own.box, table.values.device, own.ndim), period, radius, strict=True)
+        for u, p, r in zip(open_grid(own.box, table.values.device, own.ndim), period, radius, strict=True)
     ]
-    position = _open_grid(period, table.values.device)
+    position = open_grid(period, table.values.device)
     return Table(table.lookup(displacement, position), own)

@@ -4,45 +4,75 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from torch_cntk._checks import shape_text
+from torch_cntk._grids import join_cells, open_grid, split_cells
+from torch_cntk.correlation import Correlation
+from torch_cntk.covariance import Table
 
-__all__ = ["BlockCirculantOperator", "DenseOperator", "Operator", "PeriodicOperator"]
+__all__ = ["BlockCirculantOperator", "DenseOperator", "Lookup", "Operator", "PeriodicOperator"]
 
-_CONVOLUTIONS = {
-    1: torch.nn.functional.conv1d,
-    2: torch.nn.functional.conv2d,
-    3: torch.nn.functional.conv3d,
-}
+Lookup = Callable[[list[Tensor], list[Tensor]], Tensor]
+"""Gives K(x, x') for pixels x and x': one integer tensor an axis each, all of which broadcast."""
 
 
 class Operator(ABC):
     """A symmetric positive semi-definite kernel between all pixels of an image, as a linear map.
 
+    The "image" may be any grid on which the kernel is known: the columns of a matrix are one of one axis.
+
     Attributes:
         size: of the image.
         dtype: precision in which it multiplies.
+        device: where it multiplies.
         stationary: [*size] in float64, the mean over positions a of K(a, a + u) for each displacement u (wrapping
-            around).
+            around); None where displacements mean nothing.
     """
 
-    def __init__(self, size: tuple[int, ...], dtype: torch.dtype, stationary: Tensor) -> None:
+    def __init__(
+        self,
+        size: tuple[int, ...],
+        dtype: torch.dtype,
+        device: torch.device,
+        lookup: Lookup,
+        stationary: Tensor | None = None,
+    ) -> None:
         self.size = size
         self.dtype = dtype
+        self.device = device
         self.stationary = stationary
+        self._lookup = lookup
 
-    @property
+    @cached_property
+    def diagonal(self) -> Tensor:
+        """K(x, x), [*size] in float64."""
+        grid = open_grid(self.size, self.device)
+        return self._lookup(grid, grid).double().expand(self.size)
+
+    @cached_property
     def mean_diagonal(self) -> float:
         """Mean of K(x, x)."""
-        return float(self.stationary[(0,) * len(self.size)])
+        if self.stationary is not None:
+            return float(self.stationary[(0,) * len(self.size)])
+        return float(self.diagonal.mean())
 
-    def spectrum(self) -> Tensor:
-        """Eigenvalues of the stationary average, as ``torch.fft.rfftn`` orders them; rounding below 0 removed."""
-        eigenvalues: Tensor = torch.fft.rfftn(self.stationary).real
-        return eigenvalues.clamp_min(0).to(self.dtype)
+    def entries(self, first: Tensor, second: Tensor) -> Tensor:
+        """K between some pixels and others.
+
+        Args:
+            first: [m], integers, positions in the flattened image.
+            second: [n], likewise.
+
+        Returns:
+            [m, n] in float64.
+        """
+        x = [axis[:, None] for axis in torch.unravel_index(first, self.size)]
+        return self._lookup(x, list(torch.unravel_index(second, self.size))).double()
 
     def __matmul__(self, images: Tensor) -> Tensor:
         """K @ w for each of [..., *size], in the precision of w; only large sums are taken in the operator's.
@@ -68,9 +98,9 @@ class DenseOperator(Operator):
         stationary: see ``Operator``.
     """
 
-    def __init__(self, matrix: Tensor, stationary: Tensor) -> None:
+    def __init__(self, matrix: Tensor, stationary: Tensor | None = None) -> None:
         size = tuple(matrix.shape[: matrix.ndim // 2])
-        super().__init__(size, matrix.dtype, stationary)
+        super().__init__(size, matrix.dtype, matrix.device, lambda x, y: matrix[(*x, *y)], stationary)
         self._matrix = matrix.reshape(math.prod(size), -1)
 
     def _multiply(self, images: Tensor) -> Tensor:
@@ -82,13 +112,15 @@ class BlockCirculantOperator(Operator):
 
     Args:
         blocks: [*cells, *period, *period], entry [m, a, b] is K(a, b + m period) for phases a, b.
+        lookup: see ``Lookup``.
         stationary: see ``Operator``.
     """
 
-    def __init__(self, blocks: Tensor, stationary: Tensor) -> None:
+    def __init__(self, blocks: Tensor, lookup: Lookup, stationary: Tensor) -> None:
         ndim = blocks.ndim // 3
         self._cells, self._period = tuple(blocks.shape[:ndim]), tuple(blocks.shape[ndim : 2 * ndim])
-        super().__init__(tuple(c * p for c, p in zip(self._cells, self._period, strict=True)), blocks.dtype, stationary)
+        size = tuple(c * p for c, p in zip(self._cells, self._period, strict=True))
+        super().__init__(size, blocks.dtype, blocks.device, lookup, stationary)
         phases = math.prod(self._period)
         self._axes = tuple(range(ndim))
         # A correlation: the transform of the blocks is conjugated.
@@ -97,46 +129,45 @@ class BlockCirculantOperator(Operator):
 
     def _multiply(self, images: Tensor) -> Tensor:
         count, phases = images.shape[0], math.prod(self._period)
-        cells = _split_cells(images.to(self.dtype), self._period).reshape(count, *self._cells, phases)
+        cells = split_cells(images.to(self.dtype), self._period).reshape(count, *self._cells, phases)
         transform = torch.fft.rfftn(cells.movedim(0, -1), dim=self._axes)
         product = self._matrices @ transform.reshape(-1, phases, count)
         values = torch.fft.irfftn(product.reshape(transform.shape), s=self._cells, dim=self._axes)
         order = (-1, len(self._cells), *range(len(self._cells)))
-        return _join_cells(values.permute(order), self._period).to(images.dtype)
+        return join_cells(values.permute(order), self._period).to(images.dtype)
 
 
 class PeriodicOperator(Operator):
-    """K = near + far, where near is a strided correlation and far depends on the phases of the two pixels only.
+    """K = near + far, where near is a correlation and far depends on the phases of the two pixels only.
 
     Args:
-        stencil: [*period, *(period + 2 radius)], the near part: entry [a, j] multiplies pixel j - radius, counted from
-            the corner of the cell in which a is.
+        near: table of one channel that vanishes beyond the radius.
         far: [*far_period, *far_period], between phases; (1,) * 2 ndim where it is one number.
         radius: largest displacement in the near part, an entry an axis.
+        dtype: see ``Operator``.
         size: of the image, a multiple of the period and at least 2 radius + 1.
+        lookup: see ``Lookup``.
         stationary: see ``Operator``.
     """
 
     def __init__(
         self,
-        stencil: Tensor,
+        near: Table,
         far: Tensor,
         radius: tuple[int, ...],
+        dtype: torch.dtype,
         size: tuple[int, ...],
+        lookup: Lookup,
         stationary: Tensor,
     ) -> None:
-        super().__init__(size, stencil.dtype, stationary)
+        super().__init__(size, dtype, near.values.device, lookup, stationary)
+        self._near = Correlation(near, radius, dtype)
         ndim = len(size)
-        self._period = tuple(stencil.shape[:ndim])
-        self._stencil = stencil.reshape(-1, 1, *stencil.shape[ndim:])
         self._far_period = tuple(far.shape[:ndim])
         self._far = far.double().reshape(math.prod(self._far_period), -1)
-        self._padding = tuple(entry for r in reversed(radius) for entry in (r, r))
 
     def _multiply(self, images: Tensor) -> Tensor:
-        padded = torch.nn.functional.pad(images[:, None].to(self.dtype), self._padding, mode="circular")
-        near = _CONVOLUTIONS[len(self.size)](padded, self._stencil, stride=self._period)
-        return _join_cells(near, self._period).to(images.dtype).add_(self._far_part(images))
+        return self._near(images.to(self.dtype)).to(images.dtype).add_(self._far_part(images))
 
     def _far_part(self, images: Tensor) -> Tensor:
         """Sum the pixels of each phase, mix the sums, and spread them again."""
@@ -148,21 +179,3 @@ class PeriodicOperator(Operator):
         if math.prod(self._far_period) == 1:
             return mixed
         return mixed.repeat(1, *(n // p for n, p in zip(self.size, self._far_period, strict=True)))
-
-
-def _join_cells(cells: Tensor, period: tuple[int, ...]) -> Tensor:
-    """[n, prod(period), *cells] to [n, *(cells * period)]: a pixel shuffle in any dimension."""
-    count, ndim = cells.shape[0], len(period)
-    split = cells.reshape(count, *period, *cells.shape[2:])
-    order = [0, *(axis for k in range(ndim) for axis in (1 + ndim + k, 1 + k))]
-    size = [c * p for c, p in zip(cells.shape[2:], period, strict=True)]
-    return split.permute(order).reshape(count, *size)
-
-
-def _split_cells(images: Tensor, period: tuple[int, ...]) -> Tensor:
-    """[n, *(cells * period)] to [n, *cells, *period]: the inverse of ``_join_cells``, phases last."""
-    count, ndim = images.shape[0], len(period)
-    split = images.reshape(
-        count, *(entry for n, p in zip(images.shape[1:], period, strict=True) for entry in (n // p, p))
-    )
-    return split.permute(0, *range(1, 2 * ndim, 2), *range(2, 2 * ndim + 1, 2))

@@ -49,11 +49,13 @@ class Extent(Covariance):
         """Number of spatial dimensions."""
         return len(self.period)
 
-    def average_patches(
-        self, kernel_size: tuple[int, ...], bias_variance: float = 0.0, padding: str = "circular"
-    ) -> Extent:
-        """Patches are averaged at a fixed displacement: nothing grows. Padding with zeros shows where the border is."""
-        if padding == "circular" or all(q == 1 for q in kernel_size):
+    def average_patches(self, kernel_size: tuple[int, ...], bias_variance: float = 0.0) -> Extent:
+        """Patches are averaged at a fixed displacement: nothing grows."""
+        return self
+
+    def average_patches_inside(self, kernel_size: tuple[int, ...], bias_variance: float = 0.0) -> Extent:
+        """Padding with zeros shows where the border is."""
+        if all(q == 1 for q in kernel_size):
             return self
         return replace(self, uniform=False, shift_invariant=False)
 

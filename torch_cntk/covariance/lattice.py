@@ -54,13 +54,14 @@ class Lattice(Covariance):
 
     # Verbs.
 
-    def average_patches(
-        self, kernel_size: tuple[int, ...], bias_variance: float = 0.0, padding: str = "circular"
-    ) -> Lattice:
-        """A weight layer: a box blur of each displacement's image, around its edges or inside of them."""
-        if padding == "circular" or all(q == 1 for q in kernel_size):
-            return Averaged(self, kernel_size, bias_variance)
-        return AveragedInside(self, kernel_size, bias_variance)
+    def average_patches(self, kernel_size: tuple[int, ...], bias_variance: float = 0.0) -> Lattice:
+        """A weight layer: a circular box blur of each displacement's image."""
+        return Averaged(self, kernel_size, bias_variance)
+
+    def average_patches_inside(self, kernel_size: tuple[int, ...], bias_variance: float = 0.0) -> Lattice:
+        """The same without the pairs of neighbours of which one is outside of the image."""
+        inside = all(q == 1 for q in kernel_size)
+        return (Averaged if inside else AveragedInside)(self, kernel_size, bias_variance)
 
     def activate(self, dual: Dual) -> Lattice:
         """A nonlinearity: pointwise, given the variance image and its shifts."""

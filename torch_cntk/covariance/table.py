@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 from itertools import product
+from operator import and_
 
 import torch
 from torch import Tensor
@@ -181,6 +182,11 @@ class Table:
     def lookup(self, displacement: Sequence[Tensor], position: Sequence[Tensor]) -> Tensor:
         """Return K(a, a + u), [channels, *broadcast shape]; arguments as ``Geometry.index``."""
         return self._take(self.geometry.index(displacement, position))
+
+    def within(self, radius: Sequence[int], displacement: Sequence[Tensor], position: Sequence[Tensor]) -> Tensor:
+        """As ``lookup`` at unwrapped displacements, but 0 beyond the radius of any axis."""
+        inside = [u.abs() <= r for u, r in zip(displacement, radius, strict=True)]
+        return torch.where(reduce(and_, inside), self.lookup(displacement, position), 0)
 
     def gather(
         self,

@@ -92,7 +92,9 @@ class _Conv(Weighted):
     def propagate(self, covariance: C) -> C:
         """Average the patches, then keep every stride-th pixel."""
         variance = 0.0 if self.bias is None else self.bias_std**2
-        return covariance.average_patches(self.kernel_size, variance, self.padding_mode).subsample(self.stride)
+        inside = self.padding_mode == "zeros"
+        average = covariance.average_patches_inside if inside else covariance.average_patches
+        return average(self.kernel_size, variance).subsample(self.stride)
 
     @property
     def _tells_stride(self) -> bool:

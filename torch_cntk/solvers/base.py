@@ -1,4 +1,4 @@
-"""What all solvers share: the problem, and the answer with its quality."""
+"""What all solvers share: the problem, the way to a solution, and the solution with its quality."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from copy import copy
 from dataclasses import dataclass
 from enum import Enum
 
-import torch
 from torch import Tensor
 
 from torch_cntk._checks import finite_number
 from torch_cntk.operators import Operator
 
-__all__ = ["Regression", "Solution", "Solver", "Status"]
+__all__ = ["Factorisation", "Regression", "Solution", "Solver", "Status"]
 
 
 class Status(Enum):
@@ -36,25 +35,30 @@ class Solution:
         weights: [..., *size], zero at unobserved pixels.
         residual: [...], the true relative residual |y - (K_OO + ridge) w| / |y| of each right-hand side.
         iterations: taken by the slowest right-hand side.
+        seconds: wall time of this solve, without that of the factorisation.
         status: how it ended.
+        solver: what solved it, with the choices that were made for the user.
     """
 
     weights: Tensor
     residual: Tensor
     iterations: int
+    seconds: float
     status: Status
+    solver: str
 
 
 class Regression:
     """The equations (K_OO + ridge * mean(diag K) I) w = y_O on the observed pixels O, as maps on whole images.
 
-    Weights and residuals are float64, whatever the operator multiplies in: rounded weights would put an error into the
-    sum over the image that meets K's largest eigenvalue, some 10^5 times the smallest ones.
-
     Args:
         operator: K on the whole image.
         observed: boolean, True = known, broadcasts against the right-hand sides [..., *size].
         ridge: relative to the mean of K's diagonal, at least 0.
+
+    Attributes:
+        ridge: the number that is added to K's diagonal.
+        mask: ``observed`` as numbers of the operator's dtype.
 
     Raises:
         TypeError: the ridge is no number.
@@ -64,38 +68,57 @@ class Regression:
     def __init__(self, operator: Operator, observed: Tensor, ridge: float) -> None:
         self.operator = operator
         self.observed = observed
-        self.ridge = finite_number(ridge, "ridge", minimum=0) * operator.mean_diagonal
-        self._mask = observed.to(torch.float64)
-        spectrum = operator.spectrum()
-        # Without a ridge the inverse needs a floor: eigenvalues below it are rounding.
-        floor = spectrum.max() * torch.finfo(operator.dtype).eps
-        self._inverse = (spectrum + self.ridge).clamp_min_(float(floor)).reciprocal_()
+        self.relative_ridge = finite_number(ridge, "ridge", minimum=0)
+        self.ridge = self.relative_ridge * operator.mean_diagonal
+        self.mask = observed.to(operator.dtype)
 
     def flattened(self, shape: tuple[int, ...]) -> Regression:
         """The same equations for right-hand sides [n, *size], n the product of ``shape``."""
-        flat = copy(self)
         size = self.operator.size
-        if self.observed.ndim > len(size):
-            flat.observed = self.observed.expand(*shape, *size).reshape(-1, *size)
-            flat._mask = flat.observed.to(self._mask.dtype)
-        return flat
+        observed = self.observed
+        if observed.ndim > len(size):
+            observed = observed.expand(*shape, *size)
+        return self._with(observed.reshape(-1, *size))
+
+    def select(self, index: Tensor) -> Regression:
+        """The equations of some right-hand sides, after ``flattened``."""
+        return self if len(self.observed) == 1 else self._with(self.observed[index])
+
+    def _with(self, observed: Tensor) -> Regression:
+        other = copy(self)
+        other.observed = observed
+        other.mask = observed.to(self.mask.dtype)
+        return other
 
     def multiply(self, weights: Tensor) -> Tensor:
         """Left-hand side, for weights that are zero at unobserved pixels."""
-        return (self.operator @ weights).mul_(self._mask).add_(weights, alpha=self.ridge)
+        return (self.operator @ weights).mul_(self.mask).add_(weights, alpha=self.ridge)
 
-    def precondition(self, residual: Tensor) -> Tensor:
-        """The inverse of the stationary average of K on the full image, restricted to the observed pixels."""
-        size = self.operator.size
-        axes = tuple(range(-len(size), 0))
-        transform = torch.fft.rfftn(residual.to(self.operator.dtype), dim=axes).mul_(self._inverse)
-        image: Tensor = torch.fft.irfftn(transform, s=size, dim=axes)
-        return image * self._mask
+
+class Factorisation(ABC):
+    """What can be done before the right-hand sides are known; serves any number of them under the same mask."""
+
+    @abstractmethod
+    def solve(self, targets: Tensor, *, guess: Tensor | None = None, progress: bool = False) -> Solution:
+        """Solve for further right-hand sides.
+
+        Args:
+            targets: y, [..., *size], zero at unobserved pixels.
+            guess: weights to begin with, [..., *size], zero at unobserved pixels; direct solvers need none.
+            progress: whether to show a bar.
+
+        Returns:
+            the weights and their quality.
+        """
 
 
 class Solver(ABC):
-    """An immutable set of options; ``solve`` does the work."""
+    """An immutable set of options, checked when it is built."""
 
     @abstractmethod
-    def solve(self, regression: Regression, targets: Tensor, progress: bool = False) -> Solution:
-        """Solve for right-hand sides [..., *size], which are zero at unobserved pixels."""
+    def factorise(self, regression: Regression, *, progress: bool = False) -> Factorisation:
+        """Do what does not depend on the right-hand sides."""
+
+    def solve(self, regression: Regression, targets: Tensor, *, progress: bool = False) -> Solution:
+        """Factorise and solve for right-hand sides [..., *size], which are zero at unobserved pixels."""
+        return self.factorise(regression, progress=progress).solve(targets, progress=progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import torch
@@ -9,75 +10,116 @@ from torch import Tensor
 from tqdm import tqdm
 
 from torch_cntk._checks import finite_number, positive_int
-from torch_cntk.solvers.base import Regression, Solution, Solver, Status
+from torch_cntk.solvers.base import Factorisation, Regression, Solution, Solver, Status
+from torch_cntk.solvers.preconditioners import NAMES, Preconditioner, choose, precondition
 
 __all__ = ["ConjugateGradient"]
 
 
 @dataclass(frozen=True)
 class ConjugateGradient(Solver):
-    """Conjugate gradients with the circulant preconditioner: two FFTs and one K @ w an iteration.
+    """Flexible conjugate gradients.
 
     Attributes:
         tolerance: relative residual at which a right-hand side is done, above 0.
         max_iterations: at most so many.
         refresh: recompute the true residual after so many iterations, as the updated one drifts away from it by
             rounding, and begin anew from there if it did.
+        preconditioner: "circulant" (two FFTs an iteration), "nested" (few iterations, each with an inner iteration of
+            FFTs), "jacobi", "none", or "auto", which takes what the operator's cost suggests.
 
     Raises:
         TypeError: an option is no number.
-        ValueError: an option is out of range.
+        ValueError: an option is out of range, or the preconditioner unknown.
     """
 
     tolerance: float = 1e-4
     max_iterations: int = 500
     refresh: int = 50
+    preconditioner: str = "auto"
 
     def __post_init__(self) -> None:
         if finite_number(self.tolerance, "tolerance", minimum=0) == 0:
             raise ValueError("expected tolerance > 0, got 0: rounding leaves a residual")
         positive_int(self.max_iterations, "max_iterations")
         positive_int(self.refresh, "refresh")
+        if self.preconditioner not in NAMES:
+            raise ValueError(f"expected a preconditioner among {', '.join(NAMES)}, got {self.preconditioner!r}")
 
-    def solve(self, regression: Regression, targets: Tensor, progress: bool = False) -> Solution:
-        """Solve for each of [..., *size]; see ``Solver.solve``.
+    def factorise(self, regression: Regression, *, progress: bool = False) -> Factorisation:
+        """Choose and make the preconditioner.
+
+        Raises:
+            ValueError: the preconditioner needs the pixels of an image, and the operator has none.
+        """
+        name = choose(regression) if self.preconditioner == "auto" else self.preconditioner
+        return _Preconditioned(self, regression, name)
+
+
+class _Preconditioned(Factorisation):
+    """A preconditioner and the equations it is for."""
+
+    def __init__(self, options: ConjugateGradient, regression: Regression, name: str) -> None:
+        self._options = options
+        self._regression = regression
+        self._preconditioner = precondition(name, regression)
+        self._text = f"conjugate gradients ({name}, {str(regression.operator.dtype).removeprefix('torch.')})"
+
+    def solve(self, targets: Tensor, *, guess: Tensor | None = None, progress: bool = False) -> Solution:
+        """See ``Factorisation.solve``.
 
         Every right-hand side has its own step and stops on its own. A run ends early when the true residuals have not
         improved for long; the best weights so far are returned.
         """
-        size = regression.operator.size
+        start = time.perf_counter()
+        size = self._regression.operator.size
         shape = targets.shape[: targets.ndim - len(size)]
-        run = _Run(regression.flattened(shape), targets.reshape(-1, *size))
-        bar = tqdm(total=self.max_iterations, disable=not progress, desc="conjugate gradients", unit="it")
+        run = _Run(
+            self._regression.flattened(shape),
+            self._preconditioner,
+            targets.reshape(-1, *size),
+            None if guess is None else guess.reshape(-1, *size),
+            self._options.tolerance,
+        )
+        bar = tqdm(
+            total=self._options.max_iterations, disable=not progress, desc="conjugate gradients", unit="it", leave=False
+        )
         with bar:
             status = self._iterate(run, bar)
-        return Solution(run.best_weights.reshape(targets.shape), run.best.reshape(shape), run.iterations, status)
+        return Solution(
+            run.best_weights.reshape(targets.shape),
+            run.best.reshape(shape),
+            run.iterations,
+            time.perf_counter() - start,
+            status,
+            self._text,
+        )
 
     def _iterate(self, run: _Run, bar: tqdm) -> Status:
         since_refresh = futile_restarts = gained_at = 0
-        mark = run.best
-        while True:
-            out_of_iterations = run.iterations == self.max_iterations
-            finished = bool((run.relative <= self.tolerance).all())
-            if finished or out_of_iterations or run.broke_down or since_refresh == self.refresh:
+        mark = run.best.clone()
+        while bool((run.best > run.tolerance).any()):
+            out_of_iterations = run.iterations == self._options.max_iterations
+            if run.worth_a_refresh or out_of_iterations or since_refresh == self._options.refresh:
                 restarted = run.refresh()
                 since_refresh = 0
-                waiting = run.best > self.tolerance
+                waiting = run.best > run.tolerance
                 if not bool(waiting.any()):
-                    return Status.CONVERGED
+                    break
                 if out_of_iterations:
                     return Status.ITERATIONS
                 if bool((run.best < _GAIN * mark)[waiting].any()):
-                    mark, gained_at, futile_restarts = run.best, run.iterations, 0
+                    mark, gained_at, futile_restarts = run.best.clone(), run.iterations, 0
                 elif run.iterations - gained_at > _PATIENCE or futile_restarts == _FUTILE_RESTARTS:
                     return Status.STAGNATED
                 elif restarted:
                     futile_restarts += 1
-            run.step(self.tolerance)
+            run.step()
             since_refresh += 1
             bar.update()
             if not bar.disable:
                 bar.set_postfix(residual=f"{float(run.relative.max()):.1e}", refresh=False)
+        return Status.CONVERGED
 
 
 _GAIN = 0.9
@@ -86,85 +128,134 @@ _PATIENCE = 200
 """Iterations without a gain that are borne: the error falls in every one, but the residual may rise for long first."""
 _FUTILE_RESTARTS = 3
 """Restarts after which rounding is taken to have won, if none of them gained."""
+_DRIFT = 0.1
+"""Begin anew when rounding has put the updated residual further off than this share of the true one."""
 
 
 class _Run:
-    """The state of one solve, updated in place. Right-hand sides are [n, *size], scalars [n]."""
+    """The state of one solve, updated in place. Right-hand sides are [n, *size], scalars [n].
 
-    def __init__(self, regression: Regression, targets: Tensor) -> None:
-        self._regression = regression
-        self._targets = targets.double()
-        norm = self._norm_of(self._targets)
+    Weights are float64, whatever the operator multiplies in: rounded weights would put an error into the sum over the
+    image that meets K's largest eigenvalue, some 10^5 times the smallest ones. Residuals and directions have the
+    operator's precision; the true residual is recomputed from the weights now and then.
+
+    Attributes:
+        best_weights: of all right-hand sides, those of the smallest true residual so far.
+        best: that residual, relative.
+        relative: the updated relative residuals of the right-hand sides that are still worked on.
+        worth_a_refresh: whether enough of them seem to be done, or something went wrong.
+    """
+
+    def __init__(
+        self,
+        regression: Regression,
+        preconditioner: Preconditioner,
+        targets: Tensor,
+        guess: Tensor | None,
+        tolerance: float,
+    ) -> None:
+        self.tolerance = tolerance
+        self._preconditioner = preconditioner
+        self._all = regression
+        self._all_targets = targets.double()
+        norm = _norm(self._all_targets)
         # A right-hand side of zeros is solved by zeros.
-        self._norm = torch.where(norm > 0, norm, 1)
-        self.weights = torch.zeros_like(self._targets)
-        self.residual = self._targets.clone()
-        self.best_weights = torch.zeros_like(self._targets)
-        self.relative = norm / self._norm
-        self.best = self.relative
+        self._all_norms = torch.where(norm > 0, norm, 1)
+        self.best_weights = torch.zeros_like(self._all_targets)
+        self.best = norm / self._all_norms
         self.iterations = 0
-        self.broke_down = False
+        self.worth_a_refresh = False
+        if guess is not None:
+            residual = self._all_targets - regression.multiply(guess.double())
+            relative = _norm(residual) / self._all_norms
+            better = relative < self.best
+            self.best_weights = torch.where(_spread(better, guess), guess.double(), self.best_weights)
+            self.best = torch.where(better, relative, self.best)
+        self._index = torch.arange(len(self.best), device=self.best.device)
+        self._keep(self.best > tolerance)
+
+    def _keep(self, kept: Tensor) -> None:
+        """Go on with some of the current right-hand sides, from their best weights."""
+        self._index = self._index[kept]
+        self._regression = self._all.select(self._index)
+        self._targets = self._all_targets[self._index]
+        self._norms = self._all_norms[self._index]
         self._direction: Tensor | None = None
-        self._old_residual = torch.empty_like(self._targets)
-        self._old_product = norm
+        self._image = self._curvature = self._targets  # of the last direction; there is none yet
+        self._broke_down = False
+        self.weights = self.best_weights[self._index]
+        if len(self._index):
+            self._set_residual(self._targets - self._regression.multiply(self.weights))
 
-    def _dot(self, first: Tensor, second: Tensor) -> Tensor:
-        product: Tensor = torch.linalg.vecdot(first.flatten(1), second.flatten(1))
-        return product
-
-    def _norm_of(self, images: Tensor) -> Tensor:
-        return self._dot(images, images).sqrt_()
-
-    def _spread(self, scalars: Tensor) -> Tensor:
-        return scalars.reshape(-1, *(1,) * (self._targets.ndim - 1))
+    def _set_residual(self, true: Tensor) -> None:
+        self.residual = true.to(self._all.operator.dtype)
+        self.relative = _norm(true) / self._norms
+        self.worth_a_refresh = False
 
     def refresh(self) -> bool:
-        """Replace the updated residual by the true one and keep the best weights.
+        """Replace the updated residual by the true one, keep the best weights, retire what is solved.
 
         Returns:
             whether the two differed so much that the iteration begins anew, from the best weights.
         """
         true = self._targets - self._regression.multiply(self.weights)
-        drifted = self._norm_of(true - self.residual) > _DRIFT * self._norm_of(true)
-        self.residual = true
-        self.relative = self._norm_of(true) / self._norm
-        better = self.relative < self.best
-        torch.where(self._spread(better), self.weights, self.best_weights, out=self.best_weights)
-        self.best = torch.where(better, self.relative, self.best)
-        restart = self.broke_down or bool((drifted | ~torch.isfinite(self.relative)).any())
+        drifted = _norm(true - self.residual) > _DRIFT * _norm(true)
+        relative = _norm(true) / self._norms
+        better = relative < self.best[self._index]
+        self.best_weights[self._index[better]] = self.weights[better]
+        self.best[self._index[better]] = relative[better]
+        waiting = self.best[self._index] > self.tolerance
+        restart = self._broke_down or bool(((drifted | ~torch.isfinite(relative)) & waiting).any())
         if restart:
-            self.weights.copy_(self.best_weights)
-            self.residual = self._targets - self._regression.multiply(self.weights)
-            self.relative = self.best
-            self._direction = None
-            self.broke_down = False
-        return restart
+            self._keep(waiting)
+            return True
+        self._set_residual(true)
+        if not bool(waiting.all()):
+            self._retire(waiting)
+        return False
 
-    def step(self, tolerance: float) -> None:
+    def _retire(self, kept: Tensor) -> None:
+        """Leave out what is solved, without losing the directions of the rest."""
+        self._index = self._index[kept]
+        self._regression = self._all.select(self._index)
+        for name in ("_targets", "_norms", "weights", "residual", "relative", "_image", "_curvature", "_direction"):
+            setattr(self, name, getattr(self, name)[kept])
+
+    def step(self) -> None:
         """One iteration; right-hand sides within the tolerance stay where they are."""
-        preconditioned = self._regression.precondition(self.residual)
-        product = self._dot(preconditioned, self.residual)
+        preconditioned = self._preconditioner(self.residual, self._regression.mask)
         if self._direction is None:
             self._direction = preconditioned
         else:
-            # Polak-Ribiere: equal to the usual factor in exact arithmetic, and it forgives an inexact preconditioner.
-            change = product - self._dot(preconditioned, self._old_residual)
-            self._direction.mul_(self._spread(_ratio(change, self._old_product))).add_(preconditioned)
-        image = self._regression.multiply(self._direction)
-        curvature = self._dot(self._direction, image)
-        active = self.relative > tolerance
-        length = _ratio(self._dot(self._direction, self.residual), curvature) * active
-        self.broke_down = bool((active & ~(curvature > 0)).any())
-        self._old_residual.copy_(self.residual)
-        self._old_product = product
-        self.weights.addcmul_(self._spread(length), self._direction)
-        self.residual.addcmul_(self._spread(length), image, value=-1)
-        self.relative = self._norm_of(self.residual) / self._norm
+            # Conjugate to the last direction, however inexact or nonlinear the preconditioner is.
+            factor = -_ratio(_dot(preconditioned, self._image), self._curvature)
+            self._direction.mul_(_spread(factor, self.residual)).add_(preconditioned)
+        self._image = self._regression.multiply(self._direction)
+        self._curvature = _dot(self._direction, self._image)
+        active = self.relative > self.tolerance
+        length = _ratio(_dot(self._direction, self.residual), self._curvature) * active
+        self.weights.addcmul_(_spread(length, self.weights), self._direction.double())
+        self.residual.addcmul_(_spread(length, self.residual), self._image, value=-1)
+        self.relative = _norm(self.residual) / self._norms
         self.iterations += 1
+        self._broke_down = bool((active & ~(self._curvature > 0)).any())
+        done = self.relative <= self.tolerance
+        self.worth_a_refresh = self._broke_down or 2 * int(done.sum()) >= len(done)
 
 
-_DRIFT = 0.1
-"""Begin anew when rounding has put the updated residual further off than this share of the true one."""
+def _dot(first: Tensor, second: Tensor) -> Tensor:
+    product: Tensor = torch.linalg.vecdot(first.flatten(1), second.flatten(1))
+    return product.double()
+
+
+def _norm(images: Tensor) -> Tensor:
+    return _dot(images, images).sqrt_()
+
+
+def _spread(scalars: Tensor, images: Tensor) -> Tensor:
+    """One number an image, in the images' precision."""
+    numbers = scalars if scalars.dtype == torch.bool else scalars.to(images.dtype)
+    return numbers.reshape(-1, *(1,) * (images.ndim - 1))
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:

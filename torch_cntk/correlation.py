@@ -1,0 +1,194 @@
+"""The near part of a periodic kernel times images: a strided correlation as matrix products.
+
+An image is cut into cells of one period p; every output of a cell is a weighted sum over the window of p + 2 R pixels
+that surrounds it (per axis, R the radius). Done in one product this takes (p + 2R) / (2R + 1) times as many operations
+an axis as there are pairs of pixels within the radius; two things make it fewer:
+
+* **Folding.** If mirroring leaves the kernel as it is, phase p - 1 - a weighs the mirrored window as phase a weighs
+  the window. Sums and differences of mirrored pixels then meet half as many phases over half as many places each: half
+  of the operations for every axis.
+* **Blocks of phases.** Phases near each other need a part of the window only; the first axis is cut into blocks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from torch_cntk._grids import join_cells, open_grid
+from torch_cntk.covariance import Table
+
+__all__ = ["Correlation"]
+
+_BLOCK_PHASES = 64
+"""Fewest phases in a block: narrower matrices are slower than the operations they save."""
+_PATCH_BYTES = 1 << 22
+"""Windows are laid out for so many bytes of cells at a time: more would leave the cache."""
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Weights of some phases: [parities, places, phases], for the places ``start ..`` along the first axis."""
+
+    weights: Tensor
+    start: int
+    length: int
+
+
+class Correlation:
+    """near @ w for images w on a torus.
+
+    Args:
+        table: one channel; vanishes beyond the radius.
+        radius: an entry an axis.
+        dtype: in which it multiplies.
+    """
+
+    def __init__(self, table: Table, radius: tuple[int, ...], dtype: torch.dtype) -> None:
+        self.period = table.geometry.period
+        self.radius = radius
+        self.folded = table.geometry.reflective and all(p % 2 == 0 for p in self.period)
+        self._window = tuple(p + 2 * r for p, r in zip(self.period, radius, strict=True))
+        self._places = tuple(w // 2 for w in self._window) if self.folded else self._window
+        phases = tuple(p // 2 for p in self.period) if self.folded else self.period
+        weights = _folded_weights if self.folded else _plain_weights
+        self._blocks = list(self._cut(weights(table, radius, dtype), phases))
+
+    def _cut(self, weights: Callable[[slice, slice], Tensor], phases: tuple[int, ...]) -> Iterator[_Block]:
+        """Blocks of phases along the first axis, each with the places that it needs."""
+        count = max(math.ceil(_BLOCK_PHASES / math.prod(phases[1:])), 1)
+        radius = self.radius[0]
+        for first in range(0, phases[0], count):
+            last = min(first + count, phases[0])
+            start, stop = (0, radius + last) if self.folded else (first, last + 2 * radius)
+            block = weights(slice(first, last), slice(start, stop))
+            # [parities, phases, places] so far; products read places fastest.
+            yield _Block(block.flatten(1 + len(phases)).flatten(1, len(phases)).mT, start, stop - start)
+
+    @property
+    def operations(self) -> float:
+        """Multiplications and additions for each pixel of an image."""
+        return sum(2 * block.weights.numel() for block in self._blocks) / math.prod(self.period)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weights."""
+        return sum(block.weights.numel() * block.weights.element_size() for block in self._blocks)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Near @ w for [n, *size], size a multiple of the period and at least 2 radius + 1."""
+        size = tuple(images.shape[1:])
+        cells = tuple(n // p for n, p in zip(size, self.period, strict=True))
+        padding = [entry for r in reversed(self.radius) for entry in (r, r)]
+        padded = torch.nn.functional.pad(images[:, None], padding, mode="circular")[:, 0]
+        row = images.shape[0] * math.prod(cells[1:]) * math.prod(self._window) * images.element_size()
+        step = min(max(_PATCH_BYTES // row, 1), cells[0])
+        result = images.new_empty(images.shape[0], *cells, math.prod(self.period))
+        for first in range(0, cells[0], step):
+            count = min(step, cells[0] - first)
+            rows = padded.narrow(1, first * self.period[0], (count - 1) * self.period[0] + self._window[0])
+            result[:, first : first + count] = self._multiply(rows)
+        return join_cells(result.movedim(-1, 1), self.period)
+
+    def _multiply(self, padded: Tensor) -> Tensor:
+        """Outputs of the cells whose windows make up [n, *padded size]: [n, *cells, phases]."""
+        ndim = len(self.period)
+        patches = self._patches(padded)
+        parities, shape = patches.shape[0], patches.shape[1 : 2 + ndim]
+        flat = patches.reshape(parities, -1, self._places[0], math.prod(self._places[1:]))
+        parts = []
+        for block in self._blocks:
+            needed = flat.narrow(2, block.start, block.length).flatten(2)
+            parts.append(torch.bmm(needed, block.weights))
+        outputs = parts[0] if len(parts) == 1 else torch.cat(parts, 2)
+        return (self._unfold(outputs) if self.folded else outputs[0]).reshape(*shape, -1)
+
+    def _patches(self, padded: Tensor) -> Tensor:
+        """Windows, folded or as they are: [parities, n, *cells, *places]."""
+        patches = padded[None]
+        for axis, (w, p, places) in enumerate(zip(self._window, self.period, self._places, strict=True)):
+            # [parities, n, cells so far, axes to come, places so far, this axis's window]
+            windows = patches.unfold(2 + axis, w, p)
+            patches = self._fold(windows, axis, places) if self.folded else windows
+        return patches.contiguous()
+
+    def _fold(self, windows: Tensor, axis: int, places: int) -> Tensor:
+        """Sums and differences of the two halves of the last dimension: twice the parities, half of the places."""
+        upper, lower = windows.narrow(-1, places, places), windows.narrow(-1, 0, places).flip(-1)
+        # In memory the axes to come vary fastest, as they do in the image; only the view has the places last.
+        come, here = range(3 + axis, windows.ndim - 1 - axis), windows.ndim - 1 - axis
+        order = [*range(3 + axis), *range(here, windows.ndim), *come]
+        memory = windows.new_empty(2, *(upper.shape[k] for k in order))
+        folded = memory.permute(0, *(1 + order.index(k) for k in range(windows.ndim)))
+        torch.add(upper, lower, out=folded[0])
+        torch.sub(upper, lower, out=folded[1])
+        return folded.flatten(0, 1)
+
+    def _unfold(self, outputs: Tensor) -> Tensor:
+        """[parities, cells, half the phases] to [cells, phases]."""
+        halves = tuple(p // 2 for p in self.period)
+        ndim = len(halves)
+        outputs = outputs.reshape(*(2,) * ndim, -1, *halves)
+        for axis in reversed(range(ndim)):  # the last axis to be folded has the slowest parity
+            even, odd = outputs.unbind(0)
+            dim = even.ndim - ndim + axis
+            outputs = torch.cat(((even - odd).flip(dim), even + odd), dim)
+        return outputs
+
+
+def _folded_weights(table: Table, radius: tuple[int, ...], dtype: torch.dtype) -> Callable[[slice, slice], Tensor]:
+    """Halves of the sums and differences of each phase's weights at mirrored places.
+
+    Returns:
+        a function of the phases and the places of the first axis, counted outwards from the middle of the cell, that
+        gives [parities, *phases, *places].
+    """
+    period, ndim = table.geometry.period, table.geometry.ndim
+    # Displacement and position of each axis beside each other.
+    order = [k for axis in range(ndim) for k in (axis, ndim + axis)]
+    pairs = table.values[0].permute(order).reshape([b * p for b, p in zip(table.geometry.box, period, strict=True)])
+
+    def weights(phases: slice, places: slice) -> Tensor:
+        values, shape = pairs[None], []
+        for axis, (p, r) in enumerate(zip(period, radius, strict=True)):
+            device = pairs.device
+            b = torch.arange(p // 2, device=device)[phases if axis == 0 else slice(None), None]
+            t = torch.arange(p // 2 + r, device=device)[places if axis == 0 else slice(None)]
+            shape += [len(b), len(t)]
+            upper, lower = (_select(values, 1 + axis, p // 2 + b, u, p, r) for u in (t - b, -1 - t - b))
+            values = torch.cat((upper + lower, upper - lower)).mul_(0.5)
+        values = values.reshape(-1, *shape).to(dtype)
+        return values.permute(0, *range(1, 2 * ndim, 2), *range(2, 2 * ndim + 1, 2))
+
+    return weights
+
+
+def _select(values: Tensor, dim: int, phase: Tensor, displacement: Tensor, period: int, radius: int) -> Tensor:
+    """Take K(a, a + u) for each [phases, places] along ``dim``, which holds [displacement, position]; 0 beyond R."""
+    inside = displacement.abs() <= radius
+    position = torch.where(displacement < 0, period - 1 - phase, phase)
+    index = torch.where(inside, displacement.abs() * period + position, 0)
+    mask = inside.reshape([-1 if k == dim else 1 for k in range(values.ndim)])
+    return values.index_select(dim, index.flatten()).mul_(mask)
+
+
+def _plain_weights(table: Table, radius: tuple[int, ...], dtype: torch.dtype) -> Callable[[slice, slice], Tensor]:
+    """Weights of each phase at each place of the window.
+
+    Returns:
+        a function of the phases and the places of the first axis that gives [1, *phases, *places].
+    """
+    ndim, device = table.geometry.ndim, table.values.device
+
+    def weights(phases: slice, places: slice) -> Tensor:
+        positions = open_grid(table.geometry.period, device, ndim)
+        windows = open_grid([p + 2 * r for p, r in zip(table.geometry.period, radius, strict=True)], device)
+        positions[0], windows[0] = positions[0][phases], windows[0][places]
+        displacement = [y - r - a for y, r, a in zip(windows, radius, positions, strict=True)]
+        return table.within(radius, displacement, positions).to(dtype)
+
+    return weights
