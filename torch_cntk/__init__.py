@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from torch_cntk import catalogue, plotting, priors
 from torch_cntk._memory import OutOfMemoryError
+from torch_cntk.conversion import from_torch, to_torch, with_width
 from torch_cntk.inpainting import InpaintingResult, default_kernel, default_network, inpaint, levels_for
 from torch_cntk.kernel import Kernel
 from torch_cntk.layers import (
@@ -100,6 +101,7 @@ __all__ = [
     "catalogue",
     "default_kernel",
     "default_network",
+    "from_torch",
     "hourglass",
     "inpaint",
     "levels_for",
@@ -107,4 +109,6 @@ __all__ = [
     "plotting",
     "priors",
     "reparameterise",
+    "to_torch",
+    "with_width",
 ]
