@@ -50,6 +50,7 @@ from torch_cntk.networks import hourglass
 from torch_cntk.operators import Operator
 from torch_cntk.saved import load_kernel
 from torch_cntk.solvers import ConjugateGradient, Factorisation, Regression, Solution, Solver, Status
+from torch_cntk.training import DivergedError, Training, TrainingResult, TrainingStatus, train
 
 try:
     __version__ = version("torch-cntk")
@@ -69,6 +70,7 @@ __all__ = [
     "Conv1d",
     "Conv2d",
     "Conv3d",
+    "DivergedError",
     "Dropout",
     "Elementwise",
     "Erf",
@@ -98,6 +100,9 @@ __all__ = [
     "StridedConv2d",
     "StridedConv3d",
     "Sum",
+    "Training",
+    "TrainingResult",
+    "TrainingStatus",
     "catalogue",
     "default_kernel",
     "default_network",
@@ -110,5 +115,6 @@ __all__ = [
     "priors",
     "reparameterise",
     "to_torch",
+    "train",
     "with_width",
 ]
