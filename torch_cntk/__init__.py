@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from torch_cntk import catalogue, plotting, priors
 from torch_cntk._memory import OutOfMemoryError
 from torch_cntk.conversion import from_torch, to_torch, with_width
+from torch_cntk.empirical import empirical_ntk
 from torch_cntk.inpainting import InpaintingResult, default_kernel, default_network, inpaint, levels_for
 from torch_cntk.kernel import Kernel
 from torch_cntk.layers import (
@@ -46,6 +47,7 @@ from torch_cntk.layers import (
     Sum,
     reparameterise,
 )
+from torch_cntk.linearised import LinearisedTraining
 from torch_cntk.networks import hourglass
 from torch_cntk.operators import Operator
 from torch_cntk.saved import load_kernel
@@ -83,6 +85,7 @@ __all__ = [
     "LanczosDown",
     "Layer",
     "LeakyReLU",
+    "LinearisedTraining",
     "NearestUp",
     "Node",
     "Operator",
@@ -106,6 +109,7 @@ __all__ = [
     "catalogue",
     "default_kernel",
     "default_network",
+    "empirical_ntk",
     "from_torch",
     "hourglass",
     "inpaint",
