@@ -39,3 +39,33 @@ def test_inpaint(tmp_path: Path, channels: int) -> None:
     assert 0.2 < float((before == 0).float().mean()) < 0.6
     # Less strict than the printed PSNR: the picture is rounded to 8 bits.
     assert -10 * torch.log10((after - image).square().mean()) > 33
+
+
+def run_example(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / arguments[0], *arguments[1:]],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_train(tmp_path: Path) -> None:
+    out = run_example(tmp_path, "train.py", "--levels", "2", "--width", "8", "--steps", "20")
+    infinite, finite = re.search(r"CNTK: ([\d.]+) dB", out), re.search(r"best: ([\d.]+) dB after (\d+) steps", out)
+    assert infinite is not None, out
+    assert finite is not None, out
+    # 20 steps of a small network make something; the kernel fills a smooth pattern well.
+    assert float(infinite[1]) > 25
+    assert float(finite[1]) > 15
+
+
+def test_width(tmp_path: Path) -> None:
+    out = run_example(tmp_path, "width.py", "--widths", "4", "32", "--draws", "6", "--steps", "10")
+    near, far = (float(found) for found in re.findall(r"off by ([\d.]+), times", out))
+    assert far < near
+    assert (tmp_path / "width.png").stat().st_size > 10_000
