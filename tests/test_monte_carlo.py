@@ -29,7 +29,10 @@ def empirical_ntks(net: tc.Sequential, z: torch.Tensor, count: int, generator: t
     for start in range(0, count, BATCH):
         draws = min(BATCH, count - start)
         weights = {
-            name: torch.randn(draws, *parameter.shape, generator=generator, dtype=z.dtype)
+            # Scales and offsets of normalisations start at 1 and 0.
+            name: parameter.detach().expand(draws, *parameter.shape)
+            if name.endswith(("scale", "offset"))
+            else torch.randn(draws, *parameter.shape, generator=generator, dtype=z.dtype)
             for name, parameter in net.named_parameters()
         }
         batches.append(vmap(gram)(weights))
@@ -118,6 +121,10 @@ CASES = {
     ),
     "1d, channel norm": (
         chain(tc.Conv1d(2, W, 3), tc.ChannelNorm(), tc.ReLU(), tc.Conv1d(W, W, 3), tc.ReLU(), tc.Conv1d(W, 1, 1)),
+        (2, 5),
+    ),
+    "1d, affine channel norm": (
+        chain(tc.Conv1d(2, W, 3), tc.ChannelNorm(W, affine=True), tc.ReLU(), tc.Conv1d(W, 1, 3)),
         (2, 5),
     ),
     "1d, zeros": (
