@@ -143,7 +143,7 @@ def sine(sigma: Tensor, theta: Tensor, gain: float) -> tuple[Tensor, Tensor]:
     return gain**2 * (minus - plus) / 2, gain**2 * (minus + plus) / 2 * theta
 
 
-def by_quadrature(function, sigma: Tensor, theta: Tensor, gain: float, points: int = 60) -> tuple[Tensor, Tensor]:
+def by_quadrature(function, sigma: Tensor, theta: Tensor, gain: float, points: int = 40) -> tuple[Tensor, Tensor]:
     """Any smooth function, by Gauss-Hermite quadrature in two dimensions."""
     places, weights = (torch.from_numpy(array) for array in np.polynomial.hermite_e.hermegauss(points))
     weights = weights / weights.sum()

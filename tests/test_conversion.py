@@ -49,7 +49,7 @@ class ResNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Conv2d(2, 5, 3, padding=1)
-        self.norm = nn.LayerNorm(5)
+        self.norm = nn.LayerNorm(5, elementwise_affine=False)
         self.first, self.second = nn.Conv2d(5, 5, 3, padding=1), nn.Conv2d(5, 5, 5, padding="same")
         self.third, self.head = nn.Conv2d(5, 5, 1), nn.Conv2d(5, 1, 1)
         self.act, self.pool = nn.GELU(), nn.AvgPool2d(2)
@@ -77,6 +77,22 @@ class Branch(nn.Module):
 
     def up(self, x: torch.Tensor) -> torch.Tensor:
         return functional.interpolate(x, scale_factor=2)
+
+
+class Normed(nn.Module):
+    """Trained scales between two convolutions, moved to and fro by movedim."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = conv(2, 4), conv(4, 4), conv(4, 1)
+        self.norm = nn.LayerNorm(4, eps=1e-3)
+        nn.init.normal_(self.norm.weight)
+        nn.init.normal_(self.norm.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.a(x)
+        x = x + self.b(torch.movedim(self.norm(x.movedim(1, -1)), -1, 1).contiguous())
+        return self.c(functional.gelu(x))
 
 
 class Correlated(nn.Module):
@@ -113,6 +129,7 @@ MODULES = {
     "ends in an activation": lambda: nn.Sequential(conv(2, 4), nn.ReLU(), conv(4, 3, 1), nn.LeakyReLU(0.2)),
     "gains in branches": Branch,
     "residual network": ResNet,
+    "normalised": Normed,
     "skip network": SkipNet,
     "skip network with biases": lambda: SkipNet(bias=True),
     "1d": lambda: nn.Sequential(
@@ -213,7 +230,7 @@ class Calls(nn.Module):
 
     def __init__(self, function) -> None:
         super().__init__()
-        self.block = nn.Sequential(conv(1, 4), conv(4, 4))
+        self.block, self.norm = nn.Sequential(conv(1, 4), conv(4, 4)), nn.LayerNorm(4)
         self.function = function
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -239,6 +256,7 @@ class Calls(nn.Module):
         (nn.LeakyReLU(-0.1), r"expected a slope"),
         (nn.GELU(approximate="tanh"), r"approximate"),
         (nn.LayerNorm((4, 4)), r"expected one over channels"),
+        (Calls(lambda self, x: self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).relu()), r"scales are trained"),
         (nn.Sequential(conv(1, 1), nn.Sigmoid(), conv(1, 1)), r"expected Sigmoid.* as the last layer"),
         (Calls(lambda self, x: x * 2), r"no rule for mul, at 'mul' in the forward pass"),
         (Calls(lambda self, x: self.block[1](x)), r"Conv2d, at 'block.1': its weights are used twice"),

@@ -124,8 +124,8 @@ CASES = {
         (2, 5),
     ),
     "1d, affine channel norm": (
-        chain(tc.Conv1d(2, W, 3), tc.ChannelNorm(W, affine=True), tc.ReLU(), tc.Conv1d(W, 1, 3)),
-        (2, 5),
+        chain(tc.Conv1d(2, W, 3), tc.ChannelNorm(W, affine=True), tc.Conv1d(W, W, 1), tc.ReLU(), tc.Conv1d(W, 1, 3)),
+        (2, 4),
     ),
     "1d, zeros": (
         chain(

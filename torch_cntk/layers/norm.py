@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -23,6 +25,7 @@ class ChannelNorm(Layer):
         channels: of the input; needed for ``affine`` only.
         eps: added to the variance.
         affine: whether each channel has a scale and an offset, trained from 1 and 0, which add Sigma' + 1 to Theta'.
+            That is exact if a weight layer comes before the next activation, and refused otherwise.
 
     Raises:
         TypeError: an argument is no number.
@@ -73,7 +76,16 @@ class ChannelNorm(Layer):
                 f"{self} cannot follow an activation or the network's input, whose mean over the channels is not zero: "
                 "its kernel would not be exact. Put it behind a weight layer"
             )
-        return signal
+        if not self.affine:
+            return signal
+        # E[f f' phi'(f) phi'(f')], which the scales would add behind an activation, is not Sigma times the slope.
+        return replace(
+            signal,
+            obstacle=(
+                f"{self}, whose scales are trained: the kernel would not be exact; put a weight layer between them, or "
+                "leave scale and offset out (affine=False; in torch elementwise_affine=False)"
+            ),
+        )
 
     def description(self) -> dict[str, object]:
         """Name and options."""
