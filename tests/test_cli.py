@@ -99,7 +99,9 @@ def test_inpaint_png(work: Path, capsys: pytest.CaptureFixture[str], channels: i
     captured = capsys.readouterr()
     assert captured.err == ""
     missing = int((~known).sum())
-    line = rf"filled {missing} of 744 pixels \(31 x 24\) in \d+ iterations, residual \d\.\de-0\d, \d+\.\d s: .*a\.png\n"
+    line = (
+        rf"filled {missing} of 744 pixels \(31 x 24\) in \d+\.\d s by direct \(.*\), residual \d\.\de-\d\d: .*a\.png\n"
+    )
     assert re.fullmatch(line, captured.out), captured.out
 
 
@@ -169,12 +171,12 @@ def test_not_converged_is_a_warning(work: Path, capsys: pytest.CaptureFixture[st
     assert fill(work, "--tolerance", "1e-9", "--max-iterations", "2") == 0
     captured = capsys.readouterr()
     assert captured.err.startswith(f"torch-cntk: warning: {tc.Status.ITERATIONS.value}; residual ")
-    assert "in 2 iterations" in captured.out
+    assert ", 2 iterations, " in captured.out
     assert outputs(work) == ["a.png"]
 
 
 def test_progress(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert fill(work, "--progress") == 0
+    assert fill(work, "--progress", "--solver", "cg") == 0
     assert "conjugate gradients" in capsys.readouterr().err
     assert fill(work, "--no-progress") == 0
     assert capsys.readouterr().err == ""
@@ -188,7 +190,29 @@ def test_threads(work: Path, threads: int) -> None:
 def test_defaults_are_those_of_the_python_api() -> None:
     arguments = torch_cntk.cli._parser().parse_args(["inpaint", "a.png", "--mask", "m.png", "-o", "b.png"])
     assert arguments.ridge == inspect.signature(tc.inpaint).parameters["ridge"].default
-    assert tc.ConjugateGradient(arguments.tolerance, arguments.max_iterations) == tc.ConjugateGradient()
+    assert torch_cntk.cli._solver(arguments) == inspect.signature(tc.inpaint).parameters["solver"].default
+
+
+@pytest.mark.parametrize(
+    ("options", "solver"),
+    [
+        (["--solver", "direct"], tc.Direct()),
+        (["--solver", "cg"], tc.ConjugateGradient()),
+        (["--tolerance", "1e-3"], tc.ConjugateGradient(1e-3)),
+        (["--solver", "eigenpro"], tc.EigenPro()),
+        (["--solver", "eigenpro", "--max-iterations", "7", "--tolerance", "1e-2"], tc.EigenPro(7, 1e-2)),
+    ],
+)
+def test_solver_options(work: Path, options: list[str], solver: tc.Solver) -> None:
+    files = ["inpaint", "a.png", "--mask", "m.png", "-o", "b.png"]
+    assert torch_cntk.cli._solver(torch_cntk.cli._parser().parse_args([*files, *options])) == solver
+    assert fill(work, *options) == 0
+    assert_filled(work / "out" / "a.png", smooth(3), np.asarray(Image.open(work / "photo.png")), hole())
+
+
+def test_cross_validated_ridge(work: Path) -> None:
+    assert fill(work, "--ridge", "cv") == 0
+    assert_filled(work / "out" / "a.png", smooth(3), np.asarray(Image.open(work / "photo.png")), hole())
 
 
 def assert_refused(work: Path, capsys: pytest.CaptureFixture[str], match: str, status: int) -> None:

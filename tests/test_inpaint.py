@@ -311,8 +311,10 @@ def test_same_call_gives_the_same_image(generator):
 
 def test_result_tells_how_it_went(generator):
     image, observed = randn(3, 16, 16, generator=generator), random_mask(16, 16, generator=generator)
-    done = tc.inpaint(image, observed, KERNELS["nearest"], ridge=RIDGE)
+    done = tc.inpaint(image, observed, KERNELS["nearest"], solver=tc.ConjugateGradient(), ridge=RIDGE)
     assert done.converged
+    assert done.ridge == RIDGE
+    assert done.solver == "conjugate gradients (circulant, float64)"
     assert 0 < done.residual <= 1e-4
     assert done.iterations > 1
     assert done.seconds > 0
@@ -382,7 +384,7 @@ def test_bar_is_shown_on_request_only(capsys, generator):
     image, observed = randn(1, 8, 8, generator=generator), random_mask(8, 8, generator=generator)
     tc.inpaint(image, observed, KERNELS["nearest"])
     assert capsys.readouterr().err == ""
-    tc.inpaint(image, observed, KERNELS["nearest"], progress=True)
+    tc.inpaint(image, observed, KERNELS["nearest"], progress=True, solver=tc.ConjugateGradient())
     assert "conjugate gradients" in capsys.readouterr().err
 
 
@@ -517,7 +519,8 @@ def test_infinity_is_not_missing():
 
 
 @pytest.mark.parametrize(
-    ("ridge", "error"), [(-1e-3, ValueError), (math.nan, ValueError), (math.inf, ValueError), ("1", TypeError)]
+    ("ridge", "error"),
+    [(-1e-3, ValueError), (math.nan, ValueError), (math.inf, ValueError), ("1", ValueError), (None, TypeError)],
 )
 def test_wrong_ridge_is_refused(ridge, error):
     with pytest.raises(error, match="expected ridge to be"):

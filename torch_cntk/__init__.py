@@ -51,7 +51,16 @@ from torch_cntk.linearised import LinearisedTraining
 from torch_cntk.networks import hourglass
 from torch_cntk.operators import Operator
 from torch_cntk.saved import load_kernel
-from torch_cntk.solvers import ConjugateGradient, Factorisation, Regression, Solution, Solver, Status
+from torch_cntk.solvers import (
+    ConjugateGradient,
+    Direct,
+    EigenPro,
+    Factorisation,
+    Regression,
+    Solution,
+    Solver,
+    Status,
+)
 from torch_cntk.training import DivergedError, Training, TrainingResult, TrainingStatus, train
 
 try:
@@ -72,8 +81,10 @@ __all__ = [
     "Conv1d",
     "Conv2d",
     "Conv3d",
+    "Direct",
     "DivergedError",
     "Dropout",
+    "EigenPro",
     "Elementwise",
     "Erf",
     "Factorisation",

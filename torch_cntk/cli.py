@@ -31,7 +31,7 @@ from torch_cntk.plotting import heatmap
 from torch_cntk.presets import PRESETS
 from torch_cntk.priors import Identity, Meshgrid, Prior, Uniform
 from torch_cntk.saved import cache_folder, cached_names, load_kernel
-from torch_cntk.solvers import ConjugateGradient
+from torch_cntk.solvers import ConjugateGradient, Direct, EigenPro, Solver
 from torch_cntk.training import Training, train
 
 if TYPE_CHECKING:
@@ -141,9 +141,10 @@ def _warn_unless_converged(result: InpaintingResult) -> None:
 
 def _summary(observed: Tensor, result: InpaintingResult, seconds: float) -> str:
     missing, size = int((~observed).sum()), f"{observed.shape[1]} x {observed.shape[0]}"
+    how = result.solver if result.iterations == 0 else f"{result.solver}, {result.iterations} iterations"
     return (
-        f"filled {missing:,} of {observed.numel():,} pixels ({size}) in {result.iterations} iterations, "
-        f"residual {result.residual:.1e}, {seconds:.1f} s"
+        f"filled {missing:,} of {observed.numel():,} pixels ({size}) in {seconds:.1f} s by {how}, "
+        f"residual {result.residual:.1e}"
     )
 
 
@@ -166,32 +167,68 @@ def _add_inpaint(commands: Commands) -> None:
         help="see torch-cntk kernels, or of Kernel.save (default: suits the mask's holes)",
     )
     parser.add_argument(
-        "--ridge", type=float, default=1e-4, metavar="R", help="more forgives more noise (default: %(default)g)"
+        "--ridge",
+        type=_ridge,
+        default=1e-4,
+        metavar="R|cv",
+        help="more forgives more noise; cv chooses by leaving observed pixels out (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--solver",
+        choices=("auto", *_SOLVERS),
+        default="auto",
+        help="auto: direct for small images, else conjugate gradients (cg)",
     )
     parser.add_argument(
         "--tolerance",
         type=float,
-        default=ConjugateGradient.tolerance,
         metavar="T",
-        help="relative residual at which the solver is done (default: %(default)g)",
+        help=f"relative residual at which cg or eigenpro is done (default: {ConjugateGradient.tolerance:g})",
     )
     parser.add_argument(
         "--max-iterations",
         type=int,
-        default=ConjugateGradient.max_iterations,
         metavar="N",
-        help="of the solver (default: %(default)s)",
+        help=f"of cg (default: {ConjugateGradient.max_iterations}), or epochs of eigenpro ({EigenPro.epochs})",
     )
     _add_machine_options(parser)
     parser.set_defaults(run=_inpaint)
+
+
+_SOLVERS = ("direct", "cg", "eigenpro")
+
+
+def _ridge(text: str) -> float | str:
+    """Read ``--ridge``."""
+    return text if text == "cv" else float(text)
+
+
+def _solver(arguments: argparse.Namespace) -> Solver | str:
+    """Make the solver that was asked for.
+
+    Raises:
+        ValueError: an option is out of range, or is none of this solver's.
+    """
+    name, tolerance, iterations = arguments.solver, arguments.tolerance, arguments.max_iterations
+    if name == "direct":
+        if tolerance is not None or iterations is not None:
+            raise ValueError("expected --tolerance and --max-iterations with an iterative solver, got --solver direct")
+        return Direct()
+    if name == "auto" and tolerance is None and iterations is None:
+        return "auto"
+    tolerance = ConjugateGradient.tolerance if tolerance is None else tolerance
+    if name == "eigenpro":
+        return EigenPro(epochs=EigenPro.epochs if iterations is None else iterations, tolerance=tolerance)
+    return ConjugateGradient(tolerance, ConjugateGradient.max_iterations if iterations is None else iterations)
 
 
 def _inpaint(arguments: argparse.Namespace) -> None:
     """Check all that can be checked, fill, write."""
     check_output(arguments.output)
     device = _device(arguments)
-    solver = ConjugateGradient(arguments.tolerance, arguments.max_iterations)
-    ridge = finite_number(arguments.ridge, "--ridge", minimum=0)
+    solver, ridge = _solver(arguments), arguments.ridge
+    if not isinstance(ridge, str):
+        finite_number(ridge, "--ridge", minimum=0)
     photograph = read_image(arguments.image)
     check_output(arguments.output, alpha=photograph.alpha is not None)
     observed = _mask_for(photograph, arguments.mask, arguments.invert_mask)
@@ -381,7 +418,7 @@ def _demo(arguments: argparse.Namespace) -> None:
     _warn_unless_converged(result)
     psnr = metrics.peak_signal_noise_ratio(original.numpy(), after.numpy(), data_range=1)
     ssim = metrics.structural_similarity(original.numpy(), after.numpy(), data_range=1, channel_axis=0)
-    print(f"{_summary(observed, result, seconds)} for the kernel and the solve")
+    print(f"{_summary(observed, result, seconds)}")
     print(f"PSNR {psnr:.2f} dB, SSIM {ssim:.4f} over the whole image")
     print(f"wrote {', '.join(pictures)} into {arguments.output}")
 

@@ -147,33 +147,23 @@ def _folded_weights(table: Table, radius: tuple[int, ...], dtype: torch.dtype) -
         a function of the phases and the places of the first axis, counted outwards from the middle of the cell, that
         gives [parities, *phases, *places].
     """
-    period, ndim = table.geometry.period, table.geometry.ndim
-    # Displacement and position of each axis beside each other.
-    order = [k for axis in range(ndim) for k in (axis, ndim + axis)]
-    pairs = table.values[0].permute(order).reshape([b * p for b, p in zip(table.geometry.box, period, strict=True)])
+    geometry = table.geometry
+    ndim = geometry.ndim
+    pairs = torch.nn.functional.pad(table.paired(), (0, 1) * ndim)
 
     def weights(phases: slice, places: slice) -> Tensor:
         values, shape = pairs[None], []
-        for axis, (p, r) in enumerate(zip(period, radius, strict=True)):
-            device = pairs.device
-            b = torch.arange(p // 2, device=device)[phases if axis == 0 else slice(None), None]
-            t = torch.arange(p // 2 + r, device=device)[places if axis == 0 else slice(None)]
+        for axis, (p, r) in enumerate(zip(geometry.period, radius, strict=True)):
+            b = torch.arange(p // 2, device=pairs.device)[phases if axis == 0 else slice(None), None]
+            t = torch.arange(p // 2 + r, device=pairs.device)[places if axis == 0 else slice(None)]
             shape += [len(b), len(t)]
-            upper, lower = (_select(values, 1 + axis, p // 2 + b, u, p, r) for u in (t - b, -1 - t - b))
+            indices = [geometry.paired_index(axis, u, p // 2 + b, r).flatten() for u in (t - b, -1 - t - b)]
+            upper, lower = (values.index_select(1 + axis, index) for index in indices)
             values = torch.cat((upper + lower, upper - lower)).mul_(0.5)
         values = values.reshape(-1, *shape).to(dtype)
         return values.permute(0, *range(1, 2 * ndim, 2), *range(2, 2 * ndim + 1, 2))
 
     return weights
-
-
-def _select(values: Tensor, dim: int, phase: Tensor, displacement: Tensor, period: int, radius: int) -> Tensor:
-    """Take K(a, a + u) for each [phases, places] along ``dim``, which holds [displacement, position]; 0 beyond R."""
-    inside = displacement.abs() <= radius
-    position = torch.where(displacement < 0, period - 1 - phase, phase)
-    index = torch.where(inside, displacement.abs() * period + position, 0)
-    mask = inside.reshape([-1 if k == dim else 1 for k in range(values.ndim)])
-    return values.index_select(dim, index.flatten()).mul_(mask)
 
 
 def _plain_weights(table: Table, radius: tuple[int, ...], dtype: torch.dtype) -> Callable[[slice, slice], Tensor]:

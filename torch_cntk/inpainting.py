@@ -26,7 +26,7 @@ from torch_cntk.layers import (
     StridedConv2d,
     StridedConv3d,
 )
-from torch_cntk.solvers import ConjugateGradient, Regression, Solver, Status
+from torch_cntk.solvers import Regression, Solver, Status, automatic, cross_validated_ridge
 
 __all__ = ["InpaintingResult", "default_kernel", "default_network", "inpaint", "levels_for"]
 
@@ -41,6 +41,8 @@ class InpaintingResult:
         iterations: of the solver.
         converged: whether the residual is within the solver's tolerance.
         status: how the solver ended; its value is a sentence.
+        solver: what solved it, in words.
+        ridge: that was taken.
         seconds: wall time, without the time to compute the kernel.
     """
 
@@ -49,6 +51,8 @@ class InpaintingResult:
     iterations: int
     converged: bool
     status: Status
+    solver: str
+    ridge: float
     seconds: float
 
 
@@ -57,8 +61,8 @@ def inpaint(
     observed: Tensor | None = None,
     kernel: Kernel | None = None,
     *,
-    solver: Solver | None = None,
-    ridge: float = 1e-4,
+    solver: Solver | str = "auto",
+    ridge: float | str = 1e-4,
     wrap: bool = False,
     progress: bool = False,
 ) -> InpaintingResult:
@@ -75,9 +79,11 @@ def inpaint(
         kernel: of ``net.kernel(prior)``; by default one that suits the mask's holes (see ``default_kernel``). Without
             a kernel, the mask's shape says whether this is a signal, an image or a video: an image where it could be
             more than one of them.
-        solver: ``ConjugateGradient()`` by default.
+        solver: ``ConjugateGradient(...)``, ``Direct()``, ``EigenPro(...)``, or "auto", which chooses by the number of
+            observed pixels and the kernel (see ``torch_cntk.solvers.automatic``).
         ridge: relative to the mean of K's diagonal. Larger values forgive noise; 0 interpolates exactly, which is
-            not possible with singular kernels.
+            not possible with singular kernels. "cv" takes the one that predicts some of the observed pixels best if
+            they are left out: for noisy images.
         wrap: whether the image's opposite edges are neighbours. By default it is set into a larger canvas of
             unobserved pixels, which keeps them apart and allows any size. A kernel of one size always wraps.
         progress: whether to show a bar.
@@ -92,12 +98,15 @@ def inpaint(
         OutOfMemoryError: the kernel as an operator would not fit.
     """
     start = time.perf_counter()
-    finite_number(ridge, "ridge", minimum=0)
+    _check_options(solver, ridge)
     ndim = _spatial_dimensions(image, observed) if kernel is None else kernel.ndim
     batch, mask = _checked(image, observed, ndim)
     seen = mask[:, None]
     if bool(mask.all()):
-        return InpaintingResult(image.detach().clone(), 0.0, 0, True, Status.CONVERGED, time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        return InpaintingResult(
+            image.detach().clone(), 0.0, 0, True, Status.CONVERGED, "nothing to solve", 0.0, seconds
+        )
     if kernel is None:
         building = time.perf_counter()
         kernel = default_kernel(mask, ndim)
@@ -106,17 +115,40 @@ def inpaint(
     canvas = _canvas(size, kernel, wrap)
     targets = _extend(torch.where(seen, batch, 0), canvas)
     operator = kernel.operator(canvas, dtype=batch.dtype, device=batch.device)
-    regression = Regression(operator, _extend(seen, canvas), ridge)
-    solution = (solver or ConjugateGradient()).solve(regression, targets, progress=progress)
+    known = _extend(seen, canvas)
+    given = solver if isinstance(solver, Solver) else None
+    if isinstance(ridge, str):
+        ridge = cross_validated_ridge(operator, known, targets, solver=given, progress=progress)
+    regression = Regression(operator, known, ridge)
+    solution = (given or automatic(regression)).solve(regression, targets, progress=progress)
     filled = _crop(operator @ solution.weights, size).to(batch.dtype)
     return InpaintingResult(
         torch.where(seen, batch, filled).reshape(image.shape),
         float(solution.residual.max()),
         solution.iterations,
-        solution.status is Status.CONVERGED,
+        solution.status in (Status.CONVERGED, Status.EARLY),
         solution.status,
+        solution.solver,
+        ridge,
         time.perf_counter() - start,
     )
+
+
+def _check_options(solver: object, ridge: object) -> None:
+    """Refuse what is no solver or no ridge.
+
+    Raises:
+        TypeError: the solver is something else, or the ridge is no number.
+        ValueError: an unknown word, or the ridge is negative or not finite.
+    """
+    if isinstance(solver, str) and solver != "auto":
+        raise ValueError(f'expected solver "auto" or a solver such as ConjugateGradient(), got {solver!r}')
+    if not isinstance(solver, str | Solver):
+        raise TypeError(f"expected a solver such as ConjugateGradient(), got {solver!r}")
+    if isinstance(ridge, str) and ridge != "cv":
+        raise ValueError(f'expected ridge to be a number or "cv", got {ridge!r}')
+    if not isinstance(ridge, str):
+        finite_number(ridge, "ridge", minimum=0)
 
 
 def _checked(image: Tensor, observed: Tensor | None, ndim: int) -> tuple[Tensor, Tensor]:

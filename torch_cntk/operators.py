@@ -30,6 +30,8 @@ class Operator(ABC):
         size: of the image.
         dtype: precision in which it multiplies.
         device: where it multiplies.
+        operations: multiplications and additions of K @ w, for each pixel.
+        entry_dtype: precision to which K's entries are known.
         stationary: [*size] in float64, the mean over positions a of K(a, a + u) for each displacement u (wrapping
             around); None where displacements mean nothing.
     """
@@ -41,10 +43,15 @@ class Operator(ABC):
         device: torch.device,
         lookup: Lookup,
         stationary: Tensor | None = None,
+        *,
+        operations: float,
+        entry_dtype: torch.dtype | None = None,
     ) -> None:
         self.size = size
         self.dtype = dtype
         self.device = device
+        self.operations = operations
+        self.entry_dtype = entry_dtype or dtype
         self.stationary = stationary
         self._lookup = lookup
 
@@ -100,8 +107,15 @@ class DenseOperator(Operator):
 
     def __init__(self, matrix: Tensor, stationary: Tensor | None = None) -> None:
         size = tuple(matrix.shape[: matrix.ndim // 2])
-        super().__init__(size, matrix.dtype, matrix.device, lambda x, y: matrix[(*x, *y)], stationary)
-        self._matrix = matrix.reshape(math.prod(size), -1)
+        pixels = math.prod(size)
+        super().__init__(
+            size, matrix.dtype, matrix.device, lambda x, y: matrix[(*x, *y)], stationary, operations=2 * pixels
+        )
+        self._matrix = matrix.reshape(pixels, -1)
+
+    def entries(self, first: Tensor, second: Tensor) -> Tensor:
+        """See ``Operator.entries``."""
+        return self._matrix[first].index_select(1, second).double()
 
     def _multiply(self, images: Tensor) -> Tensor:
         return (images.reshape(images.shape[0], -1).to(self.dtype) @ self._matrix).to(images.dtype)
@@ -120,8 +134,9 @@ class BlockCirculantOperator(Operator):
         ndim = blocks.ndim // 3
         self._cells, self._period = tuple(blocks.shape[:ndim]), tuple(blocks.shape[ndim : 2 * ndim])
         size = tuple(c * p for c, p in zip(self._cells, self._period, strict=True))
-        super().__init__(size, blocks.dtype, blocks.device, lookup, stationary)
         phases = math.prod(self._period)
+        operations = 10 * math.log2(max(math.prod(self._cells), 2)) + 4 * phases
+        super().__init__(size, blocks.dtype, blocks.device, lookup, stationary, operations=operations)
         self._axes = tuple(range(ndim))
         # A correlation: the transform of the blocks is conjugated.
         transform = torch.fft.rfftn(blocks.reshape(*self._cells, phases, phases), dim=self._axes).conj()
@@ -160,11 +175,40 @@ class PeriodicOperator(Operator):
         lookup: Lookup,
         stationary: Tensor,
     ) -> None:
-        super().__init__(size, dtype, near.values.device, lookup, stationary)
-        self._near = Correlation(near, radius, dtype)
+        correlation = Correlation(near, radius, dtype)
+        super().__init__(size, dtype, near.values.device, lookup, stationary, operations=correlation.operations)
+        self._near = correlation
+        self._table, self._radius = near, radius
         ndim = len(size)
         self._far_period = tuple(far.shape[:ndim])
         self._far = far.double().reshape(math.prod(self._far_period), -1)
+
+    def entries(self, first: Tensor, second: Tensor) -> Tensor:
+        """See ``Operator.entries``."""
+        if self._pairs is None or len(self._far) > 1:
+            return super().entries(first, second)
+        values, indices = self._pairs
+        place: Tensor | None = None
+        coordinates = zip(torch.unravel_index(first, self.size), torch.unravel_index(second, self.size), strict=True)
+        for (x, y), index, length in zip(coordinates, indices, values.shape, strict=True):
+            along = index[x].index_select(1, y)
+            place = along if place is None else place.mul_(length).add_(along)
+        assert place is not None
+        return values.flatten()[place].double().add_(self._far[0])
+
+    @cached_property
+    def _pairs(self) -> tuple[Tensor, list[Tensor]] | None:
+        """The near part, and where K(x, x') is in it along each axis, [n, n]; None if the axes do not separate."""
+        geometry = self._table.geometry
+        if not geometry.reflective:
+            return None
+        indices = []
+        for axis, (n, r) in enumerate(zip(self.size, self._radius, strict=True)):
+            x = torch.arange(n, device=self.device)
+            u = (x - x[:, None]) % n
+            u = torch.where(u > n // 2, u - n, u)
+            indices.append(geometry.paired_index(axis, u, x[:, None], r))
+        return torch.nn.functional.pad(self._table.paired(), (0, 1) * len(self.size)), indices
 
     def _multiply(self, images: Tensor) -> Tensor:
         return self._near(images.to(self.dtype)).to(images.dtype).add_(self._far_part(images))

@@ -161,6 +161,21 @@ class Geometry:
             return direct
         return torch.where(swapped, exchanged, direct)
 
+    def paired_index(self, axis: int, displacement: Tensor, position: Tensor, radius: int) -> Tensor:
+        """Where ``Table.paired`` of a reflective table has K(a, a + u) along one axis.
+
+        Args:
+            axis: which.
+            displacement: u, unwrapped.
+            position: a, any values (taken modulo the period).
+            radius: beyond which the index is that of the entry after the last, to be 0.
+        """
+        p = self.period[axis]
+        phase = position % p
+        phase = torch.where(displacement < 0, p - 1 - phase, phase)
+        distance = displacement.abs()
+        return torch.where(distance <= radius, distance * p + phase, self.box[axis] * p)
+
 
 @dataclass(frozen=True)
 class Table:
@@ -187,6 +202,15 @@ class Table:
         """As ``lookup`` at unwrapped displacements, but 0 beyond the radius of any axis."""
         inside = [u.abs() <= r for u, r in zip(displacement, radius, strict=True)]
         return torch.where(reduce(and_, inside), self.lookup(displacement, position), 0)
+
+    def paired(self) -> Tensor:
+        """One channel of a reflective table with displacement and position of each axis folded into one, [*(box * p)].
+
+        Where K(a, a + u) is along an axis then depends on that axis alone: see ``Geometry.paired_index``.
+        """
+        box, period = self.geometry.box, self.geometry.period
+        order = [k for axis in range(self.geometry.ndim) for k in (axis, self.geometry.ndim + axis)]
+        return self.values[0].permute(order).reshape([n * p for n, p in zip(box, period, strict=True)])
 
     def gather(
         self,

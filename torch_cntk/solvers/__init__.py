@@ -2,5 +2,20 @@
 
 from torch_cntk.solvers.base import Factorisation, Regression, Solution, Solver, Status
 from torch_cntk.solvers.conjugate_gradient import ConjugateGradient
+from torch_cntk.solvers.cross_validation import cross_validated_ridge
+from torch_cntk.solvers.direct import Direct
+from torch_cntk.solvers.eigenpro import EigenPro
+from torch_cntk.solvers.policy import automatic
 
-__all__ = ["ConjugateGradient", "Factorisation", "Regression", "Solution", "Solver", "Status"]
+__all__ = [
+    "ConjugateGradient",
+    "Direct",
+    "EigenPro",
+    "Factorisation",
+    "Regression",
+    "Solution",
+    "Solver",
+    "Status",
+    "automatic",
+    "cross_validated_ridge",
+]

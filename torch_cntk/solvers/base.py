@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from copy import copy
 from dataclasses import dataclass
 from enum import Enum
 
+import torch
 from torch import Tensor
 
 from torch_cntk._checks import finite_number
 from torch_cntk.operators import Operator
 
-__all__ = ["Factorisation", "Regression", "Solution", "Solver", "Status"]
+__all__ = ["Factorisation", "MaskSolver", "Regression", "Solution", "Solver", "Status"]
 
 
 class Status(Enum):
     """How a solve ended; the value tells the user what to do."""
 
     CONVERGED = "converged to the tolerance"
-    ITERATIONS = "out of iterations before the tolerance was reached; raise max_iterations, the ridge or the tolerance"
+    EARLY = "stopped early: the error on the pixels that were left out no longer falls; nothing needs to be done"
+    ITERATIONS = (
+        "out of iterations before the tolerance was reached; raise max_iterations (epochs), the ridge or the tolerance"
+    )
+    SINGULAR = (
+        "the kernel is singular on the observed pixels, which therefore cannot all be met exactly: solved in the "
+        "least-squares sense; give a ridge, or end the network in a convolution and an activation at full resolution"
+    )
+    RIDGE = (
+        "the kernel is singular, or nearly, on the observed pixels, which therefore cannot be met exactly: solved with "
+        "a ridge of 0.001; give it yourself, or end the network in a convolution and an activation at full resolution"
+    )
     STAGNATED = (
         "the residual stopped falling: the kernel is singular or its condition is beyond this precision, so the "
         "observed pixels cannot be met exactly; raise the ridge, use float64, or end the network in a convolution and "
@@ -34,7 +48,7 @@ class Solution:
     Attributes:
         weights: [..., *size], zero at unobserved pixels.
         residual: [...], the true relative residual |y - (K_OO + ridge) w| / |y| of each right-hand side.
-        iterations: taken by the slowest right-hand side.
+        iterations: taken by the slowest right-hand side; 0 where none is needed.
         seconds: wall time of this solve, without that of the factorisation.
         status: how it ended.
         solver: what solved it, with the choices that were made for the user.
@@ -90,6 +104,19 @@ class Regression:
         other.mask = observed.to(self.mask.dtype)
         return other
 
+    def with_ridge(self, ridge: float) -> Regression:
+        """The same equations with another ridge, relative to the mean of K's diagonal."""
+        other = copy(self)
+        other.relative_ridge, other.ridge = ridge, ridge * self.operator.mean_diagonal
+        return other
+
+    def distinct_masks(self) -> tuple[list[Regression], Tensor]:
+        """The equations of each distinct mask, and which of them each mask in ``observed`` is, in its batch's shape."""
+        size = self.operator.size
+        batch = self.observed.shape[: self.observed.ndim - len(size)]
+        masks, index = torch.unique(self.observed.reshape(-1, *size), dim=0, return_inverse=True)
+        return [self._with(mask) for mask in masks], index.reshape(batch)
+
     def multiply(self, weights: Tensor) -> Tensor:
         """Left-hand side, for weights that are zero at unobserved pixels."""
         return (self.operator @ weights).mul_(self.mask).add_(weights, alpha=self.ridge)
@@ -122,3 +149,56 @@ class Solver(ABC):
     def solve(self, regression: Regression, targets: Tensor, *, progress: bool = False) -> Solution:
         """Factorise and solve for right-hand sides [..., *size], which are zero at unobserved pixels."""
         return self.factorise(regression, progress=progress).solve(targets, progress=progress)
+
+
+class MaskSolver(Solver):
+    """A solver that deals with one mask at a time."""
+
+    @abstractmethod
+    def factorise_mask(self, regression: Regression, *, progress: bool = False) -> Factorisation:
+        """As ``factorise``, for a single mask [*size] and right-hand sides [n, *size]."""
+
+    def factorise(self, regression: Regression, *, progress: bool = False) -> Factorisation:
+        """Factorise for each distinct mask, and keep all of it."""
+        parts, index = regression.distinct_masks()
+        return _OneByOne([self.factorise_mask(part, progress=progress) for part in parts], index, regression)
+
+    def solve(self, regression: Regression, targets: Tensor, *, progress: bool = False) -> Solution:
+        """As ``Solver.solve``; only one mask's factorisation is held at a time."""
+        parts, index = regression.distinct_masks()
+        one_by_one = (self.factorise_mask(part, progress=progress) for part in parts)
+        return _OneByOne(one_by_one, index, regression).solve(targets, progress=progress)
+
+
+class _OneByOne(Factorisation):
+    """Right-hand sides of several masks, solved mask by mask."""
+
+    def __init__(self, parts: Iterable[Factorisation], index: Tensor, regression: Regression) -> None:
+        self._parts = parts
+        self._index = index
+        self._size = regression.operator.size
+
+    def solve(self, targets: Tensor, *, guess: Tensor | None = None, progress: bool = False) -> Solution:
+        """See ``Factorisation.solve``; the worst status of all masks is that of the whole."""
+        start = time.perf_counter()
+        shape = targets.shape[: targets.ndim - len(self._size)]
+        index = self._index.expand(shape).reshape(-1)
+        flat = targets.reshape(-1, *self._size)
+        weights = torch.zeros_like(flat, dtype=torch.float64)
+        residual = torch.zeros(len(flat), dtype=torch.float64, device=flat.device)
+        solutions = []
+        for number, part in enumerate(self._parts):
+            mine = index == number
+            first = None if guess is None else guess.reshape(flat.shape)[mine]
+            solution = part.solve(flat[mine], guess=first, progress=progress)
+            weights[mine], residual[mine] = solution.weights, solution.residual
+            solutions.append(solution)
+        order = list(Status)
+        return Solution(
+            weights.reshape(targets.shape),
+            residual.reshape(shape),
+            max(solution.iterations for solution in solutions),
+            time.perf_counter() - start,
+            max((solution.status for solution in solutions), key=order.index),
+            solutions[0].solver,
+        )

@@ -62,6 +62,7 @@ class _Preconditioned(Factorisation):
     def __init__(self, options: ConjugateGradient, regression: Regression, name: str) -> None:
         self._options = options
         self._regression = regression
+        self._name = name
         self._preconditioner = precondition(name, regression)
         self._text = f"conjugate gradients ({name}, {str(regression.operator.dtype).removeprefix('torch.')})"
 
@@ -73,27 +74,35 @@ class _Preconditioned(Factorisation):
         """
         start = time.perf_counter()
         size = self._regression.operator.size
-        shape = targets.shape[: targets.ndim - len(size)]
-        run = _Run(
-            self._regression.flattened(shape),
-            self._preconditioner,
-            targets.reshape(-1, *size),
-            None if guess is None else guess.reshape(-1, *size),
-            self._options.tolerance,
-        )
-        bar = tqdm(
-            total=self._options.max_iterations, disable=not progress, desc="conjugate gradients", unit="it", leave=False
-        )
-        with bar:
-            status = self._iterate(run, bar)
+        flat = targets.reshape(-1, *size)
+        first = None if guess is None else guess.reshape(flat.shape)
+        regression = self._regression.flattened(targets.shape[: targets.ndim - len(size)])
+        run, status = self._run(regression, self._preconditioner, flat, first, progress)
+        iterations, weights, residual = run.iterations, run.best_weights, run.best
+        if status is Status.STAGNATED and regression.relative_ridge < _SOUND_RIDGE:
+            sound = regression.with_ridge(_SOUND_RIDGE)
+            run, second = self._run(sound, precondition(self._name, sound), flat, None, progress)
+            iterations += run.iterations
+            if float(run.best.max()) < float(residual.max()):
+                status = Status.RIDGE if second is Status.CONVERGED else status
+                weights = run.best_weights
+                residual = _norm(flat - regression.multiply(weights)) / run.norms
         return Solution(
-            run.best_weights.reshape(targets.shape),
-            run.best.reshape(shape),
-            run.iterations,
+            weights.reshape(targets.shape),
+            residual.reshape(targets.shape[: targets.ndim - len(size)]),
+            iterations,
             time.perf_counter() - start,
             status,
             self._text,
         )
+
+    def _run(
+        self, regression: Regression, preconditioner: Preconditioner, targets: Tensor, guess: Tensor | None, bar: bool
+    ) -> tuple[_Run, Status]:
+        run = _Run(regression, preconditioner, targets, guess, self._options.tolerance)
+        most = self._options.max_iterations
+        with tqdm(total=most, disable=not bar, desc="conjugate gradients", unit="it", leave=False) as progress:
+            return run, self._iterate(run, progress)
 
     def _iterate(self, run: _Run, bar: tqdm) -> Status:
         since_refresh = futile_restarts = gained_at = 0
@@ -128,6 +137,8 @@ _PATIENCE = 200
 """Iterations without a gain that are borne: the error falls in every one, but the residual may rise for long first."""
 _FUTILE_RESTARTS = 3
 """Restarts after which rounding is taken to have won, if none of them gained."""
+_SOUND_RIDGE = 1e-3
+"""Taken where a smaller one does not converge: singular kernels are solved with it in float32 and float64 alike."""
 _DRIFT = 0.1
 """Begin anew when rounding has put the updated residual further off than this share of the true one."""
 
@@ -142,6 +153,7 @@ class _Run:
     Attributes:
         best_weights: of all right-hand sides, those of the smallest true residual so far.
         best: that residual, relative.
+        norms: of the right-hand sides, 1 for zeros.
         relative: the updated relative residuals of the right-hand sides that are still worked on.
         worth_a_refresh: whether enough of them seem to be done, or something went wrong.
     """
@@ -160,14 +172,14 @@ class _Run:
         self._all_targets = targets.double()
         norm = _norm(self._all_targets)
         # A right-hand side of zeros is solved by zeros.
-        self._all_norms = torch.where(norm > 0, norm, 1)
+        self.norms = torch.where(norm > 0, norm, 1)
         self.best_weights = torch.zeros_like(self._all_targets)
-        self.best = norm / self._all_norms
+        self.best = norm / self.norms
         self.iterations = 0
         self.worth_a_refresh = False
         if guess is not None:
             residual = self._all_targets - regression.multiply(guess.double())
-            relative = _norm(residual) / self._all_norms
+            relative = _norm(residual) / self.norms
             better = relative < self.best
             self.best_weights = torch.where(_spread(better, guess), guess.double(), self.best_weights)
             self.best = torch.where(better, relative, self.best)
@@ -179,7 +191,7 @@ class _Run:
         self._index = self._index[kept]
         self._regression = self._all.select(self._index)
         self._targets = self._all_targets[self._index]
-        self._norms = self._all_norms[self._index]
+        self._norms = self.norms[self._index]
         self._direction: Tensor | None = None
         self._image = self._curvature = self._targets  # of the last direction; there is none yet
         self._broke_down = False

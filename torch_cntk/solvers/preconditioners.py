@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 
@@ -65,8 +66,14 @@ class Circulant(Preconditioner):
         self.size = operator.size
         self.ridge = regression.ridge
         self._axes = tuple(range(-len(self.size), 0))
-        self._spectrum = spectrum.to(operator.dtype)
         self._inverse = (spectrum + self.ridge).clamp_min_(floor).reciprocal_().to(operator.dtype)
+        # The constant image has by far the largest eigenvalue, which would blow up the rounding of the transforms: most
+        # of it is taken out and met by the sum of the image, in float64.
+        others = spectrum.flatten()[1:]
+        usual = float(others.max()) if len(others) else 0.0
+        self._excess = max(float(spectrum.flatten()[0]) - usual, 0.0) / math.prod(self.size)
+        spectrum.view(-1)[0] -= self._excess * math.prod(self.size)
+        self._spectrum = spectrum.to(operator.dtype)
 
     def _filter(self, images: Tensor, spectrum: Tensor, mask: Tensor) -> Tensor:
         transform = torch.fft.rfftn(images.to(spectrum.dtype), dim=self._axes).mul_(spectrum)
@@ -79,7 +86,9 @@ class Circulant(Preconditioner):
 
     def multiply(self, images: Tensor, mask: Tensor) -> Tensor:
         """(C_OO + ridge) w for w that are zero at unobserved pixels."""
-        return self._filter(images, self._spectrum, mask).add_(images, alpha=self.ridge)
+        product = self._filter(images, self._spectrum, mask).add_(images, alpha=self.ridge)
+        sums = images.sum(self._axes, keepdim=True, dtype=torch.float64).mul_(self._excess).to(images.dtype)
+        return product.addcmul_(sums, mask)
 
 
 class Nested(Preconditioner):
@@ -97,7 +106,7 @@ class Nested(Preconditioner):
         ValueError: the operator has no stationary average.
     """
 
-    def __init__(self, regression: Regression, tolerance: float = 0.1, max_iterations: int = 400) -> None:
+    def __init__(self, regression: Regression, tolerance: float = 0.2, max_iterations: int = 400) -> None:
         self._circulant = Circulant(regression)
         self._tolerance = tolerance
         self._max_iterations = max_iterations
@@ -158,5 +167,13 @@ def precondition(name: str, regression: Regression) -> Preconditioner:
 
 
 def choose(regression: Regression) -> str:
-    """The preconditioner that is likely to be fastest for this operator."""
-    return "jacobi" if regression.operator.stationary is None else "circulant"
+    """The preconditioner that is likely to be fastest for this operator.
+
+    An iteration of ``Circulant`` is one K @ w and two FFTs, an inner one of ``Nested`` four FFTs and no K @ w. Inner
+    iterations are about twice as many, so that nesting pays where K @ w is the dearer part.
+    """
+    operator = regression.operator
+    if operator.stationary is None:
+        return "jacobi"
+    transforms = 4 * 2.5 * math.log2(max(math.prod(operator.size), 2))
+    return "nested" if operator.operations > transforms else "circulant"

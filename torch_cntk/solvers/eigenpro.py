@@ -1,0 +1,290 @@
+"""EigenPro 2: gradient descent on the weights, with the top of the spectrum flattened on a subsample of the pixels."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from torch_cntk._checks import finite_number, positive_int
+from torch_cntk.solvers.base import Factorisation, MaskSolver, Regression, Solution, Status
+
+__all__ = ["EigenPro"]
+
+
+@dataclass(frozen=True)
+class EigenPro(MaskSolver):
+    """Preconditioned stochastic gradient descent in the kernel's function space (Ma & Belkin 2017, 2019).
+
+    The top eigenvectors of K on a subsample of m pixels are damped to the level of the q-th, which raises the batch
+    size and the step that still converge. Where K @ w of the whole image is cheaper than a batch's rows of K, as it is
+    for periodic kernels, each step takes all pixels, with Nesterov's momentum; else it takes a batch, whose rows of K
+    are looked up.
+
+    Attributes:
+        epochs: at most so many; an epoch has as many steps as it takes batches of the largest size that is not wasteful
+            (the critical one) to see all observed pixels.
+        tolerance: relative residual at which it stops, at least 0 (0: never).
+        subsample: pixels m that the eigenvectors are found on, at most.
+        eigenvectors: how many are damped, at most; by default an eighth of the subsample, at most 160.
+        batch: pixels a step; None chooses, see above.
+        validation: share of the observed pixels to leave out, below 1; it stops when the error on them has not fallen
+            for ``patience`` epochs and returns the best weights. 0 leaves out none.
+        patience: see above.
+        memory: bytes that rows of K may take.
+        seed: of the subsample, the batches and the pixels that are left out.
+
+    Raises:
+        TypeError: an option is no number.
+        ValueError: an option is out of range.
+    """
+
+    epochs: int = 100
+    tolerance: float = 1e-4
+    subsample: int = 1000
+    eigenvectors: int | None = None
+    batch: int | None = None
+    validation: float = 0.0
+    patience: int = 5
+    memory: int = 1 << 30
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "subsample", "patience", "memory"):
+            positive_int(getattr(self, name), name)
+        for name in ("eigenvectors", "batch"):
+            if getattr(self, name) is not None:
+                positive_int(getattr(self, name), name)
+        finite_number(self.tolerance, "tolerance", minimum=0)
+        if not 0 <= finite_number(self.validation, "validation") < 1:
+            raise ValueError(f"expected validation between 0 and 1, got {self.validation:g}")
+
+    def factorise_mask(self, regression: Regression, *, progress: bool = False) -> Factorisation:
+        """Subsample, find the top eigenvectors, choose batch and step."""
+        return _Prepared(self, regression)
+
+
+_ALPHA = 0.95
+"""Damped eigenvalues go as the q-th to the power of this: a little above it, which forgives errors of the subsample."""
+_SAFETY = 0.9
+"""Of the largest step that converges."""
+_RISE = 2.0
+"""An error that has grown by this is taken as a divergence, not as the noise of the batches."""
+_HALVINGS = 20
+"""Halvings of the step, each after a divergence, before it gives up."""
+
+
+class _Prepared(Factorisation):
+    """The subsample S, its damped eigenvectors, and the batch and step that follow."""
+
+    def __init__(self, options: EigenPro, regression: Regression) -> None:
+        self.options = options
+        self.regression = regression
+        operator = regression.operator
+        generator = torch.Generator().manual_seed(options.seed)
+        observed = regression.observed.reshape(-1).nonzero()[:, 0]
+        order = torch.randperm(len(observed), generator=generator).to(observed.device)
+        held_out = int(options.validation * len(observed))
+        self.held_out, self.trained = observed[order[:held_out]], observed[order[held_out:]].sort().values
+        # The subsample's places among the trained pixels.
+        self.places = torch.randperm(len(self.trained), generator=generator)[: options.subsample].to(observed.device)
+        self._find_eigenvectors(operator.entries(self.trained[self.places], self.trained[self.places]))
+        self._choose_batch()
+        batch = "all pixels" if self.whole else f"{self.batch} pixels"
+        self._text = (
+            f"EigenPro ({self.vectors.shape[1]} eigenvectors of {len(self.places)} pixels, {batch} a step, "
+            f"{str(operator.dtype).removeprefix('torch.')})"
+        )
+
+    def _find_eigenvectors(self, matrix: Tensor) -> None:
+        """Top eigenvectors of K on the subsample, and what is taken from each."""
+        size, operator = len(matrix), self.regression.operator
+        wanted = min(self.options.eigenvectors or min(size // 8, 160), size - 1)
+        with torch.random.fork_rng(devices=[]):  # svd_lowrank draws from the global generator
+            torch.manual_seed(self.options.seed)
+            vectors, values, _ = torch.svd_lowrank(matrix, q=min(wanted + 11, size), niter=3)
+        # Those that rounding leaves nothing of are of no use.
+        rounding = float(values[0]) * size * torch.finfo(operator.entry_dtype).eps
+        wanted = max(min(wanted, int((values > rounding).sum()) - 1), 0)
+        vectors, kept, level = vectors[:, :wanted], values[:wanted], float(values[wanted])
+        damping = (1 - (level / kept) ** _ALPHA) / kept
+        self.vectors, self.damping = vectors.to(operator.dtype), damping.to(operator.dtype)
+        # Of the damped kernel: the largest of the diagonal, and the largest eigenvalue over the number of pixels.
+        damped = matrix.diagonal() - ((matrix @ vectors) ** 2 * damping).sum(1)
+        largest = float(values[0]) ** (1 - _ALPHA) * level**_ALPHA
+        self._diagonal = float(damped.max()) + self.regression.ridge
+        self._top = largest / size + self.regression.ridge / len(self.trained)
+
+    def _choose_batch(self) -> None:
+        """Batch and step size: Ma & Belkin (2019), section 4."""
+        operator, count = self.regression.operator, len(self.trained)
+        self.critical = min(max(int(self._diagonal / self._top), 1), count)
+        affordable = max(self.options.memory // (count * 8), 1)
+        batch = min(self.options.batch or self.critical, affordable, count)
+        # Looking a row of K up costs about as much as a hundred operations an entry.
+        rows, image = 100.0 * batch * count, 2 * math.prod(operator.size) * (operator.operations + 200)
+        self.whole = self.options.batch is None and image < rows
+        self.batch = count if self.whole else batch
+        self.step = _SAFETY * min(2 / (self._diagonal + (self.batch - 1) * self._top), 1 / self._diagonal)
+        self.kept = not self.whole and 2 * count**2 * operator.dtype.itemsize <= self.options.memory
+
+    def solve(self, targets: Tensor, *, guess: Tensor | None = None, progress: bool = False) -> Solution:
+        """See ``Factorisation.solve``.
+
+        If the residual rises, the step is halved and the best weights are gone back to.
+        """
+        start = time.perf_counter()
+        run = _Descent(self, targets, guess)
+        status, epochs = run.status, 0
+        with tqdm(total=self.options.epochs, disable=not progress, desc="EigenPro", unit="epoch", leave=False) as bar:
+            while status is None and epochs < self.options.epochs:
+                run.epoch()
+                status = run.status
+                epochs += 1
+                bar.update()
+                bar.set_postfix(residual=f"{float(run.best.max()):.1e}", refresh=False)
+        return Solution(
+            run.best_weights(),
+            run.best,
+            epochs,
+            time.perf_counter() - start,
+            status or Status.ITERATIONS,
+            self._text,
+        )
+
+
+class _Descent:
+    """The state of one descent. Right-hand sides are [k, n] over the n trained pixels; weights are float64.
+
+    Attributes:
+        best: true relative residuals of the best weights so far, [k].
+        status: how it ended, or None while it may go on.
+    """
+
+    def __init__(self, prepared: _Prepared, targets: Tensor, guess: Tensor | None) -> None:
+        self._prepared = prepared
+        self._generator = torch.Generator().manual_seed(prepared.options.seed)
+        self._shape = targets.shape
+        self._targets = targets.double().flatten(1)
+        self._wanted = self._targets[:, prepared.trained]
+        norm = self._wanted.norm(dim=1)
+        self._norm = torch.where(norm > 0, norm, 1)
+        first = torch.zeros_like(self._wanted) if guess is None else guess.double().flatten(1)[:, prepared.trained]
+        self._weights, self._before, self._momentum = first, first, 1.0
+        self._step = prepared.step
+        self._rows = self._look_up() if prepared.kept else None
+        self._best_weights = self._weights.clone()
+        self.best = norm / self._norm
+        self._best_error, self._stale, self._halvings = math.inf, 0, 0
+        self.status: Status | None = None
+        self._judge()
+
+    def _look_up(self) -> Tensor:
+        """K between all trained pixels, [n, n]."""
+        prepared = self._prepared
+        operator, trained = prepared.regression.operator, prepared.trained
+        pieces = [operator.entries(rows, trained).to(operator.dtype) for rows in torch.split(trained, 1024)]
+        return torch.cat(pieces)
+
+    def _images(self, weights: Tensor) -> Tensor:
+        images = torch.zeros_like(self._targets)
+        images[:, self._prepared.trained] = weights
+        return images.reshape(self._shape)
+
+    def _product(self, weights: Tensor) -> Tensor:
+        """K @ weights on the whole image, [k, pixels]."""
+        product: Tensor = (self._prepared.regression.operator @ self._images(weights)).flatten(1)
+        return product
+
+    def best_weights(self) -> Tensor:
+        """[k, *size]."""
+        return self._images(self._best_weights)
+
+    def epoch(self) -> None:
+        """As many steps as it takes batches of the critical size to see all pixels; then look how good it is."""
+        prepared = self._prepared
+        if prepared.whole:
+            for _ in range(math.ceil(len(prepared.trained) / prepared.critical)):
+                self._accelerated_step()
+        else:
+            order = torch.randperm(len(prepared.trained), generator=self._generator)
+            for batch in torch.split(order.to(self._targets.device), prepared.batch):
+                self._stochastic_step(batch)
+        self._judge()
+
+    def _accelerated_step(self) -> None:
+        """Nesterov's momentum: the gradient is exact, so it may be followed further."""
+        prepared = self._prepared
+        before, self._before = self._before, self._weights.clone()
+        grown = (1 + math.sqrt(1 + 4 * self._momentum**2)) / 2
+        self._weights.lerp_(before, -(self._momentum - 1) / grown)
+        self._momentum = grown
+        gradient = self._whole_gradient(self._product(self._weights))
+        kernel = self._product(gradient)[:, prepared.trained[prepared.places]]
+        self._descend(slice(None), gradient, kernel)
+
+    def _restart(self, weights: Tensor) -> None:
+        """Go on from these weights, without momentum."""
+        self._weights = weights
+        self._before, self._momentum = weights.clone(), 1.0
+
+    def _whole_gradient(self, product: Tensor) -> Tensor:
+        """(K + ridge) w - y on the trained pixels."""
+        left = product[:, self._prepared.trained].add_(self._weights, alpha=self._prepared.regression.ridge)
+        return left.sub_(self._wanted)
+
+    def _stochastic_step(self, batch: Tensor) -> None:
+        prepared = self._prepared
+        if self._rows is not None:
+            rows = self._rows[batch]
+        else:
+            operator = prepared.regression.operator
+            rows = operator.entries(prepared.trained[batch], prepared.trained).to(operator.dtype)
+        product = (self._weights.to(rows.dtype) @ rows.mT).double()
+        gradient = product.add_(self._weights[:, batch], alpha=prepared.regression.ridge).sub_(self._wanted[:, batch])
+        self._descend(batch, gradient, gradient.to(rows.dtype) @ rows[:, prepared.places])
+
+    def _descend(self, where: Tensor | slice, gradient: Tensor, kernel: Tensor) -> None:
+        """Subtract the gradient at some pixels, and give back to the subsample what the damping takes from it.
+
+        Args:
+            where: the pixels, places among the trained ones.
+            gradient: there, [k, pixels].
+            kernel: the gradient times K, on the subsample, [k, m].
+        """
+        prepared = self._prepared
+        self._weights[:, where] -= self._step * gradient
+        part = (kernel.to(prepared.vectors.dtype) @ prepared.vectors).mul_(prepared.damping) @ prepared.vectors.mT
+        self._weights[:, prepared.places] += self._step * part
+
+    def _judge(self) -> None:
+        """Find the true residual, keep the best weights, and see whether to go on.
+
+        With pixels left out, the best weights are those of the least error there.
+        """
+        prepared, options = self._prepared, self._prepared.options
+        product = self._product(self._weights)
+        residual = self._whole_gradient(product).norm(dim=1) / self._norm
+        held_out = prepared.held_out
+        error = float((product - self._targets)[:, held_out].norm()) if len(held_out) else float(residual.norm())
+        if not error < _RISE * self._best_error:
+            self._halvings += 1
+            self._step /= 2
+            self._restart(self._best_weights.clone())
+            if self._halvings > _HALVINGS:
+                self.status = Status.STAGNATED
+            return
+        if error < self._best_error:
+            self._best_error, self._stale = error, 0
+            self._best_weights, self.best = self._weights.clone(), residual
+        else:
+            self._stale += 1
+            self._restart(self._weights)  # momentum has carried it past the valley
+        if bool((residual <= options.tolerance).all()):
+            self.status = Status.CONVERGED
+        elif len(held_out) and self._stale >= options.patience:
+            self.status = Status.EARLY
