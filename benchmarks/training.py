@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+from itertools import pairwise
 
 import torch
 
@@ -30,7 +31,7 @@ def seconds_a_step(image: torch.Tensor, net: tc.Layer, steps: int, options: dict
     tc.train(
         net, image, steps=steps + 5, batch_norm=True, jitter=0.03, callback=lambda s: ends.append(s.seconds), **options
     )
-    return statistics.median(b - a for a, b in zip(ends[4:-1], ends[5:], strict=True))
+    return statistics.median(b - a for a, b in pairwise(ends[4:]))
 
 
 def main() -> None:

@@ -112,6 +112,7 @@ MODULES = {
         conv(2, 4), nn.ReLU(), conv(4, 4, 5), nn.LeakyReLU(0.3), conv(4, 3, 1), nn.Sigmoid()
     ),
     "zero padding": lambda: nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 1, 5, 2, padding=2)),
+    "in place": lambda: nn.Sequential(conv(2, 4), nn.ReLU(inplace=True), conv(4, 1)),
     "valid 1x1": lambda: nn.Sequential(nn.Conv2d(2, 4, 1), nn.GELU(), nn.Conv2d(4, 1, 1)),
     "padding before": lambda: nn.Sequential(
         nn.CircularPad2d(1), nn.Conv2d(2, 4, 3), nn.ReLU(), nn.ZeroPad2d(2), nn.Conv2d(4, 1, 5)
@@ -260,6 +261,9 @@ class Calls(nn.Module):
         (nn.Sequential(conv(1, 1), nn.Sigmoid(), conv(1, 1)), r"expected Sigmoid.* as the last layer"),
         (Calls(lambda self, x: x * 2), r"no rule for mul, at 'mul' in the forward pass"),
         (Calls(lambda self, x: self.block[1](x)), r"Conv2d, at 'block.1': its weights are used twice"),
+        (Calls(lambda self, x: functional.interpolate(x, size=x.shape[2:])), r"getattr.*: sizes of feature maps"),
+        (Calls(lambda self, x: torch.cat([x.relu_(), x], 1)), r"relu_.* changes in place what is read again later"),
+        (Calls(lambda self, x: torch.cat([functional.relu(x, inplace=True), x], 1)), r"relu.* changes in place"),
         (Calls(lambda self, x: x + 1), r"expected a feature map as its argument 1"),
         (Calls(lambda self, x: x.permute(0, 2, 3, 1)), r"permuted axes"),
         (Calls(lambda self, x: x.permute(0, 3, 1, 2)), r"expected channels to move to the end"),

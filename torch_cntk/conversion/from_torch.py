@@ -56,6 +56,7 @@ _HINTS: Mapping[type | str, str] = {
     _nn.ConvTranspose1d: "upsample, then convolve",
     _nn.ConvTranspose2d: "upsample, then convolve",
     _nn.ConvTranspose3d: "upsample, then convolve",
+    "getattr": "sizes of feature maps are not known; upsample by scale_factor",
 }
 
 
@@ -185,6 +186,7 @@ class _Reader:
         self._ignore = ignore
         self._values: dict[torch.fx.Node, _Value] = {}
         self._used: set[str] = set()
+        self._order = {node: place for place, node in enumerate(graph.nodes)}
         self.nodes: list[Node] = []
         self.sources: dict[int, Any] = {}
 
@@ -223,13 +225,17 @@ class _Reader:
         return replace(inputs[0], place=len(self.nodes))
 
     def _step(self, node: torch.fx.Node) -> _Value:
+        if _in_place(node, self._modules) and isinstance(node.args[0], torch.fx.Node):
+            # The graph knows the value before, the others get the one after.
+            if any(self._order[user] > self._order[node] for user in node.args[0].users):
+                raise self._refuse(node, _name(node), "it changes in place what is read again later")
         if node.op == "call_module":
             return self._call_module(node)
         if node.op in ("call_function", "call_method"):
             rule = _FUNCTIONS.get(node.target)
             if rule is not None:
                 return rule(self, node)
-        raise self._refuse(node, _name(node))
+        raise self._refuse(node, _name(node), _HINTS.get(_name(node), ""))
 
     def _call_module(self, node: torch.fx.Node) -> _Value:
         name = str(node.target)
@@ -385,6 +391,13 @@ class _Reader:
         if dim != 1 or not isinstance(parts, tuple | list):
             raise self._refuse(node, "cat", f"expected a list of feature maps and dim=1, got dim={dim}")
         return self._emit("concat", *(self._plain(node, self._values[part]) for part in parts))
+
+
+def _in_place(node: torch.fx.Node, modules: Mapping[str, torch.nn.Module]) -> bool:
+    if node.op == "call_module":
+        return bool(getattr(modules[str(node.target)], "inplace", False))
+    name = _name(node)
+    return node.target is operator.iadd or name.endswith("_") or bool(node.kwargs.get("inplace", False))
 
 
 def _name(node: torch.fx.Node) -> str:
