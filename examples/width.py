@@ -79,7 +79,7 @@ def curves(z: Tensor, width: int, steps: int, generator: torch.Generator) -> tup
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, default=Path("width.png"), help="the plot")
-    parser.add_argument("--widths", type=int, nargs="+", default=[8, 16, 32, 64, 128, 256, 512])
+    parser.add_argument("--widths", type=int, nargs="+", default=[8, 16, 32, 64, 128, 256])
     parser.add_argument("--draws", type=int, default=8, help="networks of the widest kinds")
     parser.add_argument("--steps", type=int, default=100, help="of gradient descent")
     parser.add_argument("--seed", type=int, default=0)
@@ -106,7 +106,7 @@ def main() -> None:
     right.set(xlabel="learning rate times steps", ylabel="loss on the observed pixels")
     for axes in (left, right):
         axes.legend()
-    figure.savefig(arguments.output, dpi=150)
+    figure.savefig(arguments.output, dpi=100)
     print(f"the plot: {arguments.output}")
 
 

@@ -225,10 +225,10 @@ class _Reader:
         return replace(inputs[0], place=len(self.nodes))
 
     def _step(self, node: torch.fx.Node) -> _Value:
-        if _in_place(node, self._modules) and isinstance(node.args[0], torch.fx.Node):
-            # The graph knows the value before, the others get the one after.
-            if any(self._order[user] > self._order[node] for user in node.args[0].users):
-                raise self._refuse(node, _name(node), "it changes in place what is read again later")
+        changed = node.args[0] if _in_place(node, self._modules) else None
+        # The graph knows the value before, later readers get the one after.
+        if isinstance(changed, torch.fx.Node) and any(self._order[user] > self._order[node] for user in changed.users):
+            raise self._refuse(node, _name(node), "it changes in place what is read again later")
         if node.op == "call_module":
             return self._call_module(node)
         if node.op in ("call_function", "call_method"):
