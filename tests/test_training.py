@@ -160,6 +160,8 @@ def test_a_killed_process_is_gone_on_with(tmp_path):
 def test_more_steps_go_on_where_fewer_ended(tmp_path):
     run(steps=5, checkpoint=tmp_path / "run.pt")
     assert same(run(steps=12, checkpoint=tmp_path / "run.pt"), run(steps=12))
+    with pytest.raises(ValueError, match=r"expected steps of at least 12, which .* has behind it, got 7"):
+        run(steps=7, checkpoint=tmp_path / "run.pt")
 
 
 def test_seeds_give_the_same_again_and_leave_torchs_alone():

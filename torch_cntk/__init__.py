@@ -7,7 +7,7 @@ Belkin, Uhler, PNAS 2022). Masks are called ``observed`` everywhere: boolean, Tr
 
 from importlib.metadata import PackageNotFoundError, version
 
-from torch_cntk import catalogue, plotting, priors
+from torch_cntk import catalogue, plotting, presets, priors
 from torch_cntk._memory import OutOfMemoryError
 from torch_cntk.conversion import from_torch, to_torch, with_width
 from torch_cntk.empirical import empirical_ntk
@@ -127,6 +127,7 @@ __all__ = [
     "levels_for",
     "load_kernel",
     "plotting",
+    "presets",
     "priors",
     "reparameterise",
     "to_torch",

@@ -607,6 +607,11 @@ class _Run:
         mine = self.task.fingerprint(self.training, self.input)
         if run != mine:
             raise ValueError(f"expected a checkpoint of this run, got one of another: {path}; {_difference(run, mine)}")
+        if len(state["losses"]) > self.training.steps:
+            done = len(state["losses"])
+            raise ValueError(
+                f"expected steps of at least {done}, which {path} has behind it, got {self.training.steps}"
+            )
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         if self.schedule is not None:
