@@ -2,8 +2,8 @@
 
 A name says prior, network and, for dense kernels, size: ``uniform-6x128-leaky0.1`` is the prior U[0, 0.1] through 6
 levels of 128 channels with LeakyReLU(0.1); ``meshgrid-plain-3x128-relu-64x64`` the coordinates of 64 x 64 pixels
-through the paper's plain network; ``uniform-skip-5x128-leaky0.2`` the deep image prior's hourglass with skip connections
-of 4 channels. Without them the kernel does not depend on the number of channels; a trained network does.
+through the paper's plain network; ``uniform-skip-5x128-leaky0.2`` the deep image prior's hourglass with skip
+connections of 4 channels. Without them the kernel does not depend on the number of channels; a trained network does.
 """
 
 from __future__ import annotations
