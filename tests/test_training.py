@@ -365,3 +365,28 @@ def test_presets_train(name):
     assert entry.source
     with pytest.raises(ValueError, match="expected one of the presets"):
         preset("unknown")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_training_on_cuda(tmp_path):
+    image, observed = photograph().cuda(), mask().cuda()
+    options = {"prior": PRIOR, "steps": 12, "jitter": 0.1, "channels_last": True, "autocast": True}
+    whole = tc.train(network(), image, observed, **options)
+    assert whole.image.device.type == "cuda"
+    # The same input and weights as on the CPU: the same first loss, up to bfloat16.
+    assert float(whole.losses[0]) == pytest.approx(float(run(jitter=0.1).losses[0]), rel=0.1)
+    tc.train(network(), image, observed, **{**options, "steps": 5}, checkpoint=tmp_path / "run.pt")
+    resumed = tc.train(network(), image, observed, **options, checkpoint=tmp_path / "run.pt")
+    torch.testing.assert_close(resumed.losses, whole.losses, rtol=0.05, atol=1e-4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_kernels_of_branches_on_cuda():
+    net = tc.hourglass(2, 4, 2)
+    prior = tc.priors.Uniform(0, 1)
+    here, there = (net.kernel(prior, device=device).dense((8, 8)).cpu() for device in ("cpu", "cuda"))
+    torch.testing.assert_close(here, there, rtol=1e-11, atol=0)
+    z = prior.sample(32, (8, 8))
+    torch.testing.assert_close(
+        tc.empirical_ntk(net.cuda(), z.cuda()).cpu(), tc.empirical_ntk(net.cpu(), z), rtol=1e-2, atol=1e-2
+    )

@@ -296,7 +296,7 @@ class _Task:
             raise ValueError(f"expected observed pixels in [0, 1] for the sigmoid head, got {low:g} to {high:g}")
         if training.channels_last and ndim != 2:
             raise ValueError(f"expected 2 dimensions for channels_last, got {ndim}")
-        if truth is not None and (not isinstance(truth, torch.Tensor) or truth.numel() != target.numel()):
+        if truth is not None and (not isinstance(truth, torch.Tensor) or truth.shape != image.shape):
             raise ValueError(f"expected a truth of the image's shape {tuple(image.shape)}")
         whole = None if truth is None else truth.detach().to(target).reshape(target.shape)
         return cls(net, prior, target, mask[0], whole, canvas, extent.input_size(canvas), tuple(image.shape))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -110,19 +111,27 @@ class _Smooth(Activation):
     """A function that is not homogeneous: normalised for inputs of variance 1, or as it is."""
 
     _options = ("normalise",)
+    _kind: ClassVar[type[duals.Erf | duals.Gelu | duals.Sine]]
 
     def __init__(self, *, normalise: bool = True) -> None:
         super().__init__()
         self.normalise = bool(normalise)
 
-    @abstractmethod
-    def _dual(self) -> duals.Erf | duals.Gelu | duals.Sine:
-        """The dual knows the gain."""
-
     @property
     def gain(self) -> float:
         """1, or what makes E[phi(u)^2] = 1."""
         return self._dual().gain
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch.nn's name
+        """Of a tensor of any shape."""
+        return self.gain * self._phi(input)
+
+    @abstractmethod
+    def _phi(self, u: Tensor) -> Tensor:
+        """The function as it is."""
+
+    def _dual(self) -> duals.Erf | duals.Gelu | duals.Sine:
+        return self._kind(self.normalise)
 
     def extra_repr(self) -> str:
         """Whether it is as it is."""
@@ -137,13 +146,10 @@ class Erf(_Smooth):
     """
 
     odd = True
+    _kind = duals.Erf
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch.nn's name
-        """Of a tensor of any shape."""
-        return self.gain * torch.erf(input)
-
-    def _dual(self) -> duals.Erf:
-        return duals.Erf(self.normalise)
+    def _phi(self, u: Tensor) -> Tensor:
+        return torch.erf(u)
 
 
 class GELU(_Smooth):
@@ -153,12 +159,10 @@ class GELU(_Smooth):
         normalise: scale it so that E[phi(u)^2] = 1 for u ~ N(0, 1), rather than take it as ``torch.nn.GELU``.
     """
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch.nn's name
-        """Of a tensor of any shape."""
-        return self.gain * functional.gelu(input)
+    _kind = duals.Gelu
 
-    def _dual(self) -> duals.Gelu:
-        return duals.Gelu(self.normalise)
+    def _phi(self, u: Tensor) -> Tensor:
+        return functional.gelu(u)
 
 
 class Sin(_Smooth):
@@ -169,13 +173,10 @@ class Sin(_Smooth):
     """
 
     odd = True
+    _kind = duals.Sine
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch.nn's name
-        """Of a tensor of any shape."""
-        return self.gain * torch.sin(input)
-
-    def _dual(self) -> duals.Sine:
-        return duals.Sine(self.normalise)
+    def _phi(self, u: Tensor) -> Tensor:
+        return torch.sin(u)
 
 
 class Elementwise(Activation):
