@@ -366,3 +366,19 @@ def test_fresh_weights_have_the_scale_of_their_parameterisation():
         tc.reparameterise(layer, "mup")
     with pytest.raises(ValueError, match="expected parameterisation"):
         tc.Conv2d(1, 1, 3, parameterisation="mup")
+
+
+def test_flat_networks_are_the_same_function(generator):
+    first, inner = tc.Conv2d(2, 2, 3), tc.Residual(tc.ReLU(), tc.Conv2d(2, 2, 3))
+    branch = tc.Sequential(tc.ReLU(), tc.Conv2d(2, 2, 1))
+    nets = [
+        tc.Sequential(tc.Identity(), tc.Conv2d(2, 2, 3), tc.Sum(branch, tc.Identity())),
+        tc.Graph(tc.Node(first, (0,)), tc.Node(tc.ReLU(), (1,)), tc.Node(tc.Identity(), (1,))),
+        tc.Sequential(tc.Residual(tc.Conv2d(2, 2, 3), inner), tc.Sum(tc.Conv2d(2, 1, 1))),
+        tc.Sequential(tc.Identity()),
+    ]
+    x = torch.randn(1, 2, 4, 4, generator=generator)
+    for net in nets:
+        nodes = tc.conversion.flat.flatten(net)
+        again = tc.conversion.flat.assemble(nodes, 2) if nodes else torch.nn.Identity()
+        assert torch.equal(again(x), net(x))

@@ -55,8 +55,10 @@ def flatten(net: Layer) -> list[Node]:
             return values[-1]
         return value if type(layer) is Identity else emit(layer, (value,))
 
-    if walk(net, 0) != len(nodes):
-        nodes.append(Node(Identity(), (walk(net, 0),)))
+    end = walk(net, 0)
+    if end != len(nodes):
+        # The last step gives the output.
+        nodes.append(Node(Identity(), (end,)))
     return nodes
 
 
