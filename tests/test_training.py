@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import StepLR
 import torch_cntk as tc
 from torch_cntk.layers import Weighted
 from torch_cntk.presets import PRESETS, preset
+from torch_cntk.training import Model
 
 PRIOR = tc.priors.Uniform(0, 1)
 
@@ -273,6 +274,19 @@ def test_batch_norm_follows_all_weight_layers_but_the_last():
     assert len(result.model.norms) == sum(isinstance(m, Weighted) for m in result.net.modules()) - 1
     graph = tc.from_torch(tc.to_torch(network()))
     assert len(run(graph, batch_norm=True).model.norms) == len(result.model.norms)
+
+
+def test_trained_models_are_had_again_from_their_state(tmp_path):
+    options = tc.Training(steps=3, batch_norm=True, parameterisation="standard")
+    result = run(training=options)
+    torch.save(result.model.state_dict(), tmp_path / "model.pt")
+    again = Model(network(), options)
+    again.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
+    assert torch.equal(again(result.input[None])[0], result.output)
+    with pytest.raises(ValueError, match="expected a network without forward hooks"):
+        tc.to_torch(result.net)
+    plain = run(steps=3)
+    torch.testing.assert_close(torch.sigmoid(tc.to_torch(plain.net)(plain.input[None]))[0], plain.output)
 
 
 def test_sizes_that_do_not_fit_are_extended():

@@ -30,7 +30,7 @@ from torch_cntk.inpainting import _checked, _crop
 from torch_cntk.layers import Layer, Sigmoid, Weighted, reparameterise
 from torch_cntk.priors import Prior, Uniform
 
-__all__ = ["DivergedError", "Step", "Training", "TrainingResult", "TrainingStatus", "train"]
+__all__ = ["DivergedError", "Model", "Step", "Training", "TrainingResult", "TrainingStatus", "train"]
 
 _VERSION = 1
 """Of the checkpoints; those of another version are refused."""
@@ -345,7 +345,14 @@ class _Hook:
 
 
 class Model(torch.nn.Module):
-    """A copy of a network with what training adds: normalisations and a head."""
+    """A copy of a network with what training adds: normalisations and a head.
+
+    ``Model(net, training).load_state_dict(result.model.state_dict())`` is the trained one again.
+
+    Args:
+        net: the network.
+        training: how it is, or was, trained.
+    """
 
     def __init__(self, net: Layer, training: Training) -> None:
         super().__init__()
