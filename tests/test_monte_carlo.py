@@ -232,3 +232,39 @@ def test_published_rule_is_right_for_nearest_upsampling():
     net = chain(tc.Conv1d(2, 8, 3), tc.ReLU(), tc.NearestUp(2), tc.Conv1d(8, 1, 3))
     published = published_ntk(z, [brute_force.nearest_matrix(4, 2)])
     torch.testing.assert_close(published, exact_ntk(net, z), rtol=1e-12, atol=1e-12)
+
+
+def refused(build, monkeypatch) -> tc.Sequential:
+    """A network that would be refused, for its rule is not exact."""
+    with pytest.raises(ValueError, match=r"exact|uncorrelated"):
+        build()
+    monkeypatch.setattr(tc.layers.signal.Signal, "activated", lambda signal, layer, odd: signal)
+    monkeypatch.setattr(tc.layers.signal, "_correlated", lambda first, second: False)
+    return build()
+
+
+REFUSED = {
+    "activation of trained scales": lambda: chain(
+        tc.Conv1d(2, 256, 3), tc.ChannelNorm(256, affine=True), tc.ReLU(), tc.Conv1d(256, 1, 3)
+    ),
+    "activation of a concatenation": lambda: chain(
+        tc.Concat(tc.Conv1d(2, 256, 3), chain(tc.Conv1d(2, 256, 1), tc.Identity())), tc.ReLU(), tc.Conv1d(512, 1, 3)
+    ),
+    "correlated branches": lambda: chain(
+        tc.Conv1d(2, 256, 3), tc.Sum(tc.GaussianBlur(3, 1.0), tc.Identity()), tc.ReLU(), tc.Conv1d(256, 1, 3)
+    ),
+    "activation of a sum with an activation": lambda: chain(
+        tc.Conv1d(2, 256, 3), tc.ReLU(), tc.Residual(tc.Conv1d(256, 256, 3)), tc.ReLU(), tc.Conv1d(256, 1, 3)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused_would_not_be_exact(name, monkeypatch):
+    net = refused(REFUSED[name], monkeypatch)
+    generator = torch.Generator().manual_seed(4)
+    z = torch.randn(2, 5, generator=generator, dtype=torch.float64)
+    ntks = empirical_ntks(net, z, 12 * BATCH, generator)
+    wrong = exact_ntk(net, z)
+    standard_error = (ntks.var(0).sum() / len(ntks)).sqrt()
+    assert (ntks.mean(0) - wrong).norm() > 5 * standard_error

@@ -61,8 +61,8 @@ def to_torch(net: Layer, width: int | None = None) -> torch.nn.Module:
 
     Raises:
         TypeError: the width is no integer.
-        ValueError: torch.nn has no such layer, the gain of a normalised activation has no weight layer to go into, or the
-            network has forward hooks, such as the batch normalisation that training has added.
+        ValueError: torch.nn has no such layer, the gain of a normalised activation has no weight layer to go into, or
+            the network has forward hooks, such as the batch normalisation that training has added.
     """
     if any(module._forward_hooks for module in net.modules()):
         raise ValueError("expected a network without forward hooks, got some: batch normalisation added by training?")
