@@ -108,6 +108,28 @@ CASES = {
         ),
         (2, 6),
     ),
+    "1d, sum of two": (
+        chain(
+            tc.Conv1d(2, W, 3),
+            tc.ReLU(),
+            tc.Sum(tc.Conv1d(W, W, 5), chain(tc.AvgPool1d(2), tc.Conv1d(W, W, 1, bias=True), tc.NearestUp(2))),
+            tc.ReLU(),
+            tc.Conv1d(W, 1, 1),
+        ),
+        (2, 4),
+    ),
+    "1d, graph": (
+        tc.Graph(
+            tc.Node(tc.Conv1d(2, W, 3), (0,)),
+            tc.Node(tc.ReLU(), (1,)),
+            tc.Node(tc.Conv1d(W, W, 3), (2,)),
+            tc.Node("sum", (1, 3)),
+            tc.Node(tc.Erf(), (4,)),
+            tc.Node("concat", (5, 2)),
+            tc.Node(tc.Conv1d(2 * W, 1, 3), (6,)),
+        ).double(),
+        (2, 5),
+    ),
     "1d, concatenation": (
         chain(
             tc.Conv1d(2, W, 3),

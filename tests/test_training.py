@@ -252,6 +252,15 @@ def test_average_is_that_of_the_outputs():
     torch.testing.assert_close(result.output, expected)
 
 
+def test_the_bar_shows_loss_and_psnr(capsys):
+    run(progress=True, truth=photograph(), measure_every=4, holdout=0.2)
+    shown = capsys.readouterr().err
+    for text in ("training: 100%", "12/12", "loss=", "held out=", "PSNR="):
+        assert text in shown
+    run()
+    assert capsys.readouterr().err == ""
+
+
 def test_callbacks_stop():
     result = run(callback=lambda step: step.number == 3)
     assert result.status is tc.TrainingStatus.STOPPED
