@@ -9,8 +9,9 @@ homogeneous can be had as they are as well, with a gain of 1.
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Protocol
 
@@ -23,6 +24,10 @@ __all__ = ["Dual", "Erf", "Gelu", "Hermite", "Rectifier", "Sine"]
 
 _ROUNDING = 2.0**-47
 """Relative rounding error of a float64 covariance after a layer: some ten additions."""
+
+
+_NEGLIGIBLE = 1e-26
+"""Share of the largest term of a series of some hundred that does not show in float64."""
 
 
 class Dual(Protocol):
@@ -154,32 +159,48 @@ class Hermite:
     function: Callable[[Tensor], Tensor]
     terms: int = 64
     gain: float = 1.0
+    _kept: list[tuple[weakref.ref[Tensor], int, tuple[Tensor, Tensor]]] = field(
+        default_factory=list, compare=False, repr=False
+    )
 
     def __call__(self, sigma: Tensor, variance: Tensor, other_variance: Tensor) -> tuple[Tensor, Tensor]:
         """Return value and slope (in sigma's memory)."""
         norm = torch.mul(variance, other_variance, out=torch.empty_like(sigma)).sqrt_()
         # Features that vanish have no angle; their coefficients of order above 0 vanish as well.
         rho = torch.where(norm > 0, sigma.div_(norm), 0).clamp_(-1, 1)
-        value, slope = torch.zeros_like(rho), sigma.zero_()
         first, other = self._of_stored(variance), self._of_stored(other_variance)
-        for k in reversed(range(self.terms)):
-            value.mul_(rho).add_(first[0][k] * other[0][k])
-            slope.mul_(rho).add_(first[1][k] * other[1][k])
-        return value, slope
+        value = _series(rho, first[0], other[0], torch.zeros_like(rho))
+        return value, _series(rho, first[1], other[1], sigma.zero_())
 
-    def _of_stored(self, variance: Tensor) -> list[list[Tensor]]:
-        """Coefficients of phi and of phi', a view of the variance's shape each.
+    def _of_stored(self, variance: Tensor) -> list[list[tuple[Tensor, float]]]:
+        """Coefficients of phi and of phi', a view of the variance's shape each, with the largest absolute value.
 
         Shifts of an image overlap in memory: each number that is stored is worked on once.
         """
         stored = torch.as_strided(variance, (variance.untyped_storage().nbytes() // variance.itemsize,), (1,), 0)
-        if stored.numel() >= variance.numel():
-            return [list(rows) for rows in self.coefficients(variance)]
+        overlapping = stored.numel() < variance.numel()
+        base = variance._base if overlapping else None
+        rows_of_both = self._looked_up(base, stored if overlapping else variance)
+        sizes = [rows.abs().flatten(1).amax(1).tolist() for rows in rows_of_both]
         layout = (variance.shape, variance.stride(), variance.storage_offset())
         return [
-            [torch.as_strided(row, layout[0], layout[1], row.storage_offset() + layout[2]) for row in rows]
-            for rows in self.coefficients(stored)
+            [
+                (torch.as_strided(row, *layout[:2], row.storage_offset() + layout[2]) if overlapping else row, size)
+                for row, size in zip(rows, largest, strict=True)
+            ]
+            for rows, largest in zip(rows_of_both, sizes, strict=True)
         ]
+
+    def _looked_up(self, base: Tensor | None, variance: Tensor) -> tuple[Tensor, Tensor]:
+        """Coefficients of all that the tensor ``base`` stores, kept for the next shifts of the same image."""
+        if base is None:
+            return self.coefficients(variance)
+        for tensor, version, rows in self._kept:
+            if tensor() is base and version == base._version:
+                return rows
+        rows = self.coefficients(variance)
+        self._kept[:] = [(weakref.ref(base), base._version, rows)]
+        return rows
 
     def coefficients(self, variance: Tensor) -> tuple[Tensor, Tensor]:
         """a_k(v) of phi and of phi', [terms, *variance.shape] each, in float64."""
@@ -205,6 +226,20 @@ class Hermite:
         )
         value, slope = (float((mine - other).abs().max()) for mine, other in zip(own, finer, strict=True))
         return value, slope
+
+
+def _series(rho: Tensor, first: list[tuple[Tensor, float]], other: list[tuple[Tensor, float]], total: Tensor) -> Tensor:
+    """Sum over k of first_k other_k rho^k, in ``total``, which is zero; powers without a coefficient cost little."""
+    sizes = [a * b for (_, a), (_, b) in zip(first, other, strict=True)]
+    begun = False
+    for k in reversed(range(len(first))):
+        if begun:
+            total.mul_(rho)
+        # Half of them are zero up to rounding if phi is odd or even, and all from some power on if it is smooth.
+        if sizes[k] > _NEGLIGIBLE * max(sizes):
+            total.addcmul_(first[k][0], other[k][0])
+            begun = True
+    return total
 
 
 @lru_cache(maxsize=16)
