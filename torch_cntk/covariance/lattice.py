@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
 
@@ -58,6 +58,11 @@ class Lattice(Covariance):
         """A weight layer: a circular box blur of each displacement's image."""
         return Averaged(self, kernel_size, bias_variance)
 
+    def average_patches_inside(self, kernel_size: tuple[int, ...], bias_variance: float = 0.0) -> Lattice:
+        """The same without the pairs of neighbours of which one is outside of the image."""
+        inside = all(q == 1 for q in kernel_size)
+        return (Averaged if inside else AveragedInside)(self, kernel_size, bias_variance)
+
     def activate(self, dual: Dual) -> Lattice:
         """A nonlinearity: pointwise, given the variance image and its shifts."""
         return Activated(self, dual)
@@ -85,6 +90,22 @@ class Lattice(Covariance):
             one = tuple(rule if k == axis else Nearest(1) for k in range(self.ndim))
             lattice = Resampled(lattice, one, square and axis == self.ndim - 1)
         return lattice
+
+    def mix(self, weights: tuple[float, ...], others: tuple[Lattice, ...]) -> Lattice:
+        """A weighted sum, slab by slab.
+
+        Raises:
+            ValueError: the branches' images differ in size.
+        """
+        return Mixed((self, *others), weights)
+
+    def normalise(self, epsilon: float = 0.0, affine: bool = False) -> Lattice:
+        """Pointwise, given the variance image and its shifts."""
+        return Normalised(self, epsilon, affine)
+
+    def share(self) -> Lattice:
+        """Keep the last slab for the branches that ask for it next."""
+        return Shared(self)
 
     # Evaluation.
 
@@ -135,8 +156,10 @@ class Lattice(Covariance):
         """Bytes that ``tabulate`` holds at its peak: the tables of all levels and one slab with its temporaries."""
         own = self.geometry.entries * dtype.itemsize
         before = sum(node.parents[0].geometry.entries * 16 for node in self._ancestors() if isinstance(node, Resampled))
-        slab = min(_slab_entries(self.load, self.device), self.geometry.entries) * 8 * 8
-        return own + before + slab
+        slab = min(_slab_entries(self.load, self.device), self.geometry.entries) * 8
+        # Temporaries, and the pairs that wait for other branches.
+        waiting = sum(isinstance(node, Mixed | Shared) for node in self._ancestors())
+        return own + before + slab * (8 + 2 * waiting)
 
     def _fitting_size(self, share: float) -> str:
         """The image size whose dense table takes this share of the bytes: they grow with the square of the pixels."""
@@ -251,47 +274,174 @@ class Averaged(Lattice):
         """Theta' = P[Theta + Sigma] + b, Sigma' = P[Sigma] + b."""
         pair = self.parents[0].evaluate(slab)
         pair[1] += pair[0]
-        return self._blur(pair)
+        return self._blur(pair, slab)
 
     def evaluate_ntk(self, slab: Slab) -> Tensor:
         """As ``evaluate``, without the patch average of Sigma, which nobody needs after the last layer."""
         pair = self.parents[0].evaluate(slab)
-        return self._blur(pair[1:].add_(pair[:1]))
+        return self._blur(pair[1:].add_(pair[:1]), slab)
 
-    def _blur(self, images: Tensor) -> Tensor:
+    def _blur(self, images: Tensor, slab: Slab) -> Tensor:
         for axis, (q, p) in enumerate(zip(self._kernel_size, self.geometry.period, strict=True)):
             if q > 1 and p > 1:
                 images = _circular_box_mean(images, q, axis - self.ndim)
         return images.add_(self._bias_variance) if self._bias_variance else images
 
 
-class Activated(Lattice):
-    """A nonlinearity. The first slab starts at displacement zero: it carries the variances for all of them."""
+class AveragedInside(Averaged):
+    """A weight layer over patches that are padded with zeros: its period is the image."""
 
-    def __init__(self, parent: Lattice, dual: Dual) -> None:
+    def __init__(self, parent: Lattice, kernel_size: tuple[int, ...], bias_variance: float) -> None:
+        super().__init__(parent, kernel_size, bias_variance)
+        self.geometry = replace(self.geometry, period=self.geometry.size)
+        self.load = max(self.load, math.prod(self.geometry.size))
+
+    def _blur(self, images: Tensor, slab: Slab) -> Tensor:
+        images = _repeated(images, self.geometry.size)
+        for axis, q in enumerate(self._kernel_size):
+            if q > 1:
+                images = self._mean_inside(images, slab, axis)
+        return images.add_(self._bias_variance) if self._bias_variance else images
+
+    def _mean_inside(self, images: Tensor, slab: Slab, axis: int) -> Tensor:
+        """Sum over the neighbours along ``axis`` of which both pixels, x + d and x' + d, are inside; over the width."""
+        n, width = self.geometry.size[axis], self._kernel_size[axis]
+        first = torch.arange(n, device=images.device)
+        second = (first + slab.displacements(axis, images.device)[:, None]) % n
+        shape = [1] * images.ndim
+        shape[1 + axis] = slab.count[axis]
+        mean = images * (1 / width)
+        for shift in range(1, min(width // 2, n - 1) + 1):
+            rest = n - shift
+            shape[axis - self.ndim] = rest
+            forth = (second[:, :rest] < rest).to(images.dtype).view(shape)
+            back = (second[:, shift:] >= shift).to(images.dtype).view(shape)
+            dim = axis - self.ndim
+            mean.narrow(dim, 0, rest).addcmul_(images.narrow(dim, shift, rest), forth, value=1 / width)
+            mean.narrow(dim, shift, rest).addcmul_(images.narrow(dim, 0, rest), back, value=1 / width)
+        return mean
+
+
+class _Pointwise(Lattice):
+    """What needs the variances. The first slab starts at displacement zero: it carries them for all."""
+
+    def __init__(self, parent: Lattice) -> None:
         super().__init__(parent.geometry, parent.device, parent.load, (parent,))
-        self._dual = dual
         self._variance: Tensor | None = None
         self._tiled: Tensor | None = None
 
-    def evaluate(self, slab: Slab) -> Tensor:
-        """Sigma' = value, Theta' = Theta * slope.
+    def _variances(self, sigma: Tensor, slab: Slab) -> tuple[Tensor, Tensor]:
+        """Sigma(x, x), [*period], and Sigma(x', x'), [*count, *period], for the parent's Sigma of a slab.
 
         Raises:
             RuntimeError: another slab was asked for before the one at displacement zero.
         """
-        pair = self.parents[0].evaluate(slab)
         if self._variance is None or self._tiled is None:
             if not slab.holds_zero:
                 raise RuntimeError("the first slab must start at displacement zero")
-            self._variance = pair[(0, *(0,) * self.ndim)].clone()
+            self._variance = sigma[(0,) * self.ndim].clone()
             sizes = zip(self.geometry.size, self.geometry.period, strict=True)
             self._tiled = self._variance.repeat([1 if p == 1 else 2 + n // p for n, p in sizes])
-        value, slope = self._dual(pair[0], self._variance, _shifted(self._tiled, self.geometry.period, slab))
+        return self._variance, _shifted(self._tiled, self.geometry.period, slab)
+
+
+class Activated(_Pointwise):
+    """A nonlinearity."""
+
+    def __init__(self, parent: Lattice, dual: Dual) -> None:
+        super().__init__(parent)
+        self._dual = dual
+
+    def evaluate(self, slab: Slab) -> Tensor:
+        """Sigma' = value, Theta' = Theta * slope."""
+        pair = self.parents[0].evaluate(slab)
+        value, slope = self._dual(pair[0], *self._variances(pair[0], slab))
+        # Before the value is put into its place, where some duals leave the slope.
+        pair[1] *= slope
         if value.data_ptr() != pair.data_ptr():
             pair[0] = value
-        pair[1] *= slope
         return pair
+
+
+class Normalised(_Pointwise):
+    """Division by the root mean square over channels."""
+
+    def __init__(self, parent: Lattice, epsilon: float, affine: bool) -> None:
+        super().__init__(parent)
+        self._epsilon = epsilon
+        self._affine = affine
+
+    def evaluate(self, slab: Slab) -> Tensor:
+        """Sigma' = Sigma / n, Theta' = Theta / n, with Sigma' + 1 added to Theta' if scale and offset are trained."""
+        pair = self.parents[0].evaluate(slab)
+        variance, other = self._variances(pair[0], slab)
+        pair /= torch.mul(variance + self._epsilon, other + self._epsilon, out=torch.empty_like(pair[0])).sqrt_()
+        if self._affine:
+            pair[1] += pair[0]
+            pair[1] += 1
+        return pair
+
+
+class Mixed(Lattice):
+    """A weighted sum of branches; its period is their least common one."""
+
+    def __init__(self, parents: tuple[Lattice, ...], weights: tuple[float, ...]) -> None:
+        first = parents[0].geometry
+        for parent in parents[1:]:
+            if parent.geometry.size != first.size:
+                sizes = f"{shape_text(first.size)} and {shape_text(parent.geometry.size)}"
+                raise ValueError(f"expected branches with outputs of one size, got {sizes} pixels")
+        geometry = Geometry(
+            first.size,
+            tuple(math.lcm(*periods) for periods in zip(*(p.geometry.period for p in parents), strict=True)),
+            all(parent.geometry.reflective for parent in parents),
+            all(parent.geometry.square for parent in parents),
+        )
+        super().__init__(geometry, parents[0].device, max(parent.load for parent in parents), parents)
+        self._weights = weights
+
+    def evaluate(self, slab: Slab) -> Tensor:
+        """Both are summed."""
+        return self._sum([parent.evaluate for parent in self.parents], slab)
+
+    def evaluate_ntk(self, slab: Slab) -> Tensor:
+        """Theta of each branch."""
+        return self._sum([parent.evaluate_ntk for parent in self.parents], slab)
+
+    def _sum(self, branches: list[Callable[[Slab], Tensor]], slab: Slab) -> Tensor:
+        total = _repeated(branches[0](slab), self.geometry.period).mul_(self._weights[0])
+        for branch, weight in zip(branches[1:], self._weights[1:], strict=True):
+            part = branch(slab)
+            period = part.shape[-self.ndim :]
+            # Every axis of the total as [repetitions, period], over which the part broadcasts.
+            view = total.view(
+                *total.shape[: -self.ndim],
+                *(n for p, q in zip(self.geometry.period, period, strict=True) for n in (p // q, q)),
+            )
+            view.add_(part.view(*part.shape[: -self.ndim], *(n for q in period for n in (1, q))), alpha=weight)
+        return total
+
+
+class Shared(Lattice):
+    """A covariance that several branches read: the last slab is kept, so that it is computed once for all of them."""
+
+    def __init__(self, parent: Lattice) -> None:
+        super().__init__(parent.geometry, parent.device, parent.load, (parent,))
+        self._kept: tuple[Slab, Tensor] | None = None
+        self._prepared = False
+
+    def _prepare(self, bar: tqdm) -> None:
+        # Once, not once for every path that leads here: there may be 2^depth of them.
+        if not self._prepared:
+            self._prepared = True
+            super()._prepare(bar)
+
+    def evaluate(self, slab: Slab) -> Tensor:
+        """A copy of the slab."""
+        if self._kept is None or self._kept[0] != slab:
+            self._kept = None
+            self._kept = (slab, self.parents[0].evaluate(slab))
+        return self._kept[1].clone()
 
 
 class Subsampled(Lattice):
@@ -394,6 +544,13 @@ def _circular_box_mean(images: Tensor, width: int, axis: int) -> Tensor:
         mean.narrow(axis, shift, rest).add_(images.narrow(axis, 0, rest), alpha=weight)
         mean.narrow(axis, 0, shift).add_(images.narrow(axis, rest, shift), alpha=weight)
     return mean
+
+
+def _repeated(images: Tensor, period: tuple[int, ...]) -> Tensor:
+    """Periodic images, [..., *old period], as images of a longer period."""
+    ndim = len(period)
+    repeats = [p // old for p, old in zip(period, images.shape[-ndim:], strict=True)]
+    return images.repeat(*(1,) * (images.ndim - ndim), *repeats) if any(r > 1 for r in repeats) else images
 
 
 def _shifted(tiled: Tensor, period: tuple[int, ...], slab: Slab) -> Tensor:
