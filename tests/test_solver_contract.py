@@ -375,8 +375,8 @@ def test_mask_solvers_hold_one_factorisation_at_a_time(kernel, generator):
     assert len(alive) == 4
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.5])
-def test_cross_validation_finds_the_ridge_of_the_noise(noise, generator):
+@pytest.mark.parametrize(("noise", "least", "most"), [(0.0, 0.0, 0.1), (1.0, 0.3, 1.0)])
+def test_cross_validation_finds_the_ridge_of_the_noise(noise, least, most, generator):
     # Images drawn from the kernel itself: the best ridge is the variance of the noise over that of the image.
     kernel = deep(1).kernel(tc.priors.Normal(0, 1))
     size = (32, 32)
@@ -388,8 +388,8 @@ def test_cross_validation_finds_the_ridge_of_the_noise(noise, generator):
     observed = torch.rand(size, generator=generator) < 0.8
     ridge = cross_validated_ridge(operator, observed, noisy * observed, share=0.1)
     assert ridge in RIDGES
-    # A few hundred pixels left out tell the order of magnitude.
-    assert noise**2 / 10 <= ridge <= max(10 * noise**2, 0.03)
+    # A few hundred pixels left out tell the order of magnitude; the error hardly depends on ridges far below it.
+    assert least <= ridge <= most
 
 
 def test_cross_validated_ridge_beats_interpolation_of_noise(generator):

@@ -179,8 +179,10 @@ def guided_pass(
         (network or guided_network(len(size)))
         .kernel(
             _prior(extended, mean, guidance),
+            canvas,
             radius=_radius(guidance.radius, canvas),
             dtype=_stored_dtype(image, canvas, guidance.radius),
+            device=image.device,
             progress=progress,
         )
         .operator(dtype=image.dtype)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor as _Tensor
 
 from torch_cntk._checks import as_size, finite_number, positive_int, shape_text
-from torch_cntk.covariance import Extent, Features, Geometry, Lattice, Stored, Summed, Table
+from torch_cntk.covariance import Extent, Features, Geometry, Lattice, Stored, Table
 
 __all__ = [
     "Constant",
@@ -566,7 +566,12 @@ class Sum(Prior):
         self, size: tuple[int, ...], device: torch.device | None = None, dtype: torch.dtype = torch.float64
     ) -> Lattice:
         """The sum."""
-        return Summed(tuple(term.covariance(size, device, dtype) for term in self.terms))
+        # Those of the longest period first: the others are added to them, in their precision.
+        first, *others = sorted(
+            (term.covariance(size, device, dtype) for term in self.terms),
+            key=lambda covariance: -math.prod(covariance.geometry.period),
+        )
+        return first.mix((1.0,) * len(self.terms), tuple(others))
 
     def extent(self, ndim: int) -> Extent | None:
         """The largest of the terms', if all have one."""

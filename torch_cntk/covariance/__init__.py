@@ -2,7 +2,7 @@
 
 from torch_cntk.covariance.base import Covariance
 from torch_cntk.covariance.extent import Extent
-from torch_cntk.covariance.lattice import Features, Lattice, Stored, Summed
+from torch_cntk.covariance.lattice import Features, Lattice, Stored
 from torch_cntk.covariance.packing import pack, unpack
 from torch_cntk.covariance.resampling import Filter, Linear, Nearest, Resampling
 from torch_cntk.covariance.table import Geometry, Slab, Table
@@ -20,7 +20,6 @@ __all__ = [
     "Resampling",
     "Slab",
     "Stored",
-    "Summed",
     "Table",
     "Window",
     "pack",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
 
@@ -25,7 +25,7 @@ from torch_cntk.covariance.table import Geometry, Slab, Table
 from torch_cntk.covariance.window import Window
 from torch_cntk.duals import Dual
 
-__all__ = ["Features", "Lattice", "Stored", "Summed"]
+__all__ = ["Features", "Lattice", "Stored"]
 
 _SLAB_ENTRIES = 1 << 17
 """Numbers of one covariance in a slab (1 MB). A quarter of it is lost to the start of torch's threads, four times as
@@ -53,6 +53,7 @@ class Lattice(Covariance):
         self.device = device
         self.load = max(load, math.prod(geometry.period))
         self.parents = parents
+        self._largest: tuple[int, ...] | None = None
         margins = [parent.margin for parent in parents]
         self.margin: int | None = None if None in margins else max((m for m in margins if m is not None), default=0)
 
@@ -66,6 +67,11 @@ class Lattice(Covariance):
     def average_patches(self, kernel_size: tuple[int, ...], bias_variance: float = 0.0) -> Lattice:
         """A weight layer: a circular box blur of each displacement's image."""
         return Averaged(self, kernel_size, bias_variance)
+
+    def average_patches_inside(self, kernel_size: tuple[int, ...], bias_variance: float = 0.0) -> Lattice:
+        """The same without the pairs of neighbours of which one is outside of the image."""
+        inside = all(q == 1 for q in kernel_size)
+        return (Averaged if inside else AveragedInside)(self, kernel_size, bias_variance)
 
     def activate(self, dual: Dual) -> Lattice:
         """A nonlinearity: pointwise, given the variance image and its shifts."""
@@ -94,6 +100,22 @@ class Lattice(Covariance):
             one = tuple(rule if k == axis else Nearest(1) for k in range(self.ndim))
             lattice = Resampled(lattice, one, square and axis == self.ndim - 1)
         return lattice
+
+    def mix(self, weights: tuple[float, ...], others: tuple[Lattice, ...]) -> Lattice:
+        """A weighted sum, slab by slab.
+
+        Raises:
+            ValueError: the branches' images differ in size.
+        """
+        return Mixed((self, *others), weights)
+
+    def normalise(self, epsilon: float = 0.0, affine: bool = False) -> Lattice:
+        """Pointwise, given the variance image and its shifts."""
+        return Normalised(self, epsilon, affine)
+
+    def share(self) -> Lattice:
+        """Keep the last slab for the branches that ask for it next."""
+        return Shared(self)
 
     # Evaluation.
 
@@ -161,23 +183,40 @@ class Lattice(Covariance):
         """
         window = Window.of(self.geometry, reach)
         self._look_within(tuple(r - 1 for r in reach))
-        tables = [node for node in self._ancestors() if isinstance(node, Resampled)]
+        tables = [node.window for node in self._ancestors() if isinstance(node, Resampled)]
+        before = sum(table.entries for table in tables if table is not None)
         load = max(self.load, *(math.prod(node.geometry.period) for node in self._ancestors()))
         require_bytes(
-            window.entries * dtype.itemsize + sum(node.window.entries * 16 for node in tables) + load * 8 * 8,
+            window.entries * dtype.itemsize + before * 16 + load * 8 * 8,
             f"the kernel of {len(window.offsets)} displacements on {shape_text(self.geometry.size)} pixels",
             lambda free: "a smaller radius takes less, and dtype=torch.float16 half as much as float32",
             self.device,
         )
-        work = window.entries + sum(node.window.entries for node in tables)
-        with tqdm(total=work, disable=not progress, unit="entry", unit_scale=True, desc="kernel", leave=False) as bar:
+        with tqdm(
+            total=window.entries + before,
+            disable=not progress,
+            unit="entry",
+            unit_scale=True,
+            desc="kernel",
+            leave=False,
+        ) as bar:
             self._prepare(bar)
             return self._tabulate_within(window, kind, dtype, bar)
 
     def _look_within(self, largest: tuple[int, ...]) -> None:
-        """Let the tables before resamplings know the largest displacement that will be asked for, an entry an axis."""
+        """Let this node and those before it know the largest displacement that will be asked for, an entry an axis."""
+        known = self._largest
+        merged = largest if known is None else tuple(map(max, largest, known))
+        if merged == known:
+            # There may be many paths that lead here.
+            return
+        self._largest = merged
         for parent in self.parents:
-            parent._look_within(largest)
+            parent._look_within(self._displacement_before(merged))
+
+    def _displacement_before(self, largest: tuple[int, ...]) -> tuple[int, ...]:
+        """The largest displacement that is asked of the nodes before, given that of this one."""
+        return largest
 
     def _tabulate_within(self, window: Window, kind: str, dtype: torch.dtype, bar: tqdm) -> Table:
         channels = 2 if kind == "both" else 1
@@ -212,8 +251,10 @@ class Lattice(Covariance):
         """Bytes that ``tabulate`` holds at its peak: the tables of all levels and one slab with its temporaries."""
         own = self.geometry.entries * dtype.itemsize
         before = sum(node.parents[0].geometry.entries * 16 for node in self._ancestors() if isinstance(node, Resampled))
-        slab = min(_slab_entries(self.load, self.device), self.geometry.entries) * 8 * 8
-        return own + before + slab
+        slab = min(_slab_entries(self.load, self.device), self.geometry.entries) * 8
+        # Temporaries, and the pairs that wait for other branches.
+        waiting = sum(isinstance(node, Mixed | Shared) for node in self._ancestors())
+        return own + before + slab * (8 + 2 * waiting)
 
     def _fitting_size(self, share: float) -> str:
         """The image size whose dense table takes this share of the bytes: they grow with the square of the pixels."""
@@ -327,33 +368,6 @@ class Features(Lattice):
         return pair
 
 
-class Summed(Lattice):
-    """A sum of priors' covariances, of features that are uncorrelated; its period is their least common one."""
-
-    untrained = True
-
-    def __init__(self, terms: tuple[Lattice, ...]) -> None:
-        geometries = [term.geometry for term in terms]
-        geometry = Geometry(
-            geometries[0].size,
-            tuple(math.lcm(*periods) for periods in zip(*(g.period for g in geometries), strict=True)),
-            all(g.reflective for g in geometries),
-            all(g.square for g in geometries),
-        )
-        # Those of the longest period first: the others are added to them, broadcast.
-        ordered = sorted(terms, key=lambda term: term.geometry.period != geometry.period)
-        super().__init__(geometry, terms[0].device, max(term.load for term in terms), tuple(ordered))
-
-    def evaluate(self, slab: Slab) -> Tensor:
-        """Add the terms up."""
-        total, *others = (term.evaluate(slab) for term in self.parents)
-        for part in others:
-            repeats = [p // q for p, q in zip(total.shape[-self.ndim :], part.shape[-self.ndim :], strict=True)]
-            broadcast = math.prod(part.shape[-self.ndim :]) == 1
-            total += part if broadcast else part.repeat(*(1,) * (1 + self.ndim), *repeats)
-        return total
-
-
 class Averaged(Lattice):
     """A weight layer."""
 
@@ -369,16 +383,16 @@ class Averaged(Lattice):
         """Theta' = P[Theta + Sigma] + b, Sigma' = P[Sigma] + b."""
         pair = self.parents[0].evaluate(slab)
         if self.parents[0].untrained:
-            return self._blur(pair[:1]).repeat(2, *(1,) * (2 * self.ndim))
+            return self._blur(pair[:1], slab).repeat(2, *(1,) * (2 * self.ndim))
         pair[1] += pair[0]
-        return self._blur(pair)
+        return self._blur(pair, slab)
 
     def evaluate_ntk(self, slab: Slab) -> Tensor:
         """As ``evaluate``, without the patch average of Sigma, which nobody needs after the last layer."""
         pair = self.parents[0].evaluate(slab)
-        return self._blur(pair[1:].add_(pair[:1]))
+        return self._blur(pair[1:].add_(pair[:1]), slab)
 
-    def _blur(self, images: Tensor) -> Tensor:
+    def _blur(self, images: Tensor, slab: Slab) -> Tensor:
         for axis, (q, p) in enumerate(zip(self._kernel_size, self.geometry.period, strict=True)):
             if q > 1 and p > 1:
                 # Of a band the first and the last rows get wrong values; they are cut off in the end.
@@ -386,37 +400,169 @@ class Averaged(Lattice):
         return images.add_(self._bias_variance) if self._bias_variance else images
 
 
-class Activated(Lattice):
-    """A nonlinearity. The first slab starts at displacement zero: it carries the variances for all of them."""
+class AveragedInside(Averaged):
+    """A weight layer over patches that are padded with zeros: its period is the image."""
 
-    def __init__(self, parent: Lattice, dual: Dual) -> None:
+    def __init__(self, parent: Lattice, kernel_size: tuple[int, ...], bias_variance: float) -> None:
+        super().__init__(parent, kernel_size, bias_variance)
+        self.geometry = replace(self.geometry, period=self.geometry.size)
+        self.load = max(self.load, math.prod(self.geometry.size))
+        self.margin = None
+
+    def _blur(self, images: Tensor, slab: Slab) -> Tensor:
+        images = _repeated(images, self.geometry.size)
+        for axis, q in enumerate(self._kernel_size):
+            if q > 1:
+                images = self._mean_inside(images, slab, axis)
+        return images.add_(self._bias_variance) if self._bias_variance else images
+
+    def _mean_inside(self, images: Tensor, slab: Slab, axis: int) -> Tensor:
+        """Sum over the neighbours along ``axis`` of which both pixels, x + d and x' + d, are inside; over the width."""
+        n, width = self.geometry.size[axis], self._kernel_size[axis]
+        first = torch.arange(n, device=images.device)
+        second = (first + slab.displacements(axis, images.device)[:, None]) % n
+        shape = [1] * images.ndim
+        shape[1 + axis] = slab.count[axis]
+        mean = images * (1 / width)
+        for shift in range(1, min(width // 2, n - 1) + 1):
+            rest = n - shift
+            shape[axis - self.ndim] = rest
+            forth = (second[:, :rest] < rest).to(images.dtype).view(shape)
+            back = (second[:, shift:] >= shift).to(images.dtype).view(shape)
+            dim = axis - self.ndim
+            mean.narrow(dim, 0, rest).addcmul_(images.narrow(dim, shift, rest), forth, value=1 / width)
+            mean.narrow(dim, shift, rest).addcmul_(images.narrow(dim, 0, rest), back, value=1 / width)
+        return mean
+
+
+class _Pointwise(Lattice):
+    """What needs the variances. The first slab starts at displacement zero: it carries them for all."""
+
+    def __init__(self, parent: Lattice) -> None:
         super().__init__(parent.geometry, parent.device, parent.load, (parent,))
-        self._dual = dual
         self._variance: Tensor | None = None
         self._tiled: Tensor | None = None
 
-    def evaluate(self, slab: Slab) -> Tensor:
-        """Sigma' = value, Theta' = Theta * slope.
+    def _variances(self, sigma: Tensor, slab: Slab) -> tuple[Tensor, Tensor]:
+        """Sigma(x, x), [*period], and Sigma(x', x'), [*count, *period], for the parent's Sigma of a slab.
 
         Raises:
             RuntimeError: another slab was asked for before the one at displacement zero.
         """
-        pair = self.parents[0].evaluate(slab)
         if self._variance is None or self._tiled is None:
             if not slab.holds_zero:
                 raise RuntimeError("the first slab must start at displacement zero")
-            self._variance = pair[(0, *(0,) * self.ndim)].clone()
+            self._variance = sigma[(0,) * self.ndim].clone()
             sizes = zip(self.geometry.size, self.geometry.period, strict=True)
             self._tiled = self._variance.repeat([1 if p == 1 else 2 + n // p for n, p in sizes])
         variance = self._variance
         if slab.band is not None:
             here = replace(slab, start=(0,) * self.ndim, count=(1,) * self.ndim)
             variance = _shifted(self._tiled, self.geometry.period, here)[(0,) * self.ndim]
-        value, slope = self._dual(pair[0], variance, _shifted(self._tiled, self.geometry.period, slab))
+        return variance, _shifted(self._tiled, self.geometry.period, slab)
+
+
+class Activated(_Pointwise):
+    """A nonlinearity."""
+
+    def __init__(self, parent: Lattice, dual: Dual) -> None:
+        super().__init__(parent)
+        self._dual = dual
+
+    def evaluate(self, slab: Slab) -> Tensor:
+        """Sigma' = value, Theta' = Theta * slope."""
+        pair = self.parents[0].evaluate(slab)
+        value, slope = self._dual(pair[0], *self._variances(pair[0], slab))
+        # Before the value is put into its place, where some duals leave the slope.
+        pair[1] *= slope
         if value.data_ptr() != pair.data_ptr():
             pair[0] = value
-        pair[1] *= slope
         return pair
+
+
+class Normalised(_Pointwise):
+    """Division by the root mean square over channels."""
+
+    def __init__(self, parent: Lattice, epsilon: float, affine: bool) -> None:
+        super().__init__(parent)
+        self._epsilon = epsilon
+        self._affine = affine
+
+    def evaluate(self, slab: Slab) -> Tensor:
+        """Sigma' = Sigma / n, Theta' = Theta / n, with Sigma' + 1 added to Theta' if scale and offset are trained."""
+        pair = self.parents[0].evaluate(slab)
+        variance, other = self._variances(pair[0], slab)
+        pair /= torch.mul(variance + self._epsilon, other + self._epsilon, out=torch.empty_like(pair[0])).sqrt_()
+        if self._affine:
+            pair[1] += pair[0]
+            pair[1] += 1
+        return pair
+
+
+class Mixed(Lattice):
+    """A weighted sum of branches; its period is their least common one."""
+
+    def __init__(self, parents: tuple[Lattice, ...], weights: tuple[float, ...]) -> None:
+        first = parents[0].geometry
+        for parent in parents[1:]:
+            if parent.geometry.size != first.size:
+                sizes = f"{shape_text(first.size)} and {shape_text(parent.geometry.size)}"
+                raise ValueError(f"expected branches with outputs of one size, got {sizes} pixels")
+        geometry = Geometry(
+            first.size,
+            tuple(math.lcm(*periods) for periods in zip(*(p.geometry.period for p in parents), strict=True)),
+            all(parent.geometry.reflective for parent in parents),
+            all(parent.geometry.square for parent in parents),
+        )
+        super().__init__(geometry, parents[0].device, max(parent.load for parent in parents), parents)
+        self._weights = weights
+        self.untrained = all(parent.untrained for parent in parents)
+
+    def evaluate(self, slab: Slab) -> Tensor:
+        """Both are summed."""
+        return self._sum([parent.evaluate for parent in self.parents], slab)
+
+    def evaluate_ntk(self, slab: Slab) -> Tensor:
+        """Theta of each branch."""
+        return self._sum([parent.evaluate_ntk for parent in self.parents], slab)
+
+    def _sum(self, branches: list[Callable[[Slab], Tensor]], slab: Slab) -> Tensor:
+        rows = _rows_of(self.geometry.period, slab)
+        total = _repeated(branches[0](slab), rows)
+        if self._weights[0] != 1:
+            total *= self._weights[0]
+        for branch, weight in zip(branches[1:], self._weights[1:], strict=True):
+            part = branch(slab)
+            period = part.shape[-self.ndim :]
+            # Every axis of the total as [repetitions, period], over which the part broadcasts.
+            view = total.view(
+                *total.shape[: -self.ndim],
+                *(n for p, q in zip(rows, period, strict=True) for n in (p // q, q)),
+            )
+            view.add_(part.view(*part.shape[: -self.ndim], *(n for q in period for n in (1, q))), alpha=weight)
+        return total
+
+
+class Shared(Lattice):
+    """A covariance that several branches read: the last slab is kept, so that it is computed once for all of them."""
+
+    def __init__(self, parent: Lattice) -> None:
+        super().__init__(parent.geometry, parent.device, parent.load, (parent,))
+        self._kept: tuple[Slab, Tensor] | None = None
+        self._prepared = False
+
+    def _prepare(self, bar: tqdm) -> None:
+        # Once, not once for every path that leads here: there may be 2^depth of them.
+        if not self._prepared:
+            self._prepared = True
+            super()._prepare(bar)
+
+    def evaluate(self, slab: Slab) -> Tensor:
+        """A copy of the slab."""
+        if self._kept is None or self._kept[0] != slab:
+            self._kept = None
+            self._kept = (slab, self.parents[0].evaluate(slab))
+        return self._kept[1].clone()
 
 
 class Subsampled(Lattice):
@@ -438,8 +584,8 @@ class Subsampled(Lattice):
         self._stride = stride
         self.margin = None
 
-    def _look_within(self, largest: tuple[int, ...]) -> None:
-        super()._look_within(tuple(u * r for u, r in zip(largest, self._stride, strict=True)))
+    def _displacement_before(self, largest: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(u * r for u, r in zip(largest, self._stride, strict=True))
 
     def evaluate(self, slab: Slab) -> Tensor:
         """T'[u][a] = T[r u][r a]."""
@@ -471,33 +617,25 @@ class Resampled(Lattice):
         self._resampling = resampling
         self.margin = None
         self._table: Table | None = None
-        self._window: Window | None = None
 
     @property
-    def window(self) -> Window:
-        """Of the table before it, once ``_look_within`` has set it.
+    def window(self) -> Window | None:
+        """Of the table before it, where ``_look_within`` has told which displacements are needed."""
+        if self._largest is None:
+            return None
+        return Window.box_of(self.parents[0].geometry, self._displacement_before(self._largest))
 
-        Raises:
-            RuntimeError: it has not.
-        """
-        if self._window is None:
-            raise RuntimeError("the displacements that are needed are not known yet")
-        return self._window
-
-    def _look_within(self, largest: tuple[int, ...]) -> None:
-        parent = self.parents[0]
-        before = tuple(
-            rule.input_displacement(u, n)
-            for rule, u, n in zip(self._resampling, largest, parent.geometry.size, strict=True)
-        )
-        self._window = Window.box_of(parent.geometry, before)
-        super()._look_within(before)
+    def _displacement_before(self, largest: tuple[int, ...]) -> tuple[int, ...]:
+        sizes = self.parents[0].geometry.size
+        return tuple(rule.input_displacement(u, n) for rule, u, n in zip(self._resampling, largest, sizes, strict=True))
 
     def _prepare(self, bar: tqdm) -> None:
         super()._prepare(bar)
-        if self._table is None and self._window is not None:
-            self._table = self.parents[0]._tabulate_within(self._window, "both", torch.float64, bar)
-        elif self._table is None:
+        if self._table is not None:
+            return
+        if self.window is not None:
+            self._table = self.parents[0]._tabulate_within(self.window, "both", torch.float64, bar)
+        else:
             self._table, _ = self.parents[0]._tabulate("both", torch.float64, bar)
 
     def evaluate(self, slab: Slab) -> Tensor:
@@ -547,6 +685,13 @@ def _circular_box_mean(images: Tensor, width: int, axis: int) -> Tensor:
         mean.narrow(axis, shift, rest).add_(images.narrow(axis, 0, rest), alpha=weight)
         mean.narrow(axis, 0, shift).add_(images.narrow(axis, rest, shift), alpha=weight)
     return mean
+
+
+def _repeated(images: Tensor, period: tuple[int, ...]) -> Tensor:
+    """Periodic images, [..., *old period], as images of a longer period."""
+    ndim = len(period)
+    repeats = [p // old for p, old in zip(period, images.shape[-ndim:], strict=True)]
+    return images.repeat(*(1,) * (images.ndim - ndim), *repeats) if any(r > 1 for r in repeats) else images
 
 
 def _shifted(tiled: Tensor, period: tuple[int, ...], slab: Slab) -> Tensor:

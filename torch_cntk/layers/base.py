@@ -12,6 +12,7 @@ import torch
 from torch_cntk._checks import as_size, shape_text
 from torch_cntk.covariance import Covariance, Extent
 from torch_cntk.kernel import Kernel, from_table, from_window
+from torch_cntk.layers.signal import Signal
 
 if TYPE_CHECKING:
     from torch_cntk.priors import Prior
@@ -50,9 +51,24 @@ class Layer(torch.nn.Module):
     def propagate(self, covariance: C) -> C:
         """Covariance of the output, given that of the input, in whatever form it is stored."""
 
+    def trace(self, signal: Signal) -> Signal:
+        """What is known of the features after this layer: by default, those of weights if it has any, or a linear map.
+
+        Raises:
+            ValueError: the layer's rule for covariances would not be exact here.
+        """
+        if next(self.parameters(recurse=False), None) is not None:
+            return signal.weighted(id(self))
+        return signal
+
     def description(self) -> dict[str, Any]:
         """Name and options of the layer, of which ``from_description`` makes it anew (with fresh weights)."""
         return {"layer": type(self).__name__, **{name: getattr(self, name) for name in self._options}}
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> Layer:
+        """Make the layer from its description, less the name."""
+        return cls(**options)
 
     def extra_repr(self) -> str:
         """The options, as they would be typed."""
@@ -91,11 +107,13 @@ class Layer(torch.nn.Module):
             the kernel between pixels of the output.
 
         Raises:
-            ValueError: the size does not fit the network or the prior, or it is needed and missing.
+            ValueError: the size does not fit the network or the prior, or it is needed and missing; or a layer's rule
+                would not be exact at its place in the network.
             OutOfMemoryError: the kernel would not fit into memory; nothing has been computed then.
         """
         if kind not in ("ntk", "nngp"):
             raise ValueError(f'expected kind "ntk" or "nngp", got {kind!r}')
+        self.trace(Signal.of_prior())
         dtype = dtype or prior.dtype
         device = torch.device(device or prior.device or "cpu")
         ndim = self._kernel_ndim(prior, size)
@@ -198,11 +216,10 @@ def from_description(description: Mapping[str, Any]) -> Layer:
 
     Raises:
         ValueError: the description names no layer.
+        NotImplementedError: it names one that a description cannot hold.
     """
     options = dict(description)
     name = options.pop("layer", None)
     if name not in Layer._by_name:
         raise ValueError(f"expected one of the layers {sorted(Layer._by_name)}, got {name!r}")
-    if "layers" in options:
-        return Layer._by_name[name](*(from_description(layer) for layer in options["layers"]))
-    return Layer._by_name[name](**options)
+    return Layer._by_name[name].from_options(options)
