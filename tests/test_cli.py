@@ -398,6 +398,30 @@ def test_demo(work: Path, capsys: pytest.CaptureFixture[str], channels: int) -> 
     assert float(found[2]) > 0.9
 
 
+def test_guided_passes(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = smooth(3)
+    Image.fromarray(values).save(work / "photo.png")
+    assert demo(work, "--passes", "2") == 0
+    pictures = {path.stem: np.asarray(Image.open(path)) for path in (work / "out").iterdir()}
+    # The periodic kernel, the passes, biharmonic inpainting and the truth, side by side.
+    assert pictures["comparison"].shape == (HEIGHT, 4 * WIDTH, 3)
+    assert np.array_equal(pictures["comparison"][:, WIDTH : 2 * WIDTH], pictures["after"])
+    assert np.array_equal(pictures["comparison"][:, 3 * WIDTH :], values)
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert "by 2 guided passes of radius" in captured.out
+    assert re.search(r"PSNR [\d.]+ dB, SSIM [\d.]+ of the biharmonic\n", captured.out), captured.out
+
+
+def test_automatic_passes(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    original, known = smooth(3), hole()
+    holed = original.copy()
+    holed[~known] = 255
+    Image.fromarray(holed).save(work / "photo.png")
+    assert fill(work, "--passes", "auto") == 0
+    assert_filled(work / "out" / "a.png", original, holed, known)
+
+
 def test_demo_seeds(work: Path) -> None:
     masks = []
     for seed in ("0", "0", "1"):

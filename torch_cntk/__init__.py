@@ -11,6 +11,7 @@ from torch_cntk import catalogue, plotting, presets, priors
 from torch_cntk._memory import OutOfMemoryError
 from torch_cntk.conversion import from_torch, to_torch, with_width
 from torch_cntk.empirical import empirical_ntk
+from torch_cntk.guided import Guidance, guided_network
 from torch_cntk.inpainting import InpaintingResult, default_kernel, default_network, inpaint, levels_for
 from torch_cntk.kernel import Kernel
 from torch_cntk.layers import (
@@ -90,6 +91,7 @@ __all__ = [
     "Factorisation",
     "GaussianBlur",
     "Graph",
+    "Guidance",
     "Identity",
     "InpaintingResult",
     "Kernel",
@@ -122,6 +124,7 @@ __all__ = [
     "default_network",
     "empirical_ntk",
     "from_torch",
+    "guided_network",
     "hourglass",
     "inpaint",
     "levels_for",

@@ -142,6 +142,9 @@ def _warn_unless_converged(result: InpaintingResult) -> None:
 def _summary(observed: Tensor, result: InpaintingResult, seconds: float) -> str:
     missing, size = int((~observed).sum()), f"{observed.shape[1]} x {observed.shape[0]}"
     how = result.solver if result.iterations == 0 else f"{result.solver}, {result.iterations} iterations"
+    if result.passes:
+        radius = result.guidance[0].radius
+        how = f"{result.passes} guided pass{'es' if result.passes > 1 else ''} of radius {radius}, {how}"
     return (
         f"filled {missing:,} of {observed.numel():,} pixels ({size}) in {seconds:.1f} s by {how}, "
         f"residual {result.residual:.1e}"
@@ -191,8 +194,25 @@ def _add_inpaint(commands: Commands) -> None:
         metavar="N",
         help=f"of cg (default: {ConjugateGradient.max_iterations}), or epochs of eigenpro ({EigenPro.epochs})",
     )
+    _add_passes_option(parser)
     _add_machine_options(parser)
     parser.set_defaults(run=_inpaint)
+
+
+def _add_passes_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--passes",
+        type=_passes,
+        default=0,
+        metavar="N|auto",
+        help="content-aware passes that follow, each guided by the last result; auto chooses by leaving observed "
+        "pixels out (default: %(default)s)",
+    )
+
+
+def _passes(text: str) -> int | str:
+    """Read ``--passes``."""
+    return text if text == "auto" else int(text)
 
 
 _SOLVERS = ("direct", "cg", "eigenpro")
@@ -240,6 +260,7 @@ def _inpaint(arguments: argparse.Namespace) -> None:
         kernel,
         solver=solver,
         ridge=ridge,
+        passes=arguments.passes,
         progress=_progress(arguments),
     )
     seconds = time.perf_counter() - start
@@ -393,6 +414,7 @@ def _add_demo(commands: Commands) -> None:
         "--missing", type=float, default=0.5, metavar="SHARE", help="of the pixels, to remove (default: %(default)g)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the pixels' choice (default: %(default)s)")
+    _add_passes_option(parser)
     _add_machine_options(parser)
     parser.set_defaults(run=_demo)
 
@@ -405,7 +427,7 @@ def _demo(arguments: argparse.Namespace) -> None:
     original = _sample() if arguments.image is None else read_image(arguments.image).pixels
     observed = _random_mask(original, arguments.missing, arguments.seed)
     start = time.perf_counter()
-    result = inpaint(original.to(device), observed.to(device), progress=_progress(arguments))
+    result = inpaint(original.to(device), observed.to(device), passes=arguments.passes, progress=_progress(arguments))
     seconds = time.perf_counter() - start
     after = result.image.cpu().clamp(0, 1)
     pictures = {
@@ -414,13 +436,32 @@ def _demo(arguments: argparse.Namespace) -> None:
         "before.png": torch.where(observed, original, 0),
         "after.png": after,
     }
+    others: dict[str, Tensor] = {}
+    if arguments.passes != 0:
+        others = _without_passes(original, observed, device)
+        pictures["comparison.png"] = torch.cat([others["periodic kernel"], after, others["biharmonic"], original], 2)
     _write_together(arguments.output, pictures)
     _warn_unless_converged(result)
-    psnr = metrics.peak_signal_noise_ratio(original.numpy(), after.numpy(), data_range=1)
-    ssim = metrics.structural_similarity(original.numpy(), after.numpy(), data_range=1, channel_axis=0)
+
+    def quality(picture: Tensor) -> str:
+        psnr = metrics.peak_signal_noise_ratio(original.numpy(), picture.numpy(), data_range=1)
+        ssim = metrics.structural_similarity(original.numpy(), picture.numpy(), data_range=1, channel_axis=0)
+        return f"PSNR {psnr:.2f} dB, SSIM {ssim:.4f}"
+
     print(f"{_summary(observed, result, seconds)}")
-    print(f"PSNR {psnr:.2f} dB, SSIM {ssim:.4f} over the whole image")
+    print(f"{quality(after)} over the whole image")
+    for name, picture in others.items():
+        print(f"{quality(picture)} of the {name}")
     print(f"wrote {', '.join(pictures)} into {arguments.output}")
+
+
+def _without_passes(original: Tensor, observed: Tensor, device: torch.device) -> dict[str, Tensor]:
+    """What the periodic kernel alone makes of the picture, and what biharmonic inpainting does."""
+    periodic = inpaint(original.to(device), observed.to(device)).image.cpu().clamp(0, 1)
+    known = torch.where(observed, original, 0).permute(1, 2, 0).numpy()
+    filled = _scikit_image("restoration").inpaint_biharmonic(known, (~observed).numpy(), channel_axis=-1)
+    biharmonic = torch.where(observed, original, torch.from_numpy(filled).permute(2, 0, 1).to(original.dtype))
+    return {"periodic kernel": periodic, "biharmonic": biharmonic.clamp(0, 1)}
 
 
 def _scikit_image(part: str) -> ModuleType:

@@ -22,8 +22,9 @@ from torch import Tensor
 __all__ = ["Dual", "Erf", "Gelu", "Hermite", "Rectifier", "Sine"]
 
 
-_ROUNDING = 2.0**-47
-"""Relative rounding error of a float64 covariance after a layer: some ten additions."""
+_ROUNDING = {torch.float64: 2.0**-47, torch.float32: 2.0**-22}
+"""Relative rounding error of a covariance after a layer: in float64 that of some ten additions. In float32 that would
+show, so that it is the least that gives features of equal numbers, as on the diagonal, angle 0."""
 
 
 _NEGLIGIBLE = 1e-26
@@ -61,7 +62,7 @@ class Rectifier:
         # n sin t, from n^2 - sigma^2, which keeps its digits where arccos loses half of them. Equal features must give
         # exactly 0: the root would blow a rounding error of 1e-16 up to 1e-8, hence the shrinkage by a few of them.
         # In sigma's layout: the variances may be overlapping views, whose strides torch would otherwise copy.
-        root = torch.mul(variance * (1 - _ROUNDING), other_variance, out=torch.empty_like(sigma))
+        root = torch.mul(variance * (1 - _ROUNDING[sigma.dtype]), other_variance, out=torch.empty_like(sigma))
         root.addcmul_(sigma, sigma, value=-1).clamp_min_(0).sqrt_()
         slope = torch.rsub(torch.atan2(root, sigma), 1, alpha=bend)
         value = sigma.mul_(slope).add_(root, alpha=bend)

@@ -2,10 +2,11 @@
 
 from torch_cntk.covariance.base import Covariance
 from torch_cntk.covariance.extent import Extent
-from torch_cntk.covariance.lattice import Features, Lattice, Stored
+from torch_cntk.covariance.lattice import Features, Lattice, Stored, Summed
 from torch_cntk.covariance.packing import pack, unpack
 from torch_cntk.covariance.resampling import Filter, Linear, Nearest, Resampling
 from torch_cntk.covariance.table import Geometry, Slab, Table
+from torch_cntk.covariance.window import Window
 
 __all__ = [
     "Covariance",
@@ -19,7 +20,9 @@ __all__ = [
     "Resampling",
     "Slab",
     "Stored",
+    "Summed",
     "Table",
+    "Window",
     "pack",
     "unpack",
 ]

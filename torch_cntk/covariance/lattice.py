@@ -22,9 +22,10 @@ from torch_cntk._memory import require_bytes
 from torch_cntk.covariance.base import Covariance
 from torch_cntk.covariance.resampling import Nearest, Resampling
 from torch_cntk.covariance.table import Geometry, Slab, Table
+from torch_cntk.covariance.window import Window
 from torch_cntk.duals import Dual
 
-__all__ = ["Features", "Lattice", "Stored"]
+__all__ = ["Features", "Lattice", "Stored", "Summed"]
 
 _SLAB_ENTRIES = 1 << 17
 """Numbers of one covariance in a slab (1 MB). A quarter of it is lost to the start of torch's threads, four times as
@@ -36,16 +37,24 @@ class Lattice(Covariance):
 
     Attributes:
         geometry: size, period and symmetry of the table that it stands for.
-        device: where it is computed; always in float64, so that rounding does not show in float32 results (the angle
-            between two almost equal features has only half of a number's digits).
+        device: where it is computed; in float64, so that rounding does not show in float32 results (the angle
+            between two almost equal features has only half of a number's digits), unless features are given with
+            another precision to compute in.
         load: positions of the largest image on the way to one displacement of this node.
+        untrained: whether no weight layer has been passed yet, so that Theta = 0.
+        margin: rows on both sides of a band of positions (see ``Slab``) that ``evaluate`` gives wrong values for; None
+            where it does not know bands.
     """
+
+    untrained = False
 
     def __init__(self, geometry: Geometry, device: torch.device, load: int, parents: tuple[Lattice, ...] = ()) -> None:
         self.geometry = geometry
         self.device = device
         self.load = max(load, math.prod(geometry.period))
         self.parents = parents
+        margins = [parent.margin for parent in parents]
+        self.margin: int | None = None if None in margins else max((m for m in margins if m is not None), default=0)
 
     @property
     def ndim(self) -> int:
@@ -152,6 +161,74 @@ class Lattice(Covariance):
             self._prepare(bar)
             return self._tabulate(kind, dtype, bar, radius)
 
+    def tabulate_window(
+        self, kind: str, dtype: torch.dtype, reach: tuple[int, ...], *, progress: bool = False
+    ) -> Table:
+        """Compute the displacements of an ellipsoid only, times Wendland's taper, which vanishes at its surface.
+
+        A product of positive semi-definite functions: the result is one, too.
+
+        Args:
+            kind: "ntk" (Theta) or "nngp" (Sigma).
+            dtype: of the stored numbers.
+            reach: half axes of the ellipsoid, at most half of the image.
+            progress: whether to show a bar.
+
+        Returns:
+            table of 1 channel, whose geometry is a ``Window``.
+
+        Raises:
+            OutOfMemoryError: before anything is computed, if the tables would not fit.
+        """
+        window = Window.of(self.geometry, reach)
+        self._look_within(tuple(r - 1 for r in reach))
+        tables = [node for node in self._ancestors() if isinstance(node, Resampled)]
+        load = max(self.load, *(math.prod(node.geometry.period) for node in self._ancestors()))
+        require_bytes(
+            window.entries * dtype.itemsize + sum(node.window.entries * 16 for node in tables) + load * 8 * 8,
+            f"the kernel of {len(window.offsets)} displacements on {shape_text(self.geometry.size)} pixels",
+            lambda free: "a smaller radius takes less, and dtype=torch.float16 half as much as float32",
+            self.device,
+        )
+        work = window.entries + sum(node.window.entries for node in tables)
+        with tqdm(total=work, disable=not progress, unit="entry", unit_scale=True, desc="kernel", leave=False) as bar:
+            self._prepare(bar)
+            return self._tabulate_within(window, kind, dtype, bar)
+
+    def _look_within(self, largest: tuple[int, ...]) -> None:
+        """Let the tables before resamplings know the largest displacement that will be asked for, an entry an axis."""
+        for parent in self.parents:
+            parent._look_within(largest)
+
+    def _tabulate_within(self, window: Window, kind: str, dtype: torch.dtype, bar: tqdm) -> Table:
+        channels = 2 if kind == "both" else 1
+        values = torch.empty((channels, *window.box, *window.period), dtype=dtype, device=self.device)
+        images = values.view(channels, -1, *window.period)
+        height, width = window.period[0], math.prod(window.period[1:])
+        budget = _slab_entries(1, self.device)
+        # A band of rows at a time where an image is too large for the cache and the network allows it.
+        rows = height if self.margin is None or self.ndim == 1 else max(budget // width, 8 * self.margin, 1)
+        pieces = list(window.pieces(max(budget // (min(rows, height) * width), 1)))
+        if rows < height:
+            # The variances of all rows come first.
+            self._part(kind, pieces[0][0])
+        for top in range(0, height, rows):
+            count = min(rows, height - top)
+            for slab, where in pieces:
+                part = self._part_of_band(kind, slab, top, count).view(channels, -1, count, *window.period[1:])
+                if window.tapered:
+                    part = part * window.taper(where).to(part).view(-1, *(1,) * self.ndim)
+                images[:, where, top : top + count] = part
+                bar.update(part[0].numel())
+        return Table(values, window)
+
+    def _part_of_band(self, kind: str, slab: Slab, top: int, count: int) -> Tensor:
+        """As ``_part``, for some rows of positions."""
+        if self.margin is None or count == self.geometry.period[0]:
+            return self._part(kind, slab)
+        band = replace(slab, band=(top - self.margin, count + 2 * self.margin))
+        return self._part(kind, band).narrow(1 + self.ndim, self.margin, count).contiguous()
+
     def bytes_needed(self, dtype: torch.dtype = torch.float64) -> int:
         """Bytes that ``tabulate`` holds at its peak: the tables of all levels and one slab with its temporaries."""
         own = self.geometry.entries * dtype.itemsize
@@ -226,7 +303,9 @@ class Lattice(Covariance):
 
 
 class Stored(Lattice):
-    """A covariance that is known as a table."""
+    """The covariance of a prior, known as a table."""
+
+    untrained = True
 
     def __init__(self, table: Table) -> None:
         super().__init__(table.geometry, table.values.device, 1)
@@ -239,26 +318,63 @@ class Stored(Lattice):
 
 
 class Features(Lattice):
-    """The covariance of given features Z: Sigma(x, x') = mean over channels of Z_c(x) Z_c(x'), Theta = 0."""
+    """The covariance of given features Z: Sigma(x, x') = weight * mean over channels of Z_c(x) Z_c(x'), Theta = 0.
 
-    def __init__(self, features: Tensor) -> None:
+    ``dtype`` is that of the computation, of this node and all that follow.
+    """
+
+    untrained = True
+
+    def __init__(self, features: Tensor, weight: float = 1.0, dtype: torch.dtype = torch.float64) -> None:
         size = tuple(features.shape[1:])
         square = len(size) == 2 and _same_channels(features, features.transpose(1, 2))
         super().__init__(Geometry(size, size, reflective=False, square=square), features.device, 1)
         self._given = features
+        self._weight = weight / len(features)
+        self._dtype = dtype
 
     @cached_property
-    def _channels(self) -> list[tuple[Tensor, Tensor]]:
-        """Each channel and its tiling; not made before the whole computation is known to fit into memory."""
+    def _channels(self) -> list[Tensor]:
+        """Each channel, tiled; not made before the whole computation is known to fit into memory."""
         repeats = (3,) * self.ndim
-        return [(channel.contiguous(), channel.repeat(repeats)) for channel in self._given.double()]
+        return [channel.repeat(repeats) for channel in self._given.to(self._dtype)]
 
     def evaluate(self, slab: Slab) -> Tensor:
         """Products of the features with their shifts."""
-        pair = torch.zeros((2, *slab.count, *self.geometry.period), dtype=torch.float64, device=self.device)
-        for channel, tiled in self._channels:
-            pair[0].addcmul_(channel, _shifted(tiled, self.geometry.period, slab), value=1 / len(self._channels))
+        here = replace(slab, start=(0,) * self.ndim, count=(1,) * self.ndim)
+        period = _rows_of(self.geometry.period, slab)
+        pair = torch.zeros((2, *slab.count, *period), dtype=self._dtype, device=self.device)
+        for tiled in self._channels:
+            own, others = (_shifted(tiled, self.geometry.period, which) for which in (here, slab))
+            pair[0].addcmul_(own, others, value=self._weight)
         return pair
+
+
+class Summed(Lattice):
+    """A sum of priors' covariances, of features that are uncorrelated; its period is their least common one."""
+
+    untrained = True
+
+    def __init__(self, terms: tuple[Lattice, ...]) -> None:
+        geometries = [term.geometry for term in terms]
+        geometry = Geometry(
+            geometries[0].size,
+            tuple(math.lcm(*periods) for periods in zip(*(g.period for g in geometries), strict=True)),
+            all(g.reflective for g in geometries),
+            all(g.square for g in geometries),
+        )
+        # Those of the longest period first: the others are added to them, broadcast.
+        ordered = sorted(terms, key=lambda term: term.geometry.period != geometry.period)
+        super().__init__(geometry, terms[0].device, max(term.load for term in terms), tuple(ordered))
+
+    def evaluate(self, slab: Slab) -> Tensor:
+        """Add the terms up."""
+        total, *others = (term.evaluate(slab) for term in self.parents)
+        for part in others:
+            repeats = [p // q for p, q in zip(total.shape[-self.ndim :], part.shape[-self.ndim :], strict=True)]
+            broadcast = math.prod(part.shape[-self.ndim :]) == 1
+            total += part if broadcast else part.repeat(*(1,) * (1 + self.ndim), *repeats)
+        return total
 
 
 class Averaged(Lattice):
@@ -269,10 +385,14 @@ class Averaged(Lattice):
         super().__init__(replace(parent.geometry, square=square), parent.device, parent.load, (parent,))
         self._kernel_size = kernel_size
         self._bias_variance = bias_variance
+        if self.margin is not None:
+            self.margin += kernel_size[0] // 2
 
     def evaluate(self, slab: Slab) -> Tensor:
         """Theta' = P[Theta + Sigma] + b, Sigma' = P[Sigma] + b."""
         pair = self.parents[0].evaluate(slab)
+        if self.parents[0].untrained:
+            return self._blur(pair[:1], slab).repeat(2, *(1,) * (2 * self.ndim))
         pair[1] += pair[0]
         return self._blur(pair, slab)
 
@@ -284,6 +404,7 @@ class Averaged(Lattice):
     def _blur(self, images: Tensor, slab: Slab) -> Tensor:
         for axis, (q, p) in enumerate(zip(self._kernel_size, self.geometry.period, strict=True)):
             if q > 1 and p > 1:
+                # Of a band the first and the last rows get wrong values; they are cut off in the end.
                 images = _circular_box_mean(images, q, axis - self.ndim)
         return images.add_(self._bias_variance) if self._bias_variance else images
 
@@ -295,6 +416,7 @@ class AveragedInside(Averaged):
         super().__init__(parent, kernel_size, bias_variance)
         self.geometry = replace(self.geometry, period=self.geometry.size)
         self.load = max(self.load, math.prod(self.geometry.size))
+        self.margin = None
 
     def _blur(self, images: Tensor, slab: Slab) -> Tensor:
         images = _repeated(images, self.geometry.size)
@@ -342,7 +464,11 @@ class _Pointwise(Lattice):
             self._variance = sigma[(0,) * self.ndim].clone()
             sizes = zip(self.geometry.size, self.geometry.period, strict=True)
             self._tiled = self._variance.repeat([1 if p == 1 else 2 + n // p for n, p in sizes])
-        return self._variance, _shifted(self._tiled, self.geometry.period, slab)
+        variance = self._variance
+        if slab.band is not None:
+            here = replace(slab, start=(0,) * self.ndim, count=(1,) * self.ndim)
+            variance = _shifted(self._tiled, self.geometry.period, here)[(0,) * self.ndim]
+        return variance, _shifted(self._tiled, self.geometry.period, slab)
 
 
 class Activated(_Pointwise):
@@ -399,6 +525,7 @@ class Mixed(Lattice):
         )
         super().__init__(geometry, parents[0].device, max(parent.load for parent in parents), parents)
         self._weights = weights
+        self.margin = None
 
     def evaluate(self, slab: Slab) -> Tensor:
         """Both are summed."""
@@ -461,6 +588,10 @@ class Subsampled(Lattice):
         )
         super().__init__(geometry, parent.device, parent.load, (parent,))
         self._stride = stride
+        self.margin = None
+
+    def _look_within(self, largest: tuple[int, ...]) -> None:
+        super()._look_within(tuple(u * r for u, r in zip(largest, self._stride, strict=True)))
 
     def evaluate(self, slab: Slab) -> Tensor:
         """T'[u][a] = T[r u][r a]."""
@@ -490,11 +621,38 @@ class Resampled(Lattice):
         )
         super().__init__(geometry, parent.device, 1, (parent,))
         self._resampling = resampling
+        self.margin = None
         self._table: Table | None = None
+        self._within = (0,) * self.ndim
+        self._window: Window | None = None
+
+    @property
+    def window(self) -> Window:
+        """Of the table before it, once ``_look_within`` has set it.
+
+        Raises:
+            RuntimeError: it has not.
+        """
+        if self._window is None:
+            raise RuntimeError("the displacements that are needed are not known yet")
+        return self._window
+
+    def _look_within(self, largest: tuple[int, ...]) -> None:
+        parent = self.parents[0]
+        before = tuple(
+            rule.input_displacement(u, n)
+            for rule, u, n in zip(self._resampling, largest, parent.geometry.size, strict=True)
+        )
+        # Branches that meet here may need different displacements.
+        self._within = tuple(map(max, self._within, before))
+        self._window = Window.box_of(parent.geometry, self._within)
+        super()._look_within(before)
 
     def _prepare(self, bar: tqdm) -> None:
         super()._prepare(bar)
-        if self._table is None:
+        if self._table is None and self._window is not None:
+            self._table = self.parents[0]._tabulate_within(self._window, "both", torch.float64, bar)
+        elif self._table is None:
             self._table, _ = self.parents[0]._tabulate("both", torch.float64, bar)
 
     def evaluate(self, slab: Slab) -> Tensor:
@@ -554,9 +712,20 @@ def _repeated(images: Tensor, period: tuple[int, ...]) -> Tensor:
 
 
 def _shifted(tiled: Tensor, period: tuple[int, ...], slab: Slab) -> Tensor:
-    """The view [*count, *period] of a tiled periodic image: entry [u, a] is image(a + u). Nothing is copied."""
+    """The view [*count, *period] of a tiled periodic image: entry [u, a] is image(a + u). Nothing is copied.
+
+    Of the rows a of positions only those of the slab's band.
+    """
     stride = tiled.stride()
+    if slab.band is not None:
+        # The rows that the band begins with are a displacement as well.
+        slab = replace(slab, start=(slab.start[0] + slab.band[0], *slab.start[1:]))
     offset = sum(s % p * k for s, p, k in zip(slab.start, period, stride, strict=True))
     # An image of one pixel is not repeated: all its shifts are the same.
     step = tuple(s * k if p > 1 else 0 for s, k, p in zip(slab.step, stride, period, strict=True))
-    return torch.as_strided(tiled, (*slab.count, *period), (*step, *stride), offset)
+    return torch.as_strided(tiled, (*slab.count, *_rows_of(period, slab)), (*step, *stride), offset)
+
+
+def _rows_of(period: tuple[int, ...], slab: Slab) -> tuple[int, ...]:
+    """Shape of the positions that a slab is wanted for."""
+    return period if slab.band is None else (slab.band[1], *period[1:])

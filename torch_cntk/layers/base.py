@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 
 from torch_cntk._checks import as_size, shape_text
 from torch_cntk.covariance import Covariance, Extent
-from torch_cntk.kernel import Kernel, from_table
+from torch_cntk.kernel import Kernel, from_table, from_window
 from torch_cntk.layers.signal import Signal
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Layer", "from_description"]
 
 C = TypeVar("C", bound=Covariance)
+_LOG = logging.getLogger(__name__)
 
 
 class Layer(torch.nn.Module):
@@ -77,6 +79,7 @@ class Layer(torch.nn.Module):
         prior: Prior,
         size: tuple[int, ...] | None = None,
         *,
+        radius: int | tuple[int, ...] | None = None,
         kind: str = "ntk",
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
@@ -88,9 +91,15 @@ class Layer(torch.nn.Module):
             prior: the network's input.
             size: size of the output image. Not needed for a stationary prior, whose kernel then serves every size
                 that is a multiple of its period, nor for a prior that has a size.
+            radius: R, one number or one an axis: the kernel is multiplied by Wendland's function of |(x' - x) / R|,
+                which vanishes from 1 on and keeps it positive semi-definite. Only displacements inside are computed
+                and stored, so that time and memory grow with the pixels and not with their square. At most half of
+                the image; larger ones are cut to that, which the log says.
             kind: "ntk" (of training all layers) or "nngp" (of training the last layer only).
             dtype: the kernel is stored in; by default float64, or that of ``priors.Tensor``. It is always computed
-                in float64.
+                in float64, unless there is a radius: then it is computed in float32 where it is stored in that or in
+                float16. Features that are equal to seven digits without being the same get an error of some 1e-4
+                of the largest entry then, others of 1e-6.
             device: where to compute; by default where the prior is, or the CPU.
             progress: whether to show a bar.
 
@@ -108,6 +117,8 @@ class Layer(torch.nn.Module):
         dtype = dtype or prior.dtype
         device = torch.device(device or prior.device or "cpu")
         ndim = self._kernel_ndim(prior, size)
+        if radius is not None:
+            return self._windowed_kernel(prior, size or prior.size, radius, ndim, kind, dtype, device, progress)
         extent = prior.extent(ndim)
         stationary = extent is not None
         extent = self.propagate(extent or Extent.start(ndim))
@@ -151,6 +162,40 @@ class Layer(torch.nn.Module):
             dtype=dtype,
             origin={"network": self.description(), "prior": prior.description(), "kind": kind},
             rebuild=lambda n: self.kernel(prior, n, kind=kind, dtype=dtype, device=device) if stationary else None,
+        )
+
+    def _windowed_kernel(
+        self,
+        prior: Prior,
+        size: tuple[int, ...] | None,
+        radius: int | tuple[int, ...],
+        ndim: int,
+        kind: str,
+        dtype: torch.dtype,
+        device: torch.device,
+        progress: bool,
+    ) -> Kernel:
+        """As ``kernel``, for its arguments after their defaults.
+
+        Raises:
+            TypeError: the radius is no integer or tuple of them.
+            ValueError: the size is missing or does not fit, or the radius is below 1.
+        """
+        if size is None:
+            raise ValueError("a kernel with a radius belongs to one image size: expected size, got None")
+        extent = self.propagate(Extent.start(ndim))
+        output = as_size(size, "size", ndim)
+        if size is prior.size:
+            output = tuple(int(n * s) for n, s in zip(size, extent.scale, strict=True))
+        reach = as_size(radius if isinstance(radius, Sequence) else (radius,) * ndim, "radius", ndim)
+        clamped = tuple(min(r, max(n // 2, 1)) for r, n in zip(reach, output, strict=True))
+        if clamped != reach:
+            _LOG.warning("radius %s is beyond half of %s pixels: cut to %s", reach, shape_text(output), clamped)
+        computed = torch.float64 if dtype == torch.float64 else torch.float32
+        covariance = self.propagate(prior.covariance(extent.input_size(output), device, computed))
+        table = covariance.tabulate_window(kind, dtype, clamped, progress=progress)
+        return from_window(
+            table, {"network": self.description(), "prior": prior.description(), "kind": kind, "radius": clamped}
         )
 
     def _kernel_ndim(self, prior: Prior, size: tuple[int, ...] | None) -> int:
