@@ -7,10 +7,12 @@ Belkin, Uhler, PNAS 2022). Masks are called ``observed`` everywhere: boolean, Tr
 
 from importlib.metadata import PackageNotFoundError, version
 
-from torch_cntk import catalogue, plotting, presets, priors
+from torch_cntk import catalogue, features, plotting, presets, priors
 from torch_cntk._memory import OutOfMemoryError
+from torch_cntk.completion import MatrixCompletion
 from torch_cntk.conversion import from_torch, to_torch, with_width
 from torch_cntk.empirical import empirical_ntk
+from torch_cntk.gram_operator import GramOperator
 from torch_cntk.guided import Guidance, guided_network
 from torch_cntk.inpainting import InpaintingResult, default_kernel, default_network, inpaint, levels_for
 from torch_cntk.kernel import Kernel
@@ -35,6 +37,7 @@ from torch_cntk.layers import (
     LanczosDown,
     Layer,
     LeakyReLU,
+    Linear,
     NearestUp,
     Node,
     ReLU,
@@ -90,6 +93,7 @@ __all__ = [
     "Erf",
     "Factorisation",
     "GaussianBlur",
+    "GramOperator",
     "Graph",
     "Guidance",
     "Identity",
@@ -98,7 +102,9 @@ __all__ = [
     "LanczosDown",
     "Layer",
     "LeakyReLU",
+    "Linear",
     "LinearisedTraining",
+    "MatrixCompletion",
     "NearestUp",
     "Node",
     "Operator",
@@ -123,6 +129,7 @@ __all__ = [
     "default_kernel",
     "default_network",
     "empirical_ntk",
+    "features",
     "from_torch",
     "guided_network",
     "hourglass",

@@ -8,7 +8,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["writing"]
+__all__ = ["check_writable", "writing"]
+
+
+def check_writable(path: Path) -> None:
+    """Find out before long work whether a file could be written there.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+        IsADirectoryError: the path is a folder.
+        PermissionError: nothing may be written in the folder.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"expected a file to write to, got the folder {path}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"expected the output's folder to exist, but there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise PermissionError(f"expected a folder that can be written to, got {path.parent}")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import os
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from torch import Tensor
 from torch_cntk import __version__, catalogue
 from torch_cntk._checks import finite_number, positive_int, shape_text
 from torch_cntk._files import writing
+from torch_cntk.completion import ACTIVATIONS, MatrixCompletion
 from torch_cntk.images import Photograph, check_output, read_image, read_mask, write_image
 from torch_cntk.inpainting import InpaintingResult, default_network, inpaint
 from torch_cntk.kernel import Kernel
@@ -32,6 +34,7 @@ from torch_cntk.presets import PRESETS
 from torch_cntk.priors import Identity, Meshgrid, Prior, Uniform
 from torch_cntk.saved import cache_folder, cached_names, load_kernel
 from torch_cntk.solvers import ConjugateGradient, Direct, EigenPro, Solver
+from torch_cntk.table_files import check_table_output, encode_tables, read_table, write_table
 from torch_cntk.training import Training, train
 
 if TYPE_CHECKING:
@@ -85,11 +88,11 @@ def _complain(message: str) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="torch-cntk", description="Fill the missing pixels of images with infinitely wide neural networks."
+        prog="torch-cntk", description="Complete images and matrices with infinitely wide neural networks."
     )
     parser.add_argument("--version", action="version", version=f"torch-cntk {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (_add_inpaint, _add_train, _add_demo, _add_kernels, _add_heatmap):
+    for add in (_add_inpaint, _add_train, _add_complete, _add_demo, _add_kernels, _add_heatmap):
         add(commands)
     return parser
 
@@ -394,6 +397,92 @@ def _train(arguments: argparse.Namespace) -> None:
     print(
         f"filled {missing:,} of {observed.numel():,} pixels in {steps} steps, loss {float(result.losses[-1]):.1e}, "
         f"{result.seconds:.1f} s; {result.status.value}: {arguments.output}"
+    )
+
+
+# torch-cntk complete
+
+
+def _add_complete(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "complete",
+        help="fill the missing entries of a table",
+        description="Fill the missing entries of a table whose columns have features. The first column holds the rows' "
+        "labels, the first line those of the columns; empty cells are missing. Needs pandas.",
+    )
+    parser.add_argument("table", type=Path, metavar="TABLE", help="CSV, TSV or Parquet of numbers")
+    parser.add_argument(
+        "--features",
+        type=Path,
+        required=True,
+        help="CSV, TSV or Parquet with a line for each column of the table, found by its label: numbers or categories",
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="the completed table")
+    parser.add_argument("--row-features", type=Path, metavar="FILE", help="the same for the rows of the table")
+    parser.add_argument(
+        "--text", nargs="+", default=[], metavar="NAME", help="features that hold text: each word counts by itself"
+    )
+    parser.add_argument(
+        "--new-columns",
+        action="store_true",
+        help="predict also the columns that have features but are not in the table",
+    )
+    parser.add_argument(
+        "--hidden-layers", type=int, default=1, metavar="N", help="of the network (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--activation", choices=tuple(ACTIVATIONS), default="relu", help="of the network (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--ridge", type=_ridge, default="cv", metavar="R", help="a number, or cv to choose it by leaving out entries"
+    )
+    parser.add_argument(
+        "--identity",
+        type=float,
+        default=0.3,
+        metavar="W",
+        help="weight of what is particular to a column, beside its features (default: %(default)s)",
+    )
+    _add_machine_options(parser)
+    parser.set_defaults(run=_complete)
+
+
+def _complete(arguments: argparse.Namespace) -> None:
+    """Check all that can be checked, complete, write."""
+    check_table_output(arguments.output)
+    device = _device(arguments)
+    table = read_table(arguments.table)
+    sides = {"features": read_table(arguments.features)}
+    if arguments.row_features is not None:
+        sides["row_features"] = read_table(arguments.row_features)
+    encoded = encode_tables(sides, arguments.text)
+    model = MatrixCompletion(
+        arguments.hidden_layers,
+        arguments.activation,
+        ridge=arguments.ridge,
+        identity=arguments.identity,
+        device=str(device),
+        progress=_progress(arguments),
+    )
+    start = time.perf_counter()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        model.fit(table, **encoded)
+        filled = model.predict()
+        if arguments.new_columns:
+            labels = [label for label in encoded["features"].index if label not in set(table.columns)]
+            if labels:
+                filled = filled.join(model.predict(features=encoded["features"].loc[labels]))
+    seconds = time.perf_counter() - start
+    write_table(arguments.output, filled)
+    for warning in caught:
+        _complain(f"warning: {warning.message}")
+    missing = int(table.isna().to_numpy().sum())
+    added = filled.shape[1] - table.shape[1]
+    print(
+        f"filled {missing:,} of {table.size:,} entries ({table.shape[0]} x {table.shape[1]})"
+        f"{f' and added {added} columns' if added else ''}, ridge {model.ridge_:.1e}, residual {model.residual_:.1e}, "
+        f"{seconds:.1f} s: {arguments.output}"
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 import zlib
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from torch_cntk._checks import positive_int
-from torch_cntk._files import writing
+from torch_cntk._files import check_writable, writing
 
 __all__ = ["Photograph", "check_output", "read_image", "read_mask", "write_image"]
 
@@ -139,13 +138,8 @@ def check_output(path: str | Path, *, alpha: bool = False) -> None:
     """
     path = Path(path)
     # First: a folder given by mistake rarely has one of the suffixes.
-    if path.is_dir():
-        raise IsADirectoryError(f"expected a file to write to, got the folder {path}")
+    check_writable(path)
     _format_of(path, alpha)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"expected the output's folder to exist, but there is no folder {path.parent}")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise PermissionError(f"expected a folder that can be written to, got {path.parent}")
 
 
 def _format_of(path: Path, alpha: bool) -> str:

@@ -1,4 +1,4 @@
-"""Pictures of kernels. Needs matplotlib: ``pip install 'torch-cntk[plots]'``."""
+"""Pictures of kernels and of comparisons. Needs matplotlib: ``pip install 'torch-cntk[plots]'``."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from torch_cntk.drug_response import METRICS, Comparison
 from torch_cntk.kernel import Kernel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-__all__ = ["heatmap"]
+__all__ = ["boxplots", "heatmap"]
 
 
 def heatmap(
@@ -62,3 +64,32 @@ def heatmap(
     axes.figure.colorbar(picture, ax=axes)
     axes.set_title(f"K({tuple(pixel)}, x)")
     return axes
+
+
+def boxplots(comparison: Comparison, figure: Figure | None = None) -> list[Axes]:
+    """Draw each metric of each method over the folds, as in Fig. 2 of the paper.
+
+    Args:
+        comparison: of ``drug_response.compare``.
+        figure: where to draw; a new one by default.
+
+    Returns:
+        the axes of each metric.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    if figure is None:
+        try:
+            from matplotlib.figure import Figure
+        except ImportError as error:
+            raise ImportError(f"box plots need matplotlib: pip install 'torch-cntk[plots]' ({error})") from error
+        figure = Figure(figsize=(4 * len(METRICS), 1 + 0.4 * len(comparison.methods)), layout="constrained")
+    places: list[Axes] = list(figure.subplots(1, len(METRICS), sharey=True))
+    for place, (axes, metric) in enumerate(zip(places, METRICS, strict=True)):
+        axes.boxplot(list(comparison.values[..., place].numpy()), orientation="horizontal")
+        axes.set_yticks(range(1, len(comparison.methods) + 1), comparison.methods)
+        axes.set_title(metric)
+        axes.grid(axis="x", alpha=0.3)
+    places[0].invert_yaxis()
+    return places

@@ -2,6 +2,7 @@
 
 from torch_cntk.covariance.base import Covariance
 from torch_cntk.covariance.extent import Extent
+from torch_cntk.covariance.gram import Gram
 from torch_cntk.covariance.lattice import Features, Lattice, Stored
 from torch_cntk.covariance.packing import pack, unpack
 from torch_cntk.covariance.resampling import Filter, Linear, Nearest, Resampling
@@ -14,6 +15,7 @@ __all__ = [
     "Features",
     "Filter",
     "Geometry",
+    "Gram",
     "Lattice",
     "Linear",
     "Nearest",

@@ -8,9 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
+from torch import Tensor
 
 from torch_cntk._checks import as_size, shape_text
+from torch_cntk._memory import require_bytes
 from torch_cntk.covariance import Covariance, Extent
+from torch_cntk.gram_operator import GramOperator
 from torch_cntk.kernel import Kernel, from_table, from_window
 from torch_cntk.layers.signal import Signal
 
@@ -198,7 +201,64 @@ class Layer(torch.nn.Module):
             table, {"network": self.description(), "prior": prior.description(), "kind": kind, "radius": clamped}
         )
 
+    def gram_operator(
+        self, features: Tensor, *, kind: str = "ntk", white: float = 0.0, dtype: torch.dtype | None = None
+    ) -> GramOperator:
+        """The exact kernel of this fully connected network between inputs, as a linear map that stores no matrix.
+
+        Args:
+            features: [n, p], one input a row, floating point; Sigma_0(x, x') is the mean of their products.
+            kind: "ntk" (of training all layers) or "nngp" (of training the last layer only).
+            white: added to the variance of each input, as by a block of the identity matrix behind the features.
+            dtype: in which it multiplies; that of the features by default.
+
+        Returns:
+            the operator, of size (n,).
+
+        Raises:
+            TypeError: the features are no floating point tensor.
+            ValueError: this is no fully connected network, a layer's rule would not be exact at its place in it, or the
+                features are not [n, p] and finite.
+        """
+        if not isinstance(features, torch.Tensor) or not features.is_floating_point():
+            got = features.dtype if isinstance(features, torch.Tensor) else type(features).__name__
+            raise TypeError(f"expected a floating point tensor [inputs, features], got {got}")
+        if not bool(torch.isfinite(features).all()):
+            raise ValueError("expected finite features, got NaN or infinity among them")
+        if features.ndim == 2 and self.in_channels not in (None, features.shape[1]):
+            raise ValueError(f"expected the network's {self.in_channels} features, got {features.shape[1]}")
+        self.trace(Signal.of_prior())
+        return GramOperator(self.propagate, features, kind=kind, white=white, dtype=dtype)
+
+    def gram(self, features: Tensor, others: Tensor | None = None, *, kind: str = "ntk") -> Tensor:
+        """The exact kernel of this fully connected network between inputs, as a matrix.
+
+        Args:
+            features: [n, p], one input a row, floating point; Sigma_0(x, x') is the mean of their products.
+            others: [m, p]; the same inputs by default.
+            kind: "ntk" (of training all layers) or "nngp" (of training the last layer only).
+
+        Returns:
+            K between the inputs and the others, [n, m], in float64.
+
+        Raises:
+            TypeError: the features are no floating point tensor.
+            ValueError: this is no fully connected network, or the features are not [n, p] and finite.
+            OutOfMemoryError: the matrix would not fit; ``gram_operator`` multiplies by it without storing it.
+        """
+        operator = self.gram_operator(features if others is None else others, kind=kind)
+        count = len(features)
+        require_bytes(
+            count * operator.size[0] * 8,
+            f"the kernel between {count:,} and {operator.size[0]:,} inputs",
+            lambda free: "net.gram_operator(features) multiplies by it without storing it",
+            features.device,
+        )
+        return operator.dense() if others is None else operator.cross(features)
+
     def _kernel_ndim(self, prior: Prior, size: tuple[int, ...] | None) -> int:
+        if self.ndim == 0:
+            raise ValueError("a fully connected network has no pixels; net.gram(features) is its kernel between inputs")
         given = {
             "the network": self.ndim,
             "the prior": None if prior.size is None else len(prior.size),

@@ -1,0 +1,120 @@
+"""The storage form of fully connected networks: one number for each pair of inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from torch_cntk.covariance.base import Covariance
+
+if TYPE_CHECKING:
+    from torch_cntk.covariance.resampling import Resampling
+    from torch_cntk.duals import Dual
+
+__all__ = ["Gram"]
+
+
+@dataclass(frozen=True)
+class Gram(Covariance):
+    """The pair (Sigma, Theta) between inputs x of one set and inputs x' of another, or of the same.
+
+    The variances are kept apart, so that any block of a kernel can be propagated without its diagonal. Between m and n
+    inputs Sigma is [m, n], the variances [m, 1] and [1, n]; the diagonal itself is the Gram form of n pairs (x, x), in
+    which all of them are [n].
+
+    Attributes:
+        sigma: covariance (NNGP) of each pair.
+        theta: NTK of each pair, or None for 0.
+        variance: Sigma(x, x), broadcasts against ``sigma``.
+        other_variance: Sigma(x', x'), broadcasts against ``sigma``.
+    """
+
+    sigma: Tensor
+    theta: Tensor | None
+    variance: Tensor
+    other_variance: Tensor
+
+    @classmethod
+    def diagonal(cls, variance: Tensor) -> Gram:
+        """The pairs (x, x), given Sigma(x, x), [n]."""
+        return cls(variance, None, variance, variance)
+
+    @property
+    def ndim(self) -> int:
+        """0: there are no pixels."""
+        return 0
+
+    def average_patches(self, kernel_size: tuple[int, ...], bias_variance: float = 0.0) -> Gram:
+        """A weight layer without patches: Sigma' = Sigma + b, Theta' = Theta + Sigma + b.
+
+        Raises:
+            ValueError: the layer has patches.
+        """
+        if kernel_size:
+            raise ValueError(f"expected layers of a fully connected network, got a convolution of width {kernel_size}")
+        theta = self.sigma if self.theta is None else self.theta + self.sigma
+        if not bias_variance:
+            return replace(self, theta=theta)
+        return Gram(
+            self.sigma + bias_variance,
+            theta + bias_variance,
+            self.variance + bias_variance,
+            self.other_variance + bias_variance,
+        )
+
+    def activate(self, dual: Dual) -> Gram:
+        """A nonlinearity; the variances go through it as pairs of equal inputs."""
+        value, slope = dual(self.sigma.clone(), self.variance, self.other_variance)
+        return Gram(
+            value,
+            None if self.theta is None else self.theta * slope,
+            dual(self.variance.clone(), self.variance, self.variance)[0],
+            dual(self.other_variance.clone(), self.other_variance, self.other_variance)[0],
+        )
+
+    def subsample(self, stride: tuple[int, ...]) -> Gram:
+        """There are no pixels to choose from.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(f"expected layers of a fully connected network, got a stride of {stride}")
+
+    def resample(self, resampling: tuple[Resampling, ...]) -> Gram:
+        """There are no pixels to resample.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError("expected layers of a fully connected network, got one that resamples pixels")
+
+    def mix(self, weights: tuple[float, ...], others: tuple[Gram, ...]) -> Gram:
+        """A weighted sum, of variances as of covariances."""
+        branches = (self, *others)
+        trained = [(w, branch.theta) for w, branch in zip(weights, branches, strict=True) if branch.theta is not None]
+        return Gram(
+            _weighted_sum([(w, branch.sigma) for w, branch in zip(weights, branches, strict=True)]),
+            _weighted_sum(trained) if trained else None,
+            _weighted_sum([(w, branch.variance) for w, branch in zip(weights, branches, strict=True)]),
+            _weighted_sum([(w, branch.other_variance) for w, branch in zip(weights, branches, strict=True)]),
+        )
+
+    def normalise(self, epsilon: float = 0.0, affine: bool = False) -> Gram:
+        """Divide by the root mean square over features."""
+        norm = ((self.variance + epsilon) * (self.other_variance + epsilon)).sqrt_()
+        sigma = self.sigma / norm
+        theta = None if self.theta is None else self.theta / norm
+        if affine:
+            theta = sigma + 1 if theta is None else theta + sigma + 1
+        variance, other = (v / (v + epsilon) for v in (self.variance, self.other_variance))
+        return Gram(sigma, theta, variance, other)
+
+
+def _weighted_sum(terms: list[tuple[float, Tensor]]) -> Tensor:
+    (weight, first), *others = terms
+    total = first * weight
+    for w, term in others:
+        total.add_(term, alpha=w)
+    return total

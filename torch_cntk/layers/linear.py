@@ -1,0 +1,99 @@
+"""Fully connected layers, in the NTK parameterisation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torch_cntk._checks import finite_number, positive_int
+from torch_cntk.layers.base import C
+from torch_cntk.layers.weights import Weighted, checked_parameterisation
+
+__all__ = ["Linear"]
+
+
+class Linear(Weighted):
+    """A fully connected layer on the last axis: W x / sqrt(in_features) + bias_std * b, all weights N(0, 1).
+
+    Args:
+        in_features: length of the input's last axis.
+        out_features: length of the output's.
+        bias: whether there is one.
+        bias_std: factor of the bias.
+        parameterisation: of the parameters, "ntk" or "standard"; the kernel is always that of "ntk". See ``Weighted``.
+
+    Raises:
+        TypeError: a size is no integer, or ``bias_std`` no number.
+        ValueError: a size is below 1, ``bias_std`` negative or not finite, or the parameterisation unknown.
+    """
+
+    ndim = 0
+    in_channels: int
+    out_channels: int
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        bias: bool = False,
+        bias_std: float = 1.0,
+        parameterisation: str = "ntk",
+    ) -> None:
+        super().__init__()
+        self.in_channels = positive_int(in_features, "in_features")
+        self.out_channels = positive_int(out_features, "out_features")
+        self.bias_std = finite_number(bias_std, "bias_std", minimum=0)
+        self.parameterisation = checked_parameterisation(parameterisation)
+        self.weight = torch.nn.Parameter(torch.empty(out_features, in_features))
+        self.bias = torch.nn.Parameter(torch.empty(out_features)) if bias else None
+        self.reset_parameters()
+
+    @property
+    def in_features(self) -> int:
+        """Length of the input's last axis, by the name that ``torch.nn.Linear`` has for it."""
+        return self.in_channels
+
+    @property
+    def out_features(self) -> int:
+        """Length of the output's last axis."""
+        return self.out_channels
+
+    @property
+    def fan_in(self) -> int:
+        """Inputs of each output."""
+        return self.in_channels
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch.nn's name
+        """Map [..., in_features] to [..., out_features].
+
+        Raises:
+            ValueError: the last axis has another length.
+        """
+        if input.ndim < 1 or input.shape[-1] != self.in_features:
+            raise ValueError(f"expected input of shape [..., {self.in_features}], got {tuple(input.shape)}")
+        return torch.nn.functional.linear(input, *self.effective())
+
+    def propagate(self, covariance: C) -> C:
+        """Theta' = Theta + Sigma, and what the bias adds to both."""
+        return covariance.average_patches((), 0.0 if self.bias is None else self.bias_std**2)
+
+    def description(self) -> dict[str, Any]:
+        """Name and options."""
+        options: dict[str, Any] = {
+            "layer": "Linear",
+            "in_features": self.in_features,
+            "out_features": self.out_features,
+        }
+        if self.bias is not None:
+            options |= {"bias": True, "bias_std": self.bias_std}
+        return options if self.parameterisation == "ntk" else options | {"parameterisation": self.parameterisation}
+
+    def extra_repr(self) -> str:
+        """Sizes, and the bias if there is one."""
+        text = f"{self.in_features}, {self.out_features}"
+        if self.bias is not None:
+            text += f", bias=True, bias_std={self.bias_std:g}"
+        return text if self.parameterisation == "ntk" else f"{text}, parameterisation={self.parameterisation!r}"

@@ -1,0 +1,213 @@
+"""The equations of a matrix completion: which rows share them, how they are solved, and which ridge suits them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torch_cntk._memory import available_bytes
+from torch_cntk.derived_operators import ScaledOperator, SelectedOperator
+from torch_cntk.gram_operator import GramOperator
+from torch_cntk.leave_one_out import residuals
+from torch_cntk.operators import DenseOperator, Operator
+from torch_cntk.solvers import (
+    ConjugateGradient,
+    Direct,
+    EigenPro,
+    Regression,
+    Solution,
+    Solver,
+    automatic,
+)
+
+__all__ = ["System", "patterns", "systems_of_columns"]
+
+_LEAVE_ONE_OUT = 4_000
+"""Most equations of which an eigendecomposition is taken; of more, a share is held out instead."""
+_HELD_OUT = 0.1
+_SHARE = 4
+"""A kernel that many rows take entries of is stored if it takes at most this fraction of the free memory."""
+_TOLERANCE = 1e-5
+_CONJUGATE_GRADIENT = ConjugateGradient(tolerance=_TOLERANCE, max_iterations=2000)
+
+
+@dataclass(frozen=True)
+class System:
+    """Rows that are regressed together.
+
+    Attributes:
+        operator: K between the columns that any of these rows has observed, [n], or between all entries of the
+            matrix, [rows, columns].
+        observed: boolean; of the operator's size if all right-hand sides share it, else [k, n].
+        targets: [k, n], or [rows, columns]; zero where not observed.
+        rows: which rows of the matrix these are, [k].
+        columns: which columns of it, [n].
+        mean_diagonal: that the ridge is relative to, the same for all systems of a matrix.
+        scale: that the targets and the rows and columns of the operator's kernel have been multiplied by (see
+            ``ScaledOperator``), or None.
+    """
+
+    operator: Operator
+    observed: Tensor
+    targets: Tensor
+    rows: Tensor
+    columns: Tensor
+    mean_diagonal: float
+    scale: Tensor | None = None
+
+    def scaled(self, scale: Tensor) -> System:
+        """The same equations with squared errors that count ``scale`` squared times, [n]."""
+        operator = ScaledOperator(self.operator, scale)
+        return replace(self, operator=operator, targets=self.targets * scale, scale=scale)
+
+    @property
+    def shared(self) -> bool:
+        """Whether all right-hand sides have the same observed entries."""
+        return tuple(self.observed.shape) == self.operator.size
+
+    @property
+    def equations(self) -> int:
+        """Number of them, of the right-hand side with most."""
+        return int(self.observed.reshape(-1, math.prod(self.operator.size)).sum(1).max())
+
+    def regression(self, ridge: float) -> Regression:
+        """The equations with a ridge relative to ``mean_diagonal``."""
+        return Regression(self.operator, self.observed, ridge * self.mean_diagonal / self.operator.mean_diagonal)
+
+    def solve(self, ridge: float, solver: str | Solver, *, progress: bool = False) -> Solution:
+        """Find the weights, of the shape of the targets.
+
+        Args:
+            ridge: relative to ``mean_diagonal``.
+            solver: or "auto": what ``automatic`` chooses if all right-hand sides share the mask and K is expensive;
+                else conjugate gradients where it would not be a direct solver.
+            progress: whether to show a bar.
+
+        Returns:
+            the weights and their quality.
+        """
+        regression = self.regression(ridge)
+        return self._solver(regression, solver).solve(regression, self.targets, progress=progress)
+
+    def _solver(self, regression: Regression, solver: str | Solver) -> Solver:
+        if isinstance(solver, Solver):
+            return solver
+        chosen = automatic(regression, _TOLERANCE)
+        # EigenPro takes one mask at a time, and rows of K, which products of small matrices spare.
+        iterative = not self.shared or len(self.operator.size) > 1
+        return _CONJUGATE_GRADIENT if iterative and isinstance(chosen, EigenPro) else chosen
+
+    def left_out(self, ridges: Sequence[float]) -> Iterator[Tensor]:
+        """What each observed target is, less what the others say of it, for each ridge, [k, observed].
+
+        Raises:
+            ValueError: right-hand sides have masks of their own, or there are too many equations.
+        """
+        if not self.shared or self.equations > _LEAVE_ONE_OUT:
+            raise ValueError(
+                f"expected at most {_LEAVE_ONE_OUT:,} equations and a direct solver to leave out each entry, "
+                f"got {self.equations:,} equations"
+            )
+        index = self.observed.flatten().nonzero()[:, 0]
+        targets = self.targets.reshape(-1, self.observed.numel())[:, index]
+        absolute = [ridge * self.mean_diagonal for ridge in ridges]
+        return residuals(self.operator.entries(index, index), targets, absolute)
+
+    def errors(self, ridges: Sequence[float], solver: str | Solver, generator: torch.Generator) -> Tensor:
+        """Sum of squared errors for each ridge, of each entry left out or of a tenth of them held out, [ridges]."""
+        if self.shared and self.equations <= _LEAVE_ONE_OUT:
+            targets = self.targets.reshape(-1, self.observed.numel())
+            if len(targets) > targets.shape[1]:
+                # Of right-hand sides, an orthogonal map changes no sum of squares: fewer of them will do.
+                targets = torch.linalg.qr(targets, mode="r").R
+            condensed = replace(self, targets=targets)
+            return torch.stack([error.square().sum() for error in condensed.left_out(ridges)])
+        draw = torch.rand(self.observed.shape, generator=generator).to(self.observed.device)
+        hidden = self.observed & (draw < _HELD_OUT)
+        known = self.observed & ~hidden
+        rest = replace(self, observed=known, targets=torch.where(known, self.targets, 0))
+        found = []
+        for ridge in ridges:
+            filled = self.operator @ rest.solve(ridge, solver).weights
+            found.append(torch.where(hidden, filled - self.targets, 0).square().sum())
+        return torch.stack(found)
+
+
+def systems_of_columns(
+    operator: GramOperator,
+    observed: Tensor,
+    targets: Tensor,
+    solver: str | Solver,
+    scale: Tensor | None = None,
+) -> list[System]:
+    """The equations of rows that do not learn from each other.
+
+    Rows with the same observed columns share their equations. Rows that are not solved directly share one iteration,
+    each with its own mask, whichever columns they have observed.
+
+    Args:
+        operator: K between all columns.
+        observed: boolean [rows, columns].
+        targets: [rows, columns], zero where not observed.
+        solver: or "auto".
+        scale: root of what each column's squared error is multiplied by, [columns], or None for 1.
+    """
+    systems = []
+    together: list[Tensor] = []
+    groups = list(patterns(observed))
+    kernel = _stored(operator, sum(len(columns) ** 2 for columns, _ in groups) if len(groups) > 1 else 0)
+    for columns, rows in groups:
+        mask = torch.ones(len(columns), dtype=torch.bool, device=operator.device)
+        system = _system(kernel, mask, targets, rows, columns, scale)
+        chosen = automatic(system.regression(0.0)) if solver == "auto" else solver
+        if isinstance(chosen, Direct):
+            systems.append(system)
+        else:
+            together.append(rows)
+    if together:
+        rows = torch.cat(together)
+        columns = observed[rows].any(0).nonzero()[:, 0]
+        mask = observed[rows][:, columns]
+        systems.append(_system(operator, mask[0] if bool(mask.all()) else mask, targets, rows, columns, scale))
+    return systems
+
+
+def _stored(operator: GramOperator, needed: int) -> Operator:
+    """The kernel as a matrix if more entries of it are needed than it has, as by many rows, and it is small enough."""
+    entries = operator.size[0] ** 2
+    free = available_bytes(operator.device)
+    if needed <= entries or (free is not None and 8 * entries * _SHARE > free):
+        return operator
+    return DenseOperator(operator.dense())
+
+
+def _system(
+    operator: Operator, mask: Tensor, targets: Tensor, rows: Tensor, columns: Tensor, scale: Tensor | None
+) -> System:
+    chosen = SelectedOperator(operator, columns)
+    system = System(chosen, mask, targets[rows][:, columns], rows, columns, operator.mean_diagonal)
+    return system if scale is None else system.scaled(scale[columns])
+
+
+def patterns(observed: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rows by the set of columns that they have observed; rows without any are left out.
+
+    Args:
+        observed: boolean [rows, columns].
+
+    Yields:
+        the columns, and the rows that have observed them and no others.
+    """
+    bits = np.packbits(observed.cpu().numpy(), axis=1)
+    groups: dict[bytes, list[int]] = {}
+    for row, key in enumerate(map(bytes, bits)):
+        groups.setdefault(key, []).append(row)
+    for members in groups.values():
+        columns = observed[members[0]].nonzero()[:, 0]
+        if len(columns):
+            yield columns, torch.tensor(members, device=observed.device)
