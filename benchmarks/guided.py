@@ -9,6 +9,7 @@ kernel is ``tc.inpaint`` without passes. One table of:
     holes       library, vase and kate, with passes and without
     ablation    one setting at a time changed, three passes
     taper       a small image by the dense kernel, with and without the taper
+    finite      one pass by the kernel, with and without the taper, and by training the same network of finite width
     stencil     K @ w against a plain copy of its numbers
 """
 
@@ -209,6 +210,33 @@ def taper(options: argparse.Namespace) -> None:
     print_table(("40 x 40", "first estimate", "dense, no taper", "radius 20", "radius 12"), rows)
 
 
+def finite(options: argparse.Namespace) -> None:
+    """The same network and prior: its kernel, and the network with 64 channels, trained by Adam."""
+    size, usual = (64, 64), tc.Guidance()
+    photographs = {"astronaut": skimage.data.astronaut()[40:104, 180:244].mean(2), "coins": skimage.data.coins()}
+    rows = []
+    for name, full in photographs.items():
+        image = torch.from_numpy(full[:64, :64] / 255).float()[None]
+        observed = random_mask(image, 0.5, 0)
+        start = tc.inpaint(torch.where(observed, image, 0), observed).image
+        mean = guided._local_mean(start, usual.smoothing)
+        prior, targets = guided._prior(start, mean, usual), torch.where(observed, image - mean, 0)
+        row = [f"{psnr(start, image):.2f}"]
+        for radius in (None, usual.radius):
+            operator = tc.guided_network().kernel(prior, size, radius=radius).operator()
+            weights = tc.Direct().solve(tc.Regression(operator, observed, usual.ridge), targets).weights
+            row.append(f"{psnr(torch.where(observed, image, operator @ weights + mean), image):.2f}")
+        torch.manual_seed(0)
+        net = tc.Sequential(tc.Conv2d(64, 64, 5), tc.LeakyReLU(0.1), tc.Conv2d(64, 1, 3))
+        how = tc.Training(steps=options.steps, lr=0.01, head="none", holdout=0.05, iterate="best")
+        trained = tc.train(net, targets, observed, prior=prior, training=how)
+        row.append(f"{psnr(torch.where(observed, image, trained.image + mean), image):.2f}")
+        rows.append((name, *row))
+        print(*rows[-1], flush=True)
+    print(f"\n64 x 64, 50% of the pixels missing, {options.steps} steps")
+    print_table(("image", "first estimate", "kernel", "kernel, radius 12", "trained network"), rows)
+
+
 def stencil(options: argparse.Namespace) -> None:
     rows = []
     for channels in (1, 3):
@@ -225,7 +253,15 @@ def stencil(options: argparse.Namespace) -> None:
     print_table(("right-hand sides", "stencil", "K @ w", "GB/s read", "copy, GB/s read and written"), rows)
 
 
-TABLES = {"grey": grey, "colour": colour, "holes": holes, "ablation": ablation, "taper": taper, "stencil": stencil}
+TABLES = {
+    "grey": grey,
+    "colour": colour,
+    "holes": holes,
+    "ablation": ablation,
+    "taper": taper,
+    "finite": finite,
+    "stencil": stencil,
+}
 
 
 def passes(text: str) -> int | str:
@@ -240,6 +276,7 @@ def main() -> None:
     parser.add_argument("--passes", type=passes, default="auto", help="default: auto")
     parser.add_argument("--images", nargs="*", help="names (default: all)")
     parser.add_argument("--variants", nargs="*", help="of the ablation (default: all)")
+    parser.add_argument("--steps", type=int, default=1000, help="of training")
     parser.add_argument("--repeats", type=int, default=7, help="of timings")
     options = parser.parse_args()
     unknown = set(options.tables) - set(TABLES)
