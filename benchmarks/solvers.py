@@ -49,11 +49,14 @@ def holes(repeats: int) -> None:
     """Large holes, end to end: kernel loaded, operator made, solved to 1e-4."""
     rows = []
     for name, (image, observed) in large_holes().items():
-        theirs, seconds_theirs = biharmonic(image, observed), medians([partial(biharmonic, image, observed)], 1)[0]
+        start = time.perf_counter()
+        theirs = biharmonic(image, observed)
+        seconds_theirs = time.perf_counter() - start
         for levels in (5, 6):
             work = partial(filled, image, observed, levels, solver=tc.ConjugateGradient())
             result = work()
             (seconds,) = medians([work], repeats)
+            print(".", end="", flush=True)
             rows.append(
                 (
                     name,
@@ -67,6 +70,7 @@ def holes(repeats: int) -> None:
                     seconds_text(seconds_theirs),
                 )
             )
+    print("\n")
     header = (
         "image",
         "levels",
