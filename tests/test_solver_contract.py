@@ -153,6 +153,34 @@ def test_bar_is_shown_on_request_only(name, kernel, capsys, generator):
 
 
 @pytest.mark.parametrize("name", TIGHT)
+def test_interrupted_solve_leaves_nothing_behind(name, kernel, monkeypatch, generator, tmp_path):
+    observed, targets = problem((12, 12), (2,), generator)
+    operator = kernel.operator((12, 12))
+    factorisation = TIGHT[name].factorise(Regression(operator, observed, RIDGE))
+    expected = factorisation.solve(targets).weights
+    state, before = torch.random.get_rng_state(), targets.clone()
+    monkeypatch.chdir(tmp_path)
+
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.Tensor, "reshape", interrupt)  # every solver begins and ends with one
+        with pytest.raises(KeyboardInterrupt):
+            factorisation.solve(targets)
+    with monkeypatch.context() as patched:
+        patched.setattr(type(operator), "_multiply", interrupt)
+        patched.setattr("torch_cntk.solvers.direct._Matrix.solve", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            factorisation.solve(targets)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert torch.equal(targets, before)
+    assert list(tmp_path.iterdir()) == []
+    # The factorisation is as good as before.
+    assert torch.equal(factorisation.solve(targets).weights, expected)
+
+
+@pytest.mark.parametrize("name", TIGHT)
 def test_options_cannot_be_changed(name):
     solver = TIGHT[name]
     for field in dataclasses.fields(solver):
