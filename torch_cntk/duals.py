@@ -64,7 +64,8 @@ class Rectifier:
         # In sigma's layout: the variances may be overlapping views, whose strides torch would otherwise copy.
         root = torch.mul(variance * (1 - _ROUNDING[sigma.dtype]), other_variance, out=torch.empty_like(sigma))
         root.addcmul_(sigma, sigma, value=-1).clamp_min_(0).sqrt_()
-        slope = torch.rsub(torch.atan2(root, sigma), 1, alpha=bend)
+        angle = torch.atan2(root, sigma)
+        slope = torch.add(angle.new_ones(()), angle, alpha=-bend, out=angle)
         value = sigma.mul_(slope).add_(root, alpha=bend)
         return value, slope
 

@@ -54,6 +54,8 @@ class Lattice(Covariance):
         self.load = max(load, math.prod(geometry.period))
         self.parents = parents
         self._largest: tuple[int, ...] | None = None
+        # Memory of a slab that is done with, for the next one: fresh memory costs as much as what is written into it.
+        self._spare: list[Tensor] = parents[0]._spare if parents else []
         margins = [parent.margin for parent in parents]
         self.margin: int | None = None if None in margins else max((m for m in margins if m is not None), default=0)
 
@@ -118,6 +120,12 @@ class Lattice(Covariance):
         return Shared(self)
 
     # Evaluation.
+
+    def _spare_like(self, images: Tensor) -> Tensor:
+        """Memory of the images' shape, whatever is in it."""
+        if self._spare and (self._spare[0].shape, self._spare[0].dtype) == (images.shape, images.dtype):
+            return self._spare.pop()
+        return torch.empty_like(images, memory_format=torch.contiguous_format)
 
     @abstractmethod
     def evaluate(self, slab: Slab) -> Tensor:
@@ -396,7 +404,10 @@ class Averaged(Lattice):
         for axis, (q, p) in enumerate(zip(self._kernel_size, self.geometry.period, strict=True)):
             if q > 1 and p > 1:
                 # Of a band the first and the last rows get wrong values; they are cut off in the end.
-                images = _circular_box_mean(images, q, axis - self.ndim)
+                mean = self._spare_like(images)
+                _circular_box_mean(images, q, axis - self.ndim, out=mean)
+                self._spare[:] = [images]
+                images = mean
         return images.add_(self._bias_variance) if self._bias_variance else images
 
 
@@ -669,10 +680,10 @@ def _slab_entries(load: int, device: torch.device) -> int:
     return max(_SLAB_ENTRIES if device.type == "cpu" else _SLAB_ENTRIES << 6, load)
 
 
-def _circular_box_mean(images: Tensor, width: int, axis: int) -> Tensor:
-    """Mean of ``width`` (odd) neighbours along ``axis``, around the edge."""
+def _circular_box_mean(images: Tensor, width: int, axis: int, out: Tensor) -> None:
+    """Write the mean of ``width`` (odd) neighbours along ``axis``, around the edge, into ``out``."""
     length, weight = images.shape[axis], 1 / width
-    mean = images * weight
+    mean = torch.mul(images, weight, out=out)
     for shift in range(1, width // 2 + 1):
         shift %= length
         if shift == 0:
@@ -684,7 +695,6 @@ def _circular_box_mean(images: Tensor, width: int, axis: int) -> Tensor:
         mean.narrow(axis, rest, shift).add_(images.narrow(axis, 0, shift), alpha=weight)
         mean.narrow(axis, shift, rest).add_(images.narrow(axis, 0, rest), alpha=weight)
         mean.narrow(axis, 0, shift).add_(images.narrow(axis, rest, shift), alpha=weight)
-    return mean
 
 
 def _repeated(images: Tensor, period: tuple[int, ...]) -> Tensor:
