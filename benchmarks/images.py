@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -47,3 +48,30 @@ def grey_images() -> dict[str, Tensor]:
         name: torch.from_numpy(skimage.util.img_as_float32(np.ascontiguousarray(pixels)))[None]
         for name, pixels in photographs.items()
     }
+
+
+def large_holes() -> dict[str, tuple[Tensor, Tensor]]:
+    """Name to float32 [3, H, W] in [0, 1] and its mask, True = known: kate, library and vase, or photographs."""
+    found = folder()
+    if found is not None:
+        from torch_cntk.images import read_image, read_mask
+
+        pairs = {}
+        for name in ("kate", "library", "vase"):
+            image = read_image(found / f"{name}.png").pixels
+            height, width = image.shape[1:]
+            pairs[name] = image, read_mask(found / f"{name}_mask.png", (height, width))
+        return pairs
+    pairs = {}
+    for name, pixels in {"astronaut": skimage.data.astronaut(), "cat": skimage.data.chelsea()}.items():
+        image = torch.from_numpy(pixels.copy()).permute(2, 0, 1) / 255
+        observed = torch.ones(image.shape[1:], dtype=torch.bool)
+        height, width = observed.shape
+        observed[height // 3 : height // 2, width // 3 : width // 2] = False
+        pairs[name] = image, observed
+    return pairs
+
+
+def psnr(image: Tensor, truth: Tensor) -> float:
+    """Of the whole image, clipped to [0, 1], in dB."""
+    return -10 * math.log10(float(((image.clamp(0, 1) - truth) ** 2).mean()))

@@ -7,19 +7,14 @@ sample photographs are used. Whole-image PSNR with the observed pixels restored.
 from __future__ import annotations
 
 import argparse
-import math
 
 import torch
 from skimage.restoration import inpaint_biharmonic
 from torch import Tensor
 
 import torch_cntk as tc
-from benchmarks.images import grey_images
+from benchmarks.images import grey_images, psnr
 from benchmarks.timing import medians, print_table, seconds_text
-
-
-def psnr(image: Tensor, truth: Tensor) -> float:
-    return -10 * math.log10(float(((image.clamp(0, 1) - truth) ** 2).mean()))
 
 
 def main() -> None:

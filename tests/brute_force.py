@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -107,37 +108,142 @@ def feature_prior(features: Tensor) -> Tensor:
     return (flat.T @ flat / channels).reshape(*size, *size)
 
 
-def propagate(net: tc.Sequential, sigma: Tensor) -> tuple[Tensor, Tensor]:
+def average_patches_inside(kernel: Tensor, widths: tuple[int, ...]) -> Tensor:
+    """Patches that reach over the border find zeros there."""
+    reach = [q // 2 for q in widths]
+    padded = torch.nn.functional.pad(kernel, [r for r in reversed(reach * 2) for _ in range(2)])
+    total = torch.zeros_like(kernel)
+    for offset in itertools.product(*(range(q) for q in widths)):
+        window = [slice(o, o + n) for o, n in zip(offset * 2, kernel.shape, strict=True)]
+        total += padded[tuple(window)]
+    return total / math.prod(widths)
+
+
+def variances(sigma: Tensor) -> tuple[Tensor, Tensor]:
+    """Sigma(x, x) and Sigma(x', x'), to broadcast against sigma."""
+    ndim = sigma.ndim // 2
+    size, pixels = sigma.shape[:ndim], math.prod(sigma.shape[:ndim])
+    variance = sigma.reshape(pixels, pixels).diagonal().reshape(size)
+    return variance.reshape(*size, *(1,) * ndim), variance.reshape(*(1,) * ndim, *size)
+
+
+def erf(sigma: Tensor, theta: Tensor, gain: float) -> tuple[Tensor, Tensor]:
+    """Williams (1997), as he writes it."""
+    v, other = variances(sigma)
+    sine = 2 * sigma / torch.sqrt((1 + 2 * v) * (1 + 2 * other))
+    value = 2 / math.pi * torch.arcsin(sine)
+    slope = 4 / math.pi / torch.sqrt((1 + 2 * v) * (1 + 2 * other)) / torch.sqrt(1 - sine**2)
+    return gain**2 * value, gain**2 * slope * theta
+
+
+def sine(sigma: Tensor, theta: Tensor, gain: float) -> tuple[Tensor, Tensor]:
+    """sin a sin b = (cos(a - b) - cos(a + b)) / 2, and E[cos u] = exp(-Var u / 2)."""
+    v, other = variances(sigma)
+    minus, plus = torch.exp(-(v + other - 2 * sigma) / 2), torch.exp(-(v + other + 2 * sigma) / 2)
+    return gain**2 * (minus - plus) / 2, gain**2 * (minus + plus) / 2 * theta
+
+
+def by_quadrature(function, sigma: Tensor, theta: Tensor, gain: float, points: int = 40) -> tuple[Tensor, Tensor]:
+    """Any smooth function, by Gauss-Hermite quadrature in two dimensions."""
+    places, weights = (torch.from_numpy(array) for array in np.polynomial.hermite_e.hermegauss(points))
+    weights = weights / weights.sum()
+    v, other = (variance.expand(sigma.shape).flatten() for variance in variances(sigma))
+    rho = (sigma.flatten() / torch.sqrt(v * other)).clamp(-1, 1)
+    first = (v.sqrt()[:, None] * places).requires_grad_()
+    mixed = rho[:, None, None] * places[:, None] + torch.sqrt(1 - rho**2)[:, None, None] * places
+    second = (other.sqrt()[:, None, None] * mixed).requires_grad_()
+    values = [gain * function(u) for u in (first, second)]
+    slopes = [torch.autograd.grad(value.sum(), u)[0] for value, u in zip(values, (first, second), strict=True)]
+    value, slope = (
+        torch.einsum("i,j,ki,kij->k", weights, weights, a, b).reshape(sigma.shape).detach() for a, b in (values, slopes)
+    )
+    return value, slope * theta
+
+
+def normalise(sigma: Tensor, theta: Tensor, eps: float, affine: bool) -> tuple[Tensor, Tensor]:
+    v, other = variances(sigma)
+    norm = torch.sqrt((v + eps) * (other + eps))
+    return sigma / norm, theta / norm + (sigma / norm + 1 if affine else 0)
+
+
+def convolve(layer, sigma: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
+    bias = 0.0 if layer.bias is None else layer.bias_std**2
+    average = {"circular": average_patches, "zeros": average_patches_inside}[layer.padding_mode]
+    size = sigma.shape[: sigma.ndim // 2]
+    matrices = [stride_matrix(n, r) for n, r in zip(size, layer.stride, strict=True)]
+    theta = average(theta + sigma, layer.kernel_size) + bias
+    sigma = average(sigma, layer.kernel_size) + bias
+    return apply_both_sides(sigma, matrices), apply_both_sides(theta, matrices)
+
+
+def matrices_of(layer, size: tuple[int, ...]) -> list[Tensor] | None:
+    """A resampling as a matrix an axis; None for other layers."""
+    match layer:
+        case tc.NearestUp():
+            return [nearest_matrix(n, layer.scale_factor) for n in size]
+        case tc.BilinearUp():
+            return [linear_matrix(n, layer.scale_factor, layer.align_corners, layer.padding_mode) for n in size]
+        case tc.AvgPool1d() | tc.AvgPool2d() | tc.AvgPool3d():
+            return [average_matrix(n, layer.kernel_size) for n in size]
+        case tc.GaussianBlur():
+            return [gaussian_matrix(n, layer.kernel_size, layer.sigma) for n in size]
+        case tc.LanczosDown():
+            return [lanczos_matrix(n, layer.scale_factor, layer.lobes) for n in size]
+    return None
+
+
+def channels_after(layer, channels: int) -> int:
+    match layer:
+        case tc.Sequential():
+            for member in layer.layers:
+                channels = channels_after(member, channels)
+            return channels
+        case tc.Concat():
+            return sum(channels_after(branch, channels) for branch in layer.branches)
+        case tc.Sum():
+            return channels_after(layer.branches[0], channels)
+    return getattr(layer, "out_channels", None) or channels
+
+
+def step(layer, sigma: Tensor, theta: Tensor, channels: int) -> tuple[Tensor, Tensor]:
+    matrices = matrices_of(layer, tuple(sigma.shape[: sigma.ndim // 2]))
+    if matrices is not None:
+        return apply_both_sides(sigma, matrices), apply_both_sides(theta, matrices)
+    match layer:
+        case tc.Sequential():
+            for member in layer.layers:
+                sigma, theta = step(member, sigma, theta, channels)
+                channels = channels_after(member, channels)
+            return sigma, theta
+        case tc.Sum() | tc.Concat():
+            outputs = [step(branch, sigma, theta, channels) for branch in layer.branches]
+            widths = [channels_after(branch, channels) for branch in layer.branches]
+            weights = [w / sum(widths) if isinstance(layer, tc.Concat) else 1 for w in widths]
+            total = [torch.zeros_like(kernel) for kernel in outputs[0]]
+            for weight, kernels in zip(weights, outputs, strict=True):
+                total = [done + weight * kernel for done, kernel in zip(total, kernels, strict=True)]
+            return total[0], total[1]
+        case tc.ReLU():
+            return rectify(sigma, theta, 0.0)
+        case tc.LeakyReLU():
+            return rectify(sigma, theta, layer.negative_slope)
+        case tc.Abs():
+            return rectify(sigma, theta, -1.0)
+        case tc.Erf():
+            return erf(sigma, theta, layer.gain)
+        case tc.Sin():
+            return sine(sigma, theta, layer.gain)
+        case tc.GELU():
+            return by_quadrature(torch.nn.functional.gelu, sigma, theta, layer.gain)
+        case tc.Elementwise():
+            return by_quadrature(layer.function, sigma, theta, layer.gain)
+        case tc.ChannelNorm():
+            return normalise(sigma, theta, layer.eps, layer.affine)
+        case tc.Identity():
+            return sigma, theta
+    return convolve(layer, sigma, theta)
+
+
+def propagate(net, sigma: Tensor) -> tuple[Tensor, Tensor]:
     """(NNGP, NTK) of the network's output, [*S, *S] each."""
-    theta = torch.zeros_like(sigma)
-    for layer in net.layers:
-        ndim = sigma.ndim // 2
-        size = sigma.shape[:ndim]
-        match layer:
-            case tc.ReLU():
-                sigma, theta = rectify(sigma, theta, 0.0)
-            case tc.LeakyReLU():
-                sigma, theta = rectify(sigma, theta, layer.negative_slope)
-            case tc.NearestUp():
-                matrices = [nearest_matrix(n, layer.scale_factor) for n in size]
-                sigma, theta = apply_both_sides(sigma, matrices), apply_both_sides(theta, matrices)
-            case tc.BilinearUp():
-                options = (layer.scale_factor, layer.align_corners, layer.padding_mode)
-                matrices = [linear_matrix(n, *options) for n in size]
-                sigma, theta = apply_both_sides(sigma, matrices), apply_both_sides(theta, matrices)
-            case tc.AvgPool1d() | tc.AvgPool2d() | tc.AvgPool3d():
-                matrices = [average_matrix(n, layer.kernel_size) for n in size]
-                sigma, theta = apply_both_sides(sigma, matrices), apply_both_sides(theta, matrices)
-            case tc.GaussianBlur():
-                matrices = [gaussian_matrix(n, layer.kernel_size, layer.sigma) for n in size]
-                sigma, theta = apply_both_sides(sigma, matrices), apply_both_sides(theta, matrices)
-            case tc.LanczosDown():
-                matrices = [lanczos_matrix(n, layer.scale_factor, layer.lobes) for n in size]
-                sigma, theta = apply_both_sides(sigma, matrices), apply_both_sides(theta, matrices)
-            case _:
-                bias = 0.0 if layer.bias is None else layer.bias_std**2
-                theta = average_patches(theta + sigma, layer.kernel_size) + bias
-                sigma = average_patches(sigma, layer.kernel_size) + bias
-                matrices = [stride_matrix(n, r) for n, r in zip(size, layer.stride, strict=True)]
-                sigma, theta = apply_both_sides(sigma, matrices), apply_both_sides(theta, matrices)
-    return sigma, theta
+    return step(net, sigma, torch.zeros_like(sigma), net.in_channels or 1)

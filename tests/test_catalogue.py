@@ -80,6 +80,14 @@ def test_shipped_kernel_equals_the_recursion(name):
     assert (kernel - expected).abs().max() <= 1e-6 * expected.abs().max()
 
 
+def test_name_of_a_network_with_skip_connections(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_CNTK_CACHE", str(tmp_path))
+    size = (8, 8)
+    expected = tc.hourglass(2, 16, 4, slope=0.2).kernel(tc.priors.Uniform(0, 0.1)).dense(size)
+    kernel = tc.load_kernel("uniform-skip-2x16-leaky0.2", dtype=torch.float64).dense(size)
+    assert (kernel - expected).abs().max() <= 1e-6 * expected.abs().max()
+
+
 def test_build_writes_a_file_and_its_entry(build, tmp_path):
     entry = build.build("uniform-2x128-relu", tmp_path)
     content = (tmp_path / "uniform-2x128-relu.safetensors").read_bytes()

@@ -398,6 +398,30 @@ def test_demo(work: Path, capsys: pytest.CaptureFixture[str], channels: int) -> 
     assert float(found[2]) > 0.9
 
 
+def test_guided_passes(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = smooth(3)
+    Image.fromarray(values).save(work / "photo.png")
+    assert demo(work, "--passes", "2") == 0
+    pictures = {path.stem: np.asarray(Image.open(path)) for path in (work / "out").iterdir()}
+    # The periodic kernel, the passes, biharmonic inpainting and the truth, side by side.
+    assert pictures["comparison"].shape == (HEIGHT, 4 * WIDTH, 3)
+    assert np.array_equal(pictures["comparison"][:, WIDTH : 2 * WIDTH], pictures["after"])
+    assert np.array_equal(pictures["comparison"][:, 3 * WIDTH :], values)
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert "by 2 guided passes of radius" in captured.out
+    assert re.search(r"PSNR [\d.]+ dB, SSIM [\d.]+ of the biharmonic\n", captured.out), captured.out
+
+
+def test_automatic_passes(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    original, known = smooth(3), hole()
+    holed = original.copy()
+    holed[~known] = 255
+    Image.fromarray(holed).save(work / "photo.png")
+    assert fill(work, "--passes", "auto") == 0
+    assert_filled(work / "out" / "a.png", original, holed, known)
+
+
 def test_demo_seeds(work: Path) -> None:
     masks = []
     for seed in ("0", "0", "1"):
@@ -493,3 +517,73 @@ def test_threads_are_the_idle_cores(load, expected, monkeypatch):
     monkeypatch.setattr(torch_cntk.cli.os, "cpu_count", lambda: 4)
     monkeypatch.setattr(torch_cntk.cli.os, "getloadavg", lambda: (load, 0.0, 0.0))
     assert torch_cntk.cli._idle_cores() == expected
+
+
+# torch-cntk train
+
+
+def trained(work: Path, *more: str) -> int:
+    files = str(work / "photo.png"), "--mask", str(work / "mask.png"), "-o", str(work / "out/t.png")
+    small = () if "--preset" in more else ("--levels", "1", "--width", "8", "--skip", "2")
+    return main(["train", *files, *small, "--steps", "8", "--threads", "1", *more])
+
+
+def test_train(work: Path, capsys: pytest.CaptureFixture[str], threads: int) -> None:
+    assert trained(work, "--holdout", "0.2", "--patience", "50", "--iterate", "best", "--up", "bilinear") == 0
+    out = capsys.readouterr().out
+    known = hole()
+    missing = int((~known).sum())
+    assert re.search(rf"filled {missing} of 744 pixels in 8 steps, loss [\d.e-]+, [\d.]+ s; all steps were done: ", out)
+    after = np.asarray(Image.open(work / "out" / "t.png"))
+    assert np.array_equal(after[known], smooth(3)[known])
+
+
+def test_train_goes_on_from_its_checkpoint(work: Path, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert trained(work, "--seed", "4") == 0
+    whole = (work / "out" / "t.png").read_bytes()
+    checkpoint = work / "run.pt"
+    original = torch_cntk.cli.train
+
+    def interrupted(*arguments: object, **options: object) -> tc.TrainingResult:
+        def callback(step: object) -> None:
+            if step.number == 5:  # type: ignore[attr-defined]
+                raise KeyboardInterrupt
+
+        return original(*arguments, **options, checkpoint_every=1, callback=callback)
+
+    monkeypatch.setattr(torch_cntk.cli, "train", interrupted)
+    (work / "out" / "t.png").unlink()
+    with pytest.raises(SystemExit) as ended:
+        trained(work, "--seed", "4", "--checkpoint", str(checkpoint))
+    assert ended.value.code == 130
+    assert outputs(work) == []
+    monkeypatch.setattr(torch_cntk.cli, "train", original)
+    assert trained(work, "--seed", "4", "--checkpoint", str(checkpoint)) == 0
+    assert (work / "out" / "t.png").read_bytes() == whole
+
+
+def test_mistakes_in_training(work: Path, capsys: pytest.CaptureFixture[str], threads: int) -> None:
+    for options, message in (
+        (("--preset", "dip-vase", "--levels", "3"), "expected no --levels beside --preset"),
+        (("--lr", "-1"), "expected lr to be at least 0"),
+        (("--patience", "3"), "expected a holdout above 0"),
+        (("--lr", "1e30"), "the loss became"),
+        (("--checkpoint", str(work / "mask.png")), "expected a checkpoint of torch_cntk"),
+    ):
+        assert trained(work, *options) == 2, options
+        assert message in capsys.readouterr().err
+    assert outputs(work) == []
+
+
+def test_train_with_a_preset(work: Path, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = {}
+
+    def train(net: tc.Layer, *arguments: object, **options: object) -> None:
+        seen.update(net=net, **options)
+        raise ValueError("seen enough")
+
+    monkeypatch.setattr(torch_cntk.cli, "train", train)
+    assert trained(work, "--preset", "dip-vase", "--lr", "0.02") == 2
+    assert seen["net"].in_channels == 2
+    assert repr(seen["prior"]) == "Meshgrid()"
+    assert (seen["training"].steps, seen["training"].lr, seen["training"].jitter) == (8, 0.02, 0.03)

@@ -98,6 +98,54 @@ def test_kernel_equals_neural_tangents(oracles, name, kind):
     assert (ours - expected).abs().max() <= 1e-10 * expected.abs().max()
 
 
+def pixelwise(net: tc.Layer) -> tc.Layer:
+    """The same network as convolutions of width 1 on a signal, each sample of which is an input."""
+    if isinstance(net, tc.Linear):
+        bias = net.bias is not None
+        return tc.Conv1d(net.in_features, net.out_features, 1, bias=bias, bias_std=net.bias_std)
+    if isinstance(net, tc.Sequential | tc.Residual | tc.Sum):
+        return type(net)(*map(pixelwise, net.children()))
+    return net
+
+
+@pytest.mark.parametrize("kind", ["ntk", "nngp"])
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [tc.Linear(3, 1), tc.GELU(), tc.Linear(1, 1, bias=True, bias_std=0.4), tc.Erf(), tc.Linear(1, 1)],
+        [tc.Linear(3, 2), tc.Residual(tc.ReLU(), tc.Linear(2, 2)), tc.Sin(), tc.Linear(2, 1)],
+        [tc.Linear(3, 2), tc.ChannelNorm(), tc.ReLU(), tc.Linear(2, 2), tc.ChannelNorm(2, affine=True)],
+        [
+            tc.Sum(tc.Linear(3, 2), tc.Sequential(tc.Linear(3, 1), tc.Abs(), tc.Linear(1, 2))),
+            tc.ReLU(),
+            tc.Linear(2, 1),
+        ],
+    ],
+    ids=["activations", "residual", "norm", "sum"],
+)
+def test_kernel_is_that_of_convolutions_of_width_1(layers, kind, generator):
+    net = tc.Sequential(*layers)
+    z = torch.randn(7, 3, generator=generator, dtype=torch.float64)
+    expected = pixelwise(net).kernel(tc.priors.Tensor(z.T.contiguous()), kind=kind).dense()
+    torch.testing.assert_close(net.gram(z, kind=kind), expected, rtol=1e-12, atol=1e-13)
+
+
+def test_branches_that_would_not_be_exact_are_refused():
+    # The trunk of the residual is the output of an activation, which is not Gaussian.
+    residual = tc.Residual(tc.Linear(3, 3), tc.ReLU(), tc.Linear(3, 3))
+    with pytest.raises(ValueError, match="the dual would not be exact"):
+        tc.Sequential(tc.Linear(3, 3), tc.ReLU(), residual, tc.ReLU(), tc.Linear(3, 1)).gram(torch.ones(4, 3))
+
+
+def test_parameterisations_compute_the_same_function(generator):
+    net = tc.Sequential(tc.Linear(3, 8, bias=True, bias_std=0.5), tc.ReLU(), tc.Linear(8, 2))
+    standard = tc.reparameterise(net, "standard")
+    z = torch.randn(5, 3, generator=generator)
+    torch.testing.assert_close(standard(z), net(z))
+    assert torch.equal(standard.gram(z), net.gram(z))
+    assert standard.layers[0].description()["parameterisation"] == "standard"
+
+
 def test_kernel_is_the_mean_of_finite_networks():
     generator = torch.Generator().manual_seed(3)
     width, count = 128, 400

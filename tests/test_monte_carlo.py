@@ -29,7 +29,10 @@ def empirical_ntks(net: tc.Sequential, z: torch.Tensor, count: int, generator: t
     for start in range(0, count, BATCH):
         draws = min(BATCH, count - start)
         weights = {
-            name: torch.randn(draws, *parameter.shape, generator=generator, dtype=z.dtype)
+            # Scales and offsets of normalisations start at 1 and 0.
+            name: parameter.detach().expand(draws, *parameter.shape)
+            if name.endswith(("scale", "offset"))
+            else torch.randn(draws, *parameter.shape, generator=generator, dtype=z.dtype)
             for name, parameter in net.named_parameters()
         }
         batches.append(vmap(gram)(weights))
@@ -92,6 +95,87 @@ CASES = {
         chain(tc.Conv1d(2, W, 3), tc.ReLU(), tc.GaussianBlur(3, 1.0), tc.LanczosDown(2), tc.Conv1d(W, 1, 3)),
         (2, 8),
     ),
+    "1d, residual": (
+        chain(tc.Conv1d(2, W, 3), tc.Residual(tc.ReLU(), tc.Conv1d(W, W, 3)), tc.ReLU(), tc.Conv1d(W, 1, 3)),
+        (2, 6),
+    ),
+    "1d, residual around a level": (
+        chain(
+            tc.Conv1d(2, W, 3),
+            tc.Residual(tc.StridedConv1d(W, W, 3), tc.ReLU(), tc.NearestUp(2), tc.Conv1d(W, W, 3)),
+            tc.ReLU(),
+            tc.Conv1d(W, 1, 3),
+        ),
+        (2, 6),
+    ),
+    "1d, sum of two": (
+        chain(
+            tc.Conv1d(2, W, 3),
+            tc.ReLU(),
+            tc.Sum(tc.Conv1d(W, W, 5), chain(tc.AvgPool1d(2), tc.Conv1d(W, W, 1, bias=True), tc.NearestUp(2))),
+            tc.ReLU(),
+            tc.Conv1d(W, 1, 1),
+        ),
+        (2, 4),
+    ),
+    "1d, graph": (
+        tc.Graph(
+            tc.Node(tc.Conv1d(2, W, 3), (0,)),
+            tc.Node(tc.ReLU(), (1,)),
+            tc.Node(tc.Conv1d(W, W, 3), (2,)),
+            tc.Node("sum", (1, 3)),
+            tc.Node(tc.Erf(), (4,)),
+            tc.Node("concat", (5, 2)),
+            tc.Node(tc.Conv1d(2 * W, 1, 3), (6,)),
+        ).double(),
+        (2, 5),
+    ),
+    "1d, concatenation": (
+        chain(
+            tc.Conv1d(2, W, 3),
+            tc.ReLU(),
+            tc.Concat(chain(tc.Conv1d(W, 3 * W, 1), tc.ReLU()), tc.Identity()),
+            tc.Conv1d(4 * W, W, 3),
+            tc.ReLU(),
+            tc.Conv1d(W, 1, 3),
+        ),
+        (2, 5),
+    ),
+    "1d, channel norm": (
+        chain(tc.Conv1d(2, W, 3), tc.ChannelNorm(), tc.ReLU(), tc.Conv1d(W, W, 3), tc.ReLU(), tc.Conv1d(W, 1, 1)),
+        (2, 5),
+    ),
+    "1d, affine channel norm": (
+        chain(tc.Conv1d(2, W, 3), tc.ChannelNorm(W, affine=True), tc.Conv1d(W, W, 1), tc.ReLU(), tc.Conv1d(W, 1, 3)),
+        (2, 4),
+    ),
+    "1d, zeros": (
+        chain(
+            tc.Conv1d(2, W, 3, padding_mode="zeros", bias=True, bias_std=0.5),
+            tc.ReLU(),
+            tc.NearestUp(2),
+            tc.Conv1d(W, W, 5, padding_mode="zeros"),
+            tc.LeakyReLU(0.1),
+            tc.Conv1d(W, 1, 3, padding_mode="zeros"),
+        ),
+        (2, 4),
+    ),
+    "2d, zeros": (
+        chain(tc.StridedConv2d(2, W, 3, padding_mode="zeros"), tc.ReLU(), tc.Conv2d(W, 1, 3, padding_mode="zeros")),
+        (2, 6, 4),
+    ),
+    "1d, erf": (chain(tc.Conv1d(2, W, 3), tc.Erf(), tc.Conv1d(W, W, 3), tc.Erf(), tc.Conv1d(W, 1, 3)), (2, 5)),
+    "1d, GELU": (chain(tc.Conv1d(2, W, 3), tc.GELU(), tc.Conv1d(W, W, 3), tc.GELU(), tc.Conv1d(W, 1, 3)), (2, 5)),
+    "1d, sine": (chain(tc.Conv1d(2, W, 3), tc.Sin(normalise=False), tc.NearestUp(2), tc.Conv1d(W, 1, 3)), (2, 5)),
+    "1d, absolute value": (
+        chain(tc.Conv1d(2, W, 3), tc.Abs(), tc.Conv1d(W, W, 1), tc.Abs(), tc.Conv1d(W, 1, 3)),
+        (2, 5),
+    ),
+    "1d, SiLU": (
+        chain(tc.Conv1d(2, W, 3), tc.Elementwise(torch.nn.functional.silu), tc.NearestUp(2), tc.Conv1d(W, 1, 3)),
+        (2, 5),
+    ),
+    "2d, hourglass": (tc.hourglass(1, W, W, channels=1, in_channels=2).double(), (2, 4, 2)),
     "3d, stride, bilinear": (
         chain(tc.StridedConv3d(2, W, 3, (2, 1, 2)), tc.ReLU(), tc.BilinearUp(2), tc.Conv3d(W, 1, 1)),
         (2, 2, 2, 2),
@@ -170,3 +254,39 @@ def test_published_rule_is_right_for_nearest_upsampling():
     net = chain(tc.Conv1d(2, 8, 3), tc.ReLU(), tc.NearestUp(2), tc.Conv1d(8, 1, 3))
     published = published_ntk(z, [brute_force.nearest_matrix(4, 2)])
     torch.testing.assert_close(published, exact_ntk(net, z), rtol=1e-12, atol=1e-12)
+
+
+def refused(build, monkeypatch) -> tc.Sequential:
+    """A network that would be refused, for its rule is not exact."""
+    with pytest.raises(ValueError, match=r"exact|uncorrelated"):
+        build()
+    monkeypatch.setattr(tc.layers.signal.Signal, "activated", lambda signal, layer, odd: signal)
+    monkeypatch.setattr(tc.layers.signal, "_correlated", lambda first, second: False)
+    return build()
+
+
+REFUSED = {
+    "activation of trained scales": lambda: chain(
+        tc.Conv1d(2, 256, 3), tc.ChannelNorm(256, affine=True), tc.ReLU(), tc.Conv1d(256, 1, 3)
+    ),
+    "activation of a concatenation": lambda: chain(
+        tc.Concat(tc.Conv1d(2, 256, 3), chain(tc.Conv1d(2, 256, 1), tc.Identity())), tc.ReLU(), tc.Conv1d(512, 1, 3)
+    ),
+    "correlated branches": lambda: chain(
+        tc.Conv1d(2, 256, 3), tc.Sum(tc.GaussianBlur(3, 1.0), tc.Identity()), tc.ReLU(), tc.Conv1d(256, 1, 3)
+    ),
+    "activation of a sum with an activation": lambda: chain(
+        tc.Conv1d(2, 256, 3), tc.ReLU(), tc.Residual(tc.Conv1d(256, 256, 3)), tc.ReLU(), tc.Conv1d(256, 1, 3)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused_would_not_be_exact(name, monkeypatch):
+    net = refused(REFUSED[name], monkeypatch)
+    generator = torch.Generator().manual_seed(4)
+    z = torch.randn(2, 5, generator=generator, dtype=torch.float64)
+    ntks = empirical_ntks(net, z, 12 * BATCH, generator)
+    wrong = exact_ntk(net, z)
+    standard_error = (ntks.var(0).sum() / len(ntks)).sqrt()
+    assert (ntks.mean(0) - wrong).norm() > 5 * standard_error

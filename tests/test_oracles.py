@@ -24,11 +24,23 @@ IMAGE_NETS = [
     "E_down_nearest_x2",
     "E_half_pixel_x2_randn",
     "E_nearest_x2_randn",
+    "F_concat_1to3",
+    "F_layernorm",
+    "F_residual",
     "G_conv1d_k3_relu_d3",
     "G_conv3d_k3_relu_d3",
 ]
 PUBLISHED = ["ref_X_s2", *(f"ref_s{levels}_{slope}" for levels in (1, 2, 3) for slope in ("lrelu", "relu"))]
-ROWS_AS_PIXELS = ["A_fc_lrelu0.2_d3_raw", "A_fc_relu_d2_unit", "A_fc_relu_d3_raw", "A_fc_relu_d5_unit"]
+ROWS_AS_PIXELS = [
+    "A_fc_erf_d2_unit",
+    "A_fc_gelu_d2_raw",
+    "A_fc_lrelu0.2_d3_raw",
+    "A_fc_relu_d2_unit",
+    "A_fc_relu_d3_raw",
+    "A_fc_relu_d5_unit",
+    "A_fc_sin_d2_raw",
+]
+SMOOTH = {"erf": tc.Erf, "gelu": tc.GELU, "sin": tc.Sin}
 CONV = {1: tc.Conv1d, 2: tc.Conv2d, 3: tc.Conv3d}
 RESIZE = {
     "nearest": tc.NearestUp,
@@ -50,9 +62,10 @@ def network(specs: list[dict], channels: int, size: tuple[int, ...]) -> tc.Seque
         match spec["op"]:
             case "conv" | "dense":
                 pending = {"place": len(layers), "width": spec.get("k", [1]), "stride": [1] * len(size)}
-                assert spec.keys() <= {"op", "k"}
-                layers.append(CONV[len(size)](channels, 1, pending["width"]))
-                channels = 1
+                assert spec.keys() <= {"op", "k", "width_mult"}
+                multiple = spec.get("width_mult", 1)
+                layers.append(CONV[len(size)](channels, multiple, pending["width"]))
+                channels = multiple
             case "subsample":
                 # Activations are pointwise, so the stride may be taken before them: in the convolution.
                 assert pending is not None
@@ -65,6 +78,14 @@ def network(specs: list[dict], channels: int, size: tuple[int, ...]) -> tc.Seque
                 assert spec["k"] == spec["stride"]
                 layers.append(tc.AvgPool2d(width))
                 size, pending = tuple(n // width for n in size), None
+            case "erf" | "gelu" | "sin" as op:
+                layers.append(SMOOTH[op](normalise=False))
+            case "layernorm":
+                layers.append(tc.ChannelNorm(eps=spec["eps"]))
+            case "sum" | "concat" as op:
+                branches = [network(branch, channels, size) if branch else tc.Identity() for branch in spec["branches"]]
+                layers.append({"sum": tc.Sum, "concat": tc.Concat}[op](*branches))
+                channels, pending = layers[-1].out_channels, None
             case "abrelu":
                 layers.append(rectifier(spec["a"], spec["b"]))
             case "resize":
@@ -89,7 +110,7 @@ def assert_close(kernel: torch.Tensor, expected: np.ndarray, tolerance: float) -
 
 
 def test_no_oracle_is_left_out(oracles):
-    found = {path.stem for pattern in ("[BCDEG]_*.npz", "ref_*.npz") for path in oracles.glob(pattern)}
+    found = {path.stem for pattern in ("[BCDEFG]_*.npz", "ref_*.npz") for path in oracles.glob(pattern)}
     assert found == {*IMAGE_NETS, *PUBLISHED}
 
 

@@ -7,32 +7,52 @@ Belkin, Uhler, PNAS 2022). Masks are called ``observed`` everywhere: boolean, Tr
 
 from importlib.metadata import PackageNotFoundError, version
 
-from torch_cntk import catalogue, features, plotting, priors
+from torch_cntk import catalogue, features, plotting, presets, priors
 from torch_cntk._memory import OutOfMemoryError
 from torch_cntk.completion import MatrixCompletion
+from torch_cntk.conversion import from_torch, to_torch, with_width
+from torch_cntk.empirical import empirical_ntk
 from torch_cntk.gram_operator import GramOperator
+from torch_cntk.guided import Guidance, guided_network
 from torch_cntk.inpainting import InpaintingResult, default_kernel, default_network, inpaint, levels_for
 from torch_cntk.kernel import Kernel
 from torch_cntk.layers import (
+    GELU,
+    Abs,
     AvgPool1d,
     AvgPool2d,
     AvgPool3d,
     BilinearUp,
+    ChannelNorm,
+    Concat,
     Conv1d,
     Conv2d,
     Conv3d,
+    Dropout,
+    Elementwise,
+    Erf,
     GaussianBlur,
+    Graph,
+    Identity,
     LanczosDown,
     Layer,
     LeakyReLU,
     Linear,
     NearestUp,
+    Node,
     ReLU,
+    Residual,
     Sequential,
+    Sigmoid,
+    Sin,
     StridedConv1d,
     StridedConv2d,
     StridedConv3d,
+    Sum,
+    reparameterise,
 )
+from torch_cntk.linearised import LinearisedTraining
+from torch_cntk.networks import hourglass
 from torch_cntk.operators import Operator
 from torch_cntk.saved import load_kernel
 from torch_cntk.solvers import (
@@ -45,6 +65,7 @@ from torch_cntk.solvers import (
     Solver,
     Status,
 )
+from torch_cntk.training import DivergedError, Training, TrainingResult, TrainingStatus, train
 
 try:
     __version__ = version("torch-cntk")
@@ -52,45 +73,74 @@ except PackageNotFoundError:  # run from a source tree that is not installed
     __version__ = "0"
 
 __all__ = [
+    "GELU",
+    "Abs",
     "AvgPool1d",
     "AvgPool2d",
     "AvgPool3d",
     "BilinearUp",
+    "ChannelNorm",
+    "Concat",
     "ConjugateGradient",
     "Conv1d",
     "Conv2d",
     "Conv3d",
     "Direct",
+    "DivergedError",
+    "Dropout",
     "EigenPro",
+    "Elementwise",
+    "Erf",
     "Factorisation",
     "GaussianBlur",
     "GramOperator",
+    "Graph",
+    "Guidance",
+    "Identity",
     "InpaintingResult",
     "Kernel",
     "LanczosDown",
     "Layer",
     "LeakyReLU",
     "Linear",
+    "LinearisedTraining",
     "MatrixCompletion",
     "NearestUp",
+    "Node",
     "Operator",
     "OutOfMemoryError",
     "ReLU",
     "Regression",
+    "Residual",
     "Sequential",
+    "Sigmoid",
+    "Sin",
     "Solution",
     "Solver",
     "Status",
     "StridedConv1d",
     "StridedConv2d",
     "StridedConv3d",
+    "Sum",
+    "Training",
+    "TrainingResult",
+    "TrainingStatus",
     "catalogue",
     "default_kernel",
     "default_network",
+    "empirical_ntk",
     "features",
+    "from_torch",
+    "guided_network",
+    "hourglass",
     "inpaint",
     "levels_for",
     "load_kernel",
     "plotting",
+    "presets",
     "priors",
+    "reparameterise",
+    "to_torch",
+    "train",
+    "with_width",
 ]

@@ -2,7 +2,8 @@
 
 A name says prior, network and, for dense kernels, size: ``uniform-6x128-leaky0.1`` is the prior U[0, 0.1] through 6
 levels of 128 channels with LeakyReLU(0.1); ``meshgrid-plain-3x128-relu-64x64`` the coordinates of 64 x 64 pixels
-through the paper's plain network. The kernel does not depend on the number of channels, a trained network does.
+through the paper's plain network; ``uniform-skip-5x128-leaky0.2`` the deep image prior's hourglass with skip
+connections of 4 channels. Without them the kernel does not depend on the number of channels; a trained network does.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from typing import Any
 
 from torch_cntk import priors
 from torch_cntk.layers import Conv2d, Layer, LeakyReLU, NearestUp, ReLU, Sequential, StridedConv2d
+from torch_cntk.networks import hourglass
 
-__all__ = ["Recipe", "Shipped", "deep_network", "index", "plain_network", "recipe"]
+__all__ = ["Recipe", "Shipped", "deep_network", "index", "plain_network", "recipe", "skip_network"]
 
 _NAME = re.compile(
-    r"(?P<prior>uniform|identity|meshgrid)-(?P<plain>plain-)?(?P<levels>[1-9]\d*)x(?P<channels>[1-9]\d*)-"
+    r"(?P<prior>uniform|identity|meshgrid)-((?P<shape>plain|skip)-)?(?P<levels>[1-9]\d*)x(?P<channels>[1-9]\d*)-"
     r"(?P<activation>relu|leaky(?P<slope>\d+(\.\d+)?))(-(?P<height>[1-9]\d*)x(?P<width>[1-9]\d*))?"
 )
 _PRIORS: Mapping[str, priors.Prior] = {
@@ -115,6 +117,14 @@ def deep_network(levels: int, activation: Layer, channels: int = 128) -> Layer:
     return Sequential(*layers, Conv2d(channels, 3, 1))
 
 
+def skip_network(levels: int, activation: Layer, channels: int = 128) -> Layer:
+    """The deep image prior's hourglass with skip connections of 4 channels; see ``hourglass``."""
+    return hourglass(levels, channels, 4, slope=getattr(activation, "negative_slope", 0.0))
+
+
+_SHAPES = {"deep": deep_network, "plain": plain_network, "skip": skip_network}
+
+
 def recipe(name: str) -> Recipe | None:
     """The kernel that a name stands for, or None if it is no such name.
 
@@ -131,13 +141,13 @@ def recipe(name: str) -> Recipe | None:
     if not stationary and size is None:
         raise ValueError(f"the kernel of the prior {match['prior']!r} has one size: expected {name}-64x64, got {name}")
     activation = ReLU() if match["slope"] is None else LeakyReLU(float(match["slope"]))
-    network, levels, channels = plain_network if match["plain"] else deep_network, match["levels"], match["channels"]
+    shape, levels, channels = match["shape"] or "deep", match["levels"], match["channels"]
     return Recipe(
         name,
-        network(int(levels), activation, int(channels)),
+        _SHAPES[shape](int(levels), activation, int(channels)),
         _PRIORS[match["prior"]],
         size,
-        f"{'plain' if match['plain'] else 'deep'}, {levels} x {channels}, {activation}",
+        f"{shape}, {levels} x {channels}, {activation}",
     )
 
 

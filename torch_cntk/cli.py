@@ -12,9 +12,10 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -26,11 +27,15 @@ from torch_cntk.completion import ACTIVATIONS, MatrixCompletion
 from torch_cntk.images import Photograph, check_output, read_image, read_mask, write_image
 from torch_cntk.inpainting import InpaintingResult, default_network, inpaint
 from torch_cntk.kernel import Kernel
+from torch_cntk.layers import Layer
+from torch_cntk.networks import hourglass
 from torch_cntk.plotting import heatmap
+from torch_cntk.presets import PRESETS
 from torch_cntk.priors import Identity, Meshgrid, Prior, Uniform
 from torch_cntk.saved import cache_folder, cached_names, load_kernel
 from torch_cntk.solvers import ConjugateGradient, Direct, EigenPro, Solver
 from torch_cntk.table_files import check_table_output, encode_tables, read_table, write_table
+from torch_cntk.training import Training, train
 
 if TYPE_CHECKING:
     # Not at run time: the class of the group that add_subparsers returns is private to argparse.
@@ -38,7 +43,16 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_USER_ERRORS = (ValueError, TypeError, IndexError, OSError, MemoryError, ImportError, torch.OutOfMemoryError)
+_USER_ERRORS = (
+    ValueError,
+    TypeError,
+    IndexError,
+    ArithmeticError,
+    OSError,
+    MemoryError,
+    ImportError,
+    torch.OutOfMemoryError,
+)
 _SMALLEST = 7
 """Side of the window with which SSIM compares two images."""
 
@@ -78,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"torch-cntk {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (_add_inpaint, _add_complete, _add_demo, _add_kernels, _add_heatmap):
+    for add in (_add_inpaint, _add_train, _add_complete, _add_demo, _add_kernels, _add_heatmap):
         add(commands)
     return parser
 
@@ -131,6 +145,9 @@ def _warn_unless_converged(result: InpaintingResult) -> None:
 def _summary(observed: Tensor, result: InpaintingResult, seconds: float) -> str:
     missing, size = int((~observed).sum()), f"{observed.shape[1]} x {observed.shape[0]}"
     how = result.solver if result.iterations == 0 else f"{result.solver}, {result.iterations} iterations"
+    if result.passes:
+        radius = result.guidance[0].radius
+        how = f"{result.passes} guided pass{'es' if result.passes > 1 else ''} of radius {radius}, {how}"
     return (
         f"filled {missing:,} of {observed.numel():,} pixels ({size}) in {seconds:.1f} s by {how}, "
         f"residual {result.residual:.1e}"
@@ -180,8 +197,25 @@ def _add_inpaint(commands: Commands) -> None:
         metavar="N",
         help=f"of cg (default: {ConjugateGradient.max_iterations}), or epochs of eigenpro ({EigenPro.epochs})",
     )
+    _add_passes_option(parser)
     _add_machine_options(parser)
     parser.set_defaults(run=_inpaint)
+
+
+def _add_passes_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--passes",
+        type=_passes,
+        default=0,
+        metavar="N|auto",
+        help="content-aware passes that follow, each guided by the last result; auto chooses by leaving observed "
+        "pixels out (default: %(default)s)",
+    )
+
+
+def _passes(text: str) -> int | str:
+    """Read ``--passes``."""
+    return text if text == "auto" else int(text)
 
 
 _SOLVERS = ("direct", "cg", "eigenpro")
@@ -229,6 +263,7 @@ def _inpaint(arguments: argparse.Namespace) -> None:
         kernel,
         solver=solver,
         ridge=ridge,
+        passes=arguments.passes,
         progress=_progress(arguments),
     )
     seconds = time.perf_counter() - start
@@ -265,6 +300,104 @@ def _kernel_for(observed: Tensor, name: str | None, progress: bool) -> Kernel | 
     if kernel.size is not None:
         kernel.check_size(tuple(observed.shape))
     return kernel
+
+
+# torch-cntk train
+
+
+def _add_train(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "train",
+        help="fill the missing pixels by training a finite network",
+        description="Fill the missing pixels of an image by training a network of finite width on the known ones, as "
+        "the deep image prior does: the skip-connected hourglass, or a published preset. Options override the preset.",
+    )
+    parser.add_argument("image", type=Path, metavar="IMAGE", help="PNG or JPEG")
+    parser.add_argument(
+        "--mask", type=Path, required=True, help="PNG or JPEG of the image's size: white is known, black is missing"
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="the filled image")
+    parser.add_argument("--invert-mask", action="store_true", help="black is known, white is missing")
+    parser.add_argument("--preset", choices=sorted(PRESETS), help="published network and settings")
+    shape = parser.add_argument_group("network", "of the hourglass, where there is no preset")
+    shape.add_argument("--levels", type=int, metavar="N", help="halvings of the resolution (default: 5)")
+    shape.add_argument("--width", type=int, metavar="N", help="channels (default: 128)")
+    shape.add_argument("--skip", type=int, metavar="N", help="channels of the skip connections (default: 4)")
+    shape.add_argument("--up", choices=("nearest", "bilinear"), help="upsampling (default: nearest)")
+    how = parser.add_argument_group("training")
+    how.add_argument("--steps", type=int, metavar="N", help="updates (default: 3000)")
+    how.add_argument("--lr", type=float, metavar="R", help="learning rate of Adam (default: 0.01)")
+    how.add_argument("--jitter", type=float, metavar="S", help="noise on the input (default: 0.03)")
+    how.add_argument("--holdout", type=float, metavar="SHARE", help="of the known pixels, to judge by (default: 0)")
+    how.add_argument("--patience", type=int, metavar="N", help="steps without progress on them before it stops")
+    how.add_argument("--iterate", choices=("last", "best", "average"), help="which one is written (default: last)")
+    how.add_argument("--seed", type=int, default=0, help="of weights, input and noise (default: %(default)s)")
+    how.add_argument("--compile", action="store_true", help="compile the network first")
+    how.add_argument("--autocast", action="store_true", help="compute in bfloat16 where that is safe")
+    how.add_argument("--checkpoint", type=Path, metavar="FILE", help="to write the state to, and to go on from")
+    _add_machine_options(parser)
+    parser.set_defaults(run=_train)
+
+
+_HOURGLASS: dict[str, Any] = {"levels": 5, "width": 128, "skip": 4, "up": "nearest"}
+
+
+def _network_to_train(arguments: argparse.Namespace, channels: int) -> tuple[Layer, Prior, Training]:
+    """What the options ask for.
+
+    Raises:
+        ValueError: options of the hourglass beside a preset, or values out of range.
+    """
+    shape = {name: getattr(arguments, name) for name in _HOURGLASS if getattr(arguments, name) is not None}
+    options = ("steps", "lr", "jitter", "holdout", "patience", "iterate")
+    changes = {name: getattr(arguments, name) for name in options if getattr(arguments, name) is not None}
+    changes |= {"seed": arguments.seed, "compile": arguments.compile, "autocast": arguments.autocast}
+    if arguments.preset is not None and shape:
+        raise ValueError(f"expected no --{next(iter(shape))} beside --preset, which has a network of its own")
+    with torch.random.fork_rng([]):
+        torch.manual_seed(arguments.seed)
+        if arguments.preset is not None:
+            entry = PRESETS[arguments.preset]
+            return entry.network(channels), entry.prior, replace(entry.training, **changes)
+        training = Training(jitter=0.03, batch_norm=True, parameterisation="standard")
+        network = hourglass(**(_HOURGLASS | shape), channels=channels)
+        return network, Uniform(0, 0.1), replace(training, **changes)
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    """Check all that can be checked, train, write.
+
+    Raises:
+        SystemExit: Ctrl-C, where there is a checkpoint to go on from.
+        KeyboardInterrupt: Ctrl-C, where there is none.
+    """
+    check_output(arguments.output)
+    device = _device(arguments)
+    photograph = read_image(arguments.image)
+    check_output(arguments.output, alpha=photograph.alpha is not None)
+    observed = _mask_for(photograph, arguments.mask, arguments.invert_mask)
+    network, prior, training = _network_to_train(arguments, photograph.pixels.shape[0])
+    try:
+        result = train(
+            network,
+            photograph.pixels.to(device),
+            observed.to(device),
+            prior=prior,
+            training=training,
+            checkpoint=arguments.checkpoint,
+            progress=_progress(arguments),
+        )
+    except KeyboardInterrupt:
+        if arguments.checkpoint is not None and arguments.checkpoint.exists():
+            _complain(f"interrupted; the same command goes on from {arguments.checkpoint}")
+            raise SystemExit(130) from None
+        raise
+    write_image(arguments.output, result.image, photograph.alpha)
+    missing, steps = int((~observed).sum()), len(result.losses)
+    print(
+        f"filled {missing:,} of {observed.numel():,} pixels in {steps} steps, loss {float(result.losses[-1]):.1e}, "
+        f"{result.seconds:.1f} s; {result.status.value}: {arguments.output}"
+    )
 
 
 # torch-cntk complete
@@ -370,6 +503,7 @@ def _add_demo(commands: Commands) -> None:
         "--missing", type=float, default=0.5, metavar="SHARE", help="of the pixels, to remove (default: %(default)g)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the pixels' choice (default: %(default)s)")
+    _add_passes_option(parser)
     _add_machine_options(parser)
     parser.set_defaults(run=_demo)
 
@@ -382,7 +516,7 @@ def _demo(arguments: argparse.Namespace) -> None:
     original = _sample() if arguments.image is None else read_image(arguments.image).pixels
     observed = _random_mask(original, arguments.missing, arguments.seed)
     start = time.perf_counter()
-    result = inpaint(original.to(device), observed.to(device), progress=_progress(arguments))
+    result = inpaint(original.to(device), observed.to(device), passes=arguments.passes, progress=_progress(arguments))
     seconds = time.perf_counter() - start
     after = result.image.cpu().clamp(0, 1)
     pictures = {
@@ -391,13 +525,32 @@ def _demo(arguments: argparse.Namespace) -> None:
         "before.png": torch.where(observed, original, 0),
         "after.png": after,
     }
+    others: dict[str, Tensor] = {}
+    if arguments.passes != 0:
+        others = _without_passes(original, observed, device)
+        pictures["comparison.png"] = torch.cat([others["periodic kernel"], after, others["biharmonic"], original], 2)
     _write_together(arguments.output, pictures)
     _warn_unless_converged(result)
-    psnr = metrics.peak_signal_noise_ratio(original.numpy(), after.numpy(), data_range=1)
-    ssim = metrics.structural_similarity(original.numpy(), after.numpy(), data_range=1, channel_axis=0)
+
+    def quality(picture: Tensor) -> str:
+        psnr = metrics.peak_signal_noise_ratio(original.numpy(), picture.numpy(), data_range=1)
+        ssim = metrics.structural_similarity(original.numpy(), picture.numpy(), data_range=1, channel_axis=0)
+        return f"PSNR {psnr:.2f} dB, SSIM {ssim:.4f}"
+
     print(f"{_summary(observed, result, seconds)}")
-    print(f"PSNR {psnr:.2f} dB, SSIM {ssim:.4f} over the whole image")
+    print(f"{quality(after)} over the whole image")
+    for name, picture in others.items():
+        print(f"{quality(picture)} of the {name}")
     print(f"wrote {', '.join(pictures)} into {arguments.output}")
+
+
+def _without_passes(original: Tensor, observed: Tensor, device: torch.device) -> dict[str, Tensor]:
+    """What the periodic kernel alone makes of the picture, and what biharmonic inpainting does."""
+    periodic = inpaint(original.to(device), observed.to(device)).image.cpu().clamp(0, 1)
+    known = torch.where(observed, original, 0).permute(1, 2, 0).numpy()
+    filled = _scikit_image("restoration").inpaint_biharmonic(known, (~observed).numpy(), channel_axis=-1)
+    biharmonic = torch.where(observed, original, torch.from_numpy(filled).permute(2, 0, 1).to(original.dtype))
+    return {"periodic kernel": periodic, "biharmonic": biharmonic.clamp(0, 1)}
 
 
 def _scikit_image(part: str) -> ModuleType:
@@ -474,7 +627,7 @@ def _add_kernels(commands: Commands) -> None:
         "kernels",
         help="list the kernels that have a name",
         description="List the kernels that ship with the package and those in the cache. Any other of the form "
-        "PRIOR-[plain-]LEVELSxCHANNELS-ACTIVATION[-HEIGHTxWIDTH], such as uniform-7x128-leaky0.2 or "
+        "PRIOR-[plain-|skip-]LEVELSxCHANNELS-ACTIVATION[-HEIGHTxWIDTH], such as uniform-7x128-leaky0.2 or "
         "identity-4x128-relu-96x96, is computed when it is first asked for and put into the cache.",
     )
     parser.set_defaults(run=_kernels)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import scipy.ndimage
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor
 
 from torch_cntk import priors
-from torch_cntk._checks import finite_number
+from torch_cntk._checks import finite_number, positive_int
+from torch_cntk.guided import Guidance, run_passes
 from torch_cntk.kernel import Kernel
 from torch_cntk.layers import (
     Conv1d,
@@ -27,6 +29,7 @@ from torch_cntk.layers import (
     StridedConv3d,
 )
 from torch_cntk.solvers import Regression, Solver, Status, automatic, cross_validated_ridge
+from torch_cntk.trials import choose_passes
 
 __all__ = ["InpaintingResult", "default_kernel", "default_network", "inpaint", "levels_for"]
 
@@ -43,7 +46,9 @@ class InpaintingResult:
         status: how the solver ended; its value is a sentence.
         solver: what solved it, in words.
         ridge: that was taken.
-        seconds: wall time, without the time to compute the kernel.
+        seconds: wall time, without the time to compute the kernel; passes count in full, and so does their choice.
+        passes: of the guided kernel (the most of any image of the batch).
+        guidance: their settings, of each image of the batch; empty without passes.
     """
 
     image: Tensor
@@ -54,6 +59,8 @@ class InpaintingResult:
     solver: str
     ridge: float
     seconds: float
+    passes: int = 0
+    guidance: tuple[Guidance, ...] = ()
 
 
 def inpaint(
@@ -64,6 +71,8 @@ def inpaint(
     solver: Solver | str = "auto",
     ridge: float | str = 1e-4,
     wrap: bool = False,
+    passes: int | str = 0,
+    guidance: Guidance | None = None,
     progress: bool = False,
 ) -> InpaintingResult:
     """Fill the unobserved pixels of one image or several; of signals [channels, T] and videos [channels, T, H, W] too.
@@ -86,6 +95,11 @@ def inpaint(
             they are left out: for noisy images.
         wrap: whether the image's opposite edges are neighbours. By default it is set into a larger canvas of
             unobserved pixels, which keeps them apart and allows any size. A kernel of one size always wraps.
+        passes: of content-aware kernels that follow: each takes the last estimate as a feature prior (see
+            ``torch_cntk.guided``). "auto" chooses their number and settings by leaving out observed pixels, and is 0
+            where they do not help.
+        guidance: settings of the passes; by default they suit the share of observed pixels, and with "auto" they are
+            chosen.
         progress: whether to show a bar.
 
     Returns:
@@ -98,6 +112,7 @@ def inpaint(
         OutOfMemoryError: the kernel as an operator would not fit.
     """
     start = time.perf_counter()
+    _check_passes(passes, guidance)
     _check_options(solver, ridge)
     ndim = _spatial_dimensions(image, observed) if kernel is None else kernel.ndim
     batch, mask = _checked(image, observed, ndim)
@@ -122,7 +137,7 @@ def inpaint(
     regression = Regression(operator, known, ridge)
     solution = (given or automatic(regression)).solve(regression, targets, progress=progress)
     filled = _crop(operator @ solution.weights, size).to(batch.dtype)
-    return InpaintingResult(
+    result = InpaintingResult(
         torch.where(seen, batch, filled).reshape(image.shape),
         float(solution.residual.max()),
         solution.iterations,
@@ -131,6 +146,73 @@ def inpaint(
         solution.solver,
         ridge,
         time.perf_counter() - start,
+    )
+    if passes == 0:
+        return result
+
+    def first(image: Tensor, observed: Tensor) -> Tensor:
+        # Of a part of the image, perhaps, which a kernel of one size does not fit.
+        serves = kernel if kernel.size in (None, tuple(observed.shape)) else default_kernel(observed, ndim)
+        return inpaint(image, observed, serves, solver=solver, ridge=ridge).image
+
+    return _with_passes(result, batch, mask, first, passes, guidance, wrap, progress)
+
+
+def _check_passes(passes: int | str, guidance: Guidance | None) -> None:
+    """Refuse what is no number of passes, or no guidance.
+
+    Raises:
+        TypeError: the passes are neither an integer nor a word, or the guidance is something else.
+        ValueError: the word is not "auto", or the number negative.
+    """
+    if isinstance(passes, str):
+        if passes != "auto":
+            raise ValueError(f'expected passes to be a number or "auto", got {passes!r}')
+    elif passes != 0:
+        positive_int(passes, "passes")
+    if guidance is not None and not isinstance(guidance, Guidance):
+        raise TypeError(f"expected guidance as a Guidance, got {type(guidance).__name__}")
+
+
+def _with_passes(
+    result: InpaintingResult,
+    batch: Tensor,
+    mask: Tensor,
+    first: Callable[[Tensor, Tensor], Tensor],
+    passes: int | str,
+    guidance: Guidance | None,
+    wrap: bool,
+    progress: bool,
+) -> InpaintingResult:
+    """Let guided passes follow, image by image."""
+    start = time.perf_counter()
+    done = []
+    estimates = result.image.reshape(batch.shape)
+    for image, observed, estimate in zip(batch, mask.expand(len(batch), *mask.shape[1:]), estimates, strict=True):
+        settings = guidance or Guidance.for_share(float(observed.double().mean()), observed.ndim)
+        count = passes
+        if isinstance(count, str):
+            count, settings = choose_passes(image, observed, first, guidance=guidance, wrap=wrap, progress=progress)
+        done.append(run_passes(image, observed, estimate, count, settings, wrap=wrap, progress=progress))
+    solutions = [guided.solution for guided in done if guided.solution is not None]
+    result = replace(
+        result,
+        image=torch.stack([guided.image for guided in done]).reshape(result.image.shape),
+        seconds=result.seconds + time.perf_counter() - start,
+        passes=max(guided.passes for guided in done),
+        guidance=tuple(guided.guidance for guided in done),
+    )
+    if not solutions:
+        return result
+    worst = max(solutions, key=lambda solution: float(solution.residual.max()))
+    return replace(
+        result,
+        residual=float(worst.residual.max()),
+        iterations=max(solution.iterations for solution in solutions),
+        converged=all(solution.status is Status.CONVERGED for solution in solutions),
+        status=worst.status,
+        solver=worst.solver,
+        ridge=max(guided.guidance.ridge for guided in done),
     )
 
 

@@ -19,10 +19,11 @@ from torch_cntk._compression import compress, decompress
 from torch_cntk._files import writing
 from torch_cntk._grids import open_grid
 from torch_cntk._memory import require_bytes
-from torch_cntk.covariance import Geometry, Table, pack, unpack
+from torch_cntk.covariance import Geometry, Table, Window, pack, unpack
 from torch_cntk.operators import BlockCirculantOperator, DenseOperator, Operator, PeriodicOperator
+from torch_cntk.stencil import StencilOperator
 
-__all__ = ["FORMAT_VERSION", "Kernel", "from_table", "read"]
+__all__ = ["FORMAT_VERSION", "Kernel", "from_table", "from_window", "read"]
 
 FORMAT_VERSION = 1
 """Of the files that ``Kernel.save`` writes; files of a newer format are refused."""
@@ -229,8 +230,8 @@ class Kernel:
             device: of the images; the kernel's by default.
 
         Returns:
-            a strided correlation, or for kernels of one size a matrix (if the period is the image) or one matrix for
-            each frequency.
+            a strided correlation; for kernels of one size a matrix (if the period is the image) or one matrix for each
+            frequency; for windowed kernels a stencil, which multiplies images of float32 even if it is kept in float16.
 
         Raises:
             TypeError: the size is no tuple of integers.
@@ -240,14 +241,17 @@ class Kernel:
         size = self._default_size(size)
         kernel = self.on(size).to(device=device)
         dtype = dtype or kernel.dtype
-        stationary = kernel.stationary_average().row((0,) * self.ndim, size)
 
         def lookup(first: list[Tensor], second: list[Tensor]) -> Tensor:
             return kernel._values(first, second, size)
 
-        if kernel.size is not None and kernel.period != size:
+        window = kernel.near.geometry
+        if isinstance(window, Window) and kernel.period == size:
+            return StencilOperator(kernel.near.values[0], window.offsets, lookup, dtype)
+        stationary = kernel.stationary_average().row((0,) * self.ndim, size)
+        if kernel.size is not None and kernel.period != size and not isinstance(window, Window):
             return BlockCirculantOperator(kernel._blocks(size).to(dtype), lookup, stationary)
-        if kernel.size is not None:
+        if kernel.size is not None and not isinstance(window, Window):
             return DenseOperator(kernel.to(dtype).dense(size), stationary)
         return PeriodicOperator(
             kernel.near,
@@ -374,7 +378,8 @@ def read(path: str | Path) -> Kernel:
 
 
 def _checked_table(values: Tensor, entry: Mapping[str, Any], compact: str | None) -> Table:
-    geometry = Geometry(tuple(entry["size"]), tuple(entry["period"]), bool(entry["reflective"]), bool(entry["square"]))
+    facts = (tuple(entry["size"]), tuple(entry["period"]), bool(entry["reflective"]), bool(entry["square"]))
+    geometry = Geometry(*facts) if "reach" not in entry else Window(*facts, tuple(entry["reach"]), entry["tapered"])
     if compact is not None:
         return unpack(decompress(values, _DTYPES[compact]), geometry)
     expected = (1, *geometry.box, *geometry.period)
@@ -383,7 +388,7 @@ def _checked_table(values: Tensor, entry: Mapping[str, Any], compact: str | None
     return Table(values, geometry)
 
 
-_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+_DTYPES = {"float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
 
 
 def from_table(
@@ -430,6 +435,13 @@ def from_table(
         origin=origin,
         rebuild=rebuild,
     )
+
+
+def from_window(table: Table, origin: Mapping[str, Any]) -> Kernel:
+    """Make the kernel of one size that is a table of one channel, whose geometry is a ``Window``, and 0 beyond."""
+    window = table.geometry
+    assert isinstance(window, Window)
+    return Kernel(table, None, tuple(r - 1 for r in window.reach), size=window.size, origin=origin)
 
 
 def _far_table(table: Table, radius: tuple[int, ...]) -> Table:

@@ -1,11 +1,13 @@
 """Feature priors: what the network gets as input.
 
 Each prior gives both a sample for the finite network and the covariance Sigma_0 between pixels for the kernel, with
-the convention Sigma_0(x, x') = mean over channels of E[Z_c(x) Z_c(x')].
+the convention Sigma_0(x, x') = mean over channels of E[Z_c(x) Z_c(x')]. Priors add up: ``first + second`` has the
+channels of both, side by side, and the sum of their covariances.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,7 +18,20 @@ from torch import Tensor as _Tensor
 from torch_cntk._checks import as_size, finite_number, positive_int, shape_text
 from torch_cntk.covariance import Extent, Features, Geometry, Lattice, Stored, Table
 
-__all__ = ["Identity", "Meshgrid", "Normal", "Prior", "Stationary", "Tensor", "Uniform", "from_description"]
+__all__ = [
+    "Constant",
+    "Coordinates",
+    "Identity",
+    "Meshgrid",
+    "Normal",
+    "Prior",
+    "Stationary",
+    "Sum",
+    "Tensor",
+    "Uniform",
+    "White",
+    "from_description",
+]
 
 
 class Prior(ABC):
@@ -73,8 +88,23 @@ class Prior(ABC):
         """A sample of ``shape`` [channels, *size]; dtype and device are the prior's own choice where they are None."""
 
     @abstractmethod
-    def covariance(self, size: tuple[int, ...], device: torch.device | None = None) -> Lattice:
-        """Sigma_0 (and Theta = 0) on a torus of ``size`` pixels, an entry of ``size`` an axis."""
+    def covariance(
+        self, size: tuple[int, ...], device: torch.device | None = None, dtype: torch.dtype = torch.float64
+    ) -> Lattice:
+        """Sigma_0 (and Theta = 0) on a torus of ``size`` pixels, an entry of ``size`` an axis.
+
+        Features that differ from pixel to pixel, and all that is made from them, are computed in ``dtype``.
+        """
+
+    def channels(self, ndim: int) -> int | None:
+        """The number of channels that a sample in ``ndim`` dimensions must have, or None if any."""
+        return None
+
+    def __add__(self, other: Prior) -> Sum:
+        """The channels of both side by side."""
+        if not isinstance(other, Prior):
+            return NotImplemented
+        return Sum(self, other)
 
     def extent(self, ndim: int) -> Extent | None:
         """Period and radius of Sigma_0 in ``ndim`` dimensions, or None if it is not stationary."""
@@ -90,7 +120,9 @@ class _Independent(Prior):
 
     _moments: tuple[float, float]  # (mean, second moment)
 
-    def covariance(self, size: tuple[int, ...], device: torch.device | None = None) -> Lattice:
+    def covariance(
+        self, size: tuple[int, ...], device: torch.device | None = None, dtype: torch.dtype = torch.float64
+    ) -> Lattice:
         """The squared mean everywhere, the second moment at displacement zero."""
         mean, second_moment = self._moments
         ndim = len(size)
@@ -169,8 +201,61 @@ class Normal(_Independent):
         return f"Normal({self.mean:g}, {self.std:g})"
 
 
+class White(Normal):
+    """White noise: independent N(0, variance) in every pixel and channel.
+
+    Raises:
+        TypeError: the variance is no number.
+        ValueError: the variance is not positive.
+    """
+
+    def __init__(self, variance: float) -> None:
+        self.variance = finite_number(variance, "variance", minimum=0)
+        if self.variance == 0:
+            raise ValueError("expected variance > 0, got 0: leave the prior out")
+        super().__init__(0.0, math.sqrt(self.variance))
+
+    def description(self) -> dict[str, Any]:
+        """Name and variance."""
+        return {"prior": "White", "variance": self.variance}
+
+    def __repr__(self) -> str:
+        return f"White({self.variance:g})"
+
+
+class Constant(_Independent):
+    """The same number, the root of ``variance``, in every pixel and channel: Sigma_0 = variance.
+
+    Raises:
+        TypeError: the variance is no number.
+        ValueError: the variance is negative.
+    """
+
+    def __init__(self, variance: float) -> None:
+        self.variance = finite_number(variance, "variance", minimum=0)
+        self._moments = math.sqrt(self.variance), self.variance
+
+    def _draw(
+        self,
+        shape: tuple[int, ...],
+        generator: torch.Generator | None,
+        dtype: torch.dtype | None,
+        device: torch.device | str | None,
+    ) -> _Tensor:
+        return torch.full(shape, math.sqrt(self.variance), dtype=dtype or torch.get_default_dtype(), device=device)
+
+    def description(self) -> dict[str, Any]:
+        """Name and variance."""
+        return {"prior": "Constant", "variance": self.variance}
+
+    def __repr__(self) -> str:
+        return f"Constant({self.variance:g})"
+
+
 class _Given(Prior):
-    """A fixed input; the subclass gives it for each size."""
+    """A fixed input; the subclass gives it for each size, to be multiplied by the root of ``weight``."""
+
+    weight = 1.0
 
     @abstractmethod
     def _features(self, size: tuple[int, ...]) -> _Tensor:
@@ -187,22 +272,29 @@ class _Given(Prior):
         features = self._features(tuple(size))
         if channels != len(features):
             raise ValueError(f"expected the {len(features)} channels of {self!r}, got {channels}")
-        return features.to(dtype=dtype or torch.get_default_dtype(), device=device)
+        return features.to(dtype=dtype or torch.get_default_dtype(), device=device) * math.sqrt(self.weight)
 
-    def covariance(self, size: tuple[int, ...], device: torch.device | None = None) -> Lattice:
-        """Mean over channels of Z_c(x) Z_c(x')."""
-        return Features(self._features(size).to(device=device))
+    def covariance(
+        self, size: tuple[int, ...], device: torch.device | None = None, dtype: torch.dtype = torch.float64
+    ) -> Lattice:
+        """Weight * mean over channels of Z_c(x) Z_c(x')."""
+        return Features(self._features(size).to(device=device), self.weight, dtype)
 
 
 class Tensor(_Given):
     """A given input Z, [channels, *size], floating point. Its kernel's period is the image size: it is dense.
 
+    Args:
+        features: Z.
+        weight: Sigma_0(x, x') = weight * mean over channels of Z_c(x) Z_c(x'). For a sum over the channels, give
+            their number.
+
     Raises:
-        TypeError: Z is no floating point tensor.
-        ValueError: Z has no spatial dimension, no entries, or entries that are not finite.
+        TypeError: Z is no floating point tensor, or the weight no number.
+        ValueError: Z has no spatial dimension, no entries, or entries that are not finite, or the weight is negative.
     """
 
-    def __init__(self, features: _Tensor) -> None:
+    def __init__(self, features: _Tensor, weight: float = 1.0) -> None:
         if not isinstance(features, torch.Tensor) or not features.is_floating_point():
             got = features.dtype if isinstance(features, torch.Tensor) else type(features).__name__
             raise TypeError(f"expected a floating point tensor [channels, *size], got {got}")
@@ -211,9 +303,14 @@ class Tensor(_Given):
         if not torch.isfinite(features).all():
             raise ValueError("expected finite features, got NaN or infinity among them")
         self.features = features
+        self.weight = finite_number(weight, "weight", minimum=0)
         self.size = tuple(features.shape[1:])
         self.device = features.device
         self.dtype = features.dtype
+
+    def channels(self, ndim: int) -> int:
+        """Those of Z."""
+        return len(self.features)
 
     def _features(self, size: tuple[int, ...]) -> _Tensor:
         if size != self.size:
@@ -233,7 +330,8 @@ class Tensor(_Given):
         """None: the tensor is not kept with a kernel."""
 
     def __repr__(self) -> str:
-        return f"Tensor({tuple(self.features.shape)})"
+        weight = "" if self.weight == 1 else f", weight={self.weight:g}"
+        return f"Tensor({tuple(self.features.shape)}{weight})"
 
 
 class Identity(_Given):
@@ -245,6 +343,10 @@ class Identity(_Given):
         for coordinate in others:
             equal &= coordinate == first
         return equal.double()[None]
+
+    def channels(self, ndim: int) -> int:
+        """One."""
+        return 1
 
     def description(self) -> dict[str, Any]:
         """The name."""
@@ -263,6 +365,10 @@ class Meshgrid(_Given):
     def _features(self, size: tuple[int, ...]) -> _Tensor:
         ramps = [torch.linspace(0, 1, n, dtype=torch.float64) for n in size]
         return torch.stack(torch.meshgrid(*ramps, indexing="ij")).flip(0)
+
+    def channels(self, ndim: int) -> int:
+        """One an axis."""
+        return ndim
 
     def description(self) -> dict[str, Any]:
         """The name."""
@@ -342,7 +448,9 @@ class Stationary(Prior):
             )
         return values
 
-    def covariance(self, size: tuple[int, ...], device: torch.device | None = None) -> Lattice:
+    def covariance(
+        self, size: tuple[int, ...], device: torch.device | None = None, dtype: torch.dtype = torch.float64
+    ) -> Lattice:
         """Psi, of period 1."""
         values = self._values(size)
         even = all(torch.equal(values, values.flip(axis).roll(1, axis)) for axis in range(len(size)))
@@ -358,11 +466,178 @@ class Stationary(Prior):
         return f"Stationary({getattr(self.psi, '__name__', 'psi')})"
 
 
+class Coordinates(Prior):
+    """Where a pixel is: Sigma_0(x, x') = weight * exp(-|x' - x|^2 / (2 length^2)).
+
+    The distance is that on the torus of the image: along each axis the Gaussian is summed over all copies of the image
+    and scaled to 1 at distance 0, which keeps it positive definite. Finite networks are fed with random Fourier
+    features: waves of random phase, whose frequencies are drawn from the Gaussian's spectrum on the torus.
+
+    Args:
+        length: in pixels.
+        weight: the variance.
+
+    Raises:
+        TypeError: an argument is no number.
+        ValueError: the length is not positive, or the weight negative.
+    """
+
+    def __init__(self, length: float, weight: float = 1.0) -> None:
+        self.length = finite_number(length, "length", minimum=0)
+        if self.length == 0:
+            raise ValueError("expected length > 0, got 0: White(variance) has independent pixels")
+        self.weight = finite_number(weight, "weight", minimum=0)
+
+    def covariance(
+        self, size: tuple[int, ...], device: torch.device | None = None, dtype: torch.dtype = torch.float64
+    ) -> Lattice:
+        """A product over the axes, of period 1."""
+        geometry = Geometry(size, (1,) * len(size), reflective=True, square=len(size) > 1 and size[0] == size[1])
+        values = torch.full((1,) * (2 * len(size)), self.weight, dtype=torch.float64)
+        for axis, (n, kept) in enumerate(zip(size, geometry.box, strict=True)):
+            shape = [-1 if k == axis else 1 for k in range(2 * len(size))]
+            values = values * self._along_axis(n)[:kept].reshape(shape)
+        return Stored(Table(torch.stack((values, torch.zeros_like(values))).to(device=device), geometry))
+
+    def _along_axis(self, n: int) -> _Tensor:
+        """The covariance of an axis of n pixels at distances 0 .. n - 1."""
+        copies = math.ceil(8 * self.length / n) + 1  # exp(-8^2 / 2) is 1e-14
+        u = torch.arange(n, dtype=torch.float64) + n * torch.arange(-copies, copies + 1)[:, None]
+        total = torch.exp(-(u**2) / (2 * self.length**2)).sum(0)
+        return total / total[0]
+
+    def _draw(
+        self,
+        shape: tuple[int, ...],
+        generator: torch.Generator | None,
+        dtype: torch.dtype | None,
+        device: torch.device | str | None,
+    ) -> _Tensor:
+        channels, *size = shape
+        kind = {"generator": generator, "dtype": torch.float64}
+        phase = torch.rand((channels, *(1,) * len(size)), **kind)  # type: ignore[arg-type]
+        for axis, n in enumerate(size):
+            spectrum = torch.fft.fft(self._along_axis(n)).real.clamp_min(0)
+            wave = torch.multinomial(spectrum, channels, replacement=True, generator=generator)
+            turns = wave[:, None] * torch.arange(n, dtype=torch.float64) / n
+            phase = phase + turns.reshape(channels, *(n if k == axis else 1 for k in range(len(size))))
+        waves = math.sqrt(2 * self.weight) * torch.cos(2 * math.pi * phase)
+        return waves.to(dtype=dtype or torch.get_default_dtype(), device=device)
+
+    def description(self) -> dict[str, Any]:
+        """Name, length and weight."""
+        return {"prior": "Coordinates", "length": self.length, "weight": self.weight}
+
+    def __repr__(self) -> str:
+        return f"Coordinates({self.length:g}, weight={self.weight:g})"
+
+
+class Sum(Prior):
+    """Priors side by side: ``first + second``. Their covariances add up.
+
+    A sample of C channels gives each term that has channels of its own, such as ``Tensor``, those, and shares out the
+    rest evenly among the others. A term that got c of the channels is multiplied by sqrt(C / c), so that the mean over
+    all channels is the sum of the terms' means.
+
+    Raises:
+        TypeError: a term is no prior.
+        ValueError: there is no term, or terms differ in the size that they have.
+    """
+
+    def __init__(self, *terms: Prior) -> None:
+        for term in terms:
+            if not isinstance(term, Prior):
+                raise TypeError(f"expected priors, got {type(term).__name__}")
+        # Sums of sums have their terms in one row, so that channels are shared out evenly.
+        self.terms: tuple[Prior, ...] = tuple(
+            part for term in terms for part in (term.terms if isinstance(term, Sum) else (term,))
+        )
+        if not self.terms:
+            raise ValueError("expected at least one prior, got none")
+        sizes = {term.size for term in self.terms if term.size is not None}
+        if len(sizes) > 1:
+            raise ValueError(f"expected priors of one size, got {' and '.join(map(shape_text, sorted(sizes)))} pixels")
+        self.size = next(iter(sizes), None)
+        owners = [term for term in self.terms if term.device is not None]
+        self.device = owners[0].device if owners else None
+        self.dtype = owners[0].dtype if owners else torch.float64
+
+    def covariance(
+        self, size: tuple[int, ...], device: torch.device | None = None, dtype: torch.dtype = torch.float64
+    ) -> Lattice:
+        """The sum."""
+        # Those of the longest period first: the others are added to them, in their precision.
+        first, *others = sorted(
+            (term.covariance(size, device, dtype) for term in self.terms),
+            key=lambda covariance: -math.prod(covariance.geometry.period),
+        )
+        return first.mix((1.0,) * len(self.terms), tuple(others))
+
+    def extent(self, ndim: int) -> Extent | None:
+        """The largest of the terms', if all have one."""
+        extents = [term.extent(ndim) for term in self.terms]
+        radius = [max(extent.radius) for extent in extents if extent is not None]
+        return Extent.start(ndim, max(radius)) if len(radius) == len(extents) else None
+
+    def _draw(
+        self,
+        shape: tuple[int, ...],
+        generator: torch.Generator | None,
+        dtype: torch.dtype | None,
+        device: torch.device | str | None,
+    ) -> _Tensor:
+        channels, *size = shape
+        dtype, device = dtype or (self.dtype if self.device is not None else None), device or self.device
+        shares = self._shares(channels, len(size))
+        samples = [
+            term._draw((share, *size), generator, dtype, device) * math.sqrt(channels / share)
+            for term, share in zip(self.terms, shares, strict=True)
+        ]
+        return torch.cat(samples)
+
+    def _shares(self, channels: int, ndim: int) -> list[int]:
+        """Channels of each term.
+
+        Raises:
+            ValueError: there are too few or, where no term takes any number, too many.
+        """
+        own = [term.channels(ndim) for term in self.terms]
+        taken, free = sum(count for count in own if count is not None), own.count(None)
+        if channels < taken + free or (free == 0 and channels != taken):
+            raise ValueError(
+                f"expected {'at least ' if free else ''}{taken + free} channels for {self!r}, got {channels}"
+            )
+        shares, left = [], channels - taken
+        for count in own:
+            if count is None:
+                count = -(-left // free)
+                left, free = left - count, free - 1
+            shares.append(count)
+        return shares
+
+    def channels(self, ndim: int) -> int | None:
+        """The sum, if each term has channels of its own."""
+        own = [term.channels(ndim) for term in self.terms]
+        known = [count for count in own if count is not None]
+        return sum(known) if len(known) == len(own) else None
+
+    def description(self) -> dict[str, Any] | None:
+        """The terms' descriptions, if all have one."""
+        descriptions = [term.description() for term in self.terms]
+        return None if None in descriptions else {"prior": "Sum", "terms": descriptions}
+
+    def __repr__(self) -> str:
+        return " + ".join(map(repr, self.terms))
+
+
 _BY_NAME: dict[str, type[Prior]] = {
+    "Constant": Constant,
+    "Coordinates": Coordinates,
     "Identity": Identity,
     "Meshgrid": Meshgrid,
     "Normal": Normal,
     "Uniform": Uniform,
+    "White": White,
 }
 
 
@@ -374,6 +649,8 @@ def from_description(description: Mapping[str, Any]) -> Prior:
     """
     options = dict(description)
     name = options.pop("prior", None)
+    if name == "Sum":
+        return Sum(*(from_description(term) for term in options["terms"]))
     if name not in _BY_NAME:
         raise ValueError(f"expected one of the priors {sorted(_BY_NAME)}, got {name!r}")
     return _BY_NAME[name](**options)

@@ -30,7 +30,7 @@ def load_kernel(
 ) -> Kernel:
     """Get a kernel by its name, or read one from a file that ``Kernel.save`` wrote.
 
-    Names are ``PRIOR-[plain-]LEVELSxCHANNELS-ACTIVATION[-HEIGHTxWIDTH]``, such as ``uniform-5x128-leaky0.1`` or
+    Names are ``PRIOR-[plain-|skip-]LEVELSxCHANNELS-ACTIVATION[-HEIGHTxWIDTH]``, such as ``uniform-5x128-leaky0.1`` or
     ``identity-plain-3x128-relu-64x64``; see ``torch_cntk.catalogue`` for the networks. Common ones ship with the
     package (``torch-cntk kernels`` lists them); any other is computed when it is first asked for and kept in the user's
     cache folder, or that of the environment variable TORCH_CNTK_CACHE. Several processes may ask at once: one
@@ -77,7 +77,9 @@ def _read(path: Path) -> Kernel:
     if kernel.size is None and network is not None and prior is not None:
         try:
             net, source = from_description(network), priors.from_description(prior)
-        except (TypeError, ValueError) as error:
+        except NotImplementedError:
+            return kernel
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} describes a network that this version does not know: {error}") from error
         kind, stored = kernel.origin.get("kind", "ntk"), kernel.dtype
         kernel.rebuild = lambda size: net.kernel(source, size, kind=kind, dtype=stored)

@@ -7,6 +7,7 @@ from torch_cntk.covariance.lattice import Features, Lattice, Stored
 from torch_cntk.covariance.packing import pack, unpack
 from torch_cntk.covariance.resampling import Filter, Linear, Nearest, Resampling
 from torch_cntk.covariance.table import Geometry, Slab, Table
+from torch_cntk.covariance.window import Window
 
 __all__ = [
     "Covariance",
@@ -22,6 +23,7 @@ __all__ = [
     "Slab",
     "Stored",
     "Table",
+    "Window",
     "pack",
     "unpack",
 ]

@@ -40,3 +40,42 @@ class Covariance(ABC):
     @abstractmethod
     def resample(self, resampling: tuple[Resampling, ...]) -> Self:
         """A fixed linear map U along each axis: Sigma' = U Sigma U^T, Theta' = U Theta U^T."""
+
+    # Verbs that a form of images has.
+
+    def average_patches_inside(self, kernel_size: tuple[int, ...], bias_variance: float = 0.0) -> Self:
+        """As ``average_patches``, with zeros beyond the image's border.
+
+        Raises:
+            NotImplementedError: the form has no images.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no images that could be padded")
+
+    # Verbs of networks that branch or normalise.
+
+    def mix(self, weights: tuple[float, ...], others: tuple[Self, ...]) -> Self:
+        """A weighted sum of this covariance (of the first weight) and those of other branches.
+
+        Weights of one are a sum of features that are uncorrelated; weights that are shares of the channels, a
+        concatenation.
+
+        Raises:
+            NotImplementedError: the form cannot.
+            ValueError: the branches' images differ in size.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot be mixed")
+
+    def normalise(self, epsilon: float = 0.0, affine: bool = False) -> Self:
+        """Features divided by their root mean square over channels: Sigma' = Sigma / n, Theta' = Theta / n.
+
+        Here n^2 = (Sigma(x, x) + epsilon)(Sigma(x', x') + epsilon). A scale and an offset for each channel that are
+        trained from 1 and 0 (``affine``) add Sigma' + 1 to Theta'.
+
+        Raises:
+            NotImplementedError: the form cannot.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot be normalised")
+
+    def share(self) -> Self:
+        """The same covariance, to be read by several branches: a form that is computed late may keep what it can."""
+        return self

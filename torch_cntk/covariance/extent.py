@@ -53,6 +53,12 @@ class Extent(Covariance):
         """Patches are averaged at a fixed displacement: nothing grows."""
         return self
 
+    def average_patches_inside(self, kernel_size: tuple[int, ...], bias_variance: float = 0.0) -> Extent:
+        """Padding with zeros shows where the border is."""
+        if all(q == 1 for q in kernel_size):
+            return self
+        return replace(self, uniform=False, shift_invariant=False)
+
     def activate(self, dual: Dual) -> Extent:
         """Pointwise: nothing changes."""
         return self
@@ -79,6 +85,31 @@ class Extent(Covariance):
         extent = self._next(period, radius, tuple(Fraction(axis.up, axis.down) for axis in resampling))
         uniform = self.uniform and all(axis.single for axis in resampling)
         return replace(extent, uniform=uniform, shift_invariant=invariant)
+
+    def mix(self, weights: tuple[float, ...], others: tuple[Extent, ...]) -> Extent:
+        """The least common period, the largest radius.
+
+        Raises:
+            ValueError: the branches' images differ in size.
+        """
+        branches = (self, *others)
+        for other in others:
+            if other.scale != self.scale:
+                scales = " and ".join(" x ".join(str(s) for s in extent.scale) for extent in (self, other))
+                raise ValueError(f"expected branches with outputs of one size, got {scales} times that of the input")
+        return Extent(
+            tuple(math.lcm(*periods) for periods in zip(*(b.period for b in branches), strict=True)),
+            tuple(max(radii) for radii in zip(*(b.radius for b in branches), strict=True)),
+            self.scale,
+            tuple(max(fewest) for fewest in zip(*(b.fewest for b in branches), strict=True)),
+            tuple(math.lcm(*granules) for granules in zip(*(b.granule for b in branches), strict=True)),
+            all(b.uniform for b in branches),
+            all(b.shift_invariant for b in branches),
+        )
+
+    def normalise(self, epsilon: float = 0.0, affine: bool = False) -> Extent:
+        """Pointwise: nothing changes."""
+        return self
 
     def _next(self, period: tuple[int, ...], radius: tuple[int, ...], factor: tuple[Fraction, ...]) -> Extent:
         scale = tuple(s * f for s, f in zip(self.scale, factor, strict=True))

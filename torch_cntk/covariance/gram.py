@@ -89,3 +89,32 @@ class Gram(Covariance):
             ValueError: always.
         """
         raise ValueError("expected layers of a fully connected network, got one that resamples pixels")
+
+    def mix(self, weights: tuple[float, ...], others: tuple[Gram, ...]) -> Gram:
+        """A weighted sum, of variances as of covariances."""
+        branches = (self, *others)
+        trained = [(w, branch.theta) for w, branch in zip(weights, branches, strict=True) if branch.theta is not None]
+        return Gram(
+            _weighted_sum([(w, branch.sigma) for w, branch in zip(weights, branches, strict=True)]),
+            _weighted_sum(trained) if trained else None,
+            _weighted_sum([(w, branch.variance) for w, branch in zip(weights, branches, strict=True)]),
+            _weighted_sum([(w, branch.other_variance) for w, branch in zip(weights, branches, strict=True)]),
+        )
+
+    def normalise(self, epsilon: float = 0.0, affine: bool = False) -> Gram:
+        """Divide by the root mean square over features."""
+        norm = ((self.variance + epsilon) * (self.other_variance + epsilon)).sqrt_()
+        sigma = self.sigma / norm
+        theta = None if self.theta is None else self.theta / norm
+        if affine:
+            theta = sigma + 1 if theta is None else theta + sigma + 1
+        variance, other = (v / (v + epsilon) for v in (self.variance, self.other_variance))
+        return Gram(sigma, theta, variance, other)
+
+
+def _weighted_sum(terms: list[tuple[float, Tensor]]) -> Tensor:
+    (weight, first), *others = terms
+    total = first * weight
+    for w, term in others:
+        total.add_(term, alpha=w)
+    return total

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
 
@@ -22,6 +22,7 @@ from torch_cntk._memory import require_bytes
 from torch_cntk.covariance.base import Covariance
 from torch_cntk.covariance.resampling import Nearest, Resampling
 from torch_cntk.covariance.table import Geometry, Slab, Table
+from torch_cntk.covariance.window import Window
 from torch_cntk.duals import Dual
 
 __all__ = ["Features", "Lattice", "Stored"]
@@ -36,16 +37,27 @@ class Lattice(Covariance):
 
     Attributes:
         geometry: size, period and symmetry of the table that it stands for.
-        device: where it is computed; always in float64, so that rounding does not show in float32 results (the angle
-            between two almost equal features has only half of a number's digits).
+        device: where it is computed; in float64, so that rounding does not show in float32 results (the angle
+            between two almost equal features has only half of a number's digits), unless features are given with
+            another precision to compute in.
         load: positions of the largest image on the way to one displacement of this node.
+        untrained: whether no weight layer has been passed yet, so that Theta = 0.
+        margin: rows on both sides of a band of positions (see ``Slab``) that ``evaluate`` gives wrong values for; None
+            where it does not know bands.
     """
+
+    untrained = False
 
     def __init__(self, geometry: Geometry, device: torch.device, load: int, parents: tuple[Lattice, ...] = ()) -> None:
         self.geometry = geometry
         self.device = device
         self.load = max(load, math.prod(geometry.period))
         self.parents = parents
+        self._largest: tuple[int, ...] | None = None
+        # Memory of a slab that is done with, for the next one: fresh memory costs as much as what is written into it.
+        self._spare: list[Tensor] = parents[0]._spare if parents else []
+        margins = [parent.margin for parent in parents]
+        self.margin: int | None = None if None in margins else max((m for m in margins if m is not None), default=0)
 
     @property
     def ndim(self) -> int:
@@ -57,6 +69,11 @@ class Lattice(Covariance):
     def average_patches(self, kernel_size: tuple[int, ...], bias_variance: float = 0.0) -> Lattice:
         """A weight layer: a circular box blur of each displacement's image."""
         return Averaged(self, kernel_size, bias_variance)
+
+    def average_patches_inside(self, kernel_size: tuple[int, ...], bias_variance: float = 0.0) -> Lattice:
+        """The same without the pairs of neighbours of which one is outside of the image."""
+        inside = all(q == 1 for q in kernel_size)
+        return (Averaged if inside else AveragedInside)(self, kernel_size, bias_variance)
 
     def activate(self, dual: Dual) -> Lattice:
         """A nonlinearity: pointwise, given the variance image and its shifts."""
@@ -86,7 +103,29 @@ class Lattice(Covariance):
             lattice = Resampled(lattice, one, square and axis == self.ndim - 1)
         return lattice
 
+    def mix(self, weights: tuple[float, ...], others: tuple[Lattice, ...]) -> Lattice:
+        """A weighted sum, slab by slab.
+
+        Raises:
+            ValueError: the branches' images differ in size.
+        """
+        return Mixed((self, *others), weights)
+
+    def normalise(self, epsilon: float = 0.0, affine: bool = False) -> Lattice:
+        """Pointwise, given the variance image and its shifts."""
+        return Normalised(self, epsilon, affine)
+
+    def share(self) -> Lattice:
+        """Keep the last slab for the branches that ask for it next."""
+        return Shared(self)
+
     # Evaluation.
+
+    def _spare_like(self, images: Tensor) -> Tensor:
+        """Memory of the images' shape, whatever is in it."""
+        if self._spare and (self._spare[0].shape, self._spare[0].dtype) == (images.shape, images.dtype):
+            return self._spare.pop()
+        return torch.empty_like(images, memory_format=torch.contiguous_format)
 
     @abstractmethod
     def evaluate(self, slab: Slab) -> Tensor:
@@ -131,12 +170,99 @@ class Lattice(Covariance):
             self._prepare(bar)
             return self._tabulate(kind, dtype, bar, radius)
 
+    def tabulate_window(
+        self, kind: str, dtype: torch.dtype, reach: tuple[int, ...], *, progress: bool = False
+    ) -> Table:
+        """Compute the displacements of an ellipsoid only, times Wendland's taper, which vanishes at its surface.
+
+        A product of positive semi-definite functions: the result is one, too.
+
+        Args:
+            kind: "ntk" (Theta) or "nngp" (Sigma).
+            dtype: of the stored numbers.
+            reach: half axes of the ellipsoid, at most half of the image.
+            progress: whether to show a bar.
+
+        Returns:
+            table of 1 channel, whose geometry is a ``Window``.
+
+        Raises:
+            OutOfMemoryError: before anything is computed, if the tables would not fit.
+        """
+        window = Window.of(self.geometry, reach)
+        self._look_within(tuple(r - 1 for r in reach))
+        tables = [node.window for node in self._ancestors() if isinstance(node, Resampled)]
+        before = sum(table.entries for table in tables if table is not None)
+        load = max(self.load, *(math.prod(node.geometry.period) for node in self._ancestors()))
+        require_bytes(
+            window.entries * dtype.itemsize + before * 16 + load * 8 * 8,
+            f"the kernel of {len(window.offsets)} displacements on {shape_text(self.geometry.size)} pixels",
+            lambda free: "a smaller radius takes less, and dtype=torch.float16 half as much as float32",
+            self.device,
+        )
+        with tqdm(
+            total=window.entries + before,
+            disable=not progress,
+            unit="entry",
+            unit_scale=True,
+            desc="kernel",
+            leave=False,
+        ) as bar:
+            self._prepare(bar)
+            return self._tabulate_within(window, kind, dtype, bar)
+
+    def _look_within(self, largest: tuple[int, ...]) -> None:
+        """Let this node and those before it know the largest displacement that will be asked for, an entry an axis."""
+        known = self._largest
+        merged = largest if known is None else tuple(map(max, largest, known))
+        if merged == known:
+            # There may be many paths that lead here.
+            return
+        self._largest = merged
+        for parent in self.parents:
+            parent._look_within(self._displacement_before(merged))
+
+    def _displacement_before(self, largest: tuple[int, ...]) -> tuple[int, ...]:
+        """The largest displacement that is asked of the nodes before, given that of this one."""
+        return largest
+
+    def _tabulate_within(self, window: Window, kind: str, dtype: torch.dtype, bar: tqdm) -> Table:
+        channels = 2 if kind == "both" else 1
+        values = torch.empty((channels, *window.box, *window.period), dtype=dtype, device=self.device)
+        images = values.view(channels, -1, *window.period)
+        height, width = window.period[0], math.prod(window.period[1:])
+        budget = _slab_entries(1, self.device)
+        # A band of rows at a time where an image is too large for the cache and the network allows it.
+        rows = height if self.margin is None or self.ndim == 1 else max(budget // width, 8 * self.margin, 1)
+        pieces = list(window.pieces(max(budget // (min(rows, height) * width), 1)))
+        if rows < height:
+            # The variances of all rows come first.
+            self._part(kind, pieces[0][0])
+        for top in range(0, height, rows):
+            count = min(rows, height - top)
+            for slab, where in pieces:
+                part = self._part_of_band(kind, slab, top, count).view(channels, -1, count, *window.period[1:])
+                if window.tapered:
+                    part = part * window.taper(where).to(part).view(-1, *(1,) * self.ndim)
+                images[:, where, top : top + count] = part
+                bar.update(part[0].numel())
+        return Table(values, window)
+
+    def _part_of_band(self, kind: str, slab: Slab, top: int, count: int) -> Tensor:
+        """As ``_part``, for some rows of positions."""
+        if self.margin is None or count == self.geometry.period[0]:
+            return self._part(kind, slab)
+        band = replace(slab, band=(top - self.margin, count + 2 * self.margin))
+        return self._part(kind, band).narrow(1 + self.ndim, self.margin, count).contiguous()
+
     def bytes_needed(self, dtype: torch.dtype = torch.float64) -> int:
         """Bytes that ``tabulate`` holds at its peak: the tables of all levels and one slab with its temporaries."""
         own = self.geometry.entries * dtype.itemsize
         before = sum(node.parents[0].geometry.entries * 16 for node in self._ancestors() if isinstance(node, Resampled))
-        slab = min(_slab_entries(self.load, self.device), self.geometry.entries) * 8 * 8
-        return own + before + slab
+        slab = min(_slab_entries(self.load, self.device), self.geometry.entries) * 8
+        # Temporaries, and the pairs that wait for other branches.
+        waiting = sum(isinstance(node, Mixed | Shared) for node in self._ancestors())
+        return own + before + slab * (8 + 2 * waiting)
 
     def _fitting_size(self, share: float) -> str:
         """The image size whose dense table takes this share of the bytes: they grow with the square of the pixels."""
@@ -203,7 +329,9 @@ class Lattice(Covariance):
 
 
 class Stored(Lattice):
-    """A covariance that is known as a table."""
+    """The covariance of a prior, known as a table."""
+
+    untrained = True
 
     def __init__(self, table: Table) -> None:
         super().__init__(table.geometry, table.values.device, 1)
@@ -216,25 +344,35 @@ class Stored(Lattice):
 
 
 class Features(Lattice):
-    """The covariance of given features Z: Sigma(x, x') = mean over channels of Z_c(x) Z_c(x'), Theta = 0."""
+    """The covariance of given features Z: Sigma(x, x') = weight * mean over channels of Z_c(x) Z_c(x'), Theta = 0.
 
-    def __init__(self, features: Tensor) -> None:
+    ``dtype`` is that of the computation, of this node and all that follow.
+    """
+
+    untrained = True
+
+    def __init__(self, features: Tensor, weight: float = 1.0, dtype: torch.dtype = torch.float64) -> None:
         size = tuple(features.shape[1:])
         square = len(size) == 2 and _same_channels(features, features.transpose(1, 2))
         super().__init__(Geometry(size, size, reflective=False, square=square), features.device, 1)
         self._given = features
+        self._weight = weight / len(features)
+        self._dtype = dtype
 
     @cached_property
-    def _channels(self) -> list[tuple[Tensor, Tensor]]:
-        """Each channel and its tiling; not made before the whole computation is known to fit into memory."""
+    def _channels(self) -> list[Tensor]:
+        """Each channel, tiled; not made before the whole computation is known to fit into memory."""
         repeats = (3,) * self.ndim
-        return [(channel.contiguous(), channel.repeat(repeats)) for channel in self._given.double()]
+        return [channel.repeat(repeats) for channel in self._given.to(self._dtype)]
 
     def evaluate(self, slab: Slab) -> Tensor:
         """Products of the features with their shifts."""
-        pair = torch.zeros((2, *slab.count, *self.geometry.period), dtype=torch.float64, device=self.device)
-        for channel, tiled in self._channels:
-            pair[0].addcmul_(channel, _shifted(tiled, self.geometry.period, slab), value=1 / len(self._channels))
+        here = replace(slab, start=(0,) * self.ndim, count=(1,) * self.ndim)
+        period = _rows_of(self.geometry.period, slab)
+        pair = torch.zeros((2, *slab.count, *period), dtype=self._dtype, device=self.device)
+        for tiled in self._channels:
+            own, others = (_shifted(tiled, self.geometry.period, which) for which in (here, slab))
+            pair[0].addcmul_(own, others, value=self._weight)
         return pair
 
 
@@ -246,52 +384,196 @@ class Averaged(Lattice):
         super().__init__(replace(parent.geometry, square=square), parent.device, parent.load, (parent,))
         self._kernel_size = kernel_size
         self._bias_variance = bias_variance
+        if self.margin is not None:
+            self.margin += kernel_size[0] // 2
 
     def evaluate(self, slab: Slab) -> Tensor:
         """Theta' = P[Theta + Sigma] + b, Sigma' = P[Sigma] + b."""
         pair = self.parents[0].evaluate(slab)
+        if self.parents[0].untrained:
+            return self._blur(pair[:1], slab).repeat(2, *(1,) * (2 * self.ndim))
         pair[1] += pair[0]
-        return self._blur(pair)
+        return self._blur(pair, slab)
 
     def evaluate_ntk(self, slab: Slab) -> Tensor:
         """As ``evaluate``, without the patch average of Sigma, which nobody needs after the last layer."""
         pair = self.parents[0].evaluate(slab)
-        return self._blur(pair[1:].add_(pair[:1]))
+        return self._blur(pair[1:].add_(pair[:1]), slab)
 
-    def _blur(self, images: Tensor) -> Tensor:
+    def _blur(self, images: Tensor, slab: Slab) -> Tensor:
         for axis, (q, p) in enumerate(zip(self._kernel_size, self.geometry.period, strict=True)):
             if q > 1 and p > 1:
-                images = _circular_box_mean(images, q, axis - self.ndim)
+                # Of a band the first and the last rows get wrong values; they are cut off in the end.
+                mean = self._spare_like(images)
+                _circular_box_mean(images, q, axis - self.ndim, out=mean)
+                self._spare[:] = [images]
+                images = mean
         return images.add_(self._bias_variance) if self._bias_variance else images
 
 
-class Activated(Lattice):
-    """A nonlinearity. The first slab starts at displacement zero: it carries the variances for all of them."""
+class AveragedInside(Averaged):
+    """A weight layer over patches that are padded with zeros: its period is the image."""
 
-    def __init__(self, parent: Lattice, dual: Dual) -> None:
+    def __init__(self, parent: Lattice, kernel_size: tuple[int, ...], bias_variance: float) -> None:
+        super().__init__(parent, kernel_size, bias_variance)
+        self.geometry = replace(self.geometry, period=self.geometry.size)
+        self.load = max(self.load, math.prod(self.geometry.size))
+        self.margin = None
+
+    def _blur(self, images: Tensor, slab: Slab) -> Tensor:
+        images = _repeated(images, self.geometry.size)
+        for axis, q in enumerate(self._kernel_size):
+            if q > 1:
+                images = self._mean_inside(images, slab, axis)
+        return images.add_(self._bias_variance) if self._bias_variance else images
+
+    def _mean_inside(self, images: Tensor, slab: Slab, axis: int) -> Tensor:
+        """Sum over the neighbours along ``axis`` of which both pixels, x + d and x' + d, are inside; over the width."""
+        n, width = self.geometry.size[axis], self._kernel_size[axis]
+        first = torch.arange(n, device=images.device)
+        second = (first + slab.displacements(axis, images.device)[:, None]) % n
+        shape = [1] * images.ndim
+        shape[1 + axis] = slab.count[axis]
+        mean = images * (1 / width)
+        for shift in range(1, min(width // 2, n - 1) + 1):
+            rest = n - shift
+            shape[axis - self.ndim] = rest
+            forth = (second[:, :rest] < rest).to(images.dtype).view(shape)
+            back = (second[:, shift:] >= shift).to(images.dtype).view(shape)
+            dim = axis - self.ndim
+            mean.narrow(dim, 0, rest).addcmul_(images.narrow(dim, shift, rest), forth, value=1 / width)
+            mean.narrow(dim, shift, rest).addcmul_(images.narrow(dim, 0, rest), back, value=1 / width)
+        return mean
+
+
+class _Pointwise(Lattice):
+    """What needs the variances. The first slab starts at displacement zero: it carries them for all."""
+
+    def __init__(self, parent: Lattice) -> None:
         super().__init__(parent.geometry, parent.device, parent.load, (parent,))
-        self._dual = dual
         self._variance: Tensor | None = None
         self._tiled: Tensor | None = None
 
-    def evaluate(self, slab: Slab) -> Tensor:
-        """Sigma' = value, Theta' = Theta * slope.
+    def _variances(self, sigma: Tensor, slab: Slab) -> tuple[Tensor, Tensor]:
+        """Sigma(x, x), [*period], and Sigma(x', x'), [*count, *period], for the parent's Sigma of a slab.
 
         Raises:
             RuntimeError: another slab was asked for before the one at displacement zero.
         """
-        pair = self.parents[0].evaluate(slab)
         if self._variance is None or self._tiled is None:
             if not slab.holds_zero:
                 raise RuntimeError("the first slab must start at displacement zero")
-            self._variance = pair[(0, *(0,) * self.ndim)].clone()
+            self._variance = sigma[(0,) * self.ndim].clone()
             sizes = zip(self.geometry.size, self.geometry.period, strict=True)
             self._tiled = self._variance.repeat([1 if p == 1 else 2 + n // p for n, p in sizes])
-        value, slope = self._dual(pair[0], self._variance, _shifted(self._tiled, self.geometry.period, slab))
+        variance = self._variance
+        if slab.band is not None:
+            here = replace(slab, start=(0,) * self.ndim, count=(1,) * self.ndim)
+            variance = _shifted(self._tiled, self.geometry.period, here)[(0,) * self.ndim]
+        return variance, _shifted(self._tiled, self.geometry.period, slab)
+
+
+class Activated(_Pointwise):
+    """A nonlinearity."""
+
+    def __init__(self, parent: Lattice, dual: Dual) -> None:
+        super().__init__(parent)
+        self._dual = dual
+
+    def evaluate(self, slab: Slab) -> Tensor:
+        """Sigma' = value, Theta' = Theta * slope."""
+        pair = self.parents[0].evaluate(slab)
+        value, slope = self._dual(pair[0], *self._variances(pair[0], slab))
+        # Before the value is put into its place, where some duals leave the slope.
+        pair[1] *= slope
         if value.data_ptr() != pair.data_ptr():
             pair[0] = value
-        pair[1] *= slope
         return pair
+
+
+class Normalised(_Pointwise):
+    """Division by the root mean square over channels."""
+
+    def __init__(self, parent: Lattice, epsilon: float, affine: bool) -> None:
+        super().__init__(parent)
+        self._epsilon = epsilon
+        self._affine = affine
+
+    def evaluate(self, slab: Slab) -> Tensor:
+        """Sigma' = Sigma / n, Theta' = Theta / n, with Sigma' + 1 added to Theta' if scale and offset are trained."""
+        pair = self.parents[0].evaluate(slab)
+        variance, other = self._variances(pair[0], slab)
+        pair /= torch.mul(variance + self._epsilon, other + self._epsilon, out=torch.empty_like(pair[0])).sqrt_()
+        if self._affine:
+            pair[1] += pair[0]
+            pair[1] += 1
+        return pair
+
+
+class Mixed(Lattice):
+    """A weighted sum of branches; its period is their least common one."""
+
+    def __init__(self, parents: tuple[Lattice, ...], weights: tuple[float, ...]) -> None:
+        first = parents[0].geometry
+        for parent in parents[1:]:
+            if parent.geometry.size != first.size:
+                sizes = f"{shape_text(first.size)} and {shape_text(parent.geometry.size)}"
+                raise ValueError(f"expected branches with outputs of one size, got {sizes} pixels")
+        geometry = Geometry(
+            first.size,
+            tuple(math.lcm(*periods) for periods in zip(*(p.geometry.period for p in parents), strict=True)),
+            all(parent.geometry.reflective for parent in parents),
+            all(parent.geometry.square for parent in parents),
+        )
+        super().__init__(geometry, parents[0].device, max(parent.load for parent in parents), parents)
+        self._weights = weights
+        self.untrained = all(parent.untrained for parent in parents)
+
+    def evaluate(self, slab: Slab) -> Tensor:
+        """Both are summed."""
+        return self._sum([parent.evaluate for parent in self.parents], slab)
+
+    def evaluate_ntk(self, slab: Slab) -> Tensor:
+        """Theta of each branch."""
+        return self._sum([parent.evaluate_ntk for parent in self.parents], slab)
+
+    def _sum(self, branches: list[Callable[[Slab], Tensor]], slab: Slab) -> Tensor:
+        rows = _rows_of(self.geometry.period, slab)
+        total = _repeated(branches[0](slab), rows)
+        if self._weights[0] != 1:
+            total *= self._weights[0]
+        for branch, weight in zip(branches[1:], self._weights[1:], strict=True):
+            part = branch(slab)
+            period = part.shape[-self.ndim :]
+            # Every axis of the total as [repetitions, period], over which the part broadcasts.
+            view = total.view(
+                *total.shape[: -self.ndim],
+                *(n for p, q in zip(rows, period, strict=True) for n in (p // q, q)),
+            )
+            view.add_(part.view(*part.shape[: -self.ndim], *(n for q in period for n in (1, q))), alpha=weight)
+        return total
+
+
+class Shared(Lattice):
+    """A covariance that several branches read: the last slab is kept, so that it is computed once for all of them."""
+
+    def __init__(self, parent: Lattice) -> None:
+        super().__init__(parent.geometry, parent.device, parent.load, (parent,))
+        self._kept: tuple[Slab, Tensor] | None = None
+        self._prepared = False
+
+    def _prepare(self, bar: tqdm) -> None:
+        # Once, not once for every path that leads here: there may be 2^depth of them.
+        if not self._prepared:
+            self._prepared = True
+            super()._prepare(bar)
+
+    def evaluate(self, slab: Slab) -> Tensor:
+        """A copy of the slab."""
+        if self._kept is None or self._kept[0] != slab:
+            self._kept = None
+            self._kept = (slab, self.parents[0].evaluate(slab))
+        return self._kept[1].clone()
 
 
 class Subsampled(Lattice):
@@ -311,6 +593,10 @@ class Subsampled(Lattice):
         )
         super().__init__(geometry, parent.device, parent.load, (parent,))
         self._stride = stride
+        self.margin = None
+
+    def _displacement_before(self, largest: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(u * r for u, r in zip(largest, self._stride, strict=True))
 
     def evaluate(self, slab: Slab) -> Tensor:
         """T'[u][a] = T[r u][r a]."""
@@ -340,11 +626,27 @@ class Resampled(Lattice):
         )
         super().__init__(geometry, parent.device, 1, (parent,))
         self._resampling = resampling
+        self.margin = None
         self._table: Table | None = None
+
+    @property
+    def window(self) -> Window | None:
+        """Of the table before it, where ``_look_within`` has told which displacements are needed."""
+        if self._largest is None:
+            return None
+        return Window.box_of(self.parents[0].geometry, self._displacement_before(self._largest))
+
+    def _displacement_before(self, largest: tuple[int, ...]) -> tuple[int, ...]:
+        sizes = self.parents[0].geometry.size
+        return tuple(rule.input_displacement(u, n) for rule, u, n in zip(self._resampling, largest, sizes, strict=True))
 
     def _prepare(self, bar: tqdm) -> None:
         super()._prepare(bar)
-        if self._table is None:
+        if self._table is not None:
+            return
+        if self.window is not None:
+            self._table = self.parents[0]._tabulate_within(self.window, "both", torch.float64, bar)
+        else:
             self._table, _ = self.parents[0]._tabulate("both", torch.float64, bar)
 
     def evaluate(self, slab: Slab) -> Tensor:
@@ -378,10 +680,10 @@ def _slab_entries(load: int, device: torch.device) -> int:
     return max(_SLAB_ENTRIES if device.type == "cpu" else _SLAB_ENTRIES << 6, load)
 
 
-def _circular_box_mean(images: Tensor, width: int, axis: int) -> Tensor:
-    """Mean of ``width`` (odd) neighbours along ``axis``, around the edge."""
+def _circular_box_mean(images: Tensor, width: int, axis: int, out: Tensor) -> None:
+    """Write the mean of ``width`` (odd) neighbours along ``axis``, around the edge, into ``out``."""
     length, weight = images.shape[axis], 1 / width
-    mean = images * weight
+    mean = torch.mul(images, weight, out=out)
     for shift in range(1, width // 2 + 1):
         shift %= length
         if shift == 0:
@@ -393,13 +695,30 @@ def _circular_box_mean(images: Tensor, width: int, axis: int) -> Tensor:
         mean.narrow(axis, rest, shift).add_(images.narrow(axis, 0, shift), alpha=weight)
         mean.narrow(axis, shift, rest).add_(images.narrow(axis, 0, rest), alpha=weight)
         mean.narrow(axis, 0, shift).add_(images.narrow(axis, rest, shift), alpha=weight)
-    return mean
+
+
+def _repeated(images: Tensor, period: tuple[int, ...]) -> Tensor:
+    """Periodic images, [..., *old period], as images of a longer period."""
+    ndim = len(period)
+    repeats = [p // old for p, old in zip(period, images.shape[-ndim:], strict=True)]
+    return images.repeat(*(1,) * (images.ndim - ndim), *repeats) if any(r > 1 for r in repeats) else images
 
 
 def _shifted(tiled: Tensor, period: tuple[int, ...], slab: Slab) -> Tensor:
-    """The view [*count, *period] of a tiled periodic image: entry [u, a] is image(a + u). Nothing is copied."""
+    """The view [*count, *period] of a tiled periodic image: entry [u, a] is image(a + u). Nothing is copied.
+
+    Of the rows a of positions only those of the slab's band.
+    """
     stride = tiled.stride()
+    if slab.band is not None:
+        # The rows that the band begins with are a displacement as well.
+        slab = replace(slab, start=(slab.start[0] + slab.band[0], *slab.start[1:]))
     offset = sum(s % p * k for s, p, k in zip(slab.start, period, stride, strict=True))
     # An image of one pixel is not repeated: all its shifts are the same.
     step = tuple(s * k if p > 1 else 0 for s, k, p in zip(slab.step, stride, period, strict=True))
-    return torch.as_strided(tiled, (*slab.count, *period), (*step, *stride), offset)
+    return torch.as_strided(tiled, (*slab.count, *_rows_of(period, slab)), (*step, *stride), offset)
+
+
+def _rows_of(period: tuple[int, ...], slab: Slab) -> tuple[int, ...]:
+    """Shape of the positions that a slab is wanted for."""
+    return period if slab.band is None else (slab.band[1], *period[1:])

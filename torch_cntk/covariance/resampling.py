@@ -83,6 +83,17 @@ class Resampling(ABC):
         distance = outputs.expand(positions.shape[0], -1).reshape(1, -1) - start
         return int(distance.abs()[reached].max())
 
+    def input_displacement(self, largest: int, size: int) -> int:
+        """Largest displacement of inputs, of ``size`` pixels, that outputs up to ``largest`` apart are made from."""
+        positions, _ = self.taps(size)
+        outputs = positions.shape[1]
+        first = positions[:, None, :, None]
+        found = 0
+        for u in range(min(largest, outputs // 2) + 1):
+            apart = (positions.roll(-u, 1)[None, :, :, None] - first) % size
+            found = max(found, int(torch.minimum(apart, size - apart).max()))
+        return found
+
     def apply(self, values: Tensor, axis: int) -> Tensor:
         """Resample ``values`` along ``axis``.
 

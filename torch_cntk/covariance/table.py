@@ -26,11 +26,19 @@ _KEPT_INDEX = 1 << 16
 
 @dataclass(frozen=True)
 class Slab:
-    """A box of displacements ``start + step * (0 .. count - 1)`` along each axis."""
+    """A box of displacements ``start + step * (0 .. count - 1)`` along each axis.
+
+    Attributes:
+        start: an entry an axis, as the others.
+        count: of the displacements.
+        step: between them.
+        band: (first, count) of the rows of positions that are wanted, where not all of them are.
+    """
 
     start: tuple[int, ...]
     count: tuple[int, ...]
     step: tuple[int, ...]
+    band: tuple[int, int] | None = None
 
     @property
     def holds_zero(self) -> bool:
@@ -92,6 +100,10 @@ class Geometry:
         if not self.square:
             return 0, self.box[1]
         return first, self.box[1] if self.reflective else min(self.size[1], self.size[1] - first + 1)
+
+    def holds(self, displacement: Sequence[Tensor]) -> Tensor | bool:
+        """Whether displacements (as for ``index``) are in the table; it is taken to be 0 at others."""
+        return True
 
     def slabs(self, displacements: int) -> Iterator[Slab]:
         """Cut the box into slabs of about so many displacements; the first one starts at displacement zero.
@@ -199,9 +211,11 @@ class Table:
         return self._take(self.geometry.index(displacement, position))
 
     def within(self, radius: Sequence[int], displacement: Sequence[Tensor], position: Sequence[Tensor]) -> Tensor:
-        """As ``lookup`` at unwrapped displacements, but 0 beyond the radius of any axis."""
+        """As ``lookup`` at unwrapped displacements, but 0 beyond the radius of any axis and where nothing is stored."""
         inside = [u.abs() <= r for u, r in zip(displacement, radius, strict=True)]
-        return torch.where(reduce(and_, inside), self.lookup(displacement, position), 0)
+        return torch.where(
+            reduce(and_, inside) & self.geometry.holds(displacement), self.lookup(displacement, position), 0
+        )
 
     def paired(self) -> Tensor:
         """One channel of a reflective table with displacement and position of each axis folded into one, [*(box * p)].

@@ -1,9 +1,12 @@
 """Layers that mirror ``torch.nn`` and know their kernel."""
 
-from torch_cntk.layers.activation import LeakyReLU, ReLU
+from torch_cntk.layers.activation import GELU, Abs, Activation, Elementwise, Erf, LeakyReLU, ReLU, Sin
 from torch_cntk.layers.base import Layer, from_description
+from torch_cntk.layers.branch import Concat, Graph, Node, Residual, Sum
 from torch_cntk.layers.conv import Conv1d, Conv2d, Conv3d, StridedConv1d, StridedConv2d, StridedConv3d
 from torch_cntk.layers.linear import Linear
+from torch_cntk.layers.norm import ChannelNorm
+from torch_cntk.layers.plain import Dropout, Identity, Sigmoid
 from torch_cntk.layers.resample import (
     AvgPool1d,
     AvgPool2d,
@@ -14,25 +17,43 @@ from torch_cntk.layers.resample import (
     NearestUp,
 )
 from torch_cntk.layers.sequential import Sequential
+from torch_cntk.layers.weights import Weighted, reparameterise
 
 __all__ = [
+    "GELU",
+    "Abs",
+    "Activation",
     "AvgPool1d",
     "AvgPool2d",
     "AvgPool3d",
     "BilinearUp",
+    "ChannelNorm",
+    "Concat",
     "Conv1d",
     "Conv2d",
     "Conv3d",
+    "Dropout",
+    "Elementwise",
+    "Erf",
     "GaussianBlur",
+    "Graph",
+    "Identity",
     "LanczosDown",
     "Layer",
     "LeakyReLU",
     "Linear",
     "NearestUp",
+    "Node",
     "ReLU",
+    "Residual",
     "Sequential",
+    "Sigmoid",
+    "Sin",
     "StridedConv1d",
     "StridedConv2d",
     "StridedConv3d",
+    "Sum",
+    "Weighted",
     "from_description",
+    "reparameterise",
 ]

@@ -3,18 +3,51 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import ClassVar
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
-from torch_cntk._checks import finite_number
-from torch_cntk.duals import Rectifier
+from torch_cntk import duals
+from torch_cntk._checks import finite_number, positive_int
 from torch_cntk.layers.base import C, Layer
+from torch_cntk.layers.signal import Signal
 
-__all__ = ["LeakyReLU", "ReLU"]
+__all__ = ["GELU", "Abs", "Activation", "Elementwise", "Erf", "LeakyReLU", "ReLU", "Sin"]
 
 
-class LeakyReLU(Layer):
+class Activation(Layer):
+    """A pointwise nonlinearity: a gain times a function, and its dual."""
+
+    odd = False
+    """Whether phi(-u) = -phi(u)."""
+
+    @property
+    @abstractmethod
+    def gain(self) -> float:
+        """What the function is multiplied by."""
+
+    @abstractmethod
+    def _dual(self) -> duals.Dual:
+        """What the activation does to a covariance; the gain included."""
+
+    def propagate(self, covariance: C) -> C:
+        """The dual activation."""
+        return covariance.activate(self._dual())
+
+    def trace(self, signal: Signal) -> Signal:
+        """No longer Gaussian.
+
+        Raises:
+            ValueError: the features do not have one distribution, so that the dual would not be exact.
+        """
+        return signal.activated(self, self.odd)
+
+
+class LeakyReLU(Activation):
     """sqrt(2 / (1 + a^2)) times the leaky rectifier of negative slope a.
 
     Args:
@@ -31,27 +64,194 @@ class LeakyReLU(Layer):
         super().__init__()
         self.negative_slope = finite_number(negative_slope, "negative_slope", minimum=0)
 
+    @property
+    def gain(self) -> float:
+        """sqrt(2 / (1 + a^2))."""
+        return math.sqrt(2 / (1 + self.negative_slope**2))
+
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch.nn's name
         """Rectify a tensor of any shape."""
-        gain = math.sqrt(2 / (1 + self.negative_slope**2))
-        return gain * functional.leaky_relu(input, self.negative_slope)
+        return self.gain * functional.leaky_relu(input, self.negative_slope)
 
-    def propagate(self, covariance: C) -> C:
-        """The arc-cosine kernel."""
-        return covariance.activate(Rectifier(self.negative_slope))
+    def _dual(self) -> duals.Dual:
+        return duals.Rectifier(self.negative_slope)
 
     def extra_repr(self) -> str:
         """The slope."""
         return f"{self.negative_slope:g}"
 
 
-class ReLU(Layer):
+class ReLU(Activation):
     """sqrt(2) times the rectifier."""
+
+    gain = math.sqrt(2)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch.nn's name
         """Rectify a tensor of any shape."""
-        return math.sqrt(2) * functional.relu(input)
+        return self.gain * functional.relu(input)
 
-    def propagate(self, covariance: C) -> C:
-        """The arc-cosine kernel."""
-        return covariance.activate(Rectifier())
+    def _dual(self) -> duals.Dual:
+        return duals.Rectifier()
+
+
+class Abs(Activation):
+    """The absolute value, which keeps the second moment as it is."""
+
+    gain = 1.0
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch.nn's name
+        """Of a tensor of any shape."""
+        return input.abs()
+
+    def _dual(self) -> duals.Dual:
+        return duals.Rectifier(-1.0)
+
+
+class _Smooth(Activation):
+    """A function that is not homogeneous: normalised for inputs of variance 1, or as it is."""
+
+    _options = ("normalise",)
+    _kind: ClassVar[type[duals.Erf | duals.Gelu | duals.Sine]]
+
+    def __init__(self, *, normalise: bool = True) -> None:
+        super().__init__()
+        self.normalise = bool(normalise)
+
+    @property
+    def gain(self) -> float:
+        """1, or what makes E[phi(u)^2] = 1."""
+        return self._dual().gain
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch.nn's name
+        """Of a tensor of any shape."""
+        return self.gain * self._phi(input)
+
+    @abstractmethod
+    def _phi(self, u: Tensor) -> Tensor:
+        """The function as it is."""
+
+    def _dual(self) -> duals.Erf | duals.Gelu | duals.Sine:
+        return self._kind(self.normalise)
+
+    def extra_repr(self) -> str:
+        """Whether it is as it is."""
+        return "" if self.normalise else "normalise=False"
+
+
+class Erf(_Smooth):
+    """The error function.
+
+    Args:
+        normalise: scale it so that E[phi(u)^2] = 1 for u ~ N(0, 1), rather than take it as ``torch.erf``.
+    """
+
+    odd = True
+    _kind = duals.Erf
+
+    def _phi(self, u: Tensor) -> Tensor:
+        return torch.erf(u)
+
+
+class GELU(_Smooth):
+    """The Gaussian error linear unit x Phi(x), exactly, not its approximation by tanh.
+
+    Args:
+        normalise: scale it so that E[phi(u)^2] = 1 for u ~ N(0, 1), rather than take it as ``torch.nn.GELU``.
+    """
+
+    _kind = duals.Gelu
+
+    def _phi(self, u: Tensor) -> Tensor:
+        return functional.gelu(u)
+
+
+class Sin(_Smooth):
+    """The sine.
+
+    Args:
+        normalise: scale it so that E[phi(u)^2] = 1 for u ~ N(0, 1), rather than take it as ``torch.sin``.
+    """
+
+    odd = True
+    _kind = duals.Sine
+
+    def _phi(self, u: Tensor) -> Tensor:
+        return torch.sin(u)
+
+
+class Elementwise(Activation):
+    """Any function, by its expansion in Hermite polynomials from Gauss-Hermite quadrature.
+
+    The error is ``accuracy``, absolute, for inputs of variance 1; it grows with the variance, as the function looks
+    less like a polynomial then. With 64 terms it is below 1e-13 for value and slope of SiLU, 1e-10 and 1e-8 for tanh;
+    but about 1e-3 and 1e-2 for functions with a kink, of which the common ones have layers of their own. A network
+    with such a layer cannot be described in a file: its kernels are saved without it.
+
+    Args:
+        function: pointwise on tensors of any shape, differentiable by torch.
+        terms: of the expansion, 1 to 128; exact for polynomials of a lower degree.
+        normalise: scale it so that E[phi(u)^2] = 1 for u ~ N(0, 1).
+
+    Raises:
+        TypeError: the function is not callable, or the terms no integer.
+        ValueError: there are too few or too many terms, or the function is not pointwise or of no finite second moment.
+    """
+
+    def __init__(self, function: Callable[[Tensor], Tensor], *, terms: int = 64, normalise: bool = True) -> None:
+        super().__init__()
+        if not callable(function):
+            raise TypeError(f"expected a function of a tensor, got {type(function).__name__}")
+        self.terms = positive_int(terms, "terms")
+        if self.terms > 128:
+            raise ValueError(f"expected at most 128 terms, beyond which the quadrature overflows, got {terms}")
+        self.function = function
+        self.normalise = bool(normalise)
+        variance = torch.ones((), dtype=torch.float64)
+        probe = function(torch.linspace(-1, 1, 5, dtype=torch.float64))
+        if tuple(probe.shape) != (5,):
+            raise ValueError(f"expected a pointwise function, got {tuple(probe.shape)} numbers for 5")
+        second_moment = float(duals.Hermite(function, self.terms).coefficients(variance)[0].square().sum())
+        if not math.isfinite(second_moment) or second_moment == 0:
+            raise ValueError(f"expected a function of finite second moment above 0, got {second_moment}")
+        self._gain = 1 / math.sqrt(second_moment) if normalise else 1.0
+
+    @property
+    def gain(self) -> float:
+        """1, or what makes E[phi(u)^2] = 1."""
+        return self._gain
+
+    @property
+    def accuracy(self) -> tuple[float, float]:
+        """Largest absolute error of value and slope for inputs of variance 1, as twice as many terms see it.
+
+        The error of functions with a kink is 2 to 3.5 times as much.
+        """
+        return self._dual().error()
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch.nn's name
+        """Of a tensor of any shape."""
+        return self.gain * self.function(input)
+
+    def _dual(self) -> duals.Hermite:
+        return duals.Hermite(self.function, self.terms, self.gain)
+
+    def description(self) -> dict[str, object]:
+        """The name; a function is not kept with a kernel."""
+        return {"layer": "Elementwise", "function": getattr(self.function, "__name__", "phi")}
+
+    @classmethod
+    def from_options(cls, options: object) -> Layer:
+        """Not possible.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError(
+            "a network with an Elementwise layer cannot be made from its description: build it anew"
+        )
+
+    def extra_repr(self) -> str:
+        """The function's name, and what differs from the defaults."""
+        text = getattr(self.function, "__name__", type(self.function).__name__)
+        text += "" if self.terms == 64 else f", terms={self.terms}"
+        return text if self.normalise else f"{text}, normalise=False"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
@@ -13,7 +14,8 @@ from torch_cntk._checks import as_size, shape_text
 from torch_cntk._memory import require_bytes
 from torch_cntk.covariance import Covariance, Extent
 from torch_cntk.gram_operator import GramOperator
-from torch_cntk.kernel import Kernel, from_table
+from torch_cntk.kernel import Kernel, from_table, from_window
+from torch_cntk.layers.signal import Signal
 
 if TYPE_CHECKING:
     from torch_cntk.priors import Prior
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Layer", "from_description"]
 
 C = TypeVar("C", bound=Covariance)
+_LOG = logging.getLogger(__name__)
 
 
 class Layer(torch.nn.Module):
@@ -51,9 +54,24 @@ class Layer(torch.nn.Module):
     def propagate(self, covariance: C) -> C:
         """Covariance of the output, given that of the input, in whatever form it is stored."""
 
+    def trace(self, signal: Signal) -> Signal:
+        """What is known of the features after this layer: by default, those of weights if it has any, or a linear map.
+
+        Raises:
+            ValueError: the layer's rule for covariances would not be exact here.
+        """
+        if next(self.parameters(recurse=False), None) is not None:
+            return signal.weighted(id(self))
+        return signal
+
     def description(self) -> dict[str, Any]:
         """Name and options of the layer, of which ``from_description`` makes it anew (with fresh weights)."""
         return {"layer": type(self).__name__, **{name: getattr(self, name) for name in self._options}}
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> Layer:
+        """Make the layer from its description, less the name."""
+        return cls(**options)
 
     def extra_repr(self) -> str:
         """The options, as they would be typed."""
@@ -64,6 +82,7 @@ class Layer(torch.nn.Module):
         prior: Prior,
         size: tuple[int, ...] | None = None,
         *,
+        radius: int | tuple[int, ...] | None = None,
         kind: str = "ntk",
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
@@ -75,9 +94,15 @@ class Layer(torch.nn.Module):
             prior: the network's input.
             size: size of the output image. Not needed for a stationary prior, whose kernel then serves every size
                 that is a multiple of its period, nor for a prior that has a size.
+            radius: R, one number or one an axis: the kernel is multiplied by Wendland's function of |(x' - x) / R|,
+                which vanishes from 1 on and keeps it positive semi-definite. Only displacements inside are computed
+                and stored, so that time and memory grow with the pixels and not with their square. At most half of
+                the image; larger ones are cut to that, which the log says.
             kind: "ntk" (of training all layers) or "nngp" (of training the last layer only).
             dtype: the kernel is stored in; by default float64, or that of ``priors.Tensor``. It is always computed
-                in float64.
+                in float64, unless there is a radius: then it is computed in float32 where it is stored in that or in
+                float16. Features that are equal to seven digits without being the same get an error of some 1e-4
+                of the largest entry then, others of 1e-6.
             device: where to compute; by default where the prior is, or the CPU.
             progress: whether to show a bar.
 
@@ -85,14 +110,18 @@ class Layer(torch.nn.Module):
             the kernel between pixels of the output.
 
         Raises:
-            ValueError: the size does not fit the network or the prior, or it is needed and missing.
+            ValueError: the size does not fit the network or the prior, or it is needed and missing; or a layer's rule
+                would not be exact at its place in the network.
             OutOfMemoryError: the kernel would not fit into memory; nothing has been computed then.
         """
         if kind not in ("ntk", "nngp"):
             raise ValueError(f'expected kind "ntk" or "nngp", got {kind!r}')
+        self.trace(Signal.of_prior())
         dtype = dtype or prior.dtype
         device = torch.device(device or prior.device or "cpu")
         ndim = self._kernel_ndim(prior, size)
+        if radius is not None:
+            return self._windowed_kernel(prior, size or prior.size, radius, ndim, kind, dtype, device, progress)
         extent = prior.extent(ndim)
         stationary = extent is not None
         extent = self.propagate(extent or Extent.start(ndim))
@@ -138,6 +167,40 @@ class Layer(torch.nn.Module):
             rebuild=lambda n: self.kernel(prior, n, kind=kind, dtype=dtype, device=device) if stationary else None,
         )
 
+    def _windowed_kernel(
+        self,
+        prior: Prior,
+        size: tuple[int, ...] | None,
+        radius: int | tuple[int, ...],
+        ndim: int,
+        kind: str,
+        dtype: torch.dtype,
+        device: torch.device,
+        progress: bool,
+    ) -> Kernel:
+        """As ``kernel``, for its arguments after their defaults.
+
+        Raises:
+            TypeError: the radius is no integer or tuple of them.
+            ValueError: the size is missing or does not fit, or the radius is below 1.
+        """
+        if size is None:
+            raise ValueError("a kernel with a radius belongs to one image size: expected size, got None")
+        extent = self.propagate(Extent.start(ndim))
+        output = as_size(size, "size", ndim)
+        if size is prior.size:
+            output = tuple(int(n * s) for n, s in zip(size, extent.scale, strict=True))
+        reach = as_size(radius if isinstance(radius, Sequence) else (radius,) * ndim, "radius", ndim)
+        clamped = tuple(min(r, max(n // 2, 1)) for r, n in zip(reach, output, strict=True))
+        if clamped != reach:
+            _LOG.warning("radius %s is beyond half of %s pixels: cut to %s", reach, shape_text(output), clamped)
+        computed = torch.float64 if dtype == torch.float64 else torch.float32
+        covariance = self.propagate(prior.covariance(extent.input_size(output), device, computed))
+        table = covariance.tabulate_window(kind, dtype, clamped, progress=progress)
+        return from_window(
+            table, {"network": self.description(), "prior": prior.description(), "kind": kind, "radius": clamped}
+        )
+
     def gram_operator(
         self, features: Tensor, *, kind: str = "ntk", white: float = 0.0, dtype: torch.dtype | None = None
     ) -> GramOperator:
@@ -154,7 +217,8 @@ class Layer(torch.nn.Module):
 
         Raises:
             TypeError: the features are no floating point tensor.
-            ValueError: this is no fully connected network, or the features are not [n, p] and finite.
+            ValueError: this is no fully connected network, a layer's rule would not be exact at its place in it, or the
+                features are not [n, p] and finite.
         """
         if not isinstance(features, torch.Tensor) or not features.is_floating_point():
             got = features.dtype if isinstance(features, torch.Tensor) else type(features).__name__
@@ -163,6 +227,7 @@ class Layer(torch.nn.Module):
             raise ValueError("expected finite features, got NaN or infinity among them")
         if features.ndim == 2 and self.in_channels not in (None, features.shape[1]):
             raise ValueError(f"expected the network's {self.in_channels} features, got {features.shape[1]}")
+        self.trace(Signal.of_prior())
         return GramOperator(self.propagate, features, kind=kind, white=white, dtype=dtype)
 
     def gram(self, features: Tensor, others: Tensor | None = None, *, kind: str = "ntk") -> Tensor:
@@ -211,11 +276,10 @@ def from_description(description: Mapping[str, Any]) -> Layer:
 
     Raises:
         ValueError: the description names no layer.
+        NotImplementedError: it names one that a description cannot hold.
     """
     options = dict(description)
     name = options.pop("layer", None)
     if name not in Layer._by_name:
         raise ValueError(f"expected one of the layers {sorted(Layer._by_name)}, got {name!r}")
-    if "layers" in options:
-        return Layer._by_name[name](*(from_description(layer) for layer in options["layers"]))
-    return Layer._by_name[name](**options)
+    return Layer._by_name[name].from_options(options)

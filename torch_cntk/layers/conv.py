@@ -1,4 +1,4 @@
-"""Convolutions with circular padding, in the NTK parameterisation."""
+"""Convolutions, circular by default, in the NTK parameterisation by default."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from torch_cntk._checks import finite_number, positive_int
-from torch_cntk.layers.base import C, Layer
+from torch_cntk.layers.base import C
+from torch_cntk.layers.weights import Weighted, checked_parameterisation
 
 __all__ = ["Conv1d", "Conv2d", "Conv3d", "StridedConv1d", "StridedConv2d", "StridedConv3d"]
 
@@ -28,8 +29,8 @@ def _per_axis(value: int | Sequence[int], name: str, ndim: int) -> tuple[int, ..
     return tuple(positive_int(entry, name) for entry in values)
 
 
-class _Conv(Layer):
-    """A circular convolution; see ``Conv2d``."""
+class _Conv(Weighted):
+    """A convolution; see ``Conv2d``."""
 
     ndim: int
     in_channels: int
@@ -45,6 +46,8 @@ class _Conv(Layer):
         *,
         bias: bool = False,
         bias_std: float = 1.0,
+        padding_mode: str = "circular",
+        parameterisation: str = "ntk",
     ) -> None:
         super().__init__()
         self.in_channels = positive_int(in_channels, "in_channels")
@@ -54,16 +57,19 @@ class _Conv(Layer):
         for width in self.kernel_size:
             if width % 2 == 0:
                 raise ValueError(f"expected an odd kernel_size, which has a centre, got {kernel_size}")
+        if padding_mode not in ("circular", "zeros"):
+            raise ValueError(f'expected padding_mode "circular" or "zeros", got {padding_mode!r}')
         self.bias_std = finite_number(bias_std, "bias_std", minimum=0)
+        self.padding_mode = padding_mode
+        self.parameterisation = checked_parameterisation(parameterisation)
         self.weight = torch.nn.Parameter(torch.empty(out_channels, in_channels, *self.kernel_size))
         self.bias = torch.nn.Parameter(torch.empty(out_channels)) if bias else None
         self.reset_parameters()
 
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw all weights and biases from N(0, 1)."""
-        with torch.no_grad():
-            for parameter in self.parameters(recurse=False):
-                parameter.normal_(generator=generator)
+    @property
+    def fan_in(self) -> int:
+        """Channels times pixels of a patch; those beyond the border count as well."""
+        return self.in_channels * math.prod(self.kernel_size)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch.nn's name
         """Convolve [batch, in_channels, *size].
@@ -77,16 +83,18 @@ class _Conv(Layer):
         for n, r in zip(input.shape[-self.ndim :], self.stride, strict=True):
             if n % r:
                 raise ValueError(f"expected sizes that are multiples of the stride {r}, got {tuple(input.shape)}")
-        fan_in = self.in_channels * math.prod(self.kernel_size)
-        weight = self.weight / math.sqrt(fan_in)
-        bias = None if self.bias is None else self.bias * self.bias_std
-        padded = _pad_circular(input, tuple(q // 2 for q in self.kernel_size))
-        return _CONVOLUTIONS[self.ndim](padded, weight, bias, stride=self.stride)
+        weight, bias = self.effective()
+        reach = tuple(q // 2 for q in self.kernel_size)
+        if self.padding_mode == "zeros":
+            return _CONVOLUTIONS[self.ndim](input, weight, bias, stride=self.stride, padding=reach)
+        return _CONVOLUTIONS[self.ndim](_pad_circular(input, reach), weight, bias, stride=self.stride)
 
     def propagate(self, covariance: C) -> C:
         """Average the patches, then keep every stride-th pixel."""
         variance = 0.0 if self.bias is None else self.bias_std**2
-        return covariance.average_patches(self.kernel_size, variance).subsample(self.stride)
+        inside = self.padding_mode == "zeros"
+        average = covariance.average_patches_inside if inside else covariance.average_patches
+        return average(self.kernel_size, variance).subsample(self.stride)
 
     @property
     def _tells_stride(self) -> bool:
@@ -105,14 +113,21 @@ class _Conv(Layer):
             options["stride"] = list(self.stride)
         if self.bias is not None:
             options |= {"bias": True, "bias_std": self.bias_std}
-        return options
+        return options | self._unusual()
+
+    def _unusual(self) -> dict[str, str]:
+        """Options that are seldom used, where they differ from their defaults."""
+        defaults = {"padding_mode": "circular", "parameterisation": "ntk"}
+        return {name: getattr(self, name) for name, value in defaults.items() if getattr(self, name) != value}
 
     def extra_repr(self) -> str:
         """Channels, width, and what differs from the defaults."""
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={_short(self.kernel_size)}"
         if self._tells_stride:
             text += f", stride={_short(self.stride)}"
-        return text if self.bias is None else f"{text}, bias=True, bias_std={self.bias_std:g}"
+        if self.bias is not None:
+            text += f", bias=True, bias_std={self.bias_std:g}"
+        return text + "".join(f", {name}={value!r}" for name, value in self._unusual().items())
 
 
 def _short(values: tuple[int, ...]) -> int | tuple[int, ...]:
@@ -135,7 +150,7 @@ class Conv1d(_Conv):
 
 
 class Conv2d(_Conv):
-    """Two-dimensional circular convolution of odd width: weights N(0, 1), output scaled by 1/sqrt(fan_in).
+    """Two-dimensional convolution of odd width, circular by default: weights N(0, 1), output scaled by 1/sqrt(fan_in).
 
     With padding of half the width, output pixel i is centred on input pixel ``stride * i``, as torch does it.
 
@@ -146,10 +161,12 @@ class Conv2d(_Conv):
         stride: step between outputs; one integer or one an axis. The image must be a multiple of it.
         bias: whether to add ``bias_std * beta`` with beta ~ N(0, 1), which adds bias_std^2 to NNGP and NTK.
         bias_std: standard deviation of the bias.
+        padding_mode: "circular" or "zeros", which is torch's default; the kernel then belongs to one image size.
+        parameterisation: "ntk" or "standard"; see ``reparameterise``.
 
     Raises:
         TypeError: an argument is no integer.
-        ValueError: an argument is out of range, or the kernel size is even.
+        ValueError: an argument is out of range or unknown, or the kernel size is even.
     """
 
     ndim = 2
@@ -175,8 +192,19 @@ class _StridedConv(_Conv):
         *,
         bias: bool = False,
         bias_std: float = 1.0,
+        padding_mode: str = "circular",
+        parameterisation: str = "ntk",
     ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride, bias=bias, bias_std=bias_std)
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            bias=bias,
+            bias_std=bias_std,
+            padding_mode=padding_mode,
+            parameterisation=parameterisation,
+        )
 
 
 class StridedConv1d(_StridedConv):

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from torch_cntk._checks import finite_number, positive_int
-from torch_cntk.layers.base import C, Layer
+from torch_cntk.layers.base import C
+from torch_cntk.layers.weights import Weighted, checked_parameterisation
 
 __all__ = ["Linear"]
 
 
-class Linear(Layer):
+class Linear(Weighted):
     """A fully connected layer on the last axis: W x / sqrt(in_features) + bias_std * b, all weights N(0, 1).
 
     Args:
@@ -22,21 +22,31 @@ class Linear(Layer):
         out_features: length of the output's.
         bias: whether there is one.
         bias_std: factor of the bias.
+        parameterisation: of the parameters, "ntk" or "standard"; the kernel is always that of "ntk". See ``Weighted``.
 
     Raises:
         TypeError: a size is no integer, or ``bias_std`` no number.
-        ValueError: a size is below 1, or ``bias_std`` negative or not finite.
+        ValueError: a size is below 1, ``bias_std`` negative or not finite, or the parameterisation unknown.
     """
 
     ndim = 0
     in_channels: int
     out_channels: int
 
-    def __init__(self, in_features: int, out_features: int, *, bias: bool = False, bias_std: float = 1.0) -> None:
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        bias: bool = False,
+        bias_std: float = 1.0,
+        parameterisation: str = "ntk",
+    ) -> None:
         super().__init__()
         self.in_channels = positive_int(in_features, "in_features")
         self.out_channels = positive_int(out_features, "out_features")
         self.bias_std = finite_number(bias_std, "bias_std", minimum=0)
+        self.parameterisation = checked_parameterisation(parameterisation)
         self.weight = torch.nn.Parameter(torch.empty(out_features, in_features))
         self.bias = torch.nn.Parameter(torch.empty(out_features)) if bias else None
         self.reset_parameters()
@@ -51,11 +61,10 @@ class Linear(Layer):
         """Length of the output's last axis."""
         return self.out_channels
 
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw all weights and biases from N(0, 1)."""
-        with torch.no_grad():
-            for parameter in self.parameters(recurse=False):
-                parameter.normal_(generator=generator)
+    @property
+    def fan_in(self) -> int:
+        """Inputs of each output."""
+        return self.in_channels
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch.nn's name
         """Map [..., in_features] to [..., out_features].
@@ -65,8 +74,7 @@ class Linear(Layer):
         """
         if input.ndim < 1 or input.shape[-1] != self.in_features:
             raise ValueError(f"expected input of shape [..., {self.in_features}], got {tuple(input.shape)}")
-        bias = None if self.bias is None else self.bias * self.bias_std
-        return torch.nn.functional.linear(input, self.weight / math.sqrt(self.in_features), bias)
+        return torch.nn.functional.linear(input, *self.effective())
 
     def propagate(self, covariance: C) -> C:
         """Theta' = Theta + Sigma, and what the bias adds to both."""
@@ -79,9 +87,13 @@ class Linear(Layer):
             "in_features": self.in_features,
             "out_features": self.out_features,
         }
-        return options if self.bias is None else options | {"bias": True, "bias_std": self.bias_std}
+        if self.bias is not None:
+            options |= {"bias": True, "bias_std": self.bias_std}
+        return options if self.parameterisation == "ntk" else options | {"parameterisation": self.parameterisation}
 
     def extra_repr(self) -> str:
         """Sizes, and the bias if there is one."""
         text = f"{self.in_features}, {self.out_features}"
-        return text if self.bias is None else f"{text}, bias=True, bias_std={self.bias_std:g}"
+        if self.bias is not None:
+            text += f", bias=True, bias_std={self.bias_std:g}"
+        return text if self.parameterisation == "ntk" else f"{text}, parameterisation={self.parameterisation!r}"

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
-from torch_cntk.layers.base import C, Layer
+from torch_cntk.layers.base import C, Layer, from_description
+from torch_cntk.layers.signal import Signal
 
-__all__ = ["Sequential"]
+__all__ = ["Sequential", "check_distinct_weights"]
+
+
+def check_distinct_weights(layers: Sequence[Layer]) -> None:
+    """Check that no weight belongs to two layers.
+
+    Raises:
+        ValueError: one does.
+    """
+    parameters = [id(parameter) for layer in layers for parameter in layer.parameters()]
+    if len(set(parameters)) < len(parameters):
+        raise ValueError("a layer with weights appears twice; the kernel takes all layers' weights as independent")
 
 
 class Sequential(torch.nn.Sequential, Layer):
@@ -43,9 +55,7 @@ class Sequential(torch.nn.Sequential, Layer):
         """
         self.in_channels = self.out_channels = self.ndim = None
         giver = -1
-        parameters = [id(parameter) for layer in self.layers for parameter in layer.parameters()]
-        if len(set(parameters)) < len(parameters):
-            raise ValueError("a layer with weights appears twice; the kernel takes all layers' weights as independent")
+        check_distinct_weights(self.layers)
         for place, layer in enumerate(self.layers):
             if layer.ndim is not None:
                 if self.ndim not in (None, layer.ndim):
@@ -61,6 +71,19 @@ class Sequential(torch.nn.Sequential, Layer):
                     )
             if layer.out_channels is not None:
                 self.out_channels, giver = layer.out_channels, place
+        self.trace(Signal())
+
+    def trace(self, signal: Signal) -> Signal:
+        """Through one layer after the other.
+
+        Raises:
+            ValueError: a layer's rule would not be exact at its place.
+        """
+        for place, layer in enumerate(self.layers):
+            if signal.head is not None:
+                raise ValueError(f"expected {signal.head} as the last layer, got {layer} after it as layer {place}")
+            signal = layer.trace(signal)
+        return signal
 
     @property
     def layers(self) -> list[Layer]:
@@ -75,6 +98,11 @@ class Sequential(torch.nn.Sequential, Layer):
         for layer in self.layers:
             covariance = layer.propagate(covariance)
         return covariance
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> Layer:
+        """Make the network from the descriptions of its layers."""
+        return cls(*(from_description(layer) for layer in options["layers"]))
 
     def description(self) -> dict[str, Any]:
         """The layers' descriptions, in order."""

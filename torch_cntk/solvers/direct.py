@@ -48,8 +48,8 @@ class Direct(MaskSolver):
         with tqdm(total=2 * count, disable=not progress, desc="direct", unit="row", leave=False) as bar:
             matrix = _Matrix(regression, observed, bar)
             largest = float(matrix.values.diagonal().max())
-            # What rounding of the entries may put into an eigenvalue.
-            rounding = 4 * math.sqrt(count) * torch.finfo(regression.operator.entry_dtype).eps * largest
+            # What rounding may put into an eigenvalue: entries go through roots of differences and lose some digits.
+            rounding = torch.finfo(regression.operator.entry_dtype).eps ** 0.7 * largest
             if matrix.factorise(bar) > rounding:
                 return _Triangular(regression, observed, matrix)
             return _LowRank(regression, observed, matrix.restore(), rounding)

@@ -63,21 +63,14 @@ class Circulant(Preconditioner):
         spectrum = torch.fft.rfftn(operator.stationary).real.clamp_min_(0)
         # Without a ridge the inverse needs a floor: eigenvalues below it are rounding.
         floor = float(spectrum.max()) * torch.finfo(operator.dtype).eps
-        self.size = operator.size
-        self.ridge = regression.ridge
-        self._axes = tuple(range(-len(self.size), 0))
-        self._inverse = (spectrum + self.ridge).clamp_min_(floor).reciprocal_().to(operator.dtype)
-        # The constant image has by far the largest eigenvalue, which would blow up the rounding of the transforms: most
-        # of it is taken out and met by the sum of the image, in float64.
-        others = spectrum.flatten()[1:]
-        usual = float(others.max()) if len(others) else 0.0
-        self._excess = max(float(spectrum.flatten()[0]) - usual, 0.0) / math.prod(self.size)
-        spectrum.view(-1)[0] -= self._excess * math.prod(self.size)
-        self._spectrum = spectrum.to(operator.dtype)
+        self._size = operator.size
+        self._axes = tuple(range(-len(operator.size), 0))
+        self._inverse = (spectrum + regression.ridge).clamp_min_(floor).reciprocal_().to(operator.dtype)
+        self._forward = (spectrum + regression.ridge).to(operator.dtype)
 
     def _filter(self, images: Tensor, spectrum: Tensor, mask: Tensor) -> Tensor:
         transform = torch.fft.rfftn(images.to(spectrum.dtype), dim=self._axes).mul_(spectrum)
-        filtered: Tensor = torch.fft.irfftn(transform, s=self.size, dim=self._axes)
+        filtered: Tensor = torch.fft.irfftn(transform, s=self._size, dim=self._axes)
         return filtered.mul_(mask)
 
     def __call__(self, residual: Tensor, mask: Tensor) -> Tensor:
@@ -86,9 +79,7 @@ class Circulant(Preconditioner):
 
     def multiply(self, images: Tensor, mask: Tensor) -> Tensor:
         """(C_OO + ridge) w for w that are zero at unobserved pixels."""
-        product = self._filter(images, self._spectrum, mask).add_(images, alpha=self.ridge)
-        sums = images.sum(self._axes, keepdim=True, dtype=torch.float64).mul_(self._excess).to(images.dtype)
-        return product.addcmul_(sums, mask)
+        return self._filter(images, self._forward, mask)
 
 
 class Nested(Preconditioner):

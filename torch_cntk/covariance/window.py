@@ -1,0 +1,141 @@
+"""Tables of near displacements only, under a taper that keeps them positive semi-definite."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from torch_cntk.covariance.table import Geometry, Slab
+
+__all__ = ["Window", "wendland"]
+
+
+@dataclass(frozen=True)
+class Window(Geometry):
+    """The displacements inside an ellipsoid or a box, in a list: of u and -u one, as K(x, x') = K(x', x).
+
+    A table of it has the shape [channels, displacements, 1, ..., *period], with as many ones as it takes for an entry
+    an axis.
+
+    Attributes:
+        reach: half axes: the ellipsoid holds the u with |u / reach| < 1, the box those with |u_k| < reach_k.
+        tapered: whether this is the ellipsoid, and entries are multiplied by ``wendland(|u / reach|)``.
+    """
+
+    reach: tuple[int, ...] = ()
+    tapered: bool = True
+
+    @classmethod
+    def of(cls, geometry: Geometry, reach: tuple[int, ...]) -> Window:
+        """An ellipsoid of a table's displacements."""
+        return cls(geometry.size, geometry.period, reflective=False, square=False, reach=reach)
+
+    @classmethod
+    def box_of(cls, geometry: Geometry, largest: tuple[int, ...]) -> Window:
+        """The displacements up to ``largest`` along each axis; half of the table at most."""
+        reach = tuple(min(u, n // 2) + 1 for u, n in zip(largest, geometry.size, strict=True))
+        return cls(geometry.size, geometry.period, reflective=False, square=False, reach=reach, tapered=False)
+
+    @property
+    def offsets(self) -> Tensor:
+        """The displacements, [displacements, ndim]; zero first."""
+        return _offsets(self.reach, self.tapered)
+
+    @property
+    def box(self) -> tuple[int, ...]:
+        """Number of displacements, and ones."""
+        return (len(self.offsets), *(1,) * (self.ndim - 1))
+
+    def pieces(self, displacements: int) -> Iterator[tuple[Slab, slice]]:
+        """Slabs of about so many displacements, and where in the list they are; zero comes first."""
+        ones = (1,) * self.ndim
+        row = 0
+        for leading, first, count in _runs(self.reach, self.tapered):
+            for start in range(first, first + count, max(displacements, 1)):
+                length = min(max(displacements, 1), first + count - start)
+                yield Slab((*leading, start), (*ones[1:], length), ones), slice(row, row + length)
+                row += length
+
+    def taper(self, where: slice) -> Tensor:
+        """Wendland's function at a part of the list, [displacements] in float64."""
+        return wendland((self.offsets[where] / torch.tensor(self.reach, dtype=torch.float64)).norm(dim=1))
+
+    def holds(self, displacement: Sequence[Tensor]) -> Tensor:
+        """Whether the window holds displacements, given as for ``index``."""
+        return self._place(displacement)[0] >= 0
+
+    def index(self, displacement: Sequence[Tensor], position: Sequence[Tensor]) -> Tensor:
+        """As ``Geometry.index``; anywhere in the table for displacements that the window does not hold."""
+        row, swapped = self._place(displacement)
+        index = row.clamp_min(0)
+        for u, a, n, p in zip(displacement, position, self.size, self.period, strict=True):
+            index = index * p + torch.where(swapped, a + u % n, a) % p
+        return index
+
+    def _place(self, displacement: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Where displacements are in the list (-1: nowhere), and whether their negatives are, in their stead."""
+        places, swapped = _places(self.reach, self.tapered)
+        cell: Tensor | None = None
+        inside: Tensor | None = None
+        for u, n, r in zip(displacement, self.size, self.reach, strict=True):
+            u = u % n
+            u = torch.where(u > n // 2, u - n, u)
+            near = u.abs() < r
+            u = torch.where(near, u + r - 1, 0)
+            cell = u if cell is None else cell * (2 * r - 1) + u
+            inside = near if inside is None else inside & near
+        assert cell is not None
+        assert inside is not None
+        return torch.where(inside, places.to(cell.device)[cell], -1), swapped.to(cell.device)[cell]
+
+
+def wendland(distance: Tensor) -> Tensor:
+    """(1 - q)^4 (4 q + 1) for q < 1, 0 beyond: smooth, and positive definite in up to 3 dimensions (Wendland 1995)."""
+    rest = (1 - distance).clamp_min(0)
+    return rest**4 * (4 * distance + 1)
+
+
+@lru_cache(maxsize=64)
+def _runs(reach: tuple[int, ...], round_: bool) -> list[tuple[tuple[int, ...], int, int]]:
+    """The half of the displacements that is kept, as runs along the last axis: (leading entries, first, count)."""
+    runs = []
+    *before, last = reach
+    for leading in product(*(range(1 - r, r) for r in before)):
+        squared = sum((u / r) ** 2 for u, r in zip(leading, before, strict=True)) if round_ else 0.0
+        # The sum as ``norm`` has it decides on the surface: those displacements have taper 0 anyway.
+        most = max((u for u in range(last) if squared + (u / last) ** 2 < 1), default=-1)
+        sign = next((u for u in leading if u), 0)
+        if sign < 0 or most < 0:
+            continue
+        first = 0 if sign == 0 else -most
+        runs.append((leading, first, most - first + 1))
+    # Zero first: it gives the variances that all others need.
+    return sorted(runs, key=lambda run: any(run[0]))
+
+
+@lru_cache(maxsize=64)
+def _offsets(reach: tuple[int, ...], round_: bool) -> Tensor:
+    rows = [(*leading, first + k) for leading, first, count in _runs(reach, round_) for k in range(count)]
+    return torch.tensor(rows, dtype=torch.long).reshape(-1, len(reach))
+
+
+@lru_cache(maxsize=64)
+def _places(reach: tuple[int, ...], round_: bool) -> tuple[Tensor, Tensor]:
+    """For each displacement of a box [2 reach - 1, ...], flattened: its row, and whether it is that of its negative."""
+    offsets = _offsets(reach, round_)
+    sides = [2 * r - 1 for r in reach]
+    strides = torch.tensor([math.prod(sides[k + 1 :]) for k in range(len(sides))])
+    middle = torch.tensor([r - 1 for r in reach])
+    places = torch.full((math.prod(sides),), -1, dtype=torch.long)
+    swapped = torch.zeros(len(places), dtype=torch.bool)
+    negative = ((middle - offsets) * strides).sum(1)
+    places[negative], swapped[negative] = torch.arange(len(offsets)), True
+    positive = ((middle + offsets) * strides).sum(1)
+    places[positive], swapped[positive] = torch.arange(len(offsets)), False
+    return places, swapped

@@ -1,0 +1,98 @@
+"""Normalisation over channels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from torch_cntk._checks import finite_number, positive_int
+from torch_cntk.layers.base import C, Layer
+from torch_cntk.layers.signal import Signal
+
+__all__ = ["ChannelNorm"]
+
+
+class ChannelNorm(Layer):
+    """Layer normalisation over the channels of each pixel: as ``torch.nn.LayerNorm`` on channels-last images.
+
+    The mean over channels is subtracted and the result divided by sqrt(variance + eps). In the limit of infinite width
+    Sigma' = Sigma / n and Theta' = Theta / n with n^2 = (Sigma(x, x) + eps)(Sigma(x', x') + eps), for features whose
+    mean over channels is zero; it may therefore follow a weight layer, not an activation.
+
+    Args:
+        channels: of the input; needed for ``affine`` only.
+        eps: added to the variance.
+        affine: whether each channel has a scale and an offset, trained from 1 and 0, which add Sigma' + 1 to Theta'.
+            That is exact if a weight layer comes before the next activation, and refused otherwise.
+
+    Raises:
+        TypeError: an argument is no number.
+        ValueError: the channels are missing or below 1, or eps is negative.
+    """
+
+    def __init__(self, channels: int | None = None, *, eps: float = 1e-5, affine: bool = False) -> None:
+        super().__init__()
+        if affine and channels is None:
+            raise ValueError("expected the number of channels for a scale and an offset each, got None")
+        self.in_channels = self.out_channels = None if channels is None else positive_int(channels, "channels")
+        self.eps = finite_number(eps, "eps", minimum=0)
+        self.affine = bool(affine)
+        self.scale = torch.nn.Parameter(torch.empty(self.in_channels or 0)) if affine else None
+        self.offset = torch.nn.Parameter(torch.empty(self.in_channels or 0)) if affine else None
+        self.reset_parameters()
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Set scales to 1 and offsets to 0."""
+        if self.scale is not None and self.offset is not None:
+            torch.nn.init.ones_(self.scale)
+            torch.nn.init.zeros_(self.offset)
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch.nn's name
+        """Normalise [batch, channels, *size].
+
+        Raises:
+            ValueError: the channels are not the layer's.
+        """
+        if input.ndim < 2 or self.in_channels not in (None, input.shape[1]):
+            channels = "channels" if self.in_channels is None else self.in_channels
+            raise ValueError(f"expected input of shape [batch, {channels}, *size], got {tuple(input.shape)}")
+        last = input.movedim(1, -1)
+        return torch.nn.functional.layer_norm(last, last.shape[-1:], self.scale, self.offset, self.eps).movedim(-1, 1)
+
+    def propagate(self, covariance: C) -> C:
+        """Divide by the root mean square over channels."""
+        return covariance.normalise(self.eps, self.affine)
+
+    def trace(self, signal: Signal) -> Signal:
+        """A division by numbers, in the limit: what was Gaussian stays so.
+
+        Raises:
+            ValueError: the features' mean over channels is not zero.
+        """
+        if not signal.centred:
+            raise ValueError(
+                f"{self} cannot follow an activation or the network's input, whose mean over the channels is not zero: "
+                "its kernel would not be exact. Put it behind a weight layer"
+            )
+        if not self.affine:
+            return signal
+        # E[f f' phi'(f) phi'(f')], which the scales would add behind an activation, is not Sigma times the slope.
+        return replace(
+            signal,
+            obstacle=(
+                f"{self}, whose scales are trained: the kernel would not be exact; put a weight layer between them, or "
+                "leave scale and offset out (affine=False; in torch elementwise_affine=False)"
+            ),
+        )
+
+    def description(self) -> dict[str, object]:
+        """Name and options."""
+        return {"layer": "ChannelNorm", "channels": self.in_channels, "eps": self.eps, "affine": self.affine}
+
+    def extra_repr(self) -> str:
+        """Channels, and what differs from the defaults."""
+        text = [] if self.in_channels is None else [str(self.in_channels)]
+        text += [] if self.eps == 1e-5 else [f"eps={self.eps:g}"]
+        return ", ".join(text + (["affine=True"] if self.affine else []))

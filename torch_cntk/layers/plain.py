@@ -1,0 +1,64 @@
+"""Layers that the kernel does not see."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from torch_cntk._checks import finite_number
+from torch_cntk.layers.base import C, Layer
+from torch_cntk.layers.signal import Signal
+
+__all__ = ["Dropout", "Identity", "Sigmoid"]
+
+
+class Identity(Layer):
+    """Gives what it gets: a skip connection, as a branch."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch.nn's name
+        """The input."""
+        return input
+
+    def propagate(self, covariance: C) -> C:
+        """The covariance."""
+        return covariance
+
+
+class Dropout(Identity):
+    """``torch.nn.Dropout``: only while the finite network is trained. The kernel is that of the network without it.
+
+    Args:
+        p: share of the entries that are set to 0.
+
+    Raises:
+        TypeError: the share is no number.
+        ValueError: it is below 0 or not below 1.
+    """
+
+    _options = ("p",)
+
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__()
+        self.p = finite_number(p, "p", minimum=0)
+        if self.p >= 1:
+            raise ValueError(f"expected p below 1, got {self.p:g}")
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch.nn's name
+        """Drop entries of a tensor of any shape, if in training."""
+        return torch.nn.functional.dropout(input, self.p, self.training)
+
+    def extra_repr(self) -> str:
+        """The share."""
+        return f"{self.p:g}"
+
+
+class Sigmoid(Identity):
+    """The head of a network that is trained on images in [0, 1]; the kernel is that of what comes before."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch.nn's name
+        """Squash a tensor of any shape into (0, 1)."""
+        return torch.sigmoid(input)
+
+    def trace(self, signal: Signal) -> Signal:
+        """Nothing may follow."""
+        return signal.with_head(self)

@@ -1,0 +1,133 @@
+"""Weight layers in two parameterisations that compute the same function and train differently."""
+
+from __future__ import annotations
+
+import copy
+import math
+from abc import abstractmethod
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from torch_cntk.layers.base import Layer
+
+__all__ = ["Weighted", "checked_parameterisation", "reparameterise"]
+
+_KEY = "standard_parameterisation"
+"""In a state dict, beside weights that are those of the standard parameterisation."""
+
+L = TypeVar("L", bound=Layer)
+
+
+def checked_parameterisation(parameterisation: str) -> str:
+    """Return it if there is such a parameterisation.
+
+    Raises:
+        ValueError: there is not.
+    """
+    if parameterisation not in ("ntk", "standard"):
+        raise ValueError(f'expected parameterisation "ntk" or "standard", got {parameterisation!r}')
+    return parameterisation
+
+
+class Weighted(Layer):
+    """A layer with ``weight``, ``bias`` (or None) and ``bias_std``.
+
+    In the NTK parameterisation, parameters are N(0, 1) and the forward pass scales them: weights by 1/sqrt(fan_in),
+    the bias by bias_std. In the standard one (torch's), the parameters carry the scale. The function is the same, its
+    training is not: the kernel is that of the NTK parameterisation, whichever the layer has.
+    """
+
+    weight: torch.nn.Parameter
+    bias: torch.nn.Parameter | None
+    bias_std: float
+    parameterisation: str = "ntk"
+
+    @property
+    @abstractmethod
+    def fan_in(self) -> int:
+        """Inputs of each output."""
+
+    def _scales(self) -> tuple[float, float]:
+        """What parameters that are N(0, 1) are multiplied by: weight and bias."""
+        return 1 / math.sqrt(self.fan_in), self.bias_std
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw weights and biases: from N(0, 1), or scaled by 1/sqrt(fan_in) and bias_std."""
+        scales = (1.0, 1.0) if self.parameterisation == "ntk" else self._scales()
+        with torch.no_grad():
+            for parameter, scale in zip((self.weight, self.bias), scales, strict=True):
+                if parameter is not None:
+                    parameter.normal_(generator=generator)
+                    if scale != 1:
+                        parameter.mul_(scale)
+
+    def effective(self) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias as the forward pass applies them."""
+        if self.parameterisation == "standard":
+            return self.weight, self.bias
+        scale, bias_scale = self._scales()
+        return self.weight * scale, None if self.bias is None else self.bias * bias_scale
+
+    def set_effective(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Choose the parameters so that ``effective`` gives these, as far as a bias_std of 0 allows.
+
+        Raises:
+            ValueError: shapes differ, or a bias is given to a layer that has none or a bias_std of 0.
+        """
+        if weight.shape != self.weight.shape:
+            raise ValueError(f"expected weights of shape {tuple(self.weight.shape)}, got {tuple(weight.shape)}")
+        scales = (1.0, 1.0) if self.parameterisation == "standard" else self._scales()
+        with torch.no_grad():
+            self.weight.copy_(weight / scales[0])
+            if bias is not None and bool((bias != 0).any()):
+                if self.bias is None or scales[1] == 0:
+                    raise ValueError(f"expected no bias for {self}, which cannot hold one, got {len(bias)} numbers")
+                self.bias.copy_(bias / scales[1])
+            elif self.bias is not None:
+                self.bias.zero_()
+
+    def _convert(self, parameterisation: str) -> None:
+        if parameterisation == self.parameterisation:
+            return
+        with torch.no_grad():
+            weight, bias = (None if tensor is None else tensor.clone() for tensor in self.effective())
+            if parameterisation == "ntk" and bias is not None and self.bias_std == 0:
+                bias.zero_()
+            self.parameterisation = parameterisation
+            assert weight is not None
+            self.set_effective(weight, bias)
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.parameterisation == "standard":
+            destination[prefix + _KEY] = torch.ones((), dtype=torch.uint8)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any, **options: Any) -> None:
+        """Weights of the other parameterisation are converted."""
+        stored = "standard" if state_dict.pop(prefix + _KEY, None) is not None else "ntk"
+        wanted, self.parameterisation = self.parameterisation, stored
+        super()._load_from_state_dict(state_dict, prefix, *arguments, **options)
+        self._convert(wanted)
+
+
+def reparameterise(net: L, parameterisation: str) -> L:
+    """A copy of a network that computes the same function in another parameterisation.
+
+    Args:
+        net: a layer or network.
+        parameterisation: "ntk" (parameters N(0, 1), scaled by the forward pass) or "standard" (as torch.nn).
+
+    Returns:
+        the copy, whose state dict can be loaded into networks of either parameterisation.
+
+    Raises:
+        ValueError: the parameterisation is unknown.
+    """
+    checked_parameterisation(parameterisation)
+    net = copy.deepcopy(net)
+    for module in net.modules():
+        if isinstance(module, Weighted):
+            module._convert(parameterisation)
+    return net
