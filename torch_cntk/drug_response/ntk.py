@@ -83,11 +83,10 @@ class MixedNTK:
 
 @dataclass(frozen=True)
 class ResidualNTK:
-    """The kernel regresses what another method leaves, on features that have not seen the column they describe.
+    """The kernel regresses what another method leaves, on features that say as much of observed pairs as of others.
 
     The output of ``base``, cross-fitted on the observed pairs, is the prior mean. The features are those of
-    ``reference_prior`` and the output of ``also``, both without the column's own profile, so that they say as much of
-    observed columns as of the others. They keep their length, which tells weak drugs from strong ones, and squared
+    ``reference_prior`` and the output of ``also``, cross-fitted as well. They keep their length, which tells weak drugs from strong ones, and squared
     errors count relative to the variance of the profile, as in its R^2. Depth, weights and ridge are those whose
     leave-one-out predictions have the largest sum of the three metrics: of what is observed alone.
 
@@ -124,7 +123,7 @@ class ResidualNTK:
         best: MatrixCompletion | None = None
         best_score, filled = -torch.inf, values
         for cell_weight in self.cell_weights:
-            own = reference_prior(tensor, observed, self.reference, cell_weight, leave_out=True)
+            own = reference_prior(tensor, observed, self.reference, cell_weight)
             features = scale * torch.cat([own, *others], 1)
             for depth, identity in product(self.hidden_layers, self.identities):
                 model = MatrixCompletion(depth, ridge="cv", identity=identity, normalize=False, center=False)
