@@ -96,6 +96,20 @@ def test_rows_with_the_same_columns_share_a_factorisation(generator, monkeypatch
     assert np.abs(filled.numpy() - textbook(values, mask, features)).max() < 1e-9
 
 
+@pytest.mark.parametrize("activation", sorted(tc.completion.ACTIVATIONS))
+def test_every_activation_has_a_kernel(activation, generator):
+    values, features = problem(generator)
+    mask = random_mask(values.shape, 0.6, generator)
+    filled = tc.MatrixCompletion(2, activation, ridge=RIDGE, identity=0.3).fit(values, mask, features).predict()
+    by_layer = tc.completion.ACTIVATIONS[activation]()
+    other = tc.MatrixCompletion(2, by_layer, ridge=RIDGE, identity=0.3).fit(values, mask, features).predict()
+    assert torch.equal(filled, other)
+    assert bool(torch.isfinite(filled).all())
+    assert activation == "relu" or not torch.allclose(
+        filled, tc.MatrixCompletion(2, ridge=RIDGE, identity=0.3).fit(values, mask, features).predict()
+    )
+
+
 @pytest.mark.parametrize("same_mask", [True, False])
 def test_iterative_solvers_agree_with_the_direct_one(same_mask, generator):
     values, features = problem(generator, columns=40)

@@ -22,14 +22,21 @@ from tqdm import tqdm
 from torch_cntk._checks import finite_number, positive_int
 from torch_cntk._tables import Matrix, name_of, read_features, read_matrix
 from torch_cntk.gram_operator import GramOperator
-from torch_cntk.layers import Layer, LeakyReLU, Linear, ReLU, Sequential
+from torch_cntk.layers import GELU, Abs, Erf, Layer, LeakyReLU, Linear, ReLU, Sequential, Sin
 from torch_cntk.row_column_operator import COMBINATIONS, RowColumnOperator, between
 from torch_cntk.solvers import Solver, Status
 from torch_cntk.systems import System, systems_of_columns
 
 __all__ = ["ACTIVATIONS", "MatrixCompletion", "fully_connected"]
 
-ACTIVATIONS: dict[str, Callable[[], Layer]] = {"relu": ReLU, "leaky_relu": lambda: LeakyReLU(0.1)}
+ACTIVATIONS: dict[str, Callable[[], Layer]] = {
+    "relu": ReLU,
+    "leaky_relu": lambda: LeakyReLU(0.1),
+    "abs": Abs,
+    "erf": Erf,
+    "gelu": GELU,
+    "sin": Sin,
+}
 """Activations by name; any activation layer will do as well."""
 
 _SINGULAR = (

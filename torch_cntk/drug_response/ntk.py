@@ -86,9 +86,10 @@ class ResidualNTK:
     """The kernel regresses what another method leaves, on features that say as much of observed pairs as of others.
 
     The output of ``base``, cross-fitted on the observed pairs, is the prior mean. The features are those of
-    ``reference_prior`` and the output of ``also``, cross-fitted as well. They keep their length, which tells weak drugs from strong ones, and squared
-    errors count relative to the variance of the profile, as in its R^2. Depth, weights and ridge are those whose
-    leave-one-out predictions have the largest sum of the three metrics: of what is observed alone.
+    ``reference_prior`` and the output of ``also``, cross-fitted as well. They keep their length, which tells weak drugs
+    from strong ones, and squared errors count relative to the variance of the profile, as in its R^2. Depth, weights
+    and ridge are those whose leave-one-out predictions have the largest sum of the three metrics: of what is observed
+    alone.
 
     Attributes:
         reference: the cell type in which drugs are described.
