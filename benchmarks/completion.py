@@ -130,9 +130,11 @@ def scale(options: argparse.Namespace) -> None:
     table = (hidden @ torch.randn(50, rows, generator=generator, dtype=torch.float64)).T.contiguous()
     observed = (torch.rand(columns, generator=generator) < 0.5).expand(rows, columns)
     count = int(observed[0].sum())
-    solver = {"direct": tc.Direct(), "eigenpro": tc.EigenPro(), "cg": tc.ConjugateGradient(max_iterations=200)}[
-        options.solver
-    ]
+    solver = {
+        "direct": tc.Direct(),
+        "eigenpro": tc.EigenPro(epochs=options.epochs),
+        "cg": tc.ConjugateGradient(max_iterations=200),
+    }[options.solver]
     model = tc.MatrixCompletion(1, ridge=options.ridge, identity=0.3, solver=solver, progress=options.progress)
     start = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
@@ -172,6 +174,7 @@ def main() -> None:
     parser.add_argument("--columns", type=int, default=30_000)
     parser.add_argument("--solver", choices=("direct", "eigenpro", "cg"), default="direct")
     parser.add_argument("--ridge", type=float, default=1e-3)
+    parser.add_argument("--epochs", type=int, default=100, help="of EigenPro")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--compare", action="store_true", help="also time a plain product and factorisation")
     parser.add_argument("--progress", action="store_true")
