@@ -291,7 +291,7 @@ def _canvas(size: tuple[int, ...], kernel: Kernel, wrap: bool) -> tuple[int, ...
 
 
 def _transformable(cells: int) -> int:
-    """The next number without a prime factor above 13, with which Fourier transforms take two or three times as long."""
+    """The next number without a prime factor above 13; those double the time of Fourier transforms, or worse."""
     while True:
         rest = cells
         for prime in (2, 3, 5, 7, 11, 13):
