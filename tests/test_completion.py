@@ -96,6 +96,20 @@ def test_rows_with_the_same_columns_share_a_factorisation(generator, monkeypatch
     assert np.abs(filled.numpy() - textbook(values, mask, features)).max() < 1e-9
 
 
+@pytest.mark.parametrize("activation", sorted(tc.completion.ACTIVATIONS))
+def test_every_activation_has_a_kernel(activation, generator):
+    values, features = problem(generator)
+    mask = random_mask(values.shape, 0.6, generator)
+    filled = tc.MatrixCompletion(2, activation, ridge=RIDGE, identity=0.3).fit(values, mask, features).predict()
+    by_layer = tc.completion.ACTIVATIONS[activation]()
+    other = tc.MatrixCompletion(2, by_layer, ridge=RIDGE, identity=0.3).fit(values, mask, features).predict()
+    assert torch.equal(filled, other)
+    assert bool(torch.isfinite(filled).all())
+    assert activation == "relu" or not torch.allclose(
+        filled, tc.MatrixCompletion(2, ridge=RIDGE, identity=0.3).fit(values, mask, features).predict()
+    )
+
+
 @pytest.mark.parametrize("same_mask", [True, False])
 def test_iterative_solvers_agree_with_the_direct_one(same_mask, generator):
     values, features = problem(generator, columns=40)
@@ -175,6 +189,7 @@ def test_ridge_and_score_come_from_leaving_out_each_entry(generator):
 def test_left_out_entries_are_predicted_from_the_others(coupled, generator):
     values, features = problem(generator, rows=3, columns=9)
     mask = random_mask(values.shape, 0.7, generator)
+    mask[:2, :-1] = True  # no column loses its last entry, and with it its part in the mean of the weights
     weights = torch.rand(9, generator=generator, dtype=torch.float64) + 0.1
     side = {"row_features": torch.randn(3, 2, generator=generator)} if coupled else {}
     options = {"ridge": 0.05, "center": False}
@@ -214,7 +229,7 @@ def test_weights_of_columns_are_those_of_their_squared_errors(coupled, solver, g
     z = features / features.norm(dim=1, keepdim=True)
     kernel = tc.GramOperator(net.propagate, z * 2).dense()
     factor = 2 if coupled else 1
-    block = factor * kernel[seen][:, seen] + torch.diag(0.1 * factor * 2 * weights.mean() / weights[seen])
+    block = factor * kernel[seen][:, seen] + torch.diag(0.1 * factor * 2 * weights[seen].mean() / weights[seen])
     expected = factor * kernel[:, seen] @ torch.linalg.solve(block, values[:rows, seen].T)
     assert torch.allclose(filled[:, ~seen], expected.T[:, ~seen], rtol=1e-7, atol=1e-8)
 
@@ -226,7 +241,9 @@ def test_weights_of_columns_matter_in_the_choice_of_the_ridge(generator):
     weights = torch.full((12,), 1e-9, dtype=torch.float64)
     weights[:6] = 1
     model = tc.MatrixCompletion(ridge=0.1, center=False).fit(values, mask, features, column_weight=weights)
-    alone = tc.MatrixCompletion(ridge=0.05, center=False).fit(values[:, :6], mask[:, :6], features[:6])
+    # The ridge is relative to the mean weight of observed columns.
+    share = float(weights[mask.any(0)].mean())
+    alone = tc.MatrixCompletion(ridge=0.1 * share, center=False).fit(values[:, :6], mask[:, :6], features[:6])
     assert torch.allclose(model.predict(features=features), alone.predict(features=features), rtol=1e-4, atol=1e-5)
     deviations = torch.where(mask, values, math.nan)
     spread = [(deviations - deviations.nanmean(1, keepdim=True))[:, :6].square().nansum()]

@@ -46,6 +46,33 @@ def test_inpaint(tmp_path: Path, channels: int) -> None:
     assert -10 * torch.log10((after - image).square().mean()) > 33
 
 
+def test_drug_response(tmp_path: Path) -> None:
+    told = run_example(tmp_path, "drug_response.py", "--folds", "3")
+    scores = dict(re.findall(r"^(\S[\w -]*?) {2,}(-?[\d.]+) \+-", told, re.MULTILINE))
+    assert set(scores) == {"mean over cell type", "DNPP", "FaLRTC", "NTK"}
+    assert float(scores["NTK"]) > float(scores["mean over cell type"])
+    (tmp_path / "long.csv").write_text(
+        "cell,drug,g1,g2,g3\nMCF7,a,1,2,3.5\nMCF7,b,2,1,0\nMCF7,c,0,1,5\nPC3,a,1,2,4\nPC3,b,2,1,0.5\nX,b,1,1,1\n"
+    )
+    run_example(tmp_path, "drug_response.py", "long.csv", "--predict", "c", "PC3", "-o", "out.csv")
+    header, line = (tmp_path / "out.csv").read_text().splitlines()
+    assert header == "cell,drug,g1,g2,g3"
+    assert line.startswith("PC3,c,")
+
+
+def test_ratings(tmp_path: Path) -> None:
+    pytest.importorskip("pandas")
+    told = run_example(tmp_path, "ratings.py")
+    scores = {
+        name: (float(a), float(b)) for name, a, b in re.findall(r"^(\w[\w -]*?) {2,}([\d.]+) +([\d.]+)", told, re.M)
+    }
+    assert set(scores) == {"means", "soft-impute", "matrix factorisation", "NTK"}
+    # Without features nothing but the mean can be said of items that nobody has rated.
+    for name in ("soft-impute", "matrix factorisation"):
+        assert scores["NTK"][1] < 0.9 * scores[name][1]
+    assert scores["NTK"][0] < scores["means"][0]
+
+
 def test_train(tmp_path: Path) -> None:
     out = run_example(tmp_path, "train.py", "--levels", "2", "--width", "8", "--steps", "20")
     infinite, finite = re.search(r"CNTK: ([\d.]+) dB", out), re.search(r"best: ([\d.]+) dB after (\d+) steps", out)

@@ -22,14 +22,21 @@ from tqdm import tqdm
 from torch_cntk._checks import finite_number, positive_int
 from torch_cntk._tables import Matrix, name_of, read_features, read_matrix
 from torch_cntk.gram_operator import GramOperator
-from torch_cntk.layers import Layer, LeakyReLU, Linear, ReLU, Sequential
+from torch_cntk.layers import GELU, Abs, Erf, Layer, LeakyReLU, Linear, ReLU, Sequential, Sin
 from torch_cntk.row_column_operator import COMBINATIONS, RowColumnOperator, between
 from torch_cntk.solvers import Solver, Status
 from torch_cntk.systems import System, systems_of_columns
 
 __all__ = ["ACTIVATIONS", "MatrixCompletion", "fully_connected"]
 
-ACTIVATIONS: dict[str, Callable[[], Layer]] = {"relu": ReLU, "leaky_relu": lambda: LeakyReLU(0.1)}
+ACTIVATIONS: dict[str, Callable[[], Layer]] = {
+    "relu": ReLU,
+    "leaky_relu": lambda: LeakyReLU(0.1),
+    "abs": Abs,
+    "erf": Erf,
+    "gelu": GELU,
+    "sin": Sin,
+}
 """Activations by name; any activation layer will do as well."""
 
 _SINGULAR = (
@@ -192,8 +199,8 @@ class MatrixCompletion:
                 matched by label.
             row_features: of the rows, [rows, q]. Without them rows do not learn from each other. With them all entries
                 are one system of equations.
-            column_weight: how much the squared error of each column counts, [columns], relative to their mean; columns
-                of little noise should count more. By default all count the same.
+            column_weight: how much the squared error of each column counts, [columns], relative to the mean of observed
+                columns; those of little noise should count more. By default all count the same.
 
         Returns:
             itself.
@@ -222,7 +229,7 @@ class MatrixCompletion:
             if row_features is None
             else self._side(row_features, "row", matrix.rows, rows, self.row_identity, device)
         )
-        self._scale = None if column_weight is None else _scale(column_weight, columns).to(device)
+        self._scale = None if column_weight is None else _scale(column_weight, matrix.observed.any(0))
         self._matrix = matrix
         self.n_features_in_ = columns
         self._regress(matrix)
@@ -514,13 +521,13 @@ class Side:
         return GramOperator(network.propagate, self.features, white=self.white)
 
 
-def _scale(weight: Any, columns: int) -> Tensor:
-    """Roots of the columns' weights, whose mean is set to 1.
+def _scale(weight: Any, known: Tensor) -> Tensor:
+    """Roots of the columns' weights, whose mean over the columns with an observed entry is set to 1.
 
     Raises:
         ValueError: there is not one for each column, or one is not positive.
     """
-    weights = torch.as_tensor(weight).double()
-    if tuple(weights.shape) != (columns,) or not bool((torch.isfinite(weights) & (weights > 0)).all()):
-        raise ValueError(f"expected {columns} column weights, finite and above 0, got shape {tuple(weights.shape)}")
-    return (weights / weights.mean()).sqrt()
+    weights = torch.as_tensor(weight).to(known.device).double()
+    if weights.shape != known.shape or not bool((torch.isfinite(weights) & (weights > 0)).all()):
+        raise ValueError(f"expected {len(known)} column weights, finite and above 0, got shape {tuple(weights.shape)}")
+    return (weights / weights[known].mean()).sqrt()

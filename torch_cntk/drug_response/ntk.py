@@ -83,13 +83,13 @@ class MixedNTK:
 
 @dataclass(frozen=True)
 class ResidualNTK:
-    """The kernel regresses what another method leaves, on features that have not seen the column they describe.
+    """The kernel regresses what another method leaves, on features that say as much of observed pairs as of others.
 
     The output of ``base``, cross-fitted on the observed pairs, is the prior mean. The features are those of
-    ``reference_prior`` and the output of ``also``, both without the column's own profile, so that they say as much of
-    observed columns as of the others. They keep their length, which tells weak drugs from strong ones, and errors count
-    in inverse proportion to the length of the profile. Depth, weights and ridge are those whose leave-one-out
-    predictions have the largest sum of the three metrics: of what is observed alone.
+    ``reference_prior`` and the output of ``also``, cross-fitted as well. They keep their length, which tells weak drugs
+    from strong ones, and squared errors count relative to the variance of the profile, as in its R^2. Depth, weights
+    and ridge are those whose leave-one-out predictions have the largest sum of the three metrics: of what is observed
+    alone.
 
     Attributes:
         reference: the cell type in which drugs are described.
@@ -118,19 +118,20 @@ class ResidualNTK:
         profiles = tensor[observed]
         length = torch.linalg.vector_norm(profiles - profiles.mean(1, keepdim=True), dim=1)
         weight = torch.ones(observed.numel(), dtype=values.dtype)
-        weight[observed.flatten()] = 1 / length.clamp_min(1e-3 * float(length.mean()))
+        weight[observed.flatten()] = 1 / length.clamp_min(1e-3 * float(length.mean())).square()
         others = [estimates(method, tensor, observed).flatten(0, 1) for method in self.also]
         scale = 1 / torch.linalg.vector_norm(profiles, dim=1).mean()
-        best, best_score, filled = None, -torch.inf, values
+        best: MatrixCompletion | None = None
+        best_score, filled = -torch.inf, values
         for cell_weight in self.cell_weights:
-            own = reference_prior(tensor, observed, self.reference, cell_weight, leave_out=True)
+            own = reference_prior(tensor, observed, self.reference, cell_weight)
             features = scale * torch.cat([own, *others], 1)
             for depth, identity in product(self.hidden_layers, self.identities):
                 model = MatrixCompletion(depth, ridge="cv", identity=identity, normalize=False, center=False)
                 model.fit(values - mean, mask, features, column_weight=weight)
                 left_out = (model.left_out() + mean).T[observed.flatten()]
                 score = float(metrics(left_out, profiles).sum())
-                if score > best_score:
+                if best is None or score > best_score:
                     best, best_score, filled = model, score, model.predict() + mean
         assert best is not None
         return best, filled

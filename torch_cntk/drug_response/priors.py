@@ -2,7 +2,8 @@
 
 All of them are [drugs * cells, p], pairs in the order of the tensor. What a prior says of an observed pair should be
 what it would say had the pair not been observed: features that hold a column's own profile promise more than those of
-the columns to be predicted can keep.
+the columns to be predicted can keep. Means over many pairs are to be the same for all of them: a mean that leaves out
+the pair itself tells its profile, with the opposite sign.
 """
 
 from __future__ import annotations
@@ -31,9 +32,7 @@ def one_hot_prior(observed: Tensor, cell_weight: float = 1.0, drug_weight: float
     return concatenate(*blocks, weights=(cell_weight, drug_weight))
 
 
-def reference_prior(
-    tensor: Tensor, observed: Tensor, reference: int, cell_weight: float = 0.75, *, leave_out: bool = False
-) -> Tensor:
+def reference_prior(tensor: Tensor, observed: Tensor, reference: int, cell_weight: float = 0.75) -> Tensor:
     """The paper's prior of the sparse regime: [w |drug| unit(mean profile of the cell type), drug's profile in one].
 
     Args:
@@ -42,7 +41,6 @@ def reference_prior(
         reference: the cell type in which drugs are described; drugs that were not measured in it are described by the
             mean of those that were.
         cell_weight: w.
-        leave_out: whether the mean that an observed pair is described by leaves out its own profile.
 
     Returns:
         [drugs * cells, 2 genes].
@@ -55,14 +53,8 @@ def reference_prior(
     if not bool(known.any()):
         raise ValueError("expected drugs observed in the reference cell type, got none")
     drug = torch.where(known[:, None], values[:, reference], values[known, reference].mean(0))
-    total, count = values.sum(0), observed.sum(0)
-    if leave_out:
-        # Directions alone matter: the sum of the others is as good as their mean.
-        means = unit((total - values).flatten(0, 1)).reshape(values.shape)
-        alone = (count == 1) & observed
-        means = torch.where(alone[..., None], unit(total)[None], means)
-    else:
-        means = unit(total)[None].expand(values.shape)
+    # Directions alone matter: the sum is as good as the mean.
+    means = unit(values.sum(0))[None].expand(values.shape)
     cell = cell_weight * torch.linalg.vector_norm(drug, dim=1)[:, None, None] * means
     return torch.cat([cell, drug[:, None].expand(values.shape)], 2).flatten(0, 1)
 

@@ -1,0 +1,188 @@
+"""Matrix completion beside what a user would pick instead, and at scale: ``python -m benchmarks.completion``.
+
+``prism``: areas under the dose-response curve of 1396 drugs in 489 cell lines (PRISM), of which a share of the entries,
+or whole cell lines, are hidden. ``scale``: made-up data of many columns, half of them observed, solved directly or by
+EigenPro; peak memory is that of the process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import torch_cntk as tc
+from benchmarks.timing import print_table
+from torch_cntk import baselines
+
+SHRINKAGES = (4.0, 3.0, 2.4, 1.9, 1.5, 1.2, 0.95, 0.75, 0.6, 0.45)
+"""Candidates of soft-impute, largest first: each begins where the one before has ended."""
+
+
+def two_way_means(table: Tensor, known: Tensor) -> Tensor:
+    """A mean for each row plus one for each column, by least squares; columns without an entry have the rows' means."""
+    values, seen = torch.where(known, table, 0), known.double()
+    rows, columns = torch.zeros(len(table), 1, dtype=torch.float64), torch.zeros(1, table.shape[1], dtype=torch.float64)
+    for _ in range(30):
+        rows = ((values - seen * columns).sum(1) / seen.sum(1).clamp_min(1))[:, None]
+        columns = ((values - seen * rows).sum(0) / seen.sum(0).clamp_min(1))[None]
+    return rows + columns
+
+
+def soft_impute(left: Tensor, known: Tensor) -> Tensor:
+    """With the shrinkage that predicts a twentieth of what is known best."""
+    hidden = known & (torch.rand(known.shape, generator=torch.Generator().manual_seed(1)) < 0.05)
+    fit, errors, fits = None, [], []
+    for shrinkage in SHRINKAGES:
+        fit = baselines.soft_impute(left, known & ~hidden, shrinkage, guess=fit, max_iterations=50, tolerance=1e-3)
+        errors.append(float((fit - left)[hidden].square().mean()))
+        fits.append(fit)
+        if errors[-1] > min(errors):
+            break
+    best = int(np.argmin(errors))
+    return baselines.soft_impute(left, known, SHRINKAGES[best], guess=fits[best], max_iterations=100, tolerance=1e-3)
+
+
+def knn(table: Tensor, known: Tensor) -> Tensor:
+    from sklearn.impute import KNNImputer
+
+    return torch.from_numpy(
+        KNNImputer(n_neighbors=10, weights="distance", keep_empty_features=True).fit_transform(holes(table, known))
+    )
+
+
+def iterative(table: Tensor, known: Tensor) -> Tensor:
+    from sklearn.impute import IterativeImputer  # needs the experimental import in main()
+
+    imputer = IterativeImputer(n_nearest_features=30, max_iter=5, keep_empty_features=True, random_state=0)
+    return torch.from_numpy(imputer.fit_transform(holes(table, known)))
+
+
+def holes(table: Tensor, known: Tensor) -> np.ndarray:
+    return torch.where(known, table, torch.nan).numpy()
+
+
+def kernel(left: Tensor, known: Tensor, lineage: Tensor) -> Tensor:
+    """The kernel on soft-impute's residual: cell lines are described by it and by their lineage."""
+    low_rank = soft_impute(left, known)
+    features = tc.features.concatenate(tc.features.unit(low_rank.T), lineage, weights=(1, 0.3))
+    model = tc.MatrixCompletion(1, ridge="cv", identity=0.5, center=False).fit(left - low_rank, known, features)
+    return low_rank + torch.where(known, 0, model.predict())
+
+
+def kernel_of_columns(left: Tensor, known: Tensor, lineage: Tensor) -> Tensor:
+    """Cell lines that nobody has measured: their lineage is all that is known."""
+    return torch.where(
+        known, left, tc.MatrixCompletion(1, ridge="cv", center=False).fit(left, known, lineage).predict()
+    )
+
+
+def prism(options: argparse.Namespace) -> None:
+    with np.load(options.data / "prism_auc.npz") as file:
+        table, lineages = torch.from_numpy(file["AUC"]).double(), file["lineage"].tolist()
+    lineage = tc.features.one_hot(lineages)
+    generator = torch.Generator().manual_seed(options.seed)
+    masks = {f"{share:.0%} of entries": torch.rand(table.shape, generator=generator) < share for share in (0.1, 0.5)}
+    columns = torch.rand(table.shape[1], generator=generator) < 0.1
+    masks["10% of cell lines"] = columns.expand(table.shape)
+    rows = []
+    for name, hidden in masks.items():
+        known = ~hidden
+        whole = name.endswith("lines")
+        methods: dict[str, Callable[[], Tensor]] = {"means": lambda known=known: two_way_means(table, known)}
+        if not whole:
+            # Cell lines are the samples of one, drugs of the other: whichever is better.
+            methods["k nearest cell lines"] = lambda known=known: knn(table.T, known.T).T
+            methods["k nearest drugs"] = lambda known=known: knn(table, known)
+            methods["iterative imputation"] = lambda known=known: iterative(table, known)
+            methods["soft-impute"] = lambda known=known: on_residual(soft_impute, table, known)
+        regress = kernel_of_columns if whole else kernel
+        methods["NTK"] = lambda known=known, regress=regress: on_residual(regress, table, known, lineage)
+        for method, work in methods.items():
+            start = time.perf_counter()
+            filled = work()
+            seconds = time.perf_counter() - start
+            error = float((filled - table)[hidden].square().mean().sqrt())
+            r = float(torch.corrcoef(torch.stack([filled[hidden], table[hidden]]))[0, 1])
+            rows.append((name, method, f"{error:.4f}", f"{r:.4f}", f"{seconds:.1f}"))
+            print(*rows[-1], flush=True)
+    print_table(("hidden", "method", "root mean square error", "r", "seconds"), rows)
+
+
+def on_residual(method: Callable[..., Tensor], table: Tensor, known: Tensor, *more: Tensor) -> Tensor:
+    """A method on what the means of rows and columns leave."""
+    means = two_way_means(table, known)
+    return means + method(torch.where(known, table - means, 0), known, *more)
+
+
+def scale(options: argparse.Namespace) -> None:
+    generator = torch.Generator().manual_seed(options.seed)
+    columns, width, rows = options.columns, 200, 1000
+    features = torch.randn(columns, width, generator=generator, dtype=torch.float64)
+    hidden = torch.tanh(features @ torch.randn(width, 50, generator=generator, dtype=torch.float64) / width**0.5)
+    table = (hidden @ torch.randn(50, rows, generator=generator, dtype=torch.float64)).T.contiguous()
+    observed = (torch.rand(columns, generator=generator) < 0.5).expand(rows, columns)
+    count = int(observed[0].sum())
+    solver = {"direct": tc.Direct(), "eigenpro": tc.EigenPro(), "cg": tc.ConjugateGradient(max_iterations=200)}[
+        options.solver
+    ]
+    model = tc.MatrixCompletion(1, ridge=options.ridge, identity=0.3, solver=solver, progress=options.progress)
+    start = time.perf_counter()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.fit(table, observed, features)
+    fitted = time.perf_counter()
+    filled = model.predict()
+    done = time.perf_counter()
+    missing = ~observed[0]
+    error = float((filled - table)[:, missing].norm() / table[:, missing].norm())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(
+        f"{columns} columns, {count} of them observed, {width} features, {rows} rows; {torch.get_num_threads()} threads"
+    )
+    print(
+        f"{model.solver_}: fit {fitted - start:.0f} s, prediction {done - fitted:.0f} s, residual {model.residual_:.1e}"
+    )
+    print(f"relative error at unobserved columns {error:.3f}, peak memory {peak:.1f} GB")
+    for warning in caught:
+        print(f"warning: {warning.message}")
+    if options.compare:
+        side = min(count, 4000)
+        matrix = torch.randn(side, side, dtype=torch.float64)
+        start = time.perf_counter()
+        torch.linalg.cholesky(matrix @ matrix.T + side * torch.eye(side, dtype=torch.float64))
+        seconds = time.perf_counter() - start
+        whole = seconds * (count / side) ** 3
+        print(
+            f"a product and a Cholesky factor of {side} x {side}: {seconds:.1f} s; of {count} x {count}: {whole:.0f} s"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("prism", "scale"))
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/drug"))
+    parser.add_argument("--columns", type=int, default=30_000)
+    parser.add_argument("--solver", choices=("direct", "eigenpro", "cg"), default="direct")
+    parser.add_argument("--ridge", type=float, default=1e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--compare", action="store_true", help="also time a plain product and factorisation")
+    parser.add_argument("--progress", action="store_true")
+    options = parser.parse_args()
+    if options.what == "prism":
+        from sklearn.experimental import enable_iterative_imputer  # noqa: F401
+
+        prism(options)
+    else:
+        scale(options)
+
+
+if __name__ == "__main__":
+    main()
