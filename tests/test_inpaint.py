@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import torch_cntk as tc
+from torch_cntk.inpainting import _canvas
 
 # Far below the tolerance asked of the result.
 TIGHT = tc.ConjugateGradient(tolerance=1e-13, max_iterations=5000)
@@ -386,6 +387,12 @@ def test_bar_is_shown_on_request_only(capsys, generator):
     assert capsys.readouterr().err == ""
     tc.inpaint(image, observed, KERNELS["nearest"], progress=True, solver=tc.ConjugateGradient())
     assert "conjugate gradients" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("side", "canvas"), [(512, 520), (1024, 1040), (2048, 2080), (120, 128), (135, 144)])
+def test_canvas_suits_fourier_transforms(side, canvas):
+    kernel = tc.default_network(3, width=1).kernel(tc.priors.Uniform(0, 0.1))
+    assert _canvas((side, side), kernel, wrap=False) == (canvas, canvas)
 
 
 def square_hole(side: int, place: tuple[int, int] = (20, 30)) -> torch.Tensor:

@@ -310,6 +310,27 @@ def test_unknown_preconditioner_is_refused():
         tc.ConjugateGradient(preconditioner="ilu")
 
 
+def test_nearly_singular_kernel_gives_the_same_in_both_precisions(generator):
+    # Ends in upsample, convolution; the image has detail that such a network cannot make.
+    layers: list[tc.Layer] = []
+    for _ in range(2):
+        layers += [tc.StridedConv2d(1, 1, 3), tc.LeakyReLU(0.1)]
+    layers += [tc.NearestUp(2), tc.Conv2d(1, 1, 3), tc.LeakyReLU(0.1), tc.NearestUp(2), tc.Conv2d(1, 1, 3)]
+    kernel = tc.Sequential(*layers).kernel(tc.priors.Uniform(0, 0.1))
+    line = torch.linspace(0, 3, 96, dtype=torch.float64)
+    image = (torch.sin(line)[:, None] * torch.cos(2 * line))[None]
+    image += torch.rand(1, 96, 96, generator=generator, dtype=torch.float64)
+    observed = torch.rand(96, 96, generator=generator) < 0.95
+    results = [
+        tc.inpaint(image.to(dtype), observed, kernel.to(dtype), solver=tc.ConjugateGradient(), ridge=0)
+        for dtype in (torch.float32, torch.float64)
+    ]
+    assert {result.status for result in results} == {tc.Status.RIDGE}
+    assert not any(result.converged for result in results)
+    # The tolerance times what the ridge of 1e-3 leaves of the condition number.
+    assert float((results[0].image.double() - results[1].image).abs().max()) < 1e-3 * float(image.abs().max())
+
+
 # EigenPro.
 
 

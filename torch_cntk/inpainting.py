@@ -287,7 +287,19 @@ def _canvas(size: tuple[int, ...], kernel: Kernel, wrap: bool) -> tuple[int, ...
     if kernel.size is not None or wrap:
         return kernel.check_size(size)
     least = (max(n + r, 2 * r + 1) for n, r in zip(size, kernel.radius, strict=True))
-    return tuple(math.ceil(n / p) * p for n, p in zip(least, kernel.period, strict=True))
+    return tuple(_transformable(math.ceil(n / p)) * p for n, p in zip(least, kernel.period, strict=True))
+
+
+def _transformable(cells: int) -> int:
+    """The next number without a prime factor above 13; those double the time of Fourier transforms, or worse."""
+    while True:
+        rest = cells
+        for prime in (2, 3, 5, 7, 11, 13):
+            while rest % prime == 0:
+                rest //= prime
+        if rest == 1:
+            return cells
+        cells += 1
 
 
 def _extend(images: Tensor, canvas: tuple[int, ...]) -> Tensor:

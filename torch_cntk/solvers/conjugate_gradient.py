@@ -113,6 +113,8 @@ class _Preconditioned(Factorisation):
                 restarted = run.refresh()
                 since_refresh = 0
                 waiting = run.best > run.tolerance
+                if run.weights_grow_too_large:
+                    return Status.STAGNATED
                 if not bool(waiting.any()):
                     break
                 if out_of_iterations:
@@ -139,6 +141,9 @@ _FUTILE_RESTARTS = 3
 """Restarts after which rounding is taken to have won, if none of them gained."""
 _SOUND_RIDGE = 1e-3
 """Taken where a smaller one does not converge: singular kernels are solved with it in float32 and float64 alike."""
+_LARGEST = {torch.float32: (1e-4, 30.0), torch.float64: (1e-6, 1e4)}
+"""Below this ridge, weights of more than so many times |y| / mean(diag K) are those of a singular kernel, fitted to its
+rounding; regular kernels have less than 10."""
 _DRIFT = 0.1
 """Begin anew when rounding has put the updated residual further off than this share of the true one."""
 
@@ -185,6 +190,15 @@ class _Run:
             self.best = torch.where(better, relative, self.best)
         self._index = torch.arange(len(self.best), device=self.best.device)
         self._keep(self.best > tolerance)
+
+    @property
+    def weights_grow_too_large(self) -> bool:
+        """Whether a ridge should keep them smaller."""
+        least_ridge, largest = _LARGEST[self._all.operator.dtype]
+        if self._all.relative_ridge >= least_ridge:
+            return False
+        share = _norm(self.best_weights) * self._all.operator.mean_diagonal / self.norms
+        return bool((share > largest).any())
 
     def _keep(self, kept: Tensor) -> None:
         """Go on with some of the current right-hand sides, from their best weights."""
