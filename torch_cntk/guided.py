@@ -18,7 +18,8 @@ from tqdm import tqdm
 from torch_cntk import priors
 from torch_cntk._checks import finite_number, positive_int
 from torch_cntk._memory import available_bytes
-from torch_cntk.layers import Conv1d, Conv2d, Conv3d, Layer, LeakyReLU, Sequential
+from torch_cntk.layers import Layer, LeakyReLU, Sequential
+from torch_cntk.layers.conv import CONVOLUTIONS
 from torch_cntk.solvers import ConjugateGradient, Regression, Solution, Solver
 
 __all__ = ["Guidance", "Guided", "each_pass", "guided_network", "guided_pass", "run_passes"]
@@ -131,7 +132,7 @@ def guided_network(ndim: int = 2, slope: float = 0.1) -> Layer:
         ndim: number of spatial dimensions, 1 to 3.
         slope: of the LeakyReLU.
     """
-    conv = {1: Conv1d, 2: Conv2d, 3: Conv3d}[ndim]
+    conv = CONVOLUTIONS[ndim]
     return Sequential(conv(1, 1, 5), LeakyReLU(slope), conv(1, 1, 3))
 
 

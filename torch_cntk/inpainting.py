@@ -16,18 +16,8 @@ from torch_cntk import priors
 from torch_cntk._checks import finite_number, positive_int
 from torch_cntk.guided import Guidance, run_passes
 from torch_cntk.kernel import Kernel
-from torch_cntk.layers import (
-    Conv1d,
-    Conv2d,
-    Conv3d,
-    Layer,
-    LeakyReLU,
-    NearestUp,
-    Sequential,
-    StridedConv1d,
-    StridedConv2d,
-    StridedConv3d,
-)
+from torch_cntk.layers import Layer, LeakyReLU, NearestUp, Sequential
+from torch_cntk.layers.conv import CONVOLUTIONS, STRIDED_CONVOLUTIONS
 from torch_cntk.solvers import Regression, Solver, Status, automatic, cross_validated_ridge
 from torch_cntk.trials import choose_passes
 
@@ -370,8 +360,8 @@ def default_network(levels: int, channels: int = 3, ndim: int = 2, width: int = 
         ndim: number of spatial dimensions, 1 to 3.
         width: channels inside the network, of which the kernel is independent; its input has a quarter of them.
     """
-    strided = {1: StridedConv1d, 2: StridedConv2d, 3: StridedConv3d}[ndim]
-    conv = {1: Conv1d, 2: Conv2d, 3: Conv3d}[ndim]
+    strided = STRIDED_CONVOLUTIONS[ndim]
+    conv = CONVOLUTIONS[ndim]
     layers: list[Layer] = []
     for level in range(levels):
         first = width if level else max(width // 4, 1)

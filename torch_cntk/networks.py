@@ -6,20 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch_cntk._checks import positive_int
-from torch_cntk.layers import (
-    BilinearUp,
-    Concat,
-    Conv1d,
-    Conv2d,
-    Conv3d,
-    Layer,
-    LeakyReLU,
-    NearestUp,
-    Sequential,
-    StridedConv1d,
-    StridedConv2d,
-    StridedConv3d,
-)
+from torch_cntk.layers import BilinearUp, Concat, Layer, LeakyReLU, NearestUp, Sequential
+from torch_cntk.layers.conv import CONVOLUTIONS, STRIDED_CONVOLUTIONS
 
 __all__ = ["hourglass"]
 
@@ -72,8 +60,8 @@ def hourglass(
         raise ValueError(f'expected up "nearest" or "bilinear", got {up!r}')
     if ndim not in (1, 2, 3):
         raise ValueError(f"expected ndim 1, 2 or 3, got {ndim!r}")
-    conv = {1: Conv1d, 2: Conv2d, 3: Conv3d}[ndim]
-    strided = {1: StridedConv1d, 2: StridedConv2d, 3: StridedConv3d}[ndim]
+    conv = CONVOLUTIONS[ndim]
+    strided = STRIDED_CONVOLUTIONS[ndim]
     biased: dict[str, Any] = {"bias": bias, "bias_std": bias_std}
 
     def level(depth: int, given: int) -> list[Layer]:

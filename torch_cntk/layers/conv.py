@@ -13,9 +13,18 @@ from torch_cntk._checks import finite_number, positive_int
 from torch_cntk.layers.base import C
 from torch_cntk.layers.weights import Weighted, checked_parameterisation
 
-__all__ = ["Conv1d", "Conv2d", "Conv3d", "StridedConv1d", "StridedConv2d", "StridedConv3d"]
+__all__ = [
+    "CONVOLUTIONS",
+    "STRIDED_CONVOLUTIONS",
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "StridedConv1d",
+    "StridedConv2d",
+    "StridedConv3d",
+]
 
-_CONVOLUTIONS = {
+_FUNCTIONS = {
     1: torch.nn.functional.conv1d,
     2: torch.nn.functional.conv2d,
     3: torch.nn.functional.conv3d,
@@ -86,8 +95,8 @@ class _Conv(Weighted):
         weight, bias = self.effective()
         reach = tuple(q // 2 for q in self.kernel_size)
         if self.padding_mode == "zeros":
-            return _CONVOLUTIONS[self.ndim](input, weight, bias, stride=self.stride, padding=reach)
-        return _CONVOLUTIONS[self.ndim](_pad_circular(input, reach), weight, bias, stride=self.stride)
+            return _FUNCTIONS[self.ndim](input, weight, bias, stride=self.stride, padding=reach)
+        return _FUNCTIONS[self.ndim](_pad_circular(input, reach), weight, bias, stride=self.stride)
 
     def propagate(self, covariance: C) -> C:
         """Average the patches, then keep every stride-th pixel."""
@@ -223,3 +232,13 @@ class StridedConv3d(_StridedConv):
     """Three-dimensional strided convolution, stride 2 by default; see ``Conv3d``."""
 
     ndim = 3
+
+
+CONVOLUTIONS: dict[int, type[Conv1d] | type[Conv2d] | type[Conv3d]] = {1: Conv1d, 2: Conv2d, 3: Conv3d}
+"""By number of dimensions."""
+STRIDED_CONVOLUTIONS: dict[int, type[StridedConv1d] | type[StridedConv2d] | type[StridedConv3d]] = {
+    1: StridedConv1d,
+    2: StridedConv2d,
+    3: StridedConv3d,
+}
+"""Likewise."""

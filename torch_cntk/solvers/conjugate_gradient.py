@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from torch_cntk._checks import finite_number, positive_int
+from torch_cntk.solvers._images import dot, norm, ratio, spread
 from torch_cntk.solvers.base import Factorisation, Regression, Solution, Solver, Status
 from torch_cntk.solvers.preconditioners import NAMES, Preconditioner, choose, precondition
 
@@ -86,7 +87,7 @@ class _Preconditioned(Factorisation):
             if float(run.best.max()) < float(residual.max()):
                 status = Status.RIDGE if second is Status.CONVERGED else status
                 weights = run.best_weights
-                residual = _norm(flat - regression.multiply(weights)) / run.norms
+                residual = norm(flat - regression.multiply(weights)) / run.norms
         return Solution(
             weights.reshape(targets.shape),
             residual.reshape(targets.shape[: targets.ndim - len(size)]),
@@ -175,18 +176,18 @@ class _Run:
         self._preconditioner = preconditioner
         self._all = regression
         self._all_targets = targets.double()
-        norm = _norm(self._all_targets)
+        lengths = norm(self._all_targets)
         # A right-hand side of zeros is solved by zeros.
-        self.norms = torch.where(norm > 0, norm, 1)
+        self.norms = torch.where(lengths > 0, lengths, 1)
         self.best_weights = torch.zeros_like(self._all_targets)
-        self.best = norm / self.norms
+        self.best = lengths / self.norms
         self.iterations = 0
         self.worth_a_refresh = False
         if guess is not None:
             residual = self._all_targets - regression.multiply(guess.double())
-            relative = _norm(residual) / self.norms
+            relative = norm(residual) / self.norms
             better = relative < self.best
-            self.best_weights = torch.where(_spread(better, guess), guess.double(), self.best_weights)
+            self.best_weights = torch.where(spread(better, guess), guess.double(), self.best_weights)
             self.best = torch.where(better, relative, self.best)
         self._index = torch.arange(len(self.best), device=self.best.device)
         self._keep(self.best > tolerance)
@@ -197,7 +198,7 @@ class _Run:
         least_ridge, largest = _LARGEST[self._all.operator.dtype]
         if self._all.relative_ridge >= least_ridge:
             return False
-        share = _norm(self.best_weights) * self._all.operator.mean_diagonal / self.norms
+        share = norm(self.best_weights) * self._all.operator.mean_diagonal / self.norms
         return bool((share > largest).any())
 
     def _keep(self, kept: Tensor) -> None:
@@ -215,7 +216,7 @@ class _Run:
 
     def _set_residual(self, true: Tensor) -> None:
         self.residual = true.to(self._all.operator.dtype)
-        self.relative = _norm(true) / self._norms
+        self.relative = norm(true) / self._norms
         self.worth_a_refresh = False
 
     def refresh(self) -> bool:
@@ -225,8 +226,9 @@ class _Run:
             whether the two differed so much that the iteration begins anew, from the best weights.
         """
         true = self._targets - self._regression.multiply(self.weights)
-        drifted = _norm(true - self.residual) > _DRIFT * _norm(true)
-        relative = _norm(true) / self._norms
+        left = norm(true)
+        drifted = norm(true - self.residual) > _DRIFT * left
+        relative = left / self._norms
         better = relative < self.best[self._index]
         self.best_weights[self._index[better]] = self.weights[better]
         self.best[self._index[better]] = relative[better]
@@ -254,36 +256,16 @@ class _Run:
             self._direction = preconditioned
         else:
             # Conjugate to the last direction, however inexact or nonlinear the preconditioner is.
-            factor = -_ratio(_dot(preconditioned, self._image), self._curvature)
-            self._direction.mul_(_spread(factor, self.residual)).add_(preconditioned)
+            factor = -ratio(dot(preconditioned, self._image), self._curvature)
+            self._direction.mul_(spread(factor, self.residual)).add_(preconditioned)
         self._image = self._regression.multiply(self._direction)
-        self._curvature = _dot(self._direction, self._image)
+        self._curvature = dot(self._direction, self._image)
         active = self.relative > self.tolerance
-        length = _ratio(_dot(self._direction, self.residual), self._curvature) * active
-        self.weights.addcmul_(_spread(length, self.weights), self._direction.double())
-        self.residual.addcmul_(_spread(length, self.residual), self._image, value=-1)
-        self.relative = _norm(self.residual) / self._norms
+        length = ratio(dot(self._direction, self.residual), self._curvature) * active
+        self.weights.addcmul_(spread(length, self.weights), self._direction.double())
+        self.residual.addcmul_(spread(length, self.residual), self._image, value=-1)
+        self.relative = norm(self.residual) / self._norms
         self.iterations += 1
         self._broke_down = bool((active & ~(self._curvature > 0)).any())
         done = self.relative <= self.tolerance
         self.worth_a_refresh = self._broke_down or 2 * int(done.sum()) >= len(done)
-
-
-def _dot(first: Tensor, second: Tensor) -> Tensor:
-    product: Tensor = torch.linalg.vecdot(first.flatten(1), second.flatten(1))
-    return product.double()
-
-
-def _norm(images: Tensor) -> Tensor:
-    return _dot(images, images).sqrt_()
-
-
-def _spread(scalars: Tensor, images: Tensor) -> Tensor:
-    """One number an image, in the images' precision."""
-    numbers = scalars if scalars.dtype == torch.bool else scalars.to(images.dtype)
-    return numbers.reshape(-1, *(1,) * (images.ndim - 1))
-
-
-def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """Quotient, and 0 where the denominator is not positive."""
-    return torch.where(denominator > 0, numerator / denominator, 0)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from torch_cntk.solvers._images import dot, ratio, spread
 from torch_cntk.solvers.base import Regression
 
 __all__ = ["NAMES", "Circulant", "Identity", "Jacobi", "Nested", "Preconditioner", "choose", "precondition"]
@@ -101,42 +102,26 @@ class Nested(Preconditioner):
         self._circulant = Circulant(regression)
         self._tolerance = tolerance
         self._max_iterations = max_iterations
-        self.iterations = 0
 
     def __call__(self, residual: Tensor, mask: Tensor) -> Tensor:
         """Iterate until every right-hand side is within the tolerance."""
         residual = residual.clone()
-        goal = _squared(residual) * self._tolerance**2
+        goal = dot(residual, residual) * self._tolerance**2
         weights = torch.zeros_like(residual)
         direction = self._circulant(residual, mask)
-        product = _dot(residual, direction)
+        product = dot(residual, direction)
         for _ in range(self._max_iterations):
-            self.iterations += 1
             image = self._circulant.multiply(direction, mask)
-            curvature = _dot(direction, image)
-            length = torch.where(curvature > 0, product / curvature, 0).to(residual.dtype)
-            weights.addcmul_(_spread(length, weights), direction)
-            residual.addcmul_(_spread(length, weights), image, value=-1)
-            if bool((_squared(residual) <= goal).all()):
+            curvature = dot(direction, image)
+            length = spread(ratio(product, curvature), weights)
+            weights.addcmul_(length, direction)
+            residual.addcmul_(length, image, value=-1)
+            if bool((dot(residual, residual) <= goal).all()):
                 break
             preconditioned = self._circulant(residual, mask)
-            before, product = product, _dot(residual, preconditioned)
-            factor = torch.where(before > 0, product / before, 0).to(residual.dtype)
-            direction.mul_(_spread(factor, weights)).add_(preconditioned)
+            before, product = product, dot(residual, preconditioned)
+            direction.mul_(spread(ratio(product, before), weights)).add_(preconditioned)
         return weights
-
-
-def _dot(first: Tensor, second: Tensor) -> Tensor:
-    product: Tensor = torch.linalg.vecdot(first.flatten(1), second.flatten(1))
-    return product
-
-
-def _squared(images: Tensor) -> Tensor:
-    return _dot(images, images)
-
-
-def _spread(scalars: Tensor, images: Tensor) -> Tensor:
-    return scalars.reshape(-1, *(1,) * (images.ndim - 1))
 
 
 _BY_NAME: Mapping[str, Callable[[Regression], Preconditioner]] = {

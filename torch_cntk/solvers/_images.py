@@ -1,0 +1,30 @@
+"""Arithmetic on batches of images, [n, *size], with a number for each of them, [n]."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["dot", "norm", "ratio", "spread"]
+
+
+def dot(first: Tensor, second: Tensor) -> Tensor:
+    """Inner products, [n] in float64."""
+    product: Tensor = torch.linalg.vecdot(first.flatten(1), second.flatten(1))
+    return product.double()
+
+
+def norm(images: Tensor) -> Tensor:
+    """Euclidean norms, [n] in float64."""
+    return dot(images, images).sqrt_()
+
+
+def spread(scalars: Tensor, images: Tensor) -> Tensor:
+    """One number an image, to be broadcast against them, in the images' precision."""
+    numbers = scalars if scalars.dtype == torch.bool else scalars.to(images.dtype)
+    return numbers.reshape(-1, *(1,) * (images.ndim - 1))
+
+
+def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """Quotient, and 0 where the denominator is not positive."""
+    return torch.where(denominator > 0, numerator / denominator, 0)
