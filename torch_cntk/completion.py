@@ -450,13 +450,11 @@ class MatrixCompletion:
         targets = torch.where(matrix.observed, matrix.values - self.offsets_[:, None], 0)
         values = torch.full_like(matrix.values, torch.nan)
         for system in self._systems(matrix.observed, targets):
-            (errors,) = system.left_out((self.ridge_,))
-            places = torch.zeros_like(system.targets)
-            places[..., system.observed] = errors.reshape(places[..., system.observed].shape)
+            errors = system.left_out(self.ridge_)
             if system.scale is not None:
-                places /= system.scale
-            columns = (system.rows[:, None], system.columns)
-            values[columns] = matrix.values[columns] - places
+                errors /= system.scale
+            places = (system.rows[:, None], system.columns)
+            values[places] = matrix.values[places] - errors
         values = torch.where(matrix.observed, values, torch.nan)
         return matrix.restore(values, matrix.rows, matrix.columns)
 
