@@ -12,6 +12,7 @@ import resource
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ from torch_cntk import baselines
 
 SHRINKAGES = (4.0, 3.0, 2.4, 1.9, 1.5, 1.2, 0.95, 0.75, 0.6, 0.45)
 """Candidates of soft-impute, largest first: each begins where the one before has ended."""
+Method = Callable[[Tensor, Tensor], Tensor]
+"""Completes [rows, columns] given a mask, True = known."""
 
 
 def two_way_means(table: Tensor, known: Tensor) -> Tensor:
@@ -51,6 +54,7 @@ def soft_impute(left: Tensor, known: Tensor) -> Tensor:
 
 
 def knn(table: Tensor, known: Tensor) -> Tensor:
+    """Rows are the samples: an entry is the mean over the ten nearest rows that have it, else its column's."""
     from sklearn.impute import KNNImputer
 
     return torch.from_numpy(
@@ -59,9 +63,10 @@ def knn(table: Tensor, known: Tensor) -> Tensor:
 
 
 def iterative(table: Tensor, known: Tensor) -> Tensor:
+    """Rows are the samples: each column is regressed on ``NEAREST`` others, ``ROUNDS`` times."""
     from sklearn.impute import IterativeImputer  # needs the experimental import in main()
 
-    imputer = IterativeImputer(n_nearest_features=30, max_iter=5, keep_empty_features=True, random_state=0)
+    imputer = IterativeImputer(n_nearest_features=NEAREST, max_iter=ROUNDS, keep_empty_features=True, random_state=0)
     return torch.from_numpy(imputer.fit_transform(holes(table, known)))
 
 
@@ -69,12 +74,35 @@ def holes(table: Tensor, known: Tensor) -> np.ndarray:
     return torch.where(known, table, torch.nan).numpy()
 
 
-def kernel(left: Tensor, known: Tensor, lineage: Tensor) -> Tensor:
-    """The kernel on soft-impute's residual: cell lines are described by it and by their lineage."""
+def turned(method: Method) -> Method:
+    """With the columns as samples."""
+    return lambda table, known: method(table.T, known.T).T
+
+
+def told(method: Method, features: Tensor) -> Method:
+    """With features of the columns as further rows, known everywhere; the columns are the samples."""
+
+    def work(table: Tensor, known: Tensor) -> Tensor:
+        seen = torch.ones(len(features), features.shape[1], dtype=torch.bool)
+        filled = method(torch.cat([table.T, features], 1), torch.cat([known.T, seen], 1))
+        return filled[:, : len(table)].T
+
+    return work
+
+
+def group_means(left: Tensor, known: Tensor, groups: Tensor) -> Tensor:
+    """In each row the mean over the columns of the same group, else 0; groups are one-hot, [columns, groups]."""
+    counts = known.double() @ groups
+    return (torch.where(known, left, 0) @ groups / counts.clamp_min(1)) @ groups.T
+
+
+def kernel(left: Tensor, known: Tensor, lineage: Tensor, *, residual: bool = True) -> Tensor:
+    """Cell lines are described by soft-impute's output and by their lineage; with or without it as the prior mean."""
     low_rank = soft_impute(left, known)
     features = tc.features.concatenate(tc.features.unit(low_rank.T), lineage, weights=(1, 0.3))
-    model = tc.MatrixCompletion(1, ridge="cv", identity=0.5, center=False).fit(left - low_rank, known, features)
-    return low_rank + torch.where(known, 0, model.predict())
+    start = low_rank if residual else torch.zeros_like(low_rank)
+    model = tc.MatrixCompletion(1, ridge="cv", identity=0.5, center=False).fit(left - start, known, features)
+    return start + torch.where(known, 0, model.predict())
 
 
 def kernel_of_columns(left: Tensor, known: Tensor, lineage: Tensor) -> Tensor:
@@ -82,6 +110,50 @@ def kernel_of_columns(left: Tensor, known: Tensor, lineage: Tensor) -> Tensor:
     return torch.where(
         known, left, tc.MatrixCompletion(1, ridge="cv", center=False).fit(left, known, lineage).predict()
     )
+
+
+def on_residual(method: Callable[..., Tensor]) -> Method:
+    """A method on what the means of rows and columns leave."""
+
+    def work(table: Tensor, known: Tensor) -> Tensor:
+        means = two_way_means(table, known)
+        return means + method(torch.where(known, table - means, 0), known)
+
+    return work
+
+
+def competitors(lineage: Tensor, whole: bool) -> dict[str, Method]:
+    """By name. scikit-learn's imputers are tried with cell lines as samples, and with drugs as samples.
+
+    Args:
+        lineage: one-hot, [cell lines, lineages].
+        whole: whether cell lines are hidden whole: then it matters what a method is told of them.
+    """
+    methods: dict[str, Method] = {
+        "means": two_way_means,
+        "k nearest cell lines": turned(knn),
+        "k nearest drugs": knn,
+        "iterative, cell lines from each other": iterative,
+        "iterative, drugs from each other": turned(iterative),
+        "k nearest cell lines, on the residual": on_residual(turned(knn)),
+        "k nearest drugs, on the residual": on_residual(knn),
+        "iterative, cell lines from each other, on the residual": on_residual(iterative),
+        "iterative, drugs from each other, on the residual": on_residual(turned(iterative)),
+        "soft-impute, on the residual": on_residual(soft_impute),
+    }
+    if not whole:
+        methods["NTK, soft-impute as features, on the residual"] = on_residual(
+            partial(kernel, lineage=lineage, residual=False)
+        )
+        methods["NTK on what soft-impute leaves of the residual"] = on_residual(partial(kernel, lineage=lineage))
+        return methods
+    methods |= {
+        "k nearest cell lines, told the lineage, on the residual": on_residual(told(knn, lineage)),
+        "iterative, drugs from each other and the lineage, on the residual": on_residual(told(iterative, lineage)),
+        "mean over the lineage, on the residual": on_residual(partial(group_means, groups=lineage)),
+        "NTK, lineage as features, on the residual": on_residual(partial(kernel_of_columns, lineage=lineage)),
+    }
+    return methods
 
 
 def prism(options: argparse.Namespace) -> None:
@@ -94,32 +166,26 @@ def prism(options: argparse.Namespace) -> None:
     masks["10% of cell lines"] = columns.expand(table.shape)
     rows = []
     for name, hidden in masks.items():
-        known = ~hidden
-        whole = name.endswith("lines")
-        methods: dict[str, Callable[[], Tensor]] = {"means": lambda known=known: two_way_means(table, known)}
-        if not whole:
-            # Cell lines are the samples of one, drugs of the other: whichever is better.
-            methods["k nearest cell lines"] = lambda known=known: knn(table.T, known.T).T
-            methods["k nearest drugs"] = lambda known=known: knn(table, known)
-            methods["iterative imputation"] = lambda known=known: iterative(table, known)
-            methods["soft-impute"] = lambda known=known: on_residual(soft_impute, table, known)
-        regress = kernel_of_columns if whole else kernel
-        methods["NTK"] = lambda known=known, regress=regress: on_residual(regress, table, known, lineage)
-        for method, work in methods.items():
-            start = time.perf_counter()
-            filled = work()
-            seconds = time.perf_counter() - start
+        for method, work in competitors(lineage, name.endswith("lines")).items():
+            start = time.process_time()
+            filled = work(table, ~hidden)
+            seconds = time.process_time() - start
             error = float((filled - table)[hidden].square().mean().sqrt())
             r = float(torch.corrcoef(torch.stack([filled[hidden], table[hidden]]))[0, 1])
             rows.append((name, method, f"{error:.4f}", f"{r:.4f}", f"{seconds:.1f}"))
             print(*rows[-1], flush=True)
-    print_table(("hidden", "method", "root mean square error", "r", "seconds"), rows)
+    print_table(("hidden", "method", "root mean square error", "r", "processor seconds"), rows)
+    print(NOTES)
 
 
-def on_residual(method: Callable[..., Tensor], table: Tensor, known: Tensor, *more: Tensor) -> Tensor:
-    """A method on what the means of rows and columns leave."""
-    means = two_way_means(table, known)
-    return means + method(torch.where(known, table - means, 0), known, *more)
+NEAREST, ROUNDS = 30, 5
+NOTES = f"""
+"On the residual": the method completes what two-way means (an effect of the drug plus one of the cell line) leave.
+The NTK of hidden entries starts from soft-impute: its output is the features (beside the lineage) and, in the last row, the
+prior mean as well; its time includes soft-impute's. Iterative imputation is cut to {NEAREST} features a regression and {ROUNDS} rounds.
+A cell line that is hidden whole has no entry to find neighbours or factors by: neighbours of cell lines and iterative
+imputation of drugs give each drug's mean, soft-impute gives the means alone, and with drugs as samples scikit-learn's
+imputers fill a column without an entry with zeros. Those that are told the lineage have what the NTK has."""
 
 
 def scale(options: argparse.Namespace) -> None:

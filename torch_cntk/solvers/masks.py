@@ -43,6 +43,7 @@ def restricted_inverse(
     missing = ~masks
     counts = missing.sum(1)
     solved = targets @ inverse
+    removed = torch.zeros_like(solved)
     diagonals = inverse.diagonal().repeat(len(masks), 1) if diagonal else None
     for rows in _batches(counts, inverse.shape[0] if diagonal else 0):
         most = int(counts[rows].max())
@@ -53,13 +54,13 @@ def restricted_inverse(
         block.masked_fill_(filler[:, :, None] | filler[:, None, :], 0).diagonal(dim1=1, dim2=2).add_(filler)
         factor = torch.linalg.cholesky(block)
         inner = torch.cholesky_solve(solved[rows].gather(1, index).masked_fill_(filler, 0)[..., None], factor)[..., 0]
-        solved[rows] -= torch.zeros_like(solved[rows]).scatter_(1, index, inner) @ inverse
+        removed[rows] = torch.zeros_like(solved[rows]).scatter_(1, index, inner)
         if diagonals is not None:
             # A product with the inverse of the factor takes half of the time of a solve with the factor.
             identity = torch.diag_embed((~filler).to(block.dtype))
             half = torch.linalg.solve_triangular(factor, identity, upper=False) @ inverse[index]
             diagonals[rows] -= half.square_().sum(1)
-    return torch.where(masks, solved, 0), diagonals
+    return torch.where(masks, solved - removed @ inverse, 0), diagonals
 
 
 def _batches(counts: Tensor, width: int) -> Iterator[Tensor]:
