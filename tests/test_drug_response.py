@@ -304,7 +304,8 @@ def test_one_hot_prior_of_cell_and_drug_is_a_model_of_random_effects(depth, acti
         noise = pair + ridge * (constant + cell + drug + pair)
         expected = mixed_model(tensor, observed, (noise / constant, noise / cell, noise / drug))
         filled = one_hot_completion(tensor, observed, depth, activation, drug_weight, ridge=ridge)
-        assert torch.allclose(filled[~observed], expected[~observed], rtol=1e-7, atol=1e-8)
+        # What is particular to the pair is a difference of the kernel's entries, and has lost some of their digits.
+        assert torch.allclose(filled[~observed], expected[~observed], rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("depth", [1, 3])
