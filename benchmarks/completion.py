@@ -1,8 +1,8 @@
 """Matrix completion beside what a user would pick instead, and at scale: ``python -m benchmarks.completion``.
 
 ``prism``: areas under the dose-response curve of 1396 drugs in 489 cell lines (PRISM), of which a share of the entries,
-or whole cell lines, are hidden. ``scale``: made-up data of many columns, half of them observed, solved directly or by
-EigenPro; peak memory is that of the process.
+or whole cell lines, are hidden. ``scale``: made-up data of many columns, half of them observed, solved directly, by
+EigenPro or by conjugate gradients. Times are processor seconds, which other programs on the machine disturb less.
 """
 
 from __future__ import annotations
@@ -167,6 +167,8 @@ def prism(options: argparse.Namespace) -> None:
     rows = []
     for name, hidden in masks.items():
         for method, work in competitors(lineage, name.endswith("lines")).items():
+            if options.only and not any(text in f"{name}, {method}" for text in options.only):
+                continue
             start = time.process_time()
             filled = work(table, ~hidden)
             seconds = time.process_time() - start
@@ -181,68 +183,105 @@ def prism(options: argparse.Namespace) -> None:
 NEAREST, ROUNDS = 30, 5
 NOTES = f"""
 "On the residual": the method completes what two-way means (an effect of the drug plus one of the cell line) leave.
-The NTK of hidden entries starts from soft-impute: its output is the features (beside the lineage) and, in the last row, the
-prior mean as well; its time includes soft-impute's. Iterative imputation is cut to {NEAREST} features a regression and {ROUNDS} rounds.
+The NTK of hidden entries starts from soft-impute: its output is the features (beside the lineage) and, in the last row,
+the prior mean as well; its time includes soft-impute's. Iterative imputation is cut to {NEAREST} features a regression
+and {ROUNDS} rounds.
 A cell line that is hidden whole has no entry to find neighbours or factors by: neighbours of cell lines and iterative
 imputation of drugs give each drug's mean, soft-impute gives the means alone, and with drugs as samples scikit-learn's
 imputers fill a column without an entry with zeros. Those that are told the lineage have what the NTK has."""
 
 
 def scale(options: argparse.Namespace) -> None:
+    results = [scaled(columns, options) for columns in options.columns]
+    print_table(
+        ("columns", "observed", "solver", "iterations", "residual", "fit", "prediction", "a column", "error", "peak"),
+        results,
+    )
+    print(
+        "fit, prediction: processor seconds over all threads; a column: milliseconds of both; error: relative, at\n"
+        "columns without an entry; peak: of the process so far. "
+        f"{torch.get_num_threads()} threads, {options.precision}."
+    )
+    if options.compare:
+        compare_with_lapack(int(results[-1][1]))
+
+
+def scaled(columns: int, options: argparse.Namespace) -> tuple[str, ...]:
+    """One line of the table."""
     generator = torch.Generator().manual_seed(options.seed)
-    columns, width, rows = options.columns, 200, 1000
+    width, rows = 200, options.rows
     features = torch.randn(columns, width, generator=generator, dtype=torch.float64)
     hidden = torch.tanh(features @ torch.randn(width, 50, generator=generator, dtype=torch.float64) / width**0.5)
     table = (hidden @ torch.randn(50, rows, generator=generator, dtype=torch.float64)).T.contiguous()
     observed = (torch.rand(columns, generator=generator) < 0.5).expand(rows, columns)
-    count = int(observed[0].sum())
     solver = {
+        "auto": "auto",
         "direct": tc.Direct(),
-        "eigenpro": tc.EigenPro(epochs=options.epochs),
-        "cg": tc.ConjugateGradient(max_iterations=200),
+        "eigenpro": tc.EigenPro(epochs=options.epochs, tolerance=options.tolerance),
+        "cg": tc.ConjugateGradient(options.tolerance, max_iterations=200),
     }[options.solver]
-    model = tc.MatrixCompletion(1, ridge=options.ridge, identity=0.3, solver=solver, progress=options.progress)
-    start = time.perf_counter()
+    model = tc.MatrixCompletion(
+        1, ridge=options.ridge, identity=0.3, solver=solver, precision=options.precision, progress=options.progress
+    )
+    start = time.process_time()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model.fit(table, observed, features)
-    fitted = time.perf_counter()
+    fitted = time.process_time()
     filled = model.predict()
-    done = time.perf_counter()
+    done = time.process_time()
     missing = ~observed[0]
     error = float((filled - table)[:, missing].norm() / table[:, missing].norm())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    print(
-        f"{columns} columns, {count} of them observed, {width} features, {rows} rows; {torch.get_num_threads()} threads"
-    )
-    print(
-        f"{model.solver_}: fit {fitted - start:.0f} s, prediction {done - fitted:.0f} s, residual {model.residual_:.1e}"
-    )
-    print(f"relative error at unobserved columns {error:.3f}, peak memory {peak:.1f} GB")
     for warning in caught:
         print(f"warning: {warning.message}")
-    if options.compare:
-        side = min(count, 4000)
-        matrix = torch.randn(side, side, dtype=torch.float64)
-        start = time.perf_counter()
-        torch.linalg.cholesky(matrix @ matrix.T + side * torch.eye(side, dtype=torch.float64))
-        seconds = time.perf_counter() - start
-        whole = seconds * (count / side) ** 3
-        print(
-            f"a product and a Cholesky factor of {side} x {side}: {seconds:.1f} s; of {count} x {count}: {whole:.0f} s"
-        )
+    line = (
+        f"{columns}",
+        f"{int(observed[0].sum())}",
+        model.solver_,
+        f"{model.n_iter_}",
+        f"{model.residual_:.1e}",
+        f"{fitted - start:.1f}",
+        f"{done - fitted:.1f}",
+        f"{1e3 * (done - start) / columns:.2f}",
+        f"{error:.3f}",
+        f"{peak:.1f} GB",
+    )
+    print(*line, flush=True)
+    return line
+
+
+def compare_with_lapack(count: int) -> None:
+    """Processor seconds of a plain product and Cholesky factor, of at most 4,000 equations."""
+    side = min(count, 4000)
+    matrix = torch.randn(side, side, dtype=torch.float64)
+    start = time.process_time()
+    torch.linalg.cholesky(matrix @ matrix.T + side * torch.eye(side, dtype=torch.float64))
+    seconds = time.process_time() - start
+    print(f"a product and a Cholesky factor of {side} x {side}: {seconds:.1f} s, measured", end="")
+    if side < count:
+        print(f"; of {count} x {count}: {seconds * (count / side) ** 3:.0f} s, extrapolated by n^3, not run", end="")
+    print()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=("prism", "scale"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data/drug"))
-    parser.add_argument("--columns", type=int, default=30_000)
-    parser.add_argument("--solver", choices=("direct", "eigenpro", "cg"), default="direct")
+    parser.add_argument("--columns", type=int, nargs="+", default=[30_000])
+    parser.add_argument("--rows", type=int, default=1000)
+    parser.add_argument("--solver", choices=("auto", "direct", "eigenpro", "cg"), default="auto")
+    parser.add_argument("--precision", choices=("float64", "float32"), default="float64", help="of products with K")
     parser.add_argument("--ridge", type=float, default=1e-3)
     parser.add_argument("--epochs", type=int, default=100, help="of EigenPro")
+    parser.add_argument("--tolerance", type=float, default=1e-4, help="of EigenPro and conjugate gradients")
+    parser.add_argument("--only", nargs="+", metavar="TEXT", help="of PRISM: rows whose name contains one of these")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--compare", action="store_true", help="also time a plain product and factorisation")
+    parser.add_argument(
+        "--compare",
+        action="store_true",
+        help="also time a plain product and factorisation (extrapolated by n^3 above 4,000 equations)",
+    )
     parser.add_argument("--progress", action="store_true")
     options = parser.parse_args()
     if options.what == "prism":
