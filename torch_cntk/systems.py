@@ -18,7 +18,6 @@ from torch_cntk.operators import DenseOperator, Operator
 from torch_cntk.solvers import (
     ConjugateGradient,
     Direct,
-    EigenPro,
     Regression,
     Solution,
     Solver,
@@ -37,8 +36,7 @@ _SOUND = 1e-9
 """Least ridge with which an inverse of the whole kernel has digits left for its parts."""
 _SHARE = 4
 """A kernel that many rows take entries of is stored if it takes at most this fraction of the free memory."""
-_TOLERANCE = 1e-5
-_CONJUGATE_GRADIENT = ConjugateGradient(tolerance=_TOLERANCE, max_iterations=2000)
+_CONJUGATE_GRADIENT = ConjugateGradient(tolerance=1e-5, max_iterations=2000)
 
 
 @dataclass(frozen=True)
@@ -89,8 +87,7 @@ class System:
 
         Args:
             ridge: relative to ``mean_diagonal``.
-            solver: or "auto": what ``automatic`` chooses if all right-hand sides share the mask and K is expensive;
-                else conjugate gradients where it would not be a direct solver.
+            solver: or "auto": direct where ``automatic`` is, else conjugate gradients.
             progress: whether to show a bar.
 
         Returns:
@@ -102,10 +99,8 @@ class System:
     def _solver(self, regression: Regression, solver: str | Solver) -> Solver:
         if isinstance(solver, Solver):
             return solver
-        chosen = automatic(regression, _TOLERANCE)
-        # EigenPro takes one mask at a time, and rows of K, which products of small matrices spare.
-        iterative = not self.shared or len(self.operator.size) > 1
-        return _CONJUGATE_GRADIENT if iterative and isinstance(chosen, EigenPro) else chosen
+        chosen = automatic(regression)
+        return chosen if isinstance(chosen, Direct) else _CONJUGATE_GRADIENT
 
     def left_out(self, ridge: float) -> Tensor:
         """What each observed target is, less what the others say of it, of the targets' shape; zero elsewhere.
