@@ -7,9 +7,9 @@ Writes into a folder: ``heatmaps.png``, which pixels fill a given one under thre
 ``translation.png``, a photograph with a hole, filled under the identity prior and under independent pixels by the CNTK
 and by a trained network of the same layers; and ``translation.csv``, where the content of the hole comes from.
 
-The identity prior is the same after a step along the diagonal. A network that halves the resolution s times commutes with
-translations by p = 2^s pixels, so that whatever its weights it gives pixels x and x + (p, p) the same value: holes are
-filled with translated copies. Without circular padding that is not exact any more. Needs matplotlib and scikit-image.
+The identity prior is the same after a step along the diagonal. A network that halves the resolution s times commutes
+with translations by p = 2^s pixels, so that whatever its weights it gives pixels x and x + (p, p) the same value: holes
+are filled with translated copies. Without circular padding that is not so. Needs matplotlib and scikit-image.
 """
 
 from __future__ import annotations
