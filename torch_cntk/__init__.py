@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from torch_cntk import catalogue, features, plotting, presets, priors
 from torch_cntk._memory import OutOfMemoryError
+from torch_cntk.autocorrelation import autocorrelation_network, autocorrelation_passes
 from torch_cntk.completion import MatrixCompletion
 from torch_cntk.conversion import from_torch, to_torch, with_width
 from torch_cntk.empirical import empirical_ntk
@@ -126,6 +127,8 @@ __all__ = [
     "Training",
     "TrainingResult",
     "TrainingStatus",
+    "autocorrelation_network",
+    "autocorrelation_passes",
     "catalogue",
     "default_kernel",
     "default_network",
