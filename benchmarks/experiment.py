@@ -70,6 +70,7 @@ class Record:
     psnr: float
     ssim: float
     seconds: float
+    processor_seconds: float | None
     peak_bytes: int | None
     told: Mapping[str, float | int | str]
     command: str
@@ -174,6 +175,7 @@ def _row(task: Task, method: str, options: argparse.Namespace, settings: Options
         psnr=0.0,
         ssim=0.0,
         seconds=0.0,
+        processor_seconds=None,
         peak_bytes=None,
         told={},
         command=options.command,
@@ -218,18 +220,21 @@ def measured(task: Task, row: Record, settings: Options, *, memory: bool) -> tup
         the complete row, and the fill with the observed pixels restored.
     """
     known = torch.where(task.observed, task.truth, 0)
-    start = time.perf_counter()
+    resumed = settings.checkpoint is not None and settings.checkpoint.exists()
+    start, started = time.perf_counter(), time.process_time()
     filled: Filled = METHODS[row.method].fill(known, task.observed, settings)
-    seconds = time.perf_counter() - start
-    # Training that goes on from a checkpoint has been at work before.
-    seconds = max(seconds, float(filled.told.get("training seconds", 0)))
+    seconds, processor = time.perf_counter() - start, time.process_time() - started
+    if resumed:
+        # It has been at work before.
+        seconds = float(filled.told["training seconds"])
     image = torch.where(task.observed, task.truth, filled.image.clamp(0, 1))
     peak = None
     if memory:
         few = replace(settings, steps=2, checkpoint=None, progress=False)
         peak = peak_bytes(partial(METHODS[row.method].fill, known, task.observed, few))
-    row = replace(row, psnr=psnr(image, task.truth), ssim=ssim(image, task.truth), seconds=seconds, told=filled.told)
-    return replace(row, peak_bytes=peak), image
+    quality = {"psnr": psnr(image, task.truth), "ssim": ssim(image, task.truth)}
+    costs = {"seconds": seconds, "processor_seconds": None if resumed else processor, "peak_bytes": peak}
+    return replace(row, told=filled.told, **quality, **costs), image
 
 
 def run(tasks: Sequence[Task], table: Table, options: argparse.Namespace) -> None:
@@ -340,17 +345,18 @@ class Report:
             if not rows:
                 continue
             peaks = [row.peak_bytes for row in rows if row.peak_bytes is not None]
-            seconds = [row.seconds for row in rows]
+            processor = [row.processor_seconds for row in rows if row.processor_seconds is not None]
             lines.append(
                 (
                     METHODS[method].title,
                     rows[0].network,
-                    f"{mean(seconds):.1f} ({min(seconds):.1f} to {max(seconds):.1f})",
+                    _range([row.seconds for row in rows]),
+                    _range(processor) if processor else "-",
                     f"{max(peaks) / 1e9:.2f} GB" if peaks else "-",
                     ", ".join(_told(rows)),
                 )
             )
-        return markdown(["method", "network", "seconds an image", "peak memory", "by the way"], lines)
+        return markdown(["method", "network", "seconds an image", "of a processor", "peak memory", "by the way"], lines)
 
     def _origin(self) -> str:
         lines = ["Observed pixels are restored; images are clipped to [0, 1].", *self._part()]
@@ -388,6 +394,10 @@ def _marked(cells: Sequence[tuple[float, float] | None]) -> list[str]:
         text = "-" if cell is None else f"{cell[0]:.2f} / {cell[1]:.3f}"
         texts.append(f"**{text}**" if cell is not None and cell[0] == best else text)
     return texts
+
+
+def _range(values: Sequence[float]) -> str:
+    return f"{mean(values):.1f} ({min(values):.1f} to {max(values):.1f})"
 
 
 def _number(value: float | None) -> str:
