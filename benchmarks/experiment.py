@@ -136,9 +136,11 @@ class Table:
         """Where its picture is."""
         return self.folder / "fills" / f"{row.slug}.png"
 
-    def checkpoint(self, row: Record, autocast: bool) -> Path:
-        """Where its training may be gone on from."""
-        return self.folder / "checkpoints" / f"{row.slug}{'-bfloat16' if autocast else ''}.pt"
+    def checkpoint(self, row: Record, settings: Options) -> Path:
+        """Where its training may be gone on from; another one if it is done in another way."""
+        differs = [settings.iterate] if settings.iterate != "average" else []
+        differs += ["bfloat16"] if settings.autocast else []
+        return self.folder / "checkpoints" / f"{'-'.join([row.slug, *differs])}.pt"
 
 
 # Tasks.
@@ -245,7 +247,7 @@ def run(tasks: Sequence[Task], table: Table, options: argparse.Namespace) -> Non
             settings = settings_of(options)
             row = _row(task, method, options, settings)
             if method == "finite":
-                settings = replace(settings, checkpoint=table.checkpoint(row, options.autocast), progress=True)
+                settings = replace(settings, checkpoint=table.checkpoint(row, settings), progress=True)
             bar.set_postfix_str(f"{task.image}, {task.kind}, {METHODS[method].title}")
             row, fill = measured(task, row, settings, memory=options.memory)
             table.add(row, fill)
@@ -475,7 +477,12 @@ def parser(description: str | None, name: str, **defaults: object) -> argparse.A
     made.add_argument("--filters", type=int, default=128, help="of the finite network (default 128)")
     made.add_argument("--steps", type=int, default=3000, help="of training, at most")
     made.add_argument("--minutes", type=float, default=15.0, help="of training, at most; goes on from a checkpoint")
-    made.add_argument("--iterate", choices=("last", "average"), default="average", help="of training: what is taken")
+    made.add_argument(
+        "--iterate",
+        choices=("last", "best", "average"),
+        default="average",
+        help="what is taken of training: the last output, the best on observed pixels that are held out, or a mean",
+    )
     made.add_argument("--autocast", action="store_true", help="train in bfloat16 where torch holds it safe")
     made.add_argument("--memory", action="store_true", help="measure peak memory, in processes of their own")
     made.add_argument("--report", action="store_true", help="run nothing; report what is there")

@@ -37,6 +37,10 @@ HOLES = ["kate", "library", "vase"]
 """The images that come with the mask of a large hole, or of text."""
 
 
+PHOTOGRAPHS = ["astronaut", "chelsea", "coffee", "rocket"]
+"""Of scikit-image, in colour; free of rights."""
+
+
 def folder() -> Path | None:
     """``images/`` in the folder that TORCH_CNTK_DATA names, if there is one."""
     root = os.environ.get("TORCH_CNTK_DATA")

@@ -18,13 +18,13 @@ import argparse
 
 from benchmarks import experiment
 from benchmarks.experiment import Task, reduced
-from benchmarks.images import folder, grey_images, large_holes, photographs, square_hole, strokes
+from benchmarks.images import PHOTOGRAPHS, folder, grey_images, large_holes, photographs, square_hole, strokes
 
 
 def tasks(options: argparse.Namespace) -> list[Task]:
     """All of them; an image whose hole is not in the part that is kept is left out."""
     found = []
-    others = grey_images(options.images) if options.images or folder() else photographs()
+    others = grey_images(options.images) if options.images or folder() else photographs(PHOTOGRAPHS)
     if options.fast:
         others = {"coffee": photographs()["coffee"]}
     elif options.images or folder():

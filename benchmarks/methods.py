@@ -27,8 +27,7 @@ class Options:
         steps: of training, at most.
         minutes: of training, at most.
         lr: learning rate.
-        iterate: what is taken of the training, as in ``tc.Training``.
-        holdout: share of the observed pixels that the best iterate is chosen by.
+        iterate: what is taken of the training, as in ``tc.Training``; for the best one, observed pixels are held out.
         autocast: whether to train in bfloat16 where torch holds that safe.
         seed: of the initial weights and the input.
         checkpoint: file to train on from.
@@ -42,7 +41,6 @@ class Options:
     minutes: float = 15.0
     lr: float = 0.01
     iterate: str = "average"
-    holdout: float = 0.0
     autocast: bool = False
     seed: int = 0
     checkpoint: Path | None = None
@@ -162,7 +160,7 @@ def _finite(image: Tensor, observed: Tensor, options: Options) -> Filled:
         jitter=0.03,
         parameterisation="standard",
         iterate=options.iterate,
-        holdout=options.holdout,
+        holdout=0.05 if options.iterate == "best" else 0,
         autocast=options.autocast,
         channels_last=options.autocast,
         seed=options.seed,

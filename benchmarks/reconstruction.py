@@ -19,7 +19,7 @@ import argparse
 
 from benchmarks import experiment
 from benchmarks.experiment import Published, Task, reduced
-from benchmarks.images import folder, grey_images, photographs, random_mask
+from benchmarks.images import PHOTOGRAPHS, folder, grey_images, photographs, random_mask
 
 DEEP_IMAGE_PRIOR = Published(
     "deep image prior, published",
@@ -44,7 +44,7 @@ DEEP_IMAGE_PRIOR = Published(
 
 def tasks(options: argparse.Namespace) -> list[Task]:
     """Each image, share of missing pixels and seed."""
-    images = grey_images(options.images) if options.images or folder() else photographs()
+    images = grey_images(options.images) if options.images or folder() else photographs(PHOTOGRAPHS)
     if options.fast:
         images = {"coffee": photographs()["coffee"][:1]}
     found = []
