@@ -128,6 +128,9 @@ class Table:
             old = rows.get(row.key)
             if row.peak_bytes is None and old is not None and old.commit == row.commit:
                 row = replace(row, peak_bytes=old.peak_bytes)
+            if row.processor_seconds is None and old is not None and old.told == row.told:
+                # Training that was complete has nothing to add.
+                row = replace(row, processor_seconds=old.processor_seconds)
             rows[row.key] = row
             with writing(self.path) as temporary:
                 temporary.write_text("".join(json.dumps(asdict(each)) + "\n" for each in rows.values()))
@@ -262,6 +265,9 @@ def settings_of(options: argparse.Namespace) -> Options:
 
 # Reporting.
 
+Pair = tuple[float, float]
+"""PSNR and SSIM."""
+
 
 @dataclass(frozen=True)
 class Published:
@@ -313,32 +319,34 @@ class Report:
         return "\n\n".join([*parts, self._origin()]) + "\n"
 
     def _quality(self, kind: str, tasks: Sequence[Task]) -> str:
-        methods, lines = self.methods(), []
-        images = dict.fromkeys(task.image for task in tasks)
-        means: dict[str, list[tuple[float, float]]] = {method: [] for method in methods}
+        images = list(dict.fromkeys(task.image for task in tasks))
         shown = self.published if self.published and self.published.fits(kind, self.options) else None
+        columns: dict[str, dict[str, Pair]] = {method: self._by_image(tasks, method) for method in self.methods()}
+        lines = []
         for image in images:
-            cells = []
-            for method in methods:
-                rows = self._rows_of(tasks, image, method)
-                self.used += rows
-                if rows:
-                    means[method].append((mean(r.psnr for r in rows), mean(r.ssim for r in rows)))
-                cells.append(means[method][-1] if rows else None)
-            lines.append([image, *_marked(cells), *([_number(shown.psnr.get(image))] if shown else [])])
-        whole = [_mean_pair(means[method]) if len(means[method]) == len(images) else None for method in methods]
+            cells = _marked([column.get(image) for column in columns.values()])
+            lines.append([image, *cells, *([_number(shown.psnr.get(image))] if shown else [])])
         if len(images) > 1:
-            others = [shown.psnr[image] for image in images if image in shown.psnr] if shown else []
-            cell = f"{mean(others):.2f}" if len(others) == len(images) else "-"
-            lines.append(["mean", *_marked(whole), *([cell] if shown else [])])
-        titles = [METHODS[method].title for method in methods]
-        heading = f"**{kind}**: PSNR (dB) / SSIM of the whole image{_seeds(tasks)}"
-        return f"{heading}\n\n" + markdown(["image", *titles, *([shown.title] if shown else [])], lines)
+            full = [column if len(column) == len(images) else {} for column in columns.values()]
+            lines.append(["mean", *_marked([_mean_pair(list(column.values())) for column in full])])
+            lines.append(["least gain", *(_least_gain(column, columns.get("biharmonic", {})) for column in full)])
+            if shown and set(images) <= set(shown.psnr):
+                lines[-2].append(_number(mean(shown.psnr[image] for image in images)))
+        titles = [*(METHODS[method].title for method in columns), *([shown.title] if shown else [])]
+        heading = f"**{kind}**: PSNR (dB) / SSIM of the whole image{_seeds(tasks)}; the least gain is on biharmonic"
+        padded = [[*line, *("" for _ in range(len(titles) + 1 - len(line)))] for line in lines]
+        return f"{heading}\n\n" + markdown(["image", *titles], padded)
 
-    def _rows_of(self, tasks: Sequence[Task], image: str, method: str) -> list[Record]:
-        """Of all seeds; none if one is missing."""
-        found = [self.found(task, method) for task in tasks if task.image == image]
-        return [row for row in found if row is not None] if all(found) else []
+    def _by_image(self, tasks: Sequence[Task], method: str) -> dict[str, Pair]:
+        """Means over the seeds of an image; images of which one is missing are left out."""
+        pairs = {}
+        for image in dict.fromkeys(task.image for task in tasks):
+            found = [self.found(task, method) for task in tasks if task.image == image]
+            rows = [row for row in found if row is not None]
+            self.used += rows
+            if len(rows) == len(found):
+                pairs[image] = mean(row.psnr for row in rows), mean(row.ssim for row in rows)
+        return pairs
 
     def _costs(self, tasks: Sequence[Task]) -> str:
         lines = []
@@ -384,11 +392,17 @@ def mean(numbers: Iterable[float]) -> float:
     return statistics.fmean(numbers)
 
 
-def _mean_pair(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    return mean(pair[0] for pair in pairs), mean(pair[1] for pair in pairs)
+def _mean_pair(pairs: Sequence[Pair]) -> Pair | None:
+    return (mean(pair[0] for pair in pairs), mean(pair[1] for pair in pairs)) if pairs else None
 
 
-def _marked(cells: Sequence[tuple[float, float] | None]) -> list[str]:
+def _least_gain(column: Mapping[str, Pair], biharmonic: Mapping[str, Pair]) -> str:
+    """PSNR above biharmonic, of the image where that is least."""
+    gains = [column[image][0] - biharmonic[image][0] for image in column if image in biharmonic]
+    return f"{min(gains):+.2f}" if gains and column is not biharmonic else "-"
+
+
+def _marked(cells: Sequence[Pair | None]) -> list[str]:
     """As text; the highest PSNR is bold."""
     best = max((cell[0] for cell in cells if cell is not None), default=None)
     texts = []
