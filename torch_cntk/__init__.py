@@ -67,6 +67,7 @@ from torch_cntk.solvers import (
     Status,
 )
 from torch_cntk.training import DivergedError, Training, TrainingResult, TrainingStatus, train
+from torch_cntk.trials import leave_out_error
 
 try:
     __version__ = version("torch-cntk")
@@ -137,6 +138,7 @@ __all__ = [
     "guided_network",
     "hourglass",
     "inpaint",
+    "leave_out_error",
     "levels_for",
     "load_kernel",
     "plotting",
