@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import torch_cntk as tc
-from torch_cntk import guided, trials
+from torch_cntk import guided, masks, trials
 from torch_cntk.guided import guided_pass, run_passes
 from torch_cntk.trials import choose_passes
 
@@ -159,11 +159,11 @@ def test_tiny_images(size, generator):
 
 def test_holes_are_told_from_scattered_pixels(generator):
     for missing in (0.1, 0.5, 0.75, 0.9):
-        assert not trials._has_holes(scattered((128, 128), missing, generator))
+        assert not masks.has_holes(scattered((128, 128), missing, generator))
     hole = torch.ones(128, 128, dtype=torch.bool)
     hole[40:60, 50:80] = False
-    assert trials._has_holes(hole)
-    assert not trials._has_holes(torch.ones(8, 8, dtype=torch.bool))
+    assert masks.has_holes(hole)
+    assert not masks.has_holes(torch.ones(8, 8, dtype=torch.bool))
 
 
 def test_holes_are_moved_to_observed_places():
@@ -241,7 +241,7 @@ def test_automatic_passes_with_holes(side, generator):
     size = (64, 64)
     truth, observed = stripes(size, generator), torch.ones(size, dtype=torch.bool)
     observed[20 : 20 + side, 6 : 6 + side] = observed[50:58, 40:50] = False
-    assert trials._has_holes(observed)
+    assert masks.has_holes(observed)
     periodic = tc.inpaint(truth, observed)
     result = tc.inpaint(truth, observed, passes="auto")
     assert result.passes == 0 or error(result.image, truth) < error(periodic.image, truth)

@@ -10,9 +10,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from torch_cntk._checks import finite_number, positive_int
-from torch_cntk.solvers._images import dot, norm, ratio, spread
+from torch_cntk.solvers._images import answers_at_once, dot, norm, ratio, spread
 from torch_cntk.solvers.base import Factorisation, Regression, Solution, Solver, Status
-from torch_cntk.solvers.preconditioners import NAMES, Preconditioner, choose, precondition
+from torch_cntk.solvers.preconditioners import NAMES, Nested, Preconditioner, choose, precondition
 
 __all__ = ["ConjugateGradient"]
 
@@ -126,9 +126,10 @@ class _Preconditioned(Factorisation):
                     return Status.STAGNATED
                 elif restarted:
                     futile_restarts += 1
-            run.step()
-            since_refresh += 1
-            bar.update()
+            left = min(self._options.refresh - since_refresh, self._options.max_iterations - run.iterations)
+            taken = run.advance(min(run.unasked_steps, left))
+            since_refresh += taken
+            bar.update(taken)
             if not bar.disable:
                 bar.set_postfix(residual=f"{float(run.relative.max()):.1e}", refresh=False)
         return Status.CONVERGED
@@ -145,8 +146,14 @@ _SOUND_RIDGE = 1e-3
 _LARGEST = {torch.float32: (1e-4, 30.0), torch.float64: (1e-6, 1e4)}
 """Below this ridge, weights of more than so many times |y| / mean(diag K) are those of a singular kernel, fitted to its
 rounding; regular kernels have less than 10."""
+_UNASKED_STEPS = 8
+"""Steps between two questions to a device that the host would have to wait for."""
 _DRIFT = 0.1
 """Begin anew when rounding has put the updated residual further off than this share of the true one."""
+
+
+_STATE = ("_targets", "_norms", "weights", "residual", "relative", "_image", "_curvature", "_direction", "_broke_down")
+"""What a run holds for each right-hand side that it still works on."""
 
 
 class _Run:
@@ -162,6 +169,8 @@ class _Run:
         norms: of the right-hand sides, 1 for zeros.
         relative: the updated relative residuals of the right-hand sides that are still worked on.
         worth_a_refresh: whether enough of them seem to be done, or something went wrong.
+        unasked_steps: how many should be taken before the host asks for that. Those in vain change nothing but take
+            their time; where each has a long inner iteration, the host asks after every one.
     """
 
     def __init__(
@@ -183,6 +192,8 @@ class _Run:
         self.best = lengths / self.norms
         self.iterations = 0
         self.worth_a_refresh = False
+        at_once = answers_at_once(targets.device) or isinstance(preconditioner, Nested)
+        self.unasked_steps = 1 if at_once else _UNASKED_STEPS
         if guess is not None:
             residual = self._all_targets - regression.multiply(guess.double())
             relative = norm(residual) / self.norms
@@ -209,9 +220,10 @@ class _Run:
         self._norms = self.norms[self._index]
         self._direction: Tensor | None = None
         self._image = self._curvature = self._targets  # of the last direction; there is none yet
-        self._broke_down = False
+        self._broke_down = torch.zeros_like(self._index, dtype=torch.bool)
         self.weights = self.best_weights[self._index]
         if len(self._index):
+            self._precondition = self._preconditioner.restricted(self._regression.mask)
             self._set_residual(self._targets - self._regression.multiply(self.weights))
 
     def _set_residual(self, true: Tensor) -> None:
@@ -233,7 +245,7 @@ class _Run:
         self.best_weights[self._index[better]] = self.weights[better]
         self.best[self._index[better]] = relative[better]
         waiting = self.best[self._index] > self.tolerance
-        restart = self._broke_down or bool(((drifted | ~torch.isfinite(relative)) & waiting).any())
+        restart = bool((self._broke_down | (drifted | ~torch.isfinite(relative)) & waiting).any())
         if restart:
             self._keep(waiting)
             return True
@@ -246,26 +258,52 @@ class _Run:
         """Leave out what is solved, without losing the directions of the rest."""
         self._index = self._index[kept]
         self._regression = self._all.select(self._index)
-        for name in ("_targets", "_norms", "weights", "residual", "relative", "_image", "_curvature", "_direction"):
+        for name in _STATE:
             setattr(self, name, getattr(self, name)[kept])
+        if len(self._index):
+            self._precondition = self._preconditioner.restricted(self._regression.mask)
 
-    def step(self) -> None:
-        """One iteration; right-hand sides within the tolerance stay where they are."""
-        preconditioned = self._preconditioner(self.residual, self._regression.mask)
+    def advance(self, most: int) -> int:
+        """Take up to so many steps; the host asks once, after the last one.
+
+        When the first of them makes a refresh worth while, the others leave everything as it is.
+
+        Returns:
+            how many there were till then.
+        """
+        self._step()
+        taken, paused = torch.ones((), dtype=torch.int64, device=self.residual.device), self._pause()
+        for _ in range(most - 1):
+            taken += ~paused
+            self._step(paused)
+            paused = paused | self._pause()
+        self.worth_a_refresh = bool(paused)
+        self.iterations += int(taken)
+        return int(taken)
+
+    def _pause(self) -> Tensor:
+        """Whether a refresh is worth while, on the device."""
+        done = self.relative <= self.tolerance
+        return self._broke_down.any() | (2 * done.sum() >= len(done))
+
+    def _step(self, paused: Tensor | None = None) -> None:
+        """One iteration; right-hand sides within the tolerance stay where they are, and all of them if ``paused``."""
+        preconditioned = self._precondition(self.residual)
+        active = self.relative > self.tolerance
+        if paused is not None:
+            active &= ~paused
         if self._direction is None:
             self._direction = preconditioned
         else:
             # Conjugate to the last direction, however inexact or nonlinear the preconditioner is.
             factor = -ratio(dot(preconditioned, self._image), self._curvature)
-            self._direction.mul_(spread(factor, self.residual)).add_(preconditioned)
+            if paused is not None:
+                factor, preconditioned = factor.where(~paused, 1), preconditioned.where(~paused, 0)
+            self._direction = preconditioned.addcmul_(spread(factor, self.residual), self._direction)
         self._image = self._regression.multiply(self._direction)
         self._curvature = dot(self._direction, self._image)
-        active = self.relative > self.tolerance
         length = ratio(dot(self._direction, self.residual), self._curvature) * active
         self.weights.addcmul_(spread(length, self.weights), self._direction.double())
         self.residual.addcmul_(spread(length, self.residual), self._image, value=-1)
         self.relative = norm(self.residual) / self._norms
-        self.iterations += 1
-        self._broke_down = bool((active & ~(self._curvature > 0)).any())
-        done = self.relative <= self.tolerance
-        self.worth_a_refresh = self._broke_down or 2 * int(done.sum()) >= len(done)
+        self._broke_down |= active & ~(self._curvature > 0)
