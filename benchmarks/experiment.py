@@ -208,11 +208,14 @@ _FOLDERS = ("--out", "--images", "--page")
 
 @lru_cache(maxsize=1)
 def _commit() -> str:
-    """Of the source tree, with a + if there are changes; empty outside of one."""
-    git = ["git", "-C", str(Path(__file__).parent)]
+    """Of the source tree, with a + if the code has changes; empty outside of one."""
+    git, code = ["git", "-C", str(Path(__file__).parents[1])], ("torch_cntk", "benchmarks", "precomputed")
     try:
         done = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-        changed = subprocess.run([*git, "diff", "--quiet", "HEAD"], capture_output=True, check=False).returncode == 1
+        changed = (
+            subprocess.run([*git, "diff", "--quiet", "HEAD", "--", *code], capture_output=True, check=False).returncode
+            == 1
+        )
     except OSError:
         return ""
     return done.stdout.strip() + ("+" if changed else "")

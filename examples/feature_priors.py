@@ -109,8 +109,8 @@ def cntk(net: tc.Layer, prior: str, image: Tensor, observed: Tensor, period: int
     """What kernel regression makes of all pixels, the observed ones included.
 
     Under the identity prior and circular padding K is singular: x and x + (p, p) are the same to it. Without a ridge,
-    regression on all pixels is regression on the means over those that are the same, of which each line of p pixels
-    has one.
+    regression on all pixels is regression on the means over those that are the same, of which the first p rows have
+    one each.
     """
     size = tuple(image.shape[1:])
     kernel = net.kernel(PRIORS[prior], size=size, dtype=torch.float32)

@@ -43,13 +43,16 @@ from torch_cntk.images import read_image, read_mask
 SLOPES = (0.3, 0.6, 1.0)
 
 
-def camera(frames: int, size: int, zoom: float) -> Tensor:
+def camera(frames: int, size: int, zoom: float, photograph: Path | None) -> Tensor:
     """[3, frames, size, size]: 0.6 pixels down and 1.7 to the right a frame, closer by the factor 1 - zoom each."""
     import skimage.data
 
-    photograph = torch.from_numpy(skimage.data.coffee().copy()).permute(2, 0, 1)[None] / 255
-    photograph = torch.nn.functional.avg_pool2d(photograph, 2)
-    height, width = photograph.shape[2:]
+    if photograph is None:
+        pixels = torch.from_numpy(skimage.data.coffee().copy()).permute(2, 0, 1) / 255
+    else:
+        pixels = read_image(photograph).pixels.expand(3, -1, -1)
+    scene = torch.nn.functional.avg_pool2d(pixels[None], 2)
+    height, width = scene.shape[2:]
     taken = []
     for t in range(frames):
         place = (torch.arange(size) - (size - 1) / 2) * (1 - zoom) ** t
@@ -57,7 +60,7 @@ def camera(frames: int, size: int, zoom: float) -> Tensor:
             place + height / 2 + 0.6 * (t - frames / 2), place + width / 2 + 1.7 * (t - frames / 2), indexing="ij"
         )
         grid = torch.stack([(2 * columns + 1) / width - 1, (2 * rows + 1) / height - 1], -1)[None]
-        taken.append(torch.nn.functional.grid_sample(photograph, grid, mode="bicubic", align_corners=False)[0])
+        taken.append(torch.nn.functional.grid_sample(scene, grid, mode="bicubic", align_corners=False)[0])
     return torch.stack(taken, 1).clamp(0, 1)
 
 
@@ -218,6 +221,7 @@ def main() -> None:
     parser.add_argument("video", type=Path, nargs="?", help="GIF or folder of frames; a camera's pan by default")
     parser.add_argument("--masks", type=Path, help="folder of masks, one a frame, white = known; by default a square")
     parser.add_argument("-o", "--output", type=Path, default=Path("video"), help="folder of what is written")
+    parser.add_argument("--photograph", type=Path, help="PNG or JPEG that the camera pans across")
     parser.add_argument("--frames", type=int, default=12, help="of the camera's pan")
     parser.add_argument("--size", type=int, default=64, help="of its frames")
     parser.add_argument("--zooms", type=float, nargs="+", default=[0.0, 0.01], help="of the camera, a frame")
@@ -232,7 +236,10 @@ def main() -> None:
 
     options.output.mkdir(parents=True, exist_ok=True)
     if options.video is None:
-        videos = {f"pan, zoom {zoom:.1%}": camera(options.frames, options.size, zoom) for zoom in options.zooms}
+        videos = {
+            f"pan, zoom {zoom:.1%}": camera(options.frames, options.size, zoom, options.photograph)
+            for zoom in options.zooms
+        }
     else:
         videos = {options.video.stem: read_video(options.video)}
     rows = []

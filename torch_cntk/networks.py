@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch_cntk._checks import positive_int
-from torch_cntk.layers import BilinearUp, Concat, Layer, LeakyReLU, NearestUp, Sequential
+from torch_cntk.layers import BilinearUp, Concat, Layer, LeakyReLU, NearestUp, ReLU, Sequential
 from torch_cntk.layers.conv import CONVOLUTIONS, STRIDED_CONVOLUTIONS
 
 __all__ = ["hourglass"]
@@ -41,7 +41,7 @@ def hourglass(
         up: "nearest" or "bilinear" (circular), of each level, finest first, or of all of them.
         channels: of the image.
         in_channels: of the feature prior.
-        slope: negative slope of the activations.
+        slope: negative slope of the activations; 0 is ReLU.
         down_filter: widths of the filters of a level on the way down, of which the first is strided; one number stands
             for two of them.
         up_filter: widths of the filters of a level on the way up, or of a single one.
@@ -67,6 +67,7 @@ def hourglass(
         raise ValueError(f"expected at least one filter on the way down and up, got {down_filter!r} and {up_filter!r}")
     if ndim not in (1, 2, 3):
         raise ValueError(f"expected ndim 1, 2 or 3, got {ndim!r}")
+    activation = LeakyReLU(slope) if slope else ReLU()
     conv = CONVOLUTIONS[ndim]
     strided = STRIDED_CONVOLUTIONS[ndim]
     biased: dict[str, Any] = {"bias": bias, "bias_std": bias_std}
@@ -77,17 +78,17 @@ def hourglass(
         deeper: list[Layer] = []
         for place, size in enumerate(downward):
             deeper += [conv(own, own, size, **biased) if place else strided(given, own, size, 2, **biased)]
-            deeper.append(LeakyReLU(slope))
+            deeper.append(activation)
         back = own
         if depth + 1 < levels:
             deeper += level(depth + 1, own)
             back = widths[depth + 1]
         deeper.append(NearestUp(2) if ups[depth] == "nearest" else BilinearUp(2))
         if carried:
-            around = Sequential(conv(given, carried, 1, **biased), LeakyReLU(slope))
+            around = Sequential(conv(given, carried, 1, **biased), activation)
             deeper = [Concat(around, Sequential(*deeper))]
         for place, size in enumerate(upward):
-            deeper += [conv(own if place else carried + back, own, size, **biased), LeakyReLU(slope)]
+            deeper += [conv(own if place else carried + back, own, size, **biased), activation]
         return deeper
 
     return Sequential(*level(0, positive_int(in_channels, "in_channels")), conv(widths[0], channels, 1, **biased))

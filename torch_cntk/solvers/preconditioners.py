@@ -55,10 +55,9 @@ class Circulant(Preconditioner):
     """The inverse of C + ridge on the full image, restricted to the observed pixels; two FFTs.
 
     C is the mean of K over positions, a function of the displacement alone. All pixels of a deep kernel have much in
-    common: the eigenvalue of the constant image is larger than all others by the number of pixels. A restriction would
-    mix it with the smallest ones, and conjugate gradients would lose to rounding what they know of it, again and
-    again. It is therefore dealt with on the mask itself: with C = N + f 1 1^T and u = N^-1 1 on the observed pixels,
-    the inverse is that of N, restricted, less u u^T / (1 / f + 1^T u).
+    common: the eigenvalue of the constant image exceeds all others by the number of pixels. A restriction would mix it
+    with the smallest ones, and conjugate gradients would lose to rounding what they know of it, again and again. It is
+    dealt with on the mask itself: C = N + f 1 1^T, and see ``_Common``.
 
     Raises:
         ValueError: the operator has no stationary average.
@@ -77,11 +76,11 @@ class Circulant(Preconditioner):
         origin = (0,) * len(operator.size)
         constant = float(spectrum[origin])
         spectrum[origin] = 0
-        largest = float(spectrum.max()) or constant
-        self._common = max(constant - largest, 0) / math.prod(operator.size)
-        spectrum[origin] = min(constant, largest)
+        self.largest = float(spectrum.max()) or constant
+        self.common = max(constant - self.largest, 0) / math.prod(operator.size)
+        spectrum[origin] = min(constant, self.largest)
         # Without a ridge the inverse needs a floor: eigenvalues below it are rounding.
-        floor = largest * torch.finfo(operator.dtype).eps
+        floor = self.largest * torch.finfo(operator.dtype).eps
         self._inverse = (spectrum + regression.ridge).clamp_min_(floor).reciprocal_().to(dtype)
 
     def _filter(self, images: Tensor, spectrum: Tensor, mask: Tensor) -> Tensor:
@@ -91,20 +90,47 @@ class Circulant(Preconditioner):
 
     def restricted(self, mask: Tensor) -> Map:
         """Divide by the spectrum, and by that of the constant on its own."""
-        if self._common == 0:
-            return lambda residual: self._filter(residual, self._inverse, mask)
-        along = self._filter(mask, self._inverse, mask)
-        along.div_(spread(dot(mask, along).add_(1 / self._common).sqrt_(), along))
-
-        def divide(residual: Tensor) -> Tensor:
-            divided = self._filter(residual, self._inverse, mask)
-            return divided.addcmul_(spread(dot(along, residual), divided), along, value=-1)
-
-        return divide
+        return _Common(lambda residual: self._filter(residual, self._inverse, mask), mask, self.common)
 
     def multiplied(self, mask: Tensor) -> Map:
         """The map (C_OO + ridge) w for w that are zero at unobserved pixels."""
         return lambda images: self._filter(images, self._forward, mask)
+
+
+class _Common:
+    """The inverse M of N_OO made one of N_OO + f 1 1^T: with u = M 1, subtract u u^T / (1 / f + 1^T u).
+
+    Args:
+        inverse: M, of images [n, *size] that are zero at unobserved pixels.
+        mask: [n or 1, *size].
+        common: f, at least 0.
+    """
+
+    def __init__(self, inverse: Map, mask: Tensor, common: float) -> None:
+        self._inverse = inverse
+        along = inverse(mask)
+        # 1 / f is infinite where nothing is in common, and nothing is subtracted.
+        total = dot(mask, along) + (1 / common if common > 0 else math.inf)
+        self._along = along.div_(spread(total.sqrt_(), along))
+
+    def __call__(self, residual: Tensor) -> Tensor:
+        divided = self._inverse(residual)
+        return divided.addcmul_(spread(dot(self._along, residual), divided), self._along, value=-1)
+
+
+def _sharpened(images: Tensor, mask: Tensor) -> Tensor:
+    """Images less the mean of each pixel's neighbours, nearly: without FFTs a rough inverse of a smooth kernel."""
+    dims = range(1, images.ndim)
+    share = 1 / (2 * len(dims))
+    sharp = images * (1 + _BLUNTNESS)
+    for dim, n in zip(dims, images.shape[1:], strict=True):
+        sharp.narrow(dim, 1, n - 1).sub_(images.narrow(dim, 0, n - 1), alpha=share)
+        sharp.narrow(dim, 0, n - 1).sub_(images.narrow(dim, 1, n - 1), alpha=share)
+    return sharp.mul_(mask)
+
+
+_BLUNTNESS = 0.01
+"""What keeps the difference from its neighbours' mean positive definite."""
 
 
 class Nested(Preconditioner):
@@ -112,6 +138,9 @@ class Nested(Preconditioner):
 
     The mask is what defeats ``Circulant``: a restriction of an inverse is no inverse of the restriction. Here it is
     dealt with where products cost two FFTs, and K only has to be multiplied some 10 to 17 times, whatever the mask.
+
+    The inner iteration is preconditioned in turn. Where pixels are missing one by one, no restricted inverse is much
+    better than a rough one without FFTs; for holes it is. See ``_InnerIteration``.
 
     Args:
         regression: the equations.
@@ -131,47 +160,70 @@ class Nested(Preconditioner):
 
     def restricted(self, mask: Tensor) -> Map:
         """Iterate until every right-hand side is within the tolerance; each of them stops on its own."""
-        divide, multiply = self._circulant.restricted(mask), self._circulant.multiplied(mask)
-        return _InnerIteration(divide, multiply, self._tolerance, self._max_iterations)
+        circulant = self._circulant
+        # In units of the largest eigenvalue, those of the product with N are about 1.
+        rough = _Common(lambda images: _sharpened(images, mask), mask, circulant.common / circulant.largest)
+        divides = circulant.restricted(mask), rough
+        return _InnerIteration(circulant.multiplied(mask), divides, self._tolerance, self._max_iterations)
 
 
 _FEWER = 2
 """Iterations by which a run may be shorter than the last one without any in vain."""
+_TRIAL = 5
+"""Iterations from which it is worth while to try another preconditioner."""
 
 
 class _InnerIteration:
-    """Conjugate gradients with a fixed matrix and preconditioner, to a relative residual as the latter measures it.
+    """Conjugate gradients with a fixed matrix, to a relative residual as the preconditioner measures it.
+
+    There are two preconditioners, of which the second takes half of the time. The first solve is with the first one; if
+    that was not quickly done, the next solve tries the other, in no more time, and the better one is kept.
 
     Whether all right-hand sides are done is a question to the device, which the host may have to wait for. Then it asks
     no earlier than after nearly as many iterations as the last run took; the result is the same, as what is done stands
     still.
     """
 
-    def __init__(self, divide: Map, multiply: Map, tolerance: float, max_iterations: int) -> None:
-        self._divide, self._multiply = divide, multiply
+    def __init__(self, multiply: Map, divides: tuple[Map, Map], tolerance: float, max_iterations: int) -> None:
+        self._multiply = multiply
+        self._divide, self._other = divides
         self._tolerance = tolerance
         self._max_iterations = max_iterations
-        self._expected = 0
+        self._tried = False
+        self._count = self._unasked = 0
 
     def __call__(self, residual: Tensor) -> Tensor:
+        if self._tried or self._count < _TRIAL:
+            weights, count, _ = self._iterate(residual, self._divide, self._max_iterations)
+        else:
+            self._tried, self._unasked = True, 0
+            weights, count, done = self._iterate(residual, self._other, 2 * self._count)
+            if done:
+                self._divide = self._other
+            else:
+                count = 0
+        self._count = count
+        self._unasked = 0 if answers_at_once(residual.device) or not self._tried else max(count - _FEWER, 0)
+        return weights
+
+    def _iterate(self, residual: Tensor, divide: Map, most: int) -> tuple[Tensor, int, bool]:
+        """The weights, the number of iterations, and whether they were enough."""
         residual = residual.clone()
         weights = torch.zeros_like(residual)
-        direction = self._divide(residual)
+        direction = divide(residual)
         product = dot(residual, direction)
         goal = product * self._tolerance**2
-        for count in range(1, self._max_iterations + 1):
+        for count in range(1, most + 1):
             image = self._multiply(direction)
             length = ratio(product, dot(direction, image)).where(product > goal, 0)
             weights.addcmul_(spread(length, weights), direction)
             residual.addcmul_(spread(length, residual), image, value=-1)
-            preconditioned = self._divide(residual)
+            preconditioned = divide(residual)
             before, product = product, dot(residual, preconditioned)
-            if count >= self._expected and not bool((product > goal).any()):
-                break
+            if count > self._unasked and not bool((product > goal).any()):
+                return weights, count, True
             direction = preconditioned.addcmul_(spread(ratio(product, before), direction), direction)
-        if not answers_at_once(residual.device):
-            self._expected = count - _FEWER
-        return weights
+        return weights, most, False
 
 
 _BY_NAME: Mapping[str, Callable[[Regression], Preconditioner]] = {
