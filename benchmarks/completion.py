@@ -217,7 +217,12 @@ def scaled(columns: int, options: argparse.Namespace) -> tuple[str, ...]:
     solver = {
         "auto": "auto",
         "direct": tc.Direct(),
-        "eigenpro": tc.EigenPro(epochs=options.epochs, tolerance=options.tolerance),
+        "eigenpro": tc.EigenPro(
+            epochs=options.epochs,
+            tolerance=options.tolerance,
+            subsample=options.subsample,
+            eigenvectors=options.eigenvectors,
+        ),
         "cg": tc.ConjugateGradient(options.tolerance, max_iterations=200),
     }[options.solver]
     model = tc.MatrixCompletion(
@@ -274,6 +279,8 @@ def main() -> None:
     parser.add_argument("--precision", choices=("float64", "float32"), default="float64", help="of products with K")
     parser.add_argument("--ridge", type=float, default=1e-3)
     parser.add_argument("--epochs", type=int, default=100, help="of EigenPro")
+    parser.add_argument("--subsample", type=int, default=1000, help="of EigenPro")
+    parser.add_argument("--eigenvectors", type=int, help="of EigenPro")
     parser.add_argument("--tolerance", type=float, default=1e-4, help="of EigenPro and conjugate gradients")
     parser.add_argument("--only", nargs="+", metavar="TEXT", help="of PRISM: rows whose name contains one of these")
     parser.add_argument("--seed", type=int, default=0)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from torch_cntk.solvers.masks import restricted_inverse
+from torch_cntk.solvers.shared_inverse import restricted_inverse
 
 __all__ = ["masked_residuals", "residuals"]
 

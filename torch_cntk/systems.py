@@ -23,7 +23,7 @@ from torch_cntk.solvers import (
     Solver,
     automatic,
 )
-from torch_cntk.solvers.masks import inverse_pays
+from torch_cntk.solvers.shared_inverse import distinct, inverse_pays
 
 __all__ = ["System", "patterns", "systems_of_columns"]
 
@@ -167,9 +167,9 @@ class System:
             return False
         whole = self.targets.shape[1]
         missing = (~self.observed).sum(1).double()
-        distinct = torch.unique(self.observed, dim=0).sum(1).double()
+        seen = distinct(self.observed).sum(1).double()
         updates = len(ridges) * (whole**3 + whole * float(missing.square().sum()))
-        return _EIGENSYSTEM * whole**3 + updates < _EIGENSYSTEM * float(distinct.pow(3).sum())
+        return _EIGENSYSTEM * whole**3 + updates < _EIGENSYSTEM * float(seen.pow(3).sum())
 
     def _parts(self) -> Iterator[tuple[Tensor, Tensor, System]]:
         """The equations of each mask by themselves, with their rows and columns here."""

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from torch_cntk._memory import available_bytes, require_bytes
 from torch_cntk.solvers.base import Factorisation, MaskSolver, Regression, Solution, Status
-from torch_cntk.solvers.masks import inverse_pays, restricted_inverse
+from torch_cntk.solvers.shared_inverse import inverse_pays, restricted_inverse
 
 __all__ = ["Direct"]
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["inverse_pays", "restricted_inverse"]
+__all__ = ["distinct", "inverse_pays", "restricted_inverse"]
 
 _BYTES = 1 << 20
 """That the rows of the inverse of one batch of masks take."""
@@ -15,12 +16,18 @@ _BYTES = 1 << 20
 
 def inverse_pays(masks: Tensor) -> bool:
     """Whether solving on each of these masks, boolean [k, n], by ``restricted_inverse`` beats factorising each."""
-    distinct = torch.unique(masks, dim=0)
-    if len(distinct) == 1:
+    seen = distinct(masks).sum(1).double()
+    if len(seen) == 1:
         return False
-    missing, seen = (~masks).sum(1).double(), distinct.sum(1).double()
+    missing = (~masks).sum(1).double()
     # A factorisation takes n^3 / 3 multiplications, an inverse n^3.
     return bool(3 * masks.shape[1] ** 3 + missing.pow(3).sum() < seen.pow(3).sum())
+
+
+def distinct(masks: Tensor) -> Tensor:
+    """The masks of boolean [k, n] that differ, each once."""
+    bits = np.packbits(masks.cpu().numpy(), axis=1)
+    return masks[list({bytes(row): place for place, row in enumerate(bits)}.values())]
 
 
 def restricted_inverse(

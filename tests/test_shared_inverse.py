@@ -12,7 +12,7 @@ from torch_cntk.leave_one_out import masked_residuals, residuals
 from torch_cntk.operators import DenseOperator
 from torch_cntk.solvers import Regression
 from torch_cntk.solvers.base import MaskSolver
-from torch_cntk.solvers.masks import inverse_pays, restricted_inverse
+from torch_cntk.solvers.shared_inverse import inverse_pays, restricted_inverse
 
 SHARED = "direct (Cholesky of the whole, less what is missing, float64)"
 
@@ -28,7 +28,7 @@ def masked_problem(generator: torch.Generator, masks: int = 40, pixels: int = 20
 
 @pytest.mark.parametrize("bytes_", [1, 1 << 20])
 def test_restricted_inverse(bytes_, generator, monkeypatch):
-    monkeypatch.setattr("torch_cntk.solvers.masks._BYTES", bytes_)
+    monkeypatch.setattr("torch_cntk.solvers.shared_inverse._BYTES", bytes_)
     matrix, observed, targets = masked_problem(generator)
     solved, diagonals = restricted_inverse(torch.linalg.inv(matrix), observed, targets, diagonal=True)
     for row, known in enumerate(observed):
