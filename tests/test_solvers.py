@@ -140,7 +140,7 @@ def test_each_right_hand_side_stops_on_its_own(generator):
     hard = torch.randn(6, 8, generator=generator, dtype=torch.float64)
     regression = Regression(operator, observed, 1e-4)
     basis = torch.eye(48, dtype=torch.float64).reshape(48, 6, 8)
-    inverse = Circulant(regression).restricted(regression.mask)(basis).reshape(48, 48)
+    inverse = Circulant(regression).restricted(regression.mask[None])(basis).reshape(48, 48)
     root = torch.linalg.cholesky((inverse + inverse.T) / 2)
     left = regression.multiply(basis).reshape(48, 48)
     vector = root @ torch.linalg.eigh(root.T @ left @ root).eigenvectors[:, 0]

@@ -26,8 +26,10 @@ __all__ = ["Correlation"]
 
 _BLOCK_PHASES = 64
 """Fewest phases in a block: narrower matrices are slower than the operations they save."""
-_PATCH_BYTES = 1 << 22
+_PATCH_BYTES = 1 << 21
 """Windows are laid out for so many bytes of cells at a time: more would leave the cache."""
+_CELLS = 192
+"""Fewest cells at a time, if there are so many: the weights are read anew each time, and large ones take longer."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,9 @@ class Correlation:
         cells = tuple(n // p for n, p in zip(size, self.period, strict=True))
         padding = [entry for r in reversed(self.radius) for entry in (r, r)]
         padded = torch.nn.functional.pad(images[:, None], padding, mode="circular")[:, 0]
-        row = images.shape[0] * math.prod(cells[1:]) * math.prod(self._window) * images.element_size()
-        step = min(max(_PATCH_BYTES // row, 1), cells[0])
+        row = images.shape[0] * math.prod(cells[1:])
+        fitting = _PATCH_BYTES // (math.prod(self._window) * images.element_size())
+        step = min(math.ceil(max(fitting, _CELLS) / row), cells[0])
         result = images.new_empty(images.shape[0], *cells, math.prod(self.period))
         for first in range(0, cells[0], step):
             count = min(step, cells[0] - first)
