@@ -125,16 +125,22 @@ class Geometry:
         """Fill in what follows from the independent displacements of a square table, [channels, *box, *period]."""
         if not self.square:
             return
-        n, p, axis = self.size[0], self.period[0], self.ndim
+        n, axis = self.size[0], self.ndim
         for u in range(1, self.box[0]):
             values[:, u, :u] = values[:, :u, u].transpose(axis, axis + 1)
             if self.reflective or u == 1:
                 continue
             # Beyond n - u: exchange the axes, then the pixels. K(a, a + u) is found at position a + u, displacement -u.
             other = values[:, 1:u, n - u].flip(1).transpose(axis, axis + 1).roll(-u, axis)
-            displaced = torch.arange(n - u + 1, n, device=values.device)[:, None, None]
-            column = (torch.arange(p, device=values.device) + displaced) % p
-            values[:, u, n - u + 1 :] = torch.gather(other, axis + 1, column.expand(other.shape))
+            for k in range(1, self.ndim):
+                displaced = torch.arange(n - u + 1 if k == 1 else 0, self.size[k], device=values.device)
+                if k > 1:
+                    other = other.index_select(k, -displaced % self.size[k])
+                place = (torch.arange(self.period[k], device=values.device) + displaced[:, None]) % self.period[k]
+                shape = [1] * other.ndim
+                shape[k], shape[axis + k] = place.shape
+                other = torch.gather(other, axis + k, place.reshape(shape).expand(other.shape))
+            values[:, u, n - u + 1 :] = other
 
     def index(self, displacement: Sequence[Tensor], position: Sequence[Tensor]) -> Tensor:
         """Where K(a, a + u) is stored.
