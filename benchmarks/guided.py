@@ -6,7 +6,7 @@ kernel is ``tc.inpaint`` without passes. One table of:
 
     grey        images and seeds, for each share of missing pixels
     colour      sample photographs, with OpenCV's Telea and Navier-Stokes as well, where it is installed
-    holes       library, vase and kate, with passes and without
+    holes       kate, library and vase, with passes and without
     ablation    one setting at a time changed, three passes
     taper       a small image by the dense kernel, with and without the taper
     finite      one pass by the kernel, with and without the taper, and by training the same network of finite width
@@ -16,7 +16,6 @@ kernel is ``tc.inpaint`` without passes. One table of:
 from __future__ import annotations
 
 import argparse
-import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,55 +24,15 @@ from functools import partial
 import numpy as np
 import skimage.data
 import torch
-from skimage.metrics import structural_similarity
-from skimage.restoration import inpaint_biharmonic
 from torch import Tensor
 
 import torch_cntk as tc
-from benchmarks.images import folder, grey_images
+from benchmarks.images import grey_images, large_holes, photographs, psnr, random_mask, ssim
+from benchmarks.methods import biharmonic, opencv
 from benchmarks.timing import medians, print_table
 from torch_cntk import guided
-from torch_cntk.images import read_image, read_mask
 
 Fill = Callable[[Tensor, Tensor], Tensor]
-
-
-def psnr(image: Tensor, truth: Tensor) -> float:
-    return -10 * math.log10(float(((image.clamp(0, 1) - truth) ** 2).mean()))
-
-
-def ssim(image: Tensor, truth: Tensor) -> float:
-    return float(structural_similarity(truth.numpy(), image.clamp(0, 1).numpy(), data_range=1, channel_axis=0))
-
-
-def random_mask(image: Tensor, missing: float, seed: int) -> Tensor:
-    return torch.rand(image.shape[1:], generator=torch.Generator().manual_seed(seed)) >= missing
-
-
-def biharmonic(image: Tensor, observed: Tensor) -> Tensor:
-    known = (image * observed).permute(1, 2, 0).numpy()
-    filled = torch.from_numpy(inpaint_biharmonic(known, (~observed).numpy(), channel_axis=-1)).permute(2, 0, 1)
-    return torch.where(observed, image, filled.to(image.dtype))
-
-
-def opencv(method: str) -> Fill | None:
-    try:
-        import cv2
-    except ImportError:
-        return None
-
-    def fill(image: Tensor, observed: Tensor) -> Tensor:
-        pixels = (image * observed * 255).round().byte().permute(1, 2, 0).numpy()
-        holes = (~observed).byte().numpy()
-        filled = cv2.inpaint(np.ascontiguousarray(pixels), holes, 3, getattr(cv2, method))
-        return torch.where(observed, image, torch.from_numpy(filled).permute(2, 0, 1) / 255)
-
-    return fill
-
-
-def colour_photographs() -> dict[str, Tensor]:
-    names = ("coffee", "chelsea", "rocket")
-    return {name: torch.from_numpy(getattr(skimage.data, name)().copy()).permute(2, 0, 1) / 255 for name in names}
 
 
 def grey(options: argparse.Namespace) -> None:
@@ -83,7 +42,7 @@ def grey(options: argparse.Namespace) -> None:
             if options.images and name not in options.images:
                 continue
             for seed in options.seeds:
-                observed = random_mask(image, missing, seed)
+                observed = random_mask(tuple(image.shape[1:]), missing, seed)
                 start = time.perf_counter()
                 result = tc.inpaint(torch.where(observed, image, 0), observed, passes=options.passes)
                 seconds = time.perf_counter() - start
@@ -112,10 +71,10 @@ def colour(options: argparse.Namespace) -> None:
     methods["guided"] = lambda image, observed: tc.inpaint(image, observed, passes=options.passes).image
     for missing in options.missing:
         rows = []
-        for name, image in colour_photographs().items():
+        for name, image in photographs().items():
             if options.images and name not in options.images:
                 continue
-            observed = random_mask(image, missing, 0)
+            observed = random_mask(tuple(image.shape[1:]), missing, 0)
             found = [fill(torch.where(observed, image, 0), observed) for fill in methods.values()]
             rows.append((name, *(f"{psnr(filled, image):.2f} / {ssim(filled, image):.3f}" for filled in found)))
             print(*rows[-1], flush=True)
@@ -124,14 +83,10 @@ def colour(options: argparse.Namespace) -> None:
 
 
 def holes(options: argparse.Namespace) -> None:
-    images = folder()
-    if images is None:
-        print("the images with holes are in the folder that TORCH_CNTK_DATA names")
-        return
     rows = []
-    for name in options.images or ("kate", "vase", "library"):
-        image = read_image(images / f"{name}.png").pixels
-        observed = read_mask(images / f"{name}_mask.png", tuple(image.shape[1:]), False)
+    for name, (image, observed) in large_holes().items():
+        if options.images and name not in options.images:
+            continue
         known = torch.where(observed, image, 0)
         periodic = tc.inpaint(known, observed).image
         start = time.perf_counter()
@@ -177,7 +132,7 @@ def ablation(options: argparse.Namespace) -> None:
             continue
         numbers = []
         for image in photographs.values():
-            observed = random_mask(image, 0.5, 0)
+            observed = random_mask(tuple(image.shape[1:]), 0.5, 0)
             known = torch.where(observed, image, 0)
             first = tc.inpaint(known, observed).image
             result = guided.run_passes(known, observed, first, passes, settings, network=network)
@@ -197,7 +152,7 @@ def taper(options: argparse.Namespace) -> None:
         ("coins", skimage.data.coins()),
     ):
         image = torch.from_numpy(full[:40, :40] / 255)[None]
-        observed = random_mask(image, 0.5, 0)
+        observed = random_mask(tuple(image.shape[1:]), 0.5, 0)
         start = tc.inpaint(torch.where(observed, image, 0), observed).image
         mean = guided._local_mean(start, usual.smoothing)
         prior, targets = guided._prior(start, mean, usual), torch.where(observed, image - mean, 0)
@@ -217,7 +172,7 @@ def finite(options: argparse.Namespace) -> None:
     rows = []
     for name, full in photographs.items():
         image = torch.from_numpy(full[:64, :64] / 255).float()[None]
-        observed = random_mask(image, 0.5, 0)
+        observed = random_mask(tuple(image.shape[1:]), 0.5, 0)
         start = tc.inpaint(torch.where(observed, image, 0), observed).image
         mean = guided._local_mean(start, usual.smoothing)
         prior, targets = guided._prior(start, mean, usual), torch.where(observed, image - mean, 0)

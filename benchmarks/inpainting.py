@@ -7,13 +7,14 @@ sample photographs are used. Whole-image PSNR with the observed pixels restored.
 from __future__ import annotations
 
 import argparse
+from functools import partial
 
 import torch
-from skimage.restoration import inpaint_biharmonic
 from torch import Tensor
 
 import torch_cntk as tc
-from benchmarks.images import grey_images, psnr
+from benchmarks.images import grey_images, psnr, random_mask
+from benchmarks.methods import biharmonic
 from benchmarks.timing import medians, print_table, seconds_text
 
 
@@ -31,19 +32,14 @@ def main() -> None:
     for name, image in grey_images().items():
         if options.images and name not in options.images:
             continue
-        observed = torch.rand(image.shape[1:], generator=torch.Generator().manual_seed(0)) >= options.missing
-        known, missing = (image * observed)[0].numpy(), (~observed).numpy()
+        observed = random_mask(tuple(image.shape[1:]), options.missing)
 
         def ours(image: Tensor = image, observed: Tensor = observed) -> tc.InpaintingResult:
             return tc.inpaint(image, observed, kernel, solver=solver)
 
-        def biharmonic(known: object = known, missing: object = missing) -> object:
-            return inpaint_biharmonic(known, missing)
-
-        seconds, theirs = medians([ours, biharmonic], options.repeats)
+        seconds, theirs = medians([ours, partial(biharmonic, image, observed)], options.repeats)
         result = ours()
-        other = torch.where(observed, image, torch.from_numpy(biharmonic()).to(image.dtype)[None])
-        quality.append((psnr(result.image, image), psnr(other, image)))
+        quality.append((psnr(result.image, image), psnr(biharmonic(image, observed), image)))
         rows.append(
             (
                 name,

@@ -17,15 +17,15 @@ import torch
 import torch_cntk as tc
 from benchmarks.timing import medians, peak_bytes, print_table, seconds_text
 from tests import brute_force
-from torch_cntk.catalogue import deep_network, plain_network
+from torch_cntk.catalogue import SHAPES
 
 
 def paper_net(levels: int) -> tc.Layer:
-    return plain_network(levels, tc.ReLU())
+    return SHAPES["plain"](levels, tc.ReLU(), 128, 3)
 
 
 def dip_net(levels: int) -> tc.Layer:
-    return deep_network(levels, tc.LeakyReLU(0.1))
+    return SHAPES["deep"](levels, tc.LeakyReLU(0.1), 128, 3)
 
 
 def flat_net() -> tc.Sequential:

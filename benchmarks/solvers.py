@@ -12,11 +12,11 @@ from functools import partial
 
 import skimage.data
 import torch
-from skimage.restoration import inpaint_biharmonic
 from torch import Tensor
 
 import torch_cntk as tc
-from benchmarks.images import folder, grey_images, large_holes, psnr
+from benchmarks.images import folder, grey_images, large_holes, psnr, random_mask
+from benchmarks.methods import biharmonic
 from benchmarks.timing import medians, peak_bytes, print_table, seconds_text
 from torch_cntk.correlation import Correlation
 from torch_cntk.inpainting import _canvas, _extend
@@ -30,19 +30,9 @@ def dip_kernel(levels: int) -> tc.Kernel:
     return tc.load_kernel(f"uniform-{levels}x128-leaky0.1")
 
 
-def random_mask(size: tuple[int, ...], share: float, seed: int = 0) -> Tensor:
-    return torch.rand(size, generator=torch.Generator().manual_seed(seed)) < share
-
-
 def filled(image: Tensor, observed: Tensor, levels: int, **options: object) -> tc.InpaintingResult:
     """Load the kernel and fill, end to end."""
     return tc.inpaint(image, observed, dip_kernel(levels), ridge=RIDGE, **options)  # type: ignore[arg-type]
-
-
-def biharmonic(image: Tensor, observed: Tensor) -> Tensor:
-    known = (image * observed).permute(1, 2, 0).numpy()
-    values = torch.from_numpy(inpaint_biharmonic(known, (~observed).numpy(), channel_axis=2)).permute(2, 0, 1)
-    return torch.where(observed, image, values.to(image.dtype))
 
 
 def holes(repeats: int) -> None:
@@ -97,7 +87,7 @@ def masks(repeats: int) -> None:
         "hole of 16 x 16": small,
         "hole of 100 x 110": large,
         "50 % missing": random_mask(size, 0.5),
-        "90 % missing": random_mask(size, 0.1),
+        "90 % missing": random_mask(size, 0.9),
     }
     solver = tc.ConjugateGradient(preconditioner="nested")
     rows = []
@@ -213,7 +203,7 @@ def singular(repeats: int) -> None:
     layers += [tc.NearestUp(2), tc.Conv2d(1, 1, 3), tc.LeakyReLU(0.1), tc.NearestUp(2), tc.Conv2d(1, 1, 3)]
     kernel = tc.Sequential(*layers).kernel(tc.priors.Uniform(0, 0.1))
     image = torch.from_numpy(skimage.data.camera()[::4, ::4].copy())[None].double() / 255
-    observed = random_mask((128, 128), 0.95)
+    observed = random_mask((128, 128), 0.05)
     rows, images = [], []
     for dtype in (torch.float32, torch.float64):
         for ridge in (0.0, 1e-4):

@@ -41,19 +41,27 @@ def peak_bytes(work: Callable[[], object]) -> int:
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_measure, args=(work, sender))
     process.start()
+    # Its copy of this end is then the last one: if it dies, nothing is waited for.
+    sender.close()
     grown = receiver.recv()
     process.join()
     return int(grown)
 
 
-def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A Markdown table."""
+def markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table."""
     texts = [list(header), *[[str(cell) for cell in row] for row in rows]]
     widths = [max(len(row[k]) for row in texts) for k in range(len(header))]
-    for place, row in enumerate(texts):
-        print("| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |")
-        if place == 0:
-            print("|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in texts
+    ]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(lines)
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """As ``markdown``."""
+    print(markdown(header, rows))
 
 
 def seconds_text(seconds: float) -> str:

@@ -110,6 +110,21 @@ def test_every_activation_has_a_kernel(activation, generator):
     )
 
 
+def test_products_in_single_precision(generator):
+    values, features = problem(generator, columns=40)
+    mask = random_mask(values.shape, 0.6, generator)
+    direct = tc.MatrixCompletion(ridge=0.05).fit(values, mask, features)
+    assert direct.n_iter_ == 0
+    solver = tc.ConjugateGradient(tolerance=1e-5)
+    model = tc.MatrixCompletion(ridge=0.05, solver=solver, precision="float32").fit(values, mask, features)
+    assert "float32" in model.solver_
+    assert model.n_iter_ > 1
+    assert model.weights_.dtype == model.predict().dtype == torch.float64
+    # Residuals of 1e-5, a condition of some hundred.
+    assert torch.allclose(model.predict(), direct.predict(), atol=1e-3)
+    assert torch.equal(model.predict()[mask], values[mask])
+
+
 @pytest.mark.parametrize("same_mask", [True, False])
 def test_iterative_solvers_agree_with_the_direct_one(same_mask, generator):
     values, features = problem(generator, columns=40)
@@ -152,7 +167,7 @@ def test_too_many_equations_are_solved_iteratively(generator, monkeypatch):
     shared = mask[:1].expand_as(mask)
     monkeypatch.setattr("torch_cntk.solvers.policy._PAPER", 5)
     model = tc.MatrixCompletion(ridge=0.05).fit(values, shared, features)
-    assert "EigenPro" in model.solver_
+    assert "conjugate" in model.solver_
     direct = tc.MatrixCompletion(ridge=0.05, solver=tc.Direct()).fit(values, shared, features).predict()
     assert torch.allclose(model.predict(), direct, atol=1e-3)
 
@@ -494,6 +509,85 @@ def test_duplicate_columns_without_a_ridge_are_said_and_share_their_mean(generat
             assert torch.isfinite(tc.MatrixCompletion(**better).fit(values, mask, features).predict()).all()
 
 
+@pytest.mark.parametrize("solver", [tc.ConjugateGradient(), tc.EigenPro(epochs=20)])
+def test_duplicate_columns_without_a_ridge_are_said_by_iterative_solvers(solver, generator):
+    values, features = problem(generator)
+    # The same features and other values: no weights meet both.
+    features[7] = features[2]
+    values[:, 7] = values[:, 2] + 1
+    mask = torch.ones_like(values, dtype=torch.bool)
+    mask[:, -1] = False
+    with pytest.warns(UserWarning, match=r"ridge.*; residual"):
+        filled = tc.MatrixCompletion(ridge=0, solver=solver).fit(values, mask, features).predict()
+    assert bool(torch.isfinite(filled).all())
+
+
+def test_rows_without_an_entry_are_said_of_other_rows_too(generator):
+    values, features = problem(generator)
+    mask = random_mask(values.shape, 0.6, generator)
+    model = tc.MatrixCompletion().fit(values, mask, features)
+    mask[4] = False
+    with pytest.warns(UserWarning, match=r"1 of 6 rows have no observed entry \(the first is row 4\)"):
+        filled = model.transform(values, mask)
+    assert torch.allclose(filled[4], values[mask].mean())
+
+
+def test_bad_features_of_new_columns_are_refused(generator):
+    values, features = problem(generator)
+    model = tc.MatrixCompletion().fit(values, features=features)
+    new = torch.randn(3, 4, generator=generator, dtype=torch.float64)
+    for bad, message in (
+        (math.nan, "NaN or infinity for 1 columns, the first of them column 1"),
+        (0.0, "for column 1"),
+    ):
+        broken = new.clone()
+        broken[1] = bad
+        with pytest.raises(ValueError, match=message):
+            model.predict(features=broken)
+
+
+def test_features_of_no_length_are_features_if_they_are_not_normalised(generator):
+    values, features = problem(generator)
+    features[3] = 0
+    mask = random_mask(values.shape, 0.6, generator)
+    with pytest.raises(ValueError, match="got zeros for column 3, among 1 such; add a constant feature, or set normal"):
+        tc.MatrixCompletion().fit(values, mask, features)
+    filled = tc.MatrixCompletion(normalize=False).fit(values, mask, features).predict()
+    assert bool(torch.isfinite(filled).all())
+
+
+def test_bad_frames_are_refused_by_label(generator):
+    pandas = pytest.importorskip("pandas")
+    values, features = problem(generator, rows=3)
+    labels = [f"c{j}" for j in range(15)]
+    table = pandas.DataFrame(values.numpy(), index=list("xyz"), columns=labels)
+    side = pandas.DataFrame(features.numpy(), index=labels)
+    lines = pandas.DataFrame(np.ones((3, 2)), index=list("xyz"))
+
+    def fit(change, **more):
+        return tc.MatrixCompletion().fit(**({"Y": table, "features": side} | {"features": change} | more))
+
+    broken = side.copy()
+    broken.loc["c4", 0] = math.nan
+    with pytest.raises(ValueError, match=r"for 1 columns, the first of them column 4 \('c4'\)"):
+        fit(broken)
+    broken.loc["c4"] = 0.0
+    with pytest.raises(ValueError, match=r"got zeros for column 4 \('c4'\), among 1 such"):
+        fit(broken)
+    with pytest.raises(ValueError, match=r"none for 15 of 15: 'c0', 'c1', 'c2', 'c3', 'c4', \.\.\."):
+        fit(side.set_index(pandas.RangeIndex(15)))
+    with pytest.raises(ValueError, match="different labels for all lines of the columns' features"):
+        fit(pandas.concat([side, side.iloc[:1]]))
+    with pytest.raises(ValueError, match=r"a line of features for each row, got none for 1 of 3: 'z'"):
+        fit(side, row_features=lines.iloc[:2])
+    with pytest.raises(ValueError, match="different labels for all rows"):
+        fit(side, Y=table.set_axis(list("xxz")))
+    empty = table.copy()
+    empty.loc["y"] = math.nan
+    with pytest.warns(UserWarning, match=r"the first is row 1 \('y'\)"):
+        fit(side, Y=empty)
+
+
 def test_an_iteration_that_does_not_end_is_said(generator):
     values, features = problem(generator, columns=40)
     mask = random_mask(values.shape, 0.6, generator)
@@ -524,6 +618,7 @@ def test_an_iteration_that_does_not_end_is_said(generator):
         ({"combine": "difference"}, "expected combine to be one of"),
         ({"hidden_layers": -1}, "expected hidden_layers to be at least 0"),
         ({"activation": "tanhh"}, "expected an activation among relu"),
+        ({"precision": "half"}, "expected precision to be one of float64, float32"),
         ({"solver": "fast"}, 'expected solver to be "auto" or a Solver'),
     ],
 )

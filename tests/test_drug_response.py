@@ -249,6 +249,113 @@ def test_one_hot_prior_of_the_cell_type_is_the_mean_over_it(generator):
     assert torch.allclose(filled[:, missing], expected[:, missing], rtol=1e-8, atol=1e-9)
 
 
+def one_hot_variances(depth: int, activation: str, drug_weight: float) -> tuple[float, float, float, float]:
+    """What the kernel under the prior of cell and drug is the covariance of: a constant, effects of the cell, of the
+    drug, and of the pair alone."""
+    features = one_hot_prior(torch.ones(2, 2, dtype=torch.bool), 1.0, drug_weight)
+    features = tc.features.unit(features) * features.shape[1] ** 0.5
+    kernel = tc.GramOperator(tc.completion.fully_connected(depth, activation).propagate, features).dense()
+    same, cell, drug, none = (float(kernel[0, place]) for place in (0, 2, 1, 3))
+    return none, cell - none, drug - none, same - cell - drug + none
+
+
+def mixed_model(tensor, observed, precisions: tuple[float, float, float]) -> torch.Tensor:
+    """Henderson's equations: a constant and effects of cells and drugs, each times the root of its precision shrunken
+    towards 0, fitted by least squares; their sum at every pair, [drugs, cells, genes]."""
+    drugs, cells = observed.shape
+    cell, drug = torch.eye(cells).double(), torch.eye(drugs).double()
+    design = torch.cat(
+        [
+            torch.ones(drugs, cells, 1).double(),
+            cell[None].expand(drugs, -1, -1),
+            drug[:, None].expand(-1, cells, -1),
+        ],
+        2,
+    )
+    constant, of_cells, of_drugs = precisions
+    penalty = torch.diag(torch.tensor([constant] + [of_cells] * cells + [of_drugs] * drugs).double())
+    x = design[observed]
+    effects = torch.linalg.pinv(x.T @ x + penalty, hermitian=True) @ x.T @ tensor[observed]
+    return design @ effects
+
+
+def missing_pairs(generator):
+    data = toy(generator)
+    observed = data.observed & (torch.rand(12, 4, generator=generator) < 0.7)
+    # All cell types and drugs are connected, and a pair is missing.
+    observed[0], observed[:, 0] = True, True
+    observed[-1, -1] = False
+    return data.tensor, observed
+
+
+def one_hot_completion(tensor, observed, depth, activation, drug_weight, *, ridge=0.0, center=False):
+    columns = torch.where(observed[..., None], tensor, math.nan).flatten(0, 1).T
+    features = one_hot_prior(observed, 1.0, drug_weight)
+    model = tc.MatrixCompletion(depth, activation, ridge=ridge, center=center).fit(columns, features=features)
+    return model.predict().T.reshape(tensor.shape)
+
+
+@pytest.mark.parametrize("ridge", [0.0, 0.05])
+@pytest.mark.parametrize(("depth", "activation"), [(1, "relu"), (3, "relu"), (2, "gelu")])
+def test_one_hot_prior_of_cell_and_drug_is_a_model_of_random_effects(depth, activation, ridge, generator):
+    tensor, observed = missing_pairs(generator)
+    for drug_weight in (0.75, 0.1):
+        constant, cell, drug, pair = one_hot_variances(depth, activation, drug_weight)
+        noise = pair + ridge * (constant + cell + drug + pair)
+        expected = mixed_model(tensor, observed, (noise / constant, noise / cell, noise / drug))
+        filled = one_hot_completion(tensor, observed, depth, activation, drug_weight, ridge=ridge)
+        # What is particular to the pair is a difference of the kernel's entries, and has lost some of their digits.
+        assert torch.allclose(filled[~observed], expected[~observed], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_one_hot_prior_of_little_drug_is_the_mean_over_the_cell_type(depth, generator):
+    """ReLU: what is particular to the pair falls as the drug's weight, the drug's effect as its square."""
+    tensor, observed = missing_pairs(generator)
+    expected = baselines.cell_mean(tensor, observed)[~observed]
+    errors = []
+    for drug_weight in (1e-4, 1e-5, 1e-6):
+        filled = one_hot_completion(tensor, observed, depth, "relu", drug_weight)[~observed]
+        errors.append(float((filled - expected).norm() / expected.norm()))
+    assert errors[0] < 0.02
+    assert errors[1] / errors[0] == pytest.approx(0.1, rel=0.2)
+    assert errors[2] / errors[1] == pytest.approx(0.1, rel=0.2)
+
+
+def test_smooth_activations_keep_the_drug_however_little_it_weighs(generator):
+    tensor, observed = missing_pairs(generator)
+    _, _, drug, pair = one_hot_variances(2, "erf", 1e-3)
+    filled = one_hot_completion(tensor, observed, 2, "erf", 1e-3)[~observed]
+    # The constant and the cell types' effects are free; the drugs' are to the pair's as the kernel's slopes are.
+    expected = mixed_model(tensor, observed, (0.0, 0.0, pair / drug))[~observed]
+    assert torch.allclose(filled, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+    mean = baselines.cell_mean(tensor, observed)[~observed]
+    assert float((filled - mean).norm()) > 0.01 * float(mean.norm())
+
+
+def test_one_hot_prior_under_a_linear_network_is_the_additive_model(generator):
+    tensor, observed = missing_pairs(generator)
+    with pytest.warns(UserWarning, match="singular"):
+        filled = one_hot_completion(tensor, observed, 0, "relu", 0.75)
+    assert torch.allclose(filled[~observed], baselines.additive(tensor, observed)[~observed], rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("ridge", [0.0, 0.02])
+def test_new_drugs_in_a_complete_design_are_shrunken_means(ridge, generator):
+    data = toy(generator)
+    observed = torch.ones_like(data.observed)
+    observed[9:] = False
+    tensor = torch.randn(data.tensor.shape, generator=generator, dtype=torch.float64)
+    filled = one_hot_completion(tensor, observed, 2, "relu", 0.75, ridge=ridge, center=True)
+    constant, cell, drug, pair = one_hot_variances(2, "relu", 0.75)
+    noise = pair + ridge * (constant + cell + drug + pair)
+    means = tensor[:9].mean(0)
+    shrinkage = 9 * cell / (9 * cell + noise)
+    expected = means.mean(0) + shrinkage * (means - means.mean(0))
+    for new in (9, 11):
+        assert torch.allclose(filled[new], expected, rtol=1e-8, atol=1e-9)
+
+
 def test_estimates_are_made_without_the_profile_itself(generator):
     data = toy(generator)
     observed = data.observed

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import PIL.Image
 import pytest
+import scipy.io.wavfile
 import torch
 
 from torch_cntk.images import read_image, write_image
@@ -88,3 +92,76 @@ def test_width(tmp_path: Path) -> None:
     near, far = (float(found) for found in re.findall(r"off by ([\d.]+), times", out))
     assert far < near
     assert (tmp_path / "width.png").stat().st_size > 10_000
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_feature_priors(tmp_path: Path) -> None:
+    out = run_example(tmp_path, "feature_priors.py", "--fast", "-o", "out")
+    rows = {(row["prior"], row["method"]): row for row in read_rows(tmp_path / "out" / "translation.csv")}
+    assert set(rows) == {(prior, method) for prior in ("identity", "uniform") for method in ("CNTK", "finite")}
+    for method, alike in (("CNTK", 0.999), ("finite", 0.8)):
+        row = rows["identity", method]
+        # Four levels: copies of what is 16 pixels further down and to the right.
+        assert (row["down"], row["right"]) == ("16", "16"), out
+        assert float(row["alike"]) > alike
+        # Batch normalisation rounds.
+        assert float(row["asymmetry"]) < 1e-4
+        assert float(rows["uniform", method]["asymmetry"]) > 0.1
+    assert "identity: CNTK and trained network take it from the same place" in out
+    for name in ("heatmaps.png", "translation.png"):
+        assert read_image(tmp_path / "out" / name).pixels.shape[0] == 3
+
+
+def test_audio(tmp_path: Path) -> None:
+    out = run_example(tmp_path, "audio.py", "--fast", "-o", "out")
+    rows = read_rows(tmp_path / "out" / "audio.csv")
+    assert len(rows) == 2 * 6
+    for missing in ("gaps of 2 ms", "50% scattered"):
+        scores = {row["method"]: float(row["snr_db"]) for row in rows if row["missing"] == missing}
+        assert scores["CNTK, autocorrelation"] > 3 + max(scores["linear"], scores["cubic"], scores["CNTK"]), out
+    assert (tmp_path / "out" / "audio.png").stat().st_size > 10_000
+
+    # The file that it writes is one that it reads; two channels, 16 bits.
+    rate, samples = scipy.io.wavfile.read(tmp_path / "out" / "8000-gaps-of-2-ms-filled.wav")
+    assert (rate, samples.shape, samples.dtype) == (8000, (3200,), "int16")
+    scipy.io.wavfile.write(tmp_path / "two.wav", rate, np.stack([samples[:1600], samples[1600:]], 1))
+    run_example(
+        tmp_path, "audio.py", "two.wav", "--gaps", "2", "--missing", "--count", "2", "--passes", "1", "-o", "two"
+    )
+    assert len(read_rows(tmp_path / "two" / "audio.csv")) == 6
+    rate, filled = scipy.io.wavfile.read(tmp_path / "two" / "8000-gaps-of-2-ms-filled.wav")
+    _, missing = scipy.io.wavfile.read(tmp_path / "two" / "8000-gaps-of-2-ms-missing.wav")
+    assert filled.shape == missing.shape == (1600, 2)
+    same = (filled == missing).all(1)
+    # Two gaps of 16 samples; a filled sample may be zero by chance.
+    assert 1600 - 32 <= same.sum() < 1600
+
+
+def test_video(tmp_path: Path) -> None:
+    out = run_example(tmp_path, "video.py", "--fast", "-o", "out")
+    scores = {row["method"]: float(row["psnr_hole_db"]) for row in read_rows(tmp_path / "out" / "video.csv")}
+    assert len(scores) == 7
+    simple = max(scores["biharmonic, 2-D"], scores["CNTK, 2-D"], scores["CNTK, 3-D"])
+    assert scores["CNTK, 3-D, autocorrelation"] > simple + 5, out
+    assert scores["registered frames"] > simple, out
+    assert read_image(tmp_path / "out" / "video.png").pixels.shape[0] == 3
+
+    # A folder of frames with masks.
+    frames = torch.rand(3, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    for name in ("frames", "masks"):
+        (tmp_path / name).mkdir()
+    for t in range(4):
+        write_image(tmp_path / "frames" / f"{t}.png", frames[:, t])
+        write_image(tmp_path / "masks" / f"{t}.png", (torch.rand(1, 16, 16) < 0.9).float())
+    run_example(tmp_path, "video.py", "frames", "--masks", "masks", "--passes", "1", "--guided", "1", "-o", "own")
+    assert len(read_rows(tmp_path / "own" / "video.csv")) == 7
+    # A GIF, and the one that is written: five videos of 16 x 16 side by side, twice as large.
+    pictures = [PIL.Image.open(tmp_path / "frames" / f"{t}.png") for t in range(4)]
+    pictures[0].save(tmp_path / "clip.gif", save_all=True, append_images=pictures[1:])
+    run_example(tmp_path, "video.py", "clip.gif", "--hole", "4", "--passes", "1", "--guided", "1", "-o", "clip")
+    with PIL.Image.open(tmp_path / "clip" / "video.gif") as opened:
+        assert (opened.n_frames, opened.size) == (4, (2 * 5 * 16, 2 * 16))

@@ -391,7 +391,7 @@ def test_bar_is_shown_on_request_only(capsys, generator):
 
 @pytest.mark.parametrize(("side", "canvas"), [(512, 520), (1024, 1040), (2048, 2080), (120, 128), (135, 144)])
 def test_canvas_suits_fourier_transforms(side, canvas):
-    kernel = tc.default_network(3, width=1).kernel(tc.priors.Uniform(0, 0.1))
+    kernel = tc.load_kernel("uniform-plain-3x128-relu")  # of radius 7
     assert _canvas((side, side), kernel, wrap=False) == (canvas, canvas)
 
 
@@ -403,23 +403,23 @@ def square_hole(side: int, place: tuple[int, int] = (20, 30)) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     ("side", "levels"),
-    [(0, 3), (1, 3), (3, 3), (7, 3), (8, 3), (14, 3), (15, 4), (16, 4), (30, 4), (31, 5), (32, 5), (63, 5), (100, 5)],
+    [(0, 3), (1, 3), (3, 4), (6, 4), (7, 5), (8, 5), (14, 5), (15, 6), (16, 6), (30, 6), (31, 6), (100, 6)],
 )
 def test_levels_follow_the_largest_hole(side, levels):
-    # floor(log2(side + 1)), at least 3 and at most 5.
+    # Two more than floor(log2(side + 1)), at least 3 and at most 6; a single pixel is no hole.
     assert tc.levels_for(square_hole(side)) == levels
 
 
 def test_levels_follow_the_narrow_side_of_a_hole():
     observed = torch.ones(100, 100, dtype=torch.bool)
     observed[10:90, 40:47] = False
-    assert tc.levels_for(observed) == 3
+    assert tc.levels_for(observed) == 5
 
 
 def test_levels_follow_the_largest_hole_of_all_masks():
-    masks = torch.stack([square_hole(3), square_hole(20), square_hole(1)])
-    assert tc.levels_for(masks) == 4
-    assert tc.levels_for(masks[:, None]) == 4
+    masks = torch.stack([square_hole(3), square_hole(7), square_hole(1)])
+    assert tc.levels_for(masks) == 5
+    assert tc.levels_for(masks[:, None]) == 5
 
 
 def test_scattered_pixels_need_the_fewest_levels(generator):

@@ -679,3 +679,15 @@ def test_failed_save_leaves_no_file_and_keeps_the_old_one(saved, monkeypatch):
         NETS["bilinear"].kernel(tc.priors.Uniform()).save(saved)
     assert list(saved.parent.iterdir()) == [saved]
     assert saved.read_bytes() == before
+
+
+@pytest.mark.parametrize("lines", [1, 3, 8])
+def test_dense_kernels_are_the_same_however_many_lines_are_looked_up_at_once(lines, generator, monkeypatch):
+    # Also where the last block is smaller.
+    kernel = tc.Sequential(tc.Conv2d(2, 1, 3), tc.ReLU()).kernel(
+        tc.priors.Tensor(torch.rand(2, 8, 6, generator=generator, dtype=torch.float64))
+    )
+    monkeypatch.setattr("torch_cntk.kernel._DENSE_BLOCK", lines * 6 * 8 * 6)
+    dense = kernel.dense()
+    for pixel in ((0, 0), (2, 5), (3, 1), (7, 4)):
+        assert torch.equal(dense[pixel], kernel.row(pixel))

@@ -218,6 +218,8 @@ def test_checkpoints_of_other_runs_are_refused(tmp_path):
     run(checkpoint=path)
     with pytest.raises(ValueError, match=r"got one of another: .*; different: lr"):
         run(checkpoint=path, lr=0.02)
+    # An integer says the same as the number that it is.
+    assert same(run(checkpoint=path, jitter=0, langevin=0), run())
     with pytest.raises(ValueError, match="different: image"):
         tc.train(network(), photograph() * 0.9, mask(), prior=PRIOR, steps=12, checkpoint=path)
     with pytest.raises(ValueError, match="different: net"):

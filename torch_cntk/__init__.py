@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from torch_cntk import catalogue, features, plotting, presets, priors
 from torch_cntk._memory import OutOfMemoryError
+from torch_cntk.autocorrelation import autocorrelation_network, autocorrelation_passes
 from torch_cntk.completion import MatrixCompletion
 from torch_cntk.conversion import from_torch, to_torch, with_width
 from torch_cntk.empirical import empirical_ntk
@@ -66,6 +67,7 @@ from torch_cntk.solvers import (
     Status,
 )
 from torch_cntk.training import DivergedError, Training, TrainingResult, TrainingStatus, train
+from torch_cntk.trials import leave_out_error
 
 try:
     __version__ = version("torch-cntk")
@@ -125,6 +127,8 @@ __all__ = [
     "Training",
     "TrainingResult",
     "TrainingStatus",
+    "autocorrelation_network",
+    "autocorrelation_passes",
     "catalogue",
     "default_kernel",
     "default_network",
@@ -134,6 +138,7 @@ __all__ = [
     "guided_network",
     "hourglass",
     "inpaint",
+    "leave_out_error",
     "levels_for",
     "load_kernel",
     "plotting",

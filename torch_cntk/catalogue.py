@@ -4,13 +4,14 @@ A name says prior, network and, for dense kernels, size: ``uniform-6x128-leaky0.
 levels of 128 channels with LeakyReLU(0.1); ``meshgrid-plain-3x128-relu-64x64`` the coordinates of 64 x 64 pixels
 through the paper's plain network; ``uniform-skip-5x128-leaky0.2`` the deep image prior's hourglass with skip
 connections of 4 channels. Without them the kernel does not depend on the number of channels; a trained network does.
+``fine`` and ``wide`` are the networks that ``inpaint`` takes by default.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,10 +21,10 @@ from torch_cntk import priors
 from torch_cntk.layers import Conv2d, Layer, LeakyReLU, NearestUp, ReLU, Sequential, StridedConv2d
 from torch_cntk.networks import hourglass
 
-__all__ = ["Recipe", "Shipped", "deep_network", "index", "plain_network", "recipe", "skip_network"]
+__all__ = ["SHAPES", "Recipe", "Shipped", "index", "recipe"]
 
 _NAME = re.compile(
-    r"(?P<prior>uniform|identity|meshgrid)-((?P<shape>plain|skip)-)?(?P<levels>[1-9]\d*)x(?P<channels>[1-9]\d*)-"
+    r"(?P<prior>uniform|identity|meshgrid)-((?P<shape>plain|skip|fine|wide)-)?(?P<levels>[1-9]\d*)x(?P<channels>[1-9]\d*)-"
     r"(?P<activation>relu|leaky(?P<slope>\d+(\.\d+)?))(-(?P<height>[1-9]\d*)x(?P<width>[1-9]\d*))?"
 )
 _PRIORS: Mapping[str, priors.Prior] = {
@@ -88,7 +89,7 @@ class Shipped:
         return folder() / f"{self.name}.safetensors"
 
 
-def plain_network(levels: int, activation: Layer, channels: int = 128) -> Layer:
+def plain_network(levels: int, activation: Layer, channels: int = 128, out_channels: int = 3) -> Layer:
     """The paper's network: a strided convolution a level on the way down, upsampling and a convolution on the way up.
 
     There is one more convolution at the lowest resolution, and an activation after each convolution but the last.
@@ -98,31 +99,56 @@ def plain_network(levels: int, activation: Layer, channels: int = 128) -> Layer:
         layers += [StridedConv2d(channels if level else 32, channels, 3), activation]
     layers += [Conv2d(channels, channels, 3), activation]
     for level in range(levels):
-        layers += [NearestUp(2), Conv2d(channels, 3 if level == levels - 1 else channels, 3), activation]
+        layers += [NearestUp(2), Conv2d(channels, out_channels if level == levels - 1 else channels, 3), activation]
     return Sequential(*layers[:-1])
 
 
-def deep_network(levels: int, activation: Layer, channels: int = 128) -> Layer:
+def deep_network(levels: int, activation: Layer, channels: int = 128, out_channels: int = 3) -> Layer:
     """A network as the deep image prior's, without skip connections.
 
     Down: a strided 3x3 convolution and another; up: nearest upsampling, a 3x3 and a 1x1 convolution; an activation
     after each of them; a 1x1 convolution at the end.
     """
-    layers: list[Layer] = []
-    for level in range(levels):
-        down = StridedConv2d(channels if level else 32, channels, 3)
-        layers += [down, activation, Conv2d(channels, channels, 3), activation]
-    for _ in range(levels):
-        layers += [NearestUp(2), Conv2d(channels, channels, 3), activation, Conv2d(channels, channels, 1), activation]
-    return Sequential(*layers, Conv2d(channels, 3, 1))
+    return hourglass(levels, channels, 0, channels=out_channels, slope=_slope(activation))
 
 
-def skip_network(levels: int, activation: Layer, channels: int = 128) -> Layer:
+def skip_network(levels: int, activation: Layer, channels: int = 128, out_channels: int = 3) -> Layer:
     """The deep image prior's hourglass with skip connections of 4 channels; see ``hourglass``."""
-    return hourglass(levels, channels, 4, slope=getattr(activation, "negative_slope", 0.0))
+    return hourglass(levels, channels, 4, channels=out_channels, slope=_slope(activation))
 
 
-_SHAPES = {"deep": deep_network, "plain": plain_network, "skip": skip_network}
+def fine_network(levels: int, activation: Layer, channels: int = 128, out_channels: int = 3) -> Layer:
+    """An hourglass whose last upsampling is bilinear, with two 3x3 convolutions on each level, down and up.
+
+    The one at full resolution keeps the kernel smooth between neighbours; the others are nearest, which keeps it short.
+    """
+    ups = ("bilinear",) + ("nearest",) * (levels - 1)
+    return hourglass(
+        levels, channels, 0, ups, channels=out_channels, up_filter=(3, 3), **_default(activation, channels)
+    )
+
+
+def wide_network(levels: int, activation: Layer, channels: int = 128, out_channels: int = 3) -> Layer:
+    """An hourglass with nearest upsampling, two 3x3 convolutions on each level down and three on each level up."""
+    return hourglass(levels, channels, 0, channels=out_channels, up_filter=(3, 3, 3), **_default(activation, channels))
+
+
+def _default(activation: Layer, channels: int) -> dict[str, Any]:
+    return {"in_channels": max(channels // 4, 1), "slope": _slope(activation), "one_by_one": False}
+
+
+def _slope(activation: Layer) -> float:
+    return getattr(activation, "negative_slope", 0.0)
+
+
+SHAPES: Mapping[str, Callable[[int, Layer, int, int], Layer]] = {
+    "deep": deep_network,
+    "plain": plain_network,
+    "skip": skip_network,
+    "fine": fine_network,
+    "wide": wide_network,
+}
+"""Networks by the word in a kernel's name, "deep" where there is none."""
 
 
 def recipe(name: str) -> Recipe | None:
@@ -144,7 +170,7 @@ def recipe(name: str) -> Recipe | None:
     shape, levels, channels = match["shape"] or "deep", match["levels"], match["channels"]
     return Recipe(
         name,
-        _SHAPES[shape](int(levels), activation, int(channels)),
+        SHAPES[shape](int(levels), activation, int(channels), 3),
         _PRIORS[match["prior"]],
         size,
         f"{shape}, {levels} x {channels}, {activation}",

@@ -627,7 +627,7 @@ def _add_kernels(commands: Commands) -> None:
         "kernels",
         help="list the kernels that have a name",
         description="List the kernels that ship with the package and those in the cache. Any other of the form "
-        "PRIOR-[plain-|skip-]LEVELSxCHANNELS-ACTIVATION[-HEIGHTxWIDTH], such as uniform-7x128-leaky0.2 or "
+        "PRIOR-[plain-|skip-|fine-|wide-]LEVELSxCHANNELS-ACTIVATION[-HEIGHTxWIDTH], such as uniform-7x128-leaky0.2 or "
         "identity-4x128-relu-96x96, is computed when it is first asked for and put into the cache.",
     )
     parser.set_defaults(run=_kernels)

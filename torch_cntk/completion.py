@@ -44,6 +44,8 @@ _SINGULAR = (
     "be told apart share the mean of what was observed; give a ridge or an identity block to choose otherwise"
 )
 
+_PRECISIONS = {"float64": torch.float64, "float32": torch.float32}
+
 RIDGES = tuple(10.0 ** (k / 2) for k in range(-12, 5))
 """What ``ridge="cv"`` chooses from: 1e-6 to 100, relative to the kernel's mean diagonal."""
 
@@ -98,6 +100,8 @@ class MatrixCompletion:
             column).
         solver: "auto" solves directly up to 30,000 equations a row, if their matrix fits into half of the free memory,
             and iteratively above; or a ``Solver``.
+        precision: "float64", or "float32": in which iterative solvers and predictions of columns multiply by the
+            kernel. Its entries and direct solutions are float64 all the same. It pays with hundreds of rows.
         device: where to compute; by default where Y is, if it is a tensor, else the CPU.
         seed: of what is held out.
         progress: whether to show bars.
@@ -107,6 +111,7 @@ class MatrixCompletion:
         weights_: [rows, columns], of the regression; 0 at unobserved entries.
         residual_: largest relative residual of the equations of any row.
         solver_: what solved them.
+        n_iter_: iterations of the row that took most; 0 if none was needed.
         n_features_in_: number of columns.
     """
 
@@ -122,6 +127,7 @@ class MatrixCompletion:
         row_identity: float = 1.0,
         combine: str = "product",
         solver: str | Solver = "auto",
+        precision: str = "float64",
         device: str | None = None,
         seed: int = 0,
         progress: bool = False,
@@ -135,6 +141,7 @@ class MatrixCompletion:
         self.row_identity = row_identity
         self.combine = combine
         self.solver = solver
+        self.precision = precision
         self.device = device
         self.seed = seed
         self.progress = progress
@@ -247,6 +254,8 @@ class MatrixCompletion:
             raise ValueError(f"expected combine to be one of {', '.join(COMBINATIONS)}, got {self.combine!r}")
         if self.solver != "auto" and not isinstance(self.solver, Solver):
             raise ValueError(f'expected solver to be "auto" or a Solver, got {self.solver!r}')
+        if self.precision not in _PRECISIONS:
+            raise ValueError(f"expected precision to be one of {', '.join(_PRECISIONS)}, got {self.precision!r}")
         positive_int(self.seed + 1, "seed + 1")
 
     def _side(
@@ -286,13 +295,13 @@ class MatrixCompletion:
 
     def _regress(self, matrix: Matrix) -> None:
         """Find ``weights_``, ``offsets_`` and how well they solve the equations."""
-        self._operator = self._columns.operator(self._network)
+        self._operator = self._columns.operator(self._network, _PRECISIONS[self.precision])
         self.offsets_ = self._offsets(matrix)
         targets = torch.where(matrix.observed, matrix.values - self.offsets_[:, None], 0)
         systems = self._systems(matrix.observed, targets)
         self.ridge_: float = self._choose_ridge(systems) if self.ridge == "cv" else float(self.ridge)
         self.weights_ = torch.zeros_like(targets)
-        self.residual_, self.solver_ = 0.0, ""
+        self.residual_, self.solver_, self.n_iter_ = 0.0, "", 0
         several, statuses = len(systems) > 1, set()
         for system in tqdm(systems, disable=not (self.progress and several), desc="rows", unit="pattern"):
             solution = system.solve(self.ridge_, self.solver, progress=self.progress and not several)
@@ -300,6 +309,7 @@ class MatrixCompletion:
             self.weights_[system.rows[:, None], system.columns] = weights
             self.residual_ = max(self.residual_, float(solution.residual.max()))
             self.solver_ = solution.solver
+            self.n_iter_ = max(self.n_iter_, solution.iterations)
             statuses.add(solution.status)
         for status in statuses - {Status.CONVERGED}:
             text = _SINGULAR if status is Status.SINGULAR else f"{status.value}; residual {self.residual_:.1e}"
@@ -450,13 +460,11 @@ class MatrixCompletion:
         targets = torch.where(matrix.observed, matrix.values - self.offsets_[:, None], 0)
         values = torch.full_like(matrix.values, torch.nan)
         for system in self._systems(matrix.observed, targets):
-            (errors,) = system.left_out((self.ridge_,))
-            places = torch.zeros_like(system.targets)
-            places[..., system.observed] = errors.reshape(places[..., system.observed].shape)
+            errors = system.left_out(self.ridge_)
             if system.scale is not None:
-                places /= system.scale
-            columns = (system.rows[:, None], system.columns)
-            values[columns] = matrix.values[columns] - places
+                errors /= system.scale
+            places = (system.rows[:, None], system.columns)
+            values[places] = matrix.values[places] - errors
         values = torch.where(matrix.observed, values, torch.nan)
         return matrix.restore(values, matrix.rows, matrix.columns)
 
@@ -516,9 +524,9 @@ class Side:
     white: float
     labels: Sequence[Any] | None
 
-    def operator(self, network: Layer) -> GramOperator:
-        """K between them."""
-        return GramOperator(network.propagate, self.features, white=self.white)
+    def operator(self, network: Layer, dtype: torch.dtype = torch.float64) -> GramOperator:
+        """K between them, which multiplies in ``dtype``."""
+        return GramOperator(network.propagate, self.features, white=self.white, dtype=dtype)
 
 
 def _scale(weight: Any, known: Tensor) -> Tensor:

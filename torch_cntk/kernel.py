@@ -31,6 +31,9 @@ FORMAT_VERSION = 1
 _METADATA = "torch_cntk kernel"
 """The only key of a file's metadata: their order is not fixed, and equal kernels are to give equal files."""
 
+_DENSE_BLOCK = 1 << 22
+"""Entries of the dense kernel that are looked up at once: their indices take many times their bytes."""
+
 
 class Kernel:
     """K(x, x') between the pixels x, x' of an image, wrapping around at its edges.
@@ -204,16 +207,22 @@ class Kernel:
         """
         size = self._default_size(size)
         entries = math.prod(size) ** 2
+        # Some lines of pixels at a time: there are indices and a mask for each number.
+        lines = max(_DENSE_BLOCK * size[0] // entries, 1)
         require_bytes(
-            # The numbers, their indices and a mask.
-            entries * (2 * self.dtype.itemsize + 3 * 8 + 1),
+            entries * self.dtype.itemsize
+            + min(entries, lines * (entries // size[0])) * (2 * self.dtype.itemsize + 3 * 8 + 1),
             f"the dense kernel of {shape_text(size)} pixels",
             lambda free: "kernel.operator(size) multiplies by it without storing it",
             self.device,
         )
-        pixels = open_grid(size, self.device)
-        values = self.on(size)._values(open_grid(size, self.device, self.ndim), pixels, size)
-        return values.expand(*size, *size)
+        kernel, pixels = self.on(size), open_grid(size, self.device)
+        line, *others = open_grid(size, self.device, self.ndim)
+        values = torch.empty((*size, *size), dtype=self.dtype, device=self.device)
+        for start in range(0, size[0], lines):
+            block = slice(start, start + lines)
+            values[block] = kernel._values([line[block], *others], pixels, size)
+        return values
 
     def operator(
         self,

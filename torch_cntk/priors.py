@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from torch_cntk._checks import as_size, finite_number, positive_int, shape_text
 from torch_cntk.covariance import Extent, Features, Geometry, Lattice, Stored, Table
 
 __all__ = [
+    "Autocorrelation",
     "Constant",
     "Coordinates",
     "Identity",
@@ -464,6 +465,60 @@ class Stationary(Prior):
 
     def __repr__(self) -> str:
         return f"Stationary({getattr(self.psi, '__name__', 'psi')})"
+
+
+class Autocorrelation(Stationary):
+    """The autocorrelation of an estimate: features that are alike where the estimate, moved, is like itself.
+
+    psi(u) is the sum over channels and pixels x of e(x) e(x + u), in proportion to psi(0) = weight; e is the estimate
+    less its mean, under a Hann window along each axis. On a torus of at least the estimate's size it is positive
+    semi-definite whatever the estimate; opposite edges are apart if the torus is larger by as much as u shall reach.
+    The period of a tone and the motion of a video stand in it.
+
+    Args:
+        estimate: [channels, *size], floating point.
+        weight: psi(0).
+
+    Raises:
+        TypeError: the estimate is no floating point tensor, or the weight no number.
+        ValueError: it has no spatial dimension, or entries that are not finite, or is constant; or the weight is
+            negative.
+    """
+
+    def __init__(self, estimate: _Tensor, weight: float = 1.0) -> None:
+        checked = Tensor(estimate, weight)
+        features, around = checked.features.double(), tuple(range(1, estimate.ndim))
+        features = features - features.mean(around, keepdim=True)
+        for axis in around:
+            n = features.shape[axis]
+            hann = torch.hann_window(n + 2, periodic=False, dtype=torch.float64, device=features.device)[1:-1]
+            features = features * hann.reshape([-1 if k == axis else 1 for k in range(estimate.ndim)])
+        if not bool((features != 0).any()):
+            raise ValueError("expected an estimate that varies, got a constant: it has no autocorrelation")
+        super().__init__(lambda *u: self._at(u))  # the size of the torus is that of u
+        self.weight = checked.weight
+        self.device, self.dtype = checked.device, checked.dtype
+        self._features = features
+
+    def _at(self, displacement: Sequence[_Tensor]) -> _Tensor:
+        """Psi on the torus whose displacements are given, as for ``Stationary``.
+
+        Raises:
+            ValueError: the estimate has other dimensions, or the torus is smaller than it.
+        """
+        size, own = tuple(u.numel() for u in displacement), tuple(self._features.shape[1:])
+        if len(size) != len(own) or any(n < m for n, m in zip(size, own, strict=True)):
+            raise ValueError(f"expected a size of at least {shape_text(own)}, the estimate's, got {shape_text(size)}")
+        axes = tuple(range(-len(size), 0))
+        power = torch.fft.rfftn(self._features, s=size, dim=axes).abs().square().sum(0)
+        values: _Tensor = torch.fft.irfftn(power, s=size, dim=axes).cpu()
+        # Rounding must not make it asymmetric.
+        mirrored = values.flip(axes).roll((1,) * len(size), axes)
+        values = (values + mirrored) / 2
+        return values * (self.weight / values.flatten()[0])
+
+    def __repr__(self) -> str:
+        return f"Autocorrelation({tuple(self._features.shape)})"
 
 
 class Coordinates(Prior):

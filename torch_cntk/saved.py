@@ -30,11 +30,11 @@ def load_kernel(
 ) -> Kernel:
     """Get a kernel by its name, or read one from a file that ``Kernel.save`` wrote.
 
-    Names are ``PRIOR-[plain-|skip-]LEVELSxCHANNELS-ACTIVATION[-HEIGHTxWIDTH]``, such as ``uniform-5x128-leaky0.1`` or
-    ``identity-plain-3x128-relu-64x64``; see ``torch_cntk.catalogue`` for the networks. Common ones ship with the
-    package (``torch-cntk kernels`` lists them); any other is computed when it is first asked for and kept in the user's
-    cache folder, or that of the environment variable TORCH_CNTK_CACHE. Several processes may ask at once: one
-    computes, the others wait.
+    Names are ``PRIOR-[plain-|skip-|fine-|wide-]LEVELSxCHANNELS-ACTIVATION[-HEIGHTxWIDTH]``, such as
+    ``uniform-5x128-leaky0.1`` or ``identity-plain-3x128-relu-64x64``; see ``torch_cntk.catalogue`` for the networks.
+    Common ones ship with the package (``torch-cntk kernels`` lists them); any other is computed when it is first asked
+    for and kept in the user's cache folder, or that of the environment variable TORCH_CNTK_CACHE. Several processes may
+    ask at once: one computes, the others wait.
 
     Args:
         name: of a kernel, or path of a .safetensors file.

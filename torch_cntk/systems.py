@@ -13,27 +13,30 @@ from torch import Tensor
 from torch_cntk._memory import available_bytes
 from torch_cntk.derived_operators import ScaledOperator, SelectedOperator
 from torch_cntk.gram_operator import GramOperator
-from torch_cntk.leave_one_out import residuals
+from torch_cntk.leave_one_out import masked_residuals, residuals
 from torch_cntk.operators import DenseOperator, Operator
 from torch_cntk.solvers import (
     ConjugateGradient,
     Direct,
-    EigenPro,
     Regression,
     Solution,
     Solver,
     automatic,
 )
+from torch_cntk.solvers.shared_inverse import distinct, inverse_pays
 
 __all__ = ["System", "patterns", "systems_of_columns"]
 
 _LEAVE_ONE_OUT = 4_000
 """Most equations of which an eigendecomposition is taken; of more, a share is held out instead."""
 _HELD_OUT = 0.1
+_EIGENSYSTEM = 12
+"""An eigendecomposition takes as long as so many n^3 multiplications of matrices."""
+_SOUND = 1e-9
+"""Least ridge with which an inverse of the whole kernel has digits left for its parts."""
 _SHARE = 4
 """A kernel that many rows take entries of is stored if it takes at most this fraction of the free memory."""
-_TOLERANCE = 1e-5
-_CONJUGATE_GRADIENT = ConjugateGradient(tolerance=_TOLERANCE, max_iterations=2000)
+_CONJUGATE_GRADIENT = ConjugateGradient(tolerance=1e-5, max_iterations=2000)
 
 
 @dataclass(frozen=True)
@@ -84,8 +87,7 @@ class System:
 
         Args:
             ridge: relative to ``mean_diagonal``.
-            solver: or "auto": what ``automatic`` chooses if all right-hand sides share the mask and K is expensive;
-                else conjugate gradients where it would not be a direct solver.
+            solver: or "auto": direct where ``automatic`` is, else conjugate gradients.
             progress: whether to show a bar.
 
         Returns:
@@ -97,36 +99,45 @@ class System:
     def _solver(self, regression: Regression, solver: str | Solver) -> Solver:
         if isinstance(solver, Solver):
             return solver
-        chosen = automatic(regression, _TOLERANCE)
-        # EigenPro takes one mask at a time, and rows of K, which products of small matrices spare.
-        iterative = not self.shared or len(self.operator.size) > 1
-        return _CONJUGATE_GRADIENT if iterative and isinstance(chosen, EigenPro) else chosen
+        chosen = automatic(regression)
+        return chosen if isinstance(chosen, Direct) else _CONJUGATE_GRADIENT
 
-    def left_out(self, ridges: Sequence[float]) -> Iterator[Tensor]:
-        """What each observed target is, less what the others say of it, for each ridge, [k, observed].
+    def left_out(self, ridge: float) -> Tensor:
+        """What each observed target is, less what the others say of it, of the targets' shape; zero elsewhere.
 
         Raises:
-            ValueError: right-hand sides have masks of their own, or there are too many equations.
+            ValueError: there are too many equations.
         """
-        if not self.shared or self.equations > _LEAVE_ONE_OUT:
+        if self.equations > _LEAVE_ONE_OUT:
             raise ValueError(
-                f"expected at most {_LEAVE_ONE_OUT:,} equations and a direct solver to leave out each entry, "
-                f"got {self.equations:,} equations"
+                f"expected at most {_LEAVE_ONE_OUT:,} equations to leave out each entry, got {self.equations:,}"
             )
-        index = self.observed.flatten().nonzero()[:, 0]
-        targets = self.targets.reshape(-1, self.observed.numel())[:, index]
-        absolute = [ridge * self.mean_diagonal for ridge in ridges]
-        return residuals(self.operator.entries(index, index), targets, absolute)
+        if self._together((ridge,)):
+            return next(self._masked_residuals((ridge,)))
+        errors = torch.zeros_like(self.targets)
+        if not self.shared:
+            for rows, columns, part in self._parts():
+                errors[rows[:, None], columns] = part.left_out(ridge)
+            return errors
+        errors[..., self.observed] = next(self._residuals((ridge,))).reshape(errors[..., self.observed].shape)
+        return errors
 
     def errors(self, ridges: Sequence[float], solver: str | Solver, generator: torch.Generator) -> Tensor:
         """Sum of squared errors for each ridge, of each entry left out or of a tenth of them held out, [ridges]."""
-        if self.shared and self.equations <= _LEAVE_ONE_OUT:
-            targets = self.targets.reshape(-1, self.observed.numel())
-            if len(targets) > targets.shape[1]:
-                # Of right-hand sides, an orthogonal map changes no sum of squares: fewer of them will do.
-                targets = torch.linalg.qr(targets, mode="r").R
-            condensed = replace(self, targets=targets)
-            return torch.stack([error.square().sum() for error in condensed.left_out(ridges)])
+        if self.equations > _LEAVE_ONE_OUT:
+            return self._held_out_errors(ridges, solver, generator)
+        if self._together(ridges):
+            return torch.stack([error.square().sum() for error in self._masked_residuals(ridges)])
+        if not self.shared:
+            return torch.stack([part.errors(ridges, solver, generator) for _, _, part in self._parts()]).sum(0)
+        targets = self.targets.reshape(-1, self.observed.numel())
+        if len(targets) > targets.shape[1]:
+            # Of right-hand sides, an orthogonal map changes no sum of squares: fewer of them will do.
+            targets = torch.linalg.qr(targets, mode="r").R
+        condensed = replace(self, targets=targets)
+        return torch.stack([error.square().sum() for error in condensed._residuals(ridges)])
+
+    def _held_out_errors(self, ridges: Sequence[float], solver: str | Solver, generator: torch.Generator) -> Tensor:
         draw = torch.rand(self.observed.shape, generator=generator).to(self.observed.device)
         hidden = self.observed & (draw < _HELD_OUT)
         known = self.observed & ~hidden
@@ -136,6 +147,44 @@ class System:
             filled = self.operator @ rest.solve(ridge, solver).weights
             found.append(torch.where(hidden, filled - self.targets, 0).square().sum())
         return torch.stack(found)
+
+    def _residuals(self, ridges: Sequence[float]) -> Iterator[Tensor]:
+        """Of a mask that all right-hand sides share, [k, observed] for each ridge."""
+        index = self.observed.flatten().nonzero()[:, 0]
+        targets = self.targets.reshape(-1, self.observed.numel())[:, index]
+        absolute = [ridge * self.mean_diagonal for ridge in ridges]
+        return residuals(self.operator.entries(index, index), targets, absolute)
+
+    def _masked_residuals(self, ridges: Sequence[float]) -> Iterator[Tensor]:
+        """Of right-hand sides with masks of their own, [k, n] for each ridge."""
+        every = torch.arange(self.targets.shape[1], device=self.targets.device)
+        absolute = [ridge * self.mean_diagonal for ridge in ridges]
+        return masked_residuals(self.operator.entries(every, every), self.observed, self.targets, absolute)
+
+    def _together(self, ridges: Sequence[float]) -> bool:
+        """Whether one eigendecomposition of the whole and what is missing beat an eigendecomposition of each mask."""
+        if self.shared or min(ridges) < _SOUND or self.targets.shape[1] > _LEAVE_ONE_OUT:
+            return False
+        whole = self.targets.shape[1]
+        missing = (~self.observed).sum(1).double()
+        seen = distinct(self.observed).sum(1).double()
+        updates = len(ridges) * (whole**3 + whole * float(missing.square().sum()))
+        return _EIGENSYSTEM * whole**3 + updates < _EIGENSYSTEM * float(seen.pow(3).sum())
+
+    def _parts(self) -> Iterator[tuple[Tensor, Tensor, System]]:
+        """The equations of each mask by themselves, with their rows and columns here."""
+        for columns, rows in patterns(self.observed):
+            mask = torch.ones(len(columns), dtype=torch.bool, device=columns.device)
+            part = replace(
+                self,
+                operator=SelectedOperator(self.operator, columns),
+                observed=mask,
+                targets=self.targets[rows[:, None], columns],
+                rows=self.rows[rows],
+                columns=self.columns[columns],
+                scale=None if self.scale is None else self.scale[columns],
+            )
+            yield rows, columns, part
 
 
 def systems_of_columns(
@@ -148,7 +197,8 @@ def systems_of_columns(
     """The equations of rows that do not learn from each other.
 
     Rows with the same observed columns share their equations. Rows that are not solved directly share one iteration,
-    each with its own mask, whichever columns they have observed.
+    each with its own mask, whichever columns they have observed; and so do rows of many masks that leave out little,
+    which share the inverse of the whole kernel.
 
     Args:
         operator: K between all columns.
@@ -169,12 +219,18 @@ def systems_of_columns(
             systems.append(system)
         else:
             together.append(rows)
-    if together:
-        rows = torch.cat(together)
+
+    def joined(several: list[Tensor], kernel: Operator) -> System:
+        rows = torch.cat(several)
         columns = observed[rows].any(0).nonzero()[:, 0]
         mask = observed[rows][:, columns]
-        systems.append(_system(operator, mask[0] if bool(mask.all()) else mask, targets, rows, columns, scale))
-    return systems
+        return _system(kernel, mask[0] if bool(mask.all()) else mask, targets, rows, columns, scale)
+
+    if kernel is not operator and len(systems) > 1:
+        whole = joined([system.rows for system in systems], kernel)
+        if inverse_pays(whole.observed):
+            systems = [whole]
+    return [*systems, *([joined(together, operator)] if together else [])]
 
 
 def _stored(operator: GramOperator, needed: int) -> Operator:

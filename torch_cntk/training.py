@@ -612,7 +612,7 @@ class _Run:
         if version != _VERSION:
             raise ValueError(f"expected a checkpoint of version {_VERSION}, got {version}: {path}")
         mine = self.task.fingerprint(self.training, self.input)
-        if run != mine:
+        if not _same(run, mine):
             raise ValueError(f"expected a checkpoint of this run, got one of another: {path}; {_difference(run, mine)}")
         if len(state["losses"]) > self.training.steps:
             done = len(state["losses"])
@@ -628,6 +628,14 @@ class _Run:
             torch.cuda.set_rng_state(state["random_cuda"].cpu(), self.task.target.device)
         for name in ("losses", "holdout_losses", "psnr", "best", "best_state", "average", "weight", "seconds"):
             setattr(self, name, state[name])
+
+
+def _same(other: str, mine: str) -> bool:
+    """Whether two fingerprints say the same: 0 and 0.0 are no difference."""
+    try:
+        return bool(json.loads(other) == json.loads(mine))
+    except ValueError:
+        return False
 
 
 def _difference(other: str, mine: str) -> str:

@@ -1,4 +1,4 @@
-"""The number of guided passes and their settings, chosen by leaving out observed pixels."""
+"""Choices that are made by leaving out observed pixels: the number of guided passes and their settings, kernels."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
-import scipy.ndimage
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from torch_cntk.guided import Guidance, each_pass
+from torch_cntk.masks import has_holes, reach
 
-__all__ = ["choose_passes"]
+__all__ = ["choose_passes", "leave_out_error"]
 
 _CROP = 80 * 80
 """Pixels of a part of the image on which settings are tried out."""
@@ -59,10 +59,10 @@ def choose_passes(
     Returns:
         number of passes, 0 if none of them helps, and settings.
     """
-    holes = _has_holes(observed)
+    holes = has_holes(observed)
     share = 0.9 if holes else float(observed.double().mean())
     candidates = [guidance] if guidance is not None else _candidates(share, observed, holes)
-    trials = _hole_trials(observed) if holes else _scattered_trials(observed)
+    trials = _trials(observed, holes)
     if not trials:
         return 0, candidates[0]
     races: list[list[_Trial]] = [[] for _ in candidates]
@@ -90,6 +90,33 @@ def choose_passes(
             trial.go_on(_MOST_PASSES)
             bar.update()
     return _worthwhile(races[best], holes), candidates[best]
+
+
+def leave_out_error(image: Tensor, observed: Tensor, fill: Callable[[Tensor, Tensor], Tensor]) -> float:
+    """How well a way to fill images predicts observed pixels that are left out: to compare kernels on one's own image.
+
+    Scattered pixels are left out, or copies of the mask's holes, as in ``choose_passes``; always the same ones.
+
+    Args:
+        image: [channels, *size].
+        observed: boolean, True = known, [*size]. Pixels that are not observed are not looked at.
+        fill: gives the filled image of an image, or a part of it, and its mask.
+
+    Returns:
+        the mean squared error.
+
+    Raises:
+        ValueError: too few pixels are observed to leave out any.
+    """
+    errors, count = 0.0, 0
+    for part, left_out in _trials(observed, has_holes(observed)):
+        pixels, seen = image[(slice(None), *part)], observed[part] & ~left_out
+        filled = fill(torch.where(seen, pixels, 0), seen)
+        errors += float((filled - pixels)[:, left_out].double().square().sum())
+        count += len(image) * int(left_out.sum())
+    if not count:
+        raise ValueError(f"expected observed pixels enough to leave out some, got {int(observed.sum())}")
+    return errors / count
 
 
 class _Trial:
@@ -139,33 +166,18 @@ def _candidates(share: float, observed: Tensor, holes: bool) -> list[Guidance]:
     usual = Guidance.for_share(share, observed.ndim)
     if holes:
         # In a smaller image the window reaches across.
-        factors = {round(_reach(observed) / cells) for cells in _CELLS}
+        factors = {round(reach(observed) / cells) for cells in _CELLS}
         return [usual, *(replace(usual, coarse=factor) for factor in sorted(factors) if factor > 1)]
     wider = replace(usual, radius=round(usual.radius * 4 / 3))
     return [usual, Guidance.for_share(share / 1.7, observed.ndim), wider]
 
 
-def _reach(observed: Tensor) -> int:
-    """Chessboard distance of the most remote pixel from the nearest observed one."""
-    return int(scipy.ndimage.distance_transform_cdt(~observed.cpu().numpy(), "chessboard").max())
-
-
-def _has_holes(observed: Tensor) -> bool:
-    """Whether pixels are more remote than if those that are missing were scattered at random.
-
-    Then all of a cube of side 2 r - 1 is missing with the probability q^((2 r - 1)^ndim), q the share that is missing;
-    of n pixels one is expected to be the middle of such a cube for the r that makes it 1/n.
-    """
-    missing = float((~observed).double().mean())
-    if missing == 0:
-        return False
-    pixels = math.log(observed.numel()) / -math.log(missing)
-    expected = (pixels ** (1 / observed.ndim) + 1) / 2
-    return bool(_reach(observed) > 1.5 * expected)
-
-
 _Part = tuple[tuple[slice, ...], Tensor]
 """Part of an image, and which of its observed pixels are left out."""
+
+
+def _trials(observed: Tensor, holes: bool) -> list[_Part]:
+    return _hole_trials(observed) if holes else _scattered_trials(observed)
 
 
 def _scattered_trials(observed: Tensor) -> list[_Part]:
@@ -209,7 +221,7 @@ def _hole_trials(observed: Tensor) -> list[_Part]:
         moved.append(observed & ~observed.roll(shift, tuple(range(ndim))))
     moved.sort(key=lambda left_out: int(left_out.sum()), reverse=True)
     # A hole and what is around it.
-    side = max(round((_CROP * _CROPS) ** (1 / ndim)), 6 * _reach(observed))
+    side = max(round((_CROP * _CROPS) ** (1 / ndim)), 6 * reach(observed))
     trials = []
     for left_out in moved[:2]:
         part = _fullest(left_out, tuple(min(side, n) for n in size))

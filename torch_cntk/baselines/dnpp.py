@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from torch_cntk._checks import positive_int
-from torch_cntk.baselines._profiles import checked, completed
+from torch_cntk.baselines._observed import completed, observed_profiles
 from torch_cntk.baselines.means import cell_mean
 
 __all__ = ["dnpp"]
@@ -32,7 +32,7 @@ def dnpp(tensor: Tensor, observed: Tensor, neighbours: int = 10) -> Tensor:
         ValueError: ``neighbours`` is below 1, or shapes do not fit.
     """
     positive_int(neighbours, "neighbours")
-    values = checked(tensor, observed)
+    values = observed_profiles(tensor, observed)
     filled = cell_mean(values, observed)
     # Unknown similarities are below all known ones, and weigh nothing.
     similarity = _similarity(values, observed)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from torch_cntk._checks import finite_number, positive_int
-from torch_cntk.baselines._profiles import checked, completed
+from torch_cntk.baselines._observed import completed, observed_profiles
 
 __all__ = ["falrtc"]
 
@@ -43,7 +43,7 @@ def falrtc(
         TypeError: an option is no number, or the mask not boolean.
         ValueError: an option is out of range, or shapes do not fit.
     """
-    values = checked(tensor, observed)
+    values = observed_profiles(tensor, observed)
     alpha = [finite_number(w, "a weight", minimum=0) for w in weights]
     if len(alpha) != 3 or sum(alpha) == 0:
         raise ValueError(f"expected three weights, not all of them 0, got {tuple(weights)}")

@@ -6,29 +6,9 @@ import torch
 from torch import Tensor
 
 from torch_cntk._checks import finite_number, positive_int
+from torch_cntk.baselines._observed import observed_entries
 
 __all__ = ["matrix_factorisation", "soft_impute"]
-
-
-def _checked(matrix: Tensor, observed: Tensor) -> Tensor:
-    """Return the matrix in float64 with zeros where it is not observed.
-
-    Raises:
-        TypeError: the mask is not boolean.
-        ValueError: shapes do not fit, nothing is observed, or an observed entry is not finite.
-    """
-    if observed.dtype != torch.bool:
-        raise TypeError(f"expected observed to be boolean, True = known, got {observed.dtype}")
-    if matrix.ndim != 2 or observed.shape != matrix.shape:
-        raise ValueError(
-            f"expected a matrix and a mask of one shape, got {tuple(matrix.shape)} and {tuple(observed.shape)}"
-        )
-    if not bool(observed.any()):
-        raise ValueError("expected at least one observed entry, got none")
-    values = torch.where(observed, matrix.double(), 0)
-    if not bool(torch.isfinite(values).all()):
-        raise ValueError("expected finite numbers at observed entries, got NaN or infinity among them")
-    return values
 
 
 def soft_impute(
@@ -59,7 +39,7 @@ def soft_impute(
     """
     finite_number(shrinkage, "shrinkage", minimum=0)
     positive_int(max_iterations, "max_iterations")
-    values = _checked(matrix, observed)
+    values = observed_entries(matrix, observed)
     low_rank = torch.zeros_like(values) if guess is None else guess.double()
     for _ in range(max_iterations):
         before, low_rank = low_rank, _shrunken(torch.where(observed, values, low_rank), shrinkage)
@@ -105,7 +85,7 @@ def matrix_factorisation(
     positive_int(iterations, "iterations")
     if finite_number(ridge, "ridge", minimum=0) == 0:
         raise ValueError("expected ridge > 0, got 0: a row with few entries has many solutions")
-    values = _checked(matrix, observed)
+    values = observed_entries(matrix, observed)
     generator = torch.Generator().manual_seed(seed)
     columns = torch.randn(values.shape[1], rank, generator=generator, dtype=values.dtype).to(values.device)
     mask = observed.to(values.dtype)

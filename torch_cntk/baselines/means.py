@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torch_cntk.baselines._profiles import checked, completed
+from torch_cntk.baselines._observed import completed, observed_profiles
 
 __all__ = ["additive", "cell_mean", "drug_mean"]
 
@@ -20,7 +20,7 @@ def cell_mean(tensor: Tensor, observed: Tensor) -> Tensor:
     Returns:
         [drugs, cells, genes]; cell types without a profile get the mean of the cell types' means.
     """
-    means = _means(checked(tensor, observed), observed, 0)
+    means = _means(observed_profiles(tensor, observed), observed, 0)
     return completed(tensor, observed, means[None].expand(tensor.shape))
 
 
@@ -34,7 +34,7 @@ def drug_mean(tensor: Tensor, observed: Tensor) -> Tensor:
     Returns:
         [drugs, cells, genes]; drugs without a profile get the mean of the drugs' means.
     """
-    means = _means(checked(tensor, observed), observed, 1)
+    means = _means(observed_profiles(tensor, observed), observed, 1)
     return completed(tensor, observed, means[:, None].expand(tensor.shape))
 
 
@@ -55,7 +55,7 @@ def additive(tensor: Tensor, observed: Tensor) -> Tensor:
     Returns:
         [drugs, cells, genes]; of drugs or cell types without a profile, the effect is the mean of the others'.
     """
-    values = checked(tensor, observed)
+    values = observed_profiles(tensor, observed)
     drugs, cells = observed.shape
     places = observed.nonzero()
     design = torch.zeros(len(places), drugs + cells, dtype=values.dtype, device=values.device)

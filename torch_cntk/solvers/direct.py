@@ -13,13 +13,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from torch_cntk._memory import require_bytes
+from torch_cntk._memory import available_bytes, require_bytes
 from torch_cntk.solvers.base import Factorisation, MaskSolver, Regression, Solution, Status
+from torch_cntk.solvers.shared_inverse import inverse_pays, restricted_inverse
 
 __all__ = ["Direct"]
 
 _BLOCK = 512
 """Rows and columns that are dealt with at a time."""
+_EXACT = 1e-9
+"""Largest relative residual of a direct solution by way of the inverse."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,21 @@ class Direct(MaskSolver):
     n^3 / 3 multiplications and 8 n^2 bytes for n observed pixels: the factor takes the lower triangle of the one matrix
     in memory, K stays in the upper one. Where K is singular to the precision of its entries, a pivoted factorisation
     finds its rank and the answer is that of least squares and least norm; this takes a few more copies.
+
+    Many masks that leave out little share the inverse of K + ridge between all pixels: each costs a factorisation of
+    the size of what it leaves out.
     """
+
+    def factorise(self, regression: Regression, *, progress: bool = False) -> Factorisation:
+        """See ``Solver.factorise``."""
+        return _ManyMasks.of(regression, self) or super().factorise(regression, progress=progress)
+
+    def solve(self, regression: Regression, targets: Tensor, *, progress: bool = False) -> Solution:
+        """As ``Solver.solve``; unless masks share an inverse, only one mask's factorisation is held at a time."""
+        together = _ManyMasks.of(regression, self)
+        if together is None:
+            return super().solve(regression, targets, progress=progress)
+        return together.solve(targets, progress=progress)
 
     def factorise_mask(self, regression: Regression, *, progress: bool = False) -> Factorisation:
         """Fill the matrix and factorise it.
@@ -47,12 +64,15 @@ class Direct(MaskSolver):
         )
         with tqdm(total=2 * count, disable=not progress, desc="direct", unit="row", leave=False) as bar:
             matrix = _Matrix(regression, observed, bar)
-            largest = float(matrix.values.diagonal().max())
-            # What rounding may put into an eigenvalue: entries go through roots of differences and lose some digits.
-            rounding = torch.finfo(regression.operator.entry_dtype).eps ** 0.7 * largest
+            rounding = _rounding(regression, matrix.values)
             if matrix.factorise(bar) > rounding:
                 return _Triangular(regression, observed, matrix)
             return _LowRank(regression, observed, matrix.restore(), rounding)
+
+
+def _rounding(regression: Regression, matrix: Tensor) -> float:
+    """What rounding may put into an eigenvalue: entries go through roots of differences and lose some digits."""
+    return float(torch.finfo(regression.operator.entry_dtype).eps ** 0.7 * matrix.diagonal().max())
 
 
 class _Matrix:
@@ -191,3 +211,50 @@ class _LowRank(_OnPixels):
         solved = self._basis @ torch.linalg.solve_triangular(self._triangle.mT, half, upper=False)
         product = self._basis @ (self._triangle @ (self._triangle.mT @ (self._basis.mT @ solved)))
         return solved, targets - product
+
+
+class _ManyMasks(Factorisation):
+    """By the inverse of K + ridge between all pixels; where it is not good enough, mask by mask."""
+
+    @classmethod
+    def of(cls, regression: Regression, solver: Direct) -> _ManyMasks | None:
+        """None where masks are dealt with one by one sooner, or K + ridge is singular."""
+        size = regression.operator.size
+        if regression.observed.ndim == len(size):
+            return None
+        masks = regression.observed.flatten(-len(size)).flatten(0, -2)
+        pixels = masks.shape[1]
+        free = available_bytes(regression.operator.device)
+        # The inverse, a copy on the way to it, and the matrix.
+        if not inverse_pays(masks) or (free is not None and 3 * 8 * pixels**2 > free):
+            return None
+        every = torch.arange(pixels, device=masks.device)
+        matrix = regression.operator.entries(every, every)
+        rounding = _rounding(regression, matrix)
+        matrix.diagonal().add_(regression.ridge)
+        factor, info = torch.linalg.cholesky_ex(matrix)
+        if int(info) or float(factor.diagonal().min()) ** 2 <= rounding:
+            return None
+        return cls(regression, solver, matrix, torch.cholesky_inverse(factor))
+
+    def __init__(self, regression: Regression, solver: Direct, matrix: Tensor, inverse: Tensor) -> None:
+        self._regression, self._solver = regression, solver
+        self._matrix, self._inverse = matrix, inverse
+
+    def solve(self, targets: Tensor, *, guess: Tensor | None = None, progress: bool = False) -> Solution:
+        """See ``Factorisation.solve``; a guess is of no use."""
+        start = time.perf_counter()
+        shape = targets.shape[: targets.ndim - len(self._regression.operator.size)]
+        masks = self._regression.flattened(shape).observed.flatten(1)
+        wanted = targets.double().reshape(masks.shape)
+        weights, left = torch.zeros_like(wanted), wanted
+        for _ in range(2):  # once more for what rounding has left
+            weights = weights + restricted_inverse(self._inverse, masks, left)[0]
+            left = torch.where(masks, wanted - weights @ self._matrix, 0)
+        norm = wanted.norm(dim=1)
+        residual = left.norm(dim=1) / torch.where(norm > 0, norm, 1)
+        if not bool((residual <= _EXACT).all()):
+            return MaskSolver.solve(self._solver, self._regression, targets, progress=progress)
+        text = "direct (Cholesky of the whole, less what is missing, float64)"
+        seconds = time.perf_counter() - start
+        return Solution(weights.reshape(targets.shape), residual.reshape(shape), 0, seconds, Status.CONVERGED, text)
