@@ -137,7 +137,7 @@ class Nested(Preconditioner):
     """The inverse of C_OO + ridge on the same mask, inexactly, by conjugate gradients with FFTs.
 
     The mask is what defeats ``Circulant``: a restriction of an inverse is no inverse of the restriction. Here it is
-    dealt with where products cost two FFTs, and K only has to be multiplied some 10 to 17 times, whatever the mask.
+    dealt with where products cost two FFTs, and K only has to be multiplied some 10 to 18 times, whatever the mask.
 
     The inner iteration is preconditioned in turn. Where pixels are missing one by one, no restricted inverse is much
     better than a rough one without FFTs; for holes it is. See ``_InnerIteration``.
