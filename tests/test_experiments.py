@@ -192,3 +192,10 @@ def test_filters_are_in_the_name():
     assert methods.Options(network="uniform-skip-5x128-leaky0.2", filters=32).finite_network == (
         "uniform-skip-5x32-leaky0.2"
     )
+
+
+@pytest.mark.parametrize("name", ["large_holes.jpg", "reconstruction.jpg"])
+def test_pages_of_the_docs_are_small(name):
+    page = Path(__file__).parents[1] / "docs" / name
+    assert 10_000 < page.stat().st_size < 150_000
+    assert float(read_image(page).pixels.std()) > 0.1
