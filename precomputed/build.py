@@ -23,8 +23,7 @@ NAMES = [
     f"uniform-{net}{levels}x128-{activation}"
     for net, levels, activation in itertools.product(("", "plain-"), range(1, 7), ("relu", "leaky0.1"))
 ] + [f"{prior}-3x128-leaky0.1-{side}x{side}" for prior, side in itertools.product(("identity", "meshgrid"), (32, 64))]
-NAMES += ["uniform-fine-3x128-leaky0.3", "uniform-fine-4x128-leaky0.3"]
-NAMES += ["uniform-wide-5x128-leaky0.1", "uniform-wide-6x128-leaky0.1"]
+NAMES += [f"uniform-fine-{levels}x128-leaky0.3" for levels in (3, 4, 5)] + ["uniform-wide-6x128-leaky0.1"]
 
 
 def build(name: str, folder: Path = FOLDER) -> catalogue.Shipped:

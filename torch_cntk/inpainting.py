@@ -320,7 +320,7 @@ def _spatial_dimensions(image: Tensor, observed: Tensor | None) -> int:
 
 _LEVELS = {1: (3, 8), 2: (3, 6), 3: (2, 3)}
 """Fewest and most of the default network: numbers in the kernel grow as 4^(levels * dimensions)."""
-_FINE_LEVELS = 4
+_FINE_LEVELS = 5
 """The most for which the default network of images is the catalogue's "fine" one: above, it is the "wide" one."""
 
 
@@ -359,7 +359,7 @@ def _levels_of(mask: Tensor, ndim: int) -> int:
 def default_network(levels: int, channels: int = 3, ndim: int = 2, width: int = 128) -> Layer:
     """The network behind ``default_kernel``, whose input is ``priors.Uniform(0, 0.1)``.
 
-    An hourglass without skip connections. For images it is ``catalogue.fine_network`` with LeakyReLU(0.3) up to 4
+    An hourglass without skip connections. For images it is ``catalogue.fine_network`` with LeakyReLU(0.3) up to 5
     levels and ``catalogue.wide_network`` with LeakyReLU(0.1) above: those that left-out pixels of photographs chose
     (``benchmarks.architecture``). For signals and videos, two convolutions and nearest upsampling on each level.
 
