@@ -23,8 +23,8 @@ def network(channels: int) -> tc.Layer:
     for level in range(3):
         layers += [tc.StridedConv2d(128 if level else 32, 128, 3, stride=2), tc.LeakyReLU(0.3)]
         layers += [tc.Conv2d(128, 128, 3), tc.LeakyReLU(0.3)]
-    for _ in range(3):
-        layers += [tc.NearestUp(2), tc.Conv2d(128, 128, 3), tc.LeakyReLU(0.3)]
+    for up in (tc.NearestUp(2), tc.NearestUp(2), tc.BilinearUp(2)):
+        layers += [up, tc.Conv2d(128, 128, 3), tc.LeakyReLU(0.3)]
         layers += [tc.Conv2d(128, 128, 3), tc.LeakyReLU(0.3)]
     return tc.Sequential(*layers, tc.Conv2d(128, channels, 1))
 
