@@ -31,11 +31,12 @@ import scipy.ndimage
 import skimage.data
 import skimage.draw
 import torch
-from skimage.restoration import inpaint_biharmonic
 from torch import Tensor
 from tqdm import tqdm
 
 import torch_cntk as tc
+from benchmarks.images import random_mask
+from benchmarks.methods import biharmonic
 from benchmarks.timing import print_table
 from torch_cntk._files import writing
 
@@ -65,7 +66,7 @@ def photographs(side: int) -> dict[str, Tensor]:
 
 def scattered(side: int, seed: int, missing: float) -> Tensor:
     """Mask, True = known."""
-    return torch.rand(side, side, generator=torch.Generator().manual_seed(seed)) >= missing
+    return random_mask((side, side), missing, seed)
 
 
 def strokes(side: int, seed: int) -> Tensor:
@@ -106,10 +107,6 @@ def kernel_of(levels: int, options: dict[str, Any]) -> tc.Kernel:
     rest = {name: value for name, value in options.items() if name not in ("up", "skip")}
     net = tc.hourglass(levels, width, options["skip"], ups, channels=1, in_channels=1, one_by_one=False, **rest)
     return net.kernel(tc.priors.Uniform(0, 0.1), dtype=torch.float32)
-
-
-def biharmonic(image: Tensor, observed: Tensor) -> Tensor:
-    return torch.from_numpy(inpaint_biharmonic((image * observed)[0].numpy(), (~observed).numpy()))[None]
 
 
 def scores(fill: Callable[[Tensor, Tensor], Tensor], images: dict[str, Tensor], mask: Callable[[int], Tensor]) -> list:

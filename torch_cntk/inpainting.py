@@ -351,8 +351,9 @@ def levels_for(observed: Tensor, ndim: int = 2) -> int:
 
 
 def _levels_of(mask: Tensor, ndim: int) -> int:
-    side = max(2 * reach(mask) - 1, 1)
-    more = 0 if ndim != 2 else 2 if has_holes(mask) else 1
+    remotest = reach(mask)
+    side = max(2 * remotest - 1, 1)
+    more = 0 if ndim != 2 else 2 if has_holes(mask, remotest) else 1
     return int(math.log2(side + 1)) + more
 
 
