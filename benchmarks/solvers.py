@@ -18,7 +18,7 @@ import torch_cntk as tc
 from benchmarks.images import folder, grey_images, large_holes, psnr, random_mask
 from benchmarks.methods import biharmonic
 from benchmarks.timing import medians, peak_bytes, print_table, seconds_text
-from torch_cntk.correlation import Correlation
+from torch_cntk.correlation import correlation
 from torch_cntk.inpainting import _canvas, _extend
 from torch_cntk.solvers import Regression
 
@@ -150,12 +150,12 @@ def operators(repeats: int) -> None:
     for levels in range(2, 7):
         kernel = dip_kernel(levels)
         canvas = _canvas((512, 512), kernel, wrap=False)
-        correlation = Correlation(kernel.near, kernel.radius, torch.float32)
+        near = correlation(kernel.near, kernel.radius, torch.float32)
         for channels in (1, 3):
             images = torch.rand(channels, *canvas)
-            seconds, product = medians([partial(correlation, images), partial(torch.mm, *matrices)], repeats)
+            seconds, product = medians([partial(near, images), partial(torch.mm, *matrices)], repeats)
             pairs = 2 * (2 * kernel.radius[0] + 1) ** 2 * images.numel()
-            done = correlation.operations * images.numel()
+            done = near.operations * images.numel()
             rows.append(
                 (
                     levels,
@@ -164,7 +164,7 @@ def operators(repeats: int) -> None:
                     f"{pairs / seconds / 1e9:.0f}",
                     f"{done / seconds / 1e9:.0f}",
                     f"{2 * 2048**3 / product / 1e9:.0f}",
-                    f"{correlation.nbytes / 1e6:.1f} MB",
+                    f"{near.nbytes / 1e6:.1f} MB",
                 )
             )
     header = ("levels", "channels", "K @ w", "GFLOP/s by pairs", "GFLOP/s done", "GFLOP/s of torch.mm", "weights")

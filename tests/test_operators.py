@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import torch_cntk as tc
+from torch_cntk.correlation import Shifts, Windows, correlation
 
 CONV = {1: tc.Conv1d, 2: tc.Conv2d, 3: tc.Conv3d}
 UPS = {
@@ -50,6 +51,20 @@ def check(kernel: tc.Kernel, size: tuple[int, ...], generator: torch.Generator) 
     assert_multiplies(kernel, size, images)
 
 
+@pytest.fixture(params=[Shifts, Windows], ids=["shifts", "windows"])
+def form(request, monkeypatch):
+    """Both ways to multiply by the near part, whichever would be chosen, in one go and in bands."""
+    monkeypatch.setattr("torch_cntk.operators.correlation", request.param)
+
+
+@pytest.fixture(params=[1, 1 << 21], ids=["bands", "whole"])
+def bands(request, monkeypatch):
+    monkeypatch.setattr("torch_cntk.correlation._PLANE_BYTES", request.param)
+    monkeypatch.setattr("torch_cntk.correlation._PATCH_BYTES", request.param)
+    monkeypatch.setattr("torch_cntk.correlation._CELLS", 1 if request.param == 1 else 192)
+
+
+@pytest.mark.usefixtures("form", "bands")
 @pytest.mark.parametrize("name", UPS)
 @pytest.mark.parametrize("multiple", [1, 2, 3, 5])
 def test_1d_operator_equals_the_matrix(name, multiple, generator):
@@ -57,6 +72,7 @@ def test_1d_operator_equals_the_matrix(name, multiple, generator):
     check(kernel, (multiple * kernel.period[0] * 2,), generator)
 
 
+@pytest.mark.usefixtures("form", "bands")
 @pytest.mark.parametrize("name", UPS)
 @pytest.mark.parametrize("multiples", [(1, 1), (1, 3), (2, 2), (3, 2), (3, 3)])
 def test_2d_operator_equals_the_matrix(name, multiples, generator):
@@ -64,6 +80,7 @@ def test_2d_operator_equals_the_matrix(name, multiples, generator):
     check(kernel, tuple(m * p for m, p in zip(multiples, kernel.period, strict=True)), generator)
 
 
+@pytest.mark.usefixtures("form", "bands")
 @pytest.mark.parametrize("names", [("nearest", "bilinear"), ("bilinear", "nearest"), ("bilinear", "bilinear")])
 @pytest.mark.parametrize("multiples", [(1, 1), (2, 3), (4, 3), (5, 6)])
 def test_2d_operator_of_two_levels_equals_the_matrix(names, multiples, generator):
@@ -71,6 +88,7 @@ def test_2d_operator_of_two_levels_equals_the_matrix(names, multiples, generator
     check(kernel, tuple(m * p for m, p in zip(multiples, kernel.period, strict=True)), generator)
 
 
+@pytest.mark.usefixtures("form", "bands")
 @pytest.mark.parametrize("name", ["nearest", "bilinear"])
 @pytest.mark.parametrize("multiples", [(1, 1, 1), (3, 2, 2), (4, 4, 4)])
 def test_3d_operator_equals_the_matrix(name, multiples, generator):
@@ -78,12 +96,23 @@ def test_3d_operator_equals_the_matrix(name, multiples, generator):
     check(kernel, tuple(m * p for m, p in zip(multiples, kernel.period, strict=True)), generator)
 
 
+@pytest.mark.usefixtures("form", "bands")
 def test_operator_of_an_oblong_period_equals_the_matrix(generator):
     layers = [tc.Conv2d(1, 1, (3, 5), (2, 1), bias=True, bias_std=0.1), tc.ReLU(), tc.NearestUp(2)]
     net = tc.Sequential(*layers, tc.StridedConv2d(1, 1, 3, (1, 2)), tc.ReLU())
     kernel = net.kernel(tc.priors.Normal(0.2, 0.5))
     assert kernel.period == (2, 1)
     check(kernel, (6, 5), generator)
+
+
+def test_a_short_period_is_shifted_and_a_long_one_laid_out():
+    for levels, form in ((2, Shifts), (6, Windows)):
+        kernel = tc.load_kernel(f"uniform-{levels}x128-leaky0.1")
+        near = correlation(kernel.near, kernel.radius, torch.float32)
+        assert type(near) is form
+        # A product with float32 weights of as many places as pixels are within the windows.
+        assert near.nbytes == 2 * near.operations * math.prod(near.period)
+        assert near.cost > near.operations
 
 
 def test_far_part_of_a_bilinear_kernel_depends_on_the_phases():
@@ -108,6 +137,7 @@ def test_operator_takes_any_batch(name, shape, generator):
     assert_multiplies(kernel, size, images)
 
 
+@pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("name", UPS)
 @pytest.mark.parametrize("multiple", [1, 4])
 def test_float32_operator_is_good_to_float32(name, multiple, generator):
@@ -125,6 +155,7 @@ def test_float32_operator_keeps_float64_images(generator):
     assert_multiplies(kernel, (8, 8), images, torch.float32)
 
 
+@pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("size", [(4, 4), (12, 8)])
 def test_images_that_are_not_contiguous_are_multiplied_alike(size, generator):
     kernel = autoencoder(2, [tc.NearestUp(2)]).kernel(tc.priors.Uniform())

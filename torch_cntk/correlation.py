@@ -1,29 +1,184 @@
 """The near part of a periodic kernel times images: a strided correlation as matrix products.
 
 An image is cut into cells of one period p; every output of a cell is a weighted sum over the window of p + 2 R pixels
-that surrounds it (per axis, R the radius). Done in one product this takes (p + 2R) / (2R + 1) times as many operations
-an axis as there are pairs of pixels within the radius; two things make it fewer:
+that surrounds it (per axis, R the radius). There are two ways to bring windows and weights together.
 
-* **Folding.** If mirroring leaves the kernel as it is, phase p - 1 - a weighs the mirrored window as phase a weighs
+*Shifts.* Pixels of one phase make up a plane of cells. A window is all planes at some shifts, by a cell each, and every
+shift is a product of the phases' weights with the planes, as they lie in memory. With short periods this is fastest.
+
+*Windows.* Each cell's window is laid out as a row. That takes time, but saves operations, of which one product of all
+of it takes (p + 2R) / (2R + 1) times as many an axis as there are pairs of pixels within the radius:
+
+* Folding. If mirroring leaves the kernel as it is, phase p - 1 - a weighs the mirrored window as phase a weighs
   the window. Sums and differences of mirrored pixels then meet half as many phases over half as many places each: half
   of the operations for every axis.
-* **Blocks of phases.** Phases near each other need a part of the window only; the first axis is cut into blocks.
+* Blocks of phases. Phases near each other need a part of the window only; the first axis is cut into blocks.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from torch_cntk._grids import join_cells, open_grid
+from torch_cntk._grids import open_grid, split_cells
 from torch_cntk.covariance import Table
 
-__all__ = ["Correlation"]
+__all__ = ["Correlation", "Shifts", "Windows", "correlation"]
 
+_Weights = Callable[[slice, slice], Tensor]
+
+
+def correlation(table: Table, radius: tuple[int, ...], dtype: torch.dtype) -> Correlation:
+    """The faster way to take near @ w.
+
+    Args:
+        table: one channel; vanishes beyond the radius.
+        radius: an entry an axis.
+        dtype: in which it multiplies.
+    """
+    form = min((Shifts, Windows), key=lambda form: form.estimate(table, radius))
+    return form(table, radius, dtype)
+
+
+class Correlation(ABC):
+    """near @ w for images w on a torus.
+
+    Args:
+        table: one channel; vanishes beyond the radius.
+        radius: an entry an axis.
+        dtype: in which it multiplies.
+
+    Attributes:
+        period: of the table.
+        cost: time for each pixel of an image, in operations of a large matrix product that take as long.
+        operations: multiplications and additions for each pixel.
+        nbytes: bytes of the weights.
+    """
+
+    def __init__(self, table: Table, radius: tuple[int, ...]) -> None:
+        self.period = table.geometry.period
+        self.radius = radius
+        self.cost = self.estimate(table, radius)
+        self._window = tuple(p + 2 * r for p, r in zip(self.period, radius, strict=True))
+
+    @staticmethod
+    @abstractmethod
+    def estimate(table: Table, radius: tuple[int, ...]) -> float:
+        """The cost."""
+
+    @property
+    @abstractmethod
+    def _weights(self) -> list[Tensor]:
+        """All that images are multiplied by."""
+
+    @abstractmethod
+    def _rows(self, count: int, cells: tuple[int, ...], itemsize: int) -> int:
+        """Rows of cells to be dealt with at a time: more would leave the cache."""
+
+    @abstractmethod
+    def _multiply(self, padded: Tensor) -> Tensor:
+        """Outputs of all cells of [n, *padded size] but those that hang over: [n, *cells, *phases]."""
+
+    @property
+    def operations(self) -> float:
+        """Multiplications and additions for each pixel of an image."""
+        return sum(2 * weights.numel() for weights in self._weights) / math.prod(self.period)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weights."""
+        return sum(weights.nbytes for weights in self._weights)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Near @ w for [n, *size], size a multiple of the period and at least 2 radius + 1."""
+        cells = tuple(n // p for n, p in zip(images.shape[1:], self.period, strict=True))
+        # Windows go on for so many cells; where they hang over, no output is wanted.
+        hang = [(w - 1) // p for w, p in zip(self._window, self.period, strict=True)]
+        padding = [(r, h * p - r) for r, h, p in zip(self.radius, hang, self.period, strict=True)]
+        pairs = list(itertools.chain(*reversed(padding)))
+        padded = torch.nn.functional.pad(images[:, None], pairs, mode="circular")[:, 0]
+        result = torch.empty_like(images, memory_format=torch.contiguous_format)
+        by_cells = split_cells(result, self.period)
+        step = self._rows(images.shape[0], cells, images.element_size())
+        for first in range(0, cells[0], step):
+            count = min(step, cells[0] - first)
+            rows = padded.narrow(1, first * self.period[0], (count + hang[0]) * self.period[0])
+            by_cells[:, first : first + count] = self._multiply(rows)
+        return result
+
+
+_PASS = 40
+"""Cost of one shift's pass over the outputs."""
+_PLANE_BYTES = 3 << 19
+"""Planes are dealt with so many bytes at a time."""
+
+
+class Shifts(Correlation):
+    """Products with planes of cells, one for each shift by whole cells."""
+
+    def __init__(self, table: Table, radius: tuple[int, ...], dtype: torch.dtype) -> None:
+        super().__init__(table, radius)
+        ndim = len(self.period)
+        weights = _plain_weights(table, radius, dtype)(slice(None), slice(None))[0]
+        self._parts = []
+        for shift in _shifts(self._window, self.period):
+            places = tuple(
+                slice(m * p, min((m + 1) * p, w)) for m, p, w in zip(shift, self.period, self._window, strict=True)
+            )
+            part = weights[(slice(None),) * ndim + places]
+            # Phases of the input that the window still reaches after this shift.
+            inputs = tuple(slice(0, n) for n in part.shape[ndim:])
+            self._parts.append((shift, inputs, part.flatten(ndim).flatten(0, ndim - 1).contiguous()))
+
+    @staticmethod
+    def estimate(table: Table, radius: tuple[int, ...]) -> float:
+        """See ``Correlation.estimate``."""
+        period = table.geometry.period
+        window = [p + 2 * r for p, r in zip(period, radius, strict=True)]
+        return 2 * math.prod(window) + _PASS * len(list(_shifts(window, period)))
+
+    @property
+    def _weights(self) -> list[Tensor]:
+        return [weights for _, _, weights in self._parts]
+
+    def _rows(self, count: int, cells: tuple[int, ...], itemsize: int) -> int:
+        row = count * math.prod(cells[1:]) * math.prod(self.period) * itemsize
+        bands = math.ceil(cells[0] * row / _PLANE_BYTES)
+        return math.ceil(cells[0] / bands)
+
+    def _multiply(self, padded: Tensor) -> Tensor:
+        ndim = len(self.period)
+        split = split_cells(padded, self.period)
+        cells = split.shape[: 1 + ndim]
+        planes = split.permute(*range(1 + ndim, 1 + 2 * ndim), *range(1 + ndim)).flatten(ndim)
+        # A shift is an offset. What wraps around the end of a row falls on cells that hang over.
+        strides = [math.prod(cells[k + 1 :]) for k in range(1, 1 + ndim)]
+        offsets = [sum(m * s for m, s in zip(shift, strides, strict=True)) for shift, _, _ in self._parts]
+        length = planes.shape[-1] - offsets[-1]
+        outputs = planes.new_empty(math.prod(self.period), planes.shape[-1])
+        sums = outputs[:, :length]
+        for number, ((_, inputs, weights), offset) in enumerate(zip(self._parts, offsets, strict=True)):
+            shifted = planes[inputs].flatten(0, ndim - 1).narrow(1, offset, length)
+            torch.addmm(sums, weights, shifted, beta=float(number > 0), out=sums)
+        wanted = outputs.reshape(*self.period, *cells)
+        for dim, (n, m) in enumerate(zip(cells[1:], self._parts[-1][0], strict=True), start=ndim + 1):
+            wanted = wanted.narrow(dim, 0, n - m)
+        return wanted.permute(*range(ndim, 1 + 2 * ndim), *range(ndim))
+
+
+def _shifts(window: Sequence[int], period: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """By whole cells, of the planes that a window meets."""
+    return itertools.product(*(range(math.ceil(w / p)) for w, p in zip(window, period, strict=True)))
+
+
+_LAYING_OUT = 200
+"""Cost of an entry of a window."""
 _BLOCK_PHASES = 64
 """Fewest phases in a block: narrower matrices are slower than the operations they save."""
 _PATCH_BYTES = 1 << 21
@@ -41,26 +196,29 @@ class _Block:
     length: int
 
 
-class Correlation:
-    """near @ w for images w on a torus.
-
-    Args:
-        table: one channel; vanishes beyond the radius.
-        radius: an entry an axis.
-        dtype: in which it multiplies.
-    """
+class Windows(Correlation):
+    """Products with laid out windows, folded where the kernel is symmetric."""
 
     def __init__(self, table: Table, radius: tuple[int, ...], dtype: torch.dtype) -> None:
-        self.period = table.geometry.period
-        self.radius = radius
-        self.folded = table.geometry.reflective and all(p % 2 == 0 for p in self.period)
-        self._window = tuple(p + 2 * r for p, r in zip(self.period, radius, strict=True))
+        super().__init__(table, radius)
+        self.folded = _folds(table)
         self._places = tuple(w // 2 for w in self._window) if self.folded else self._window
         phases = tuple(p // 2 for p in self.period) if self.folded else self.period
         weights = _folded_weights if self.folded else _plain_weights
         self._blocks = list(self._cut(weights(table, radius, dtype), phases))
 
-    def _cut(self, weights: Callable[[slice, slice], Tensor], phases: tuple[int, ...]) -> Iterator[_Block]:
+    @staticmethod
+    def estimate(table: Table, radius: tuple[int, ...]) -> float:
+        """See ``Correlation.estimate``; blocks of phases, which save some, are not considered."""
+        period = table.geometry.period
+        window = math.prod(p + 2 * r for p, r in zip(period, radius, strict=True))
+        return 2 * window / (2 ** len(period) if _folds(table) else 1) + _LAYING_OUT * window / math.prod(period)
+
+    @property
+    def _weights(self) -> list[Tensor]:
+        return [block.weights for block in self._blocks]
+
+    def _cut(self, weights: _Weights, phases: tuple[int, ...]) -> Iterator[_Block]:
         """Blocks of phases along the first axis, each with the places that it needs."""
         count = max(math.ceil(_BLOCK_PHASES / math.prod(phases[1:])), 1)
         radius = self.radius[0]
@@ -71,34 +229,12 @@ class Correlation:
             # [parities, phases, places] so far; products read places fastest.
             yield _Block(block.flatten(1 + len(phases)).flatten(1, len(phases)).mT, start, stop - start)
 
-    @property
-    def operations(self) -> float:
-        """Multiplications and additions for each pixel of an image."""
-        return sum(2 * block.weights.numel() for block in self._blocks) / math.prod(self.period)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the weights."""
-        return sum(block.weights.numel() * block.weights.element_size() for block in self._blocks)
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Near @ w for [n, *size], size a multiple of the period and at least 2 radius + 1."""
-        size = tuple(images.shape[1:])
-        cells = tuple(n // p for n, p in zip(size, self.period, strict=True))
-        padding = [entry for r in reversed(self.radius) for entry in (r, r)]
-        padded = torch.nn.functional.pad(images[:, None], padding, mode="circular")[:, 0]
-        row = images.shape[0] * math.prod(cells[1:])
-        fitting = _PATCH_BYTES // (math.prod(self._window) * images.element_size())
-        step = min(math.ceil(max(fitting, _CELLS) / row), cells[0])
-        result = images.new_empty(images.shape[0], *cells, math.prod(self.period))
-        for first in range(0, cells[0], step):
-            count = min(step, cells[0] - first)
-            rows = padded.narrow(1, first * self.period[0], (count - 1) * self.period[0] + self._window[0])
-            result[:, first : first + count] = self._multiply(rows)
-        return join_cells(result.movedim(-1, 1), self.period)
+    def _rows(self, count: int, cells: tuple[int, ...], itemsize: int) -> int:
+        row = count * math.prod(cells[1:])
+        fitting = _PATCH_BYTES // (math.prod(self._window) * itemsize)
+        return min(math.ceil(max(fitting, _CELLS) / row), cells[0])
 
     def _multiply(self, padded: Tensor) -> Tensor:
-        """Outputs of the cells whose windows make up [n, *padded size]: [n, *cells, phases]."""
         ndim = len(self.period)
         patches = self._patches(padded)
         parities, shape = patches.shape[0], patches.shape[1 : 2 + ndim]
@@ -108,7 +244,7 @@ class Correlation:
             needed = flat.narrow(2, block.start, block.length).flatten(2)
             parts.append(torch.bmm(needed, block.weights))
         outputs = parts[0] if len(parts) == 1 else torch.cat(parts, 2)
-        return (self._unfold(outputs) if self.folded else outputs[0]).reshape(*shape, -1)
+        return (self._unfold(outputs) if self.folded else outputs[0]).reshape(*shape, *self.period)
 
     def _patches(self, padded: Tensor) -> Tensor:
         """Windows, folded or as they are: [parities, n, *cells, *places]."""
@@ -143,7 +279,12 @@ class Correlation:
         return outputs
 
 
-def _folded_weights(table: Table, radius: tuple[int, ...], dtype: torch.dtype) -> Callable[[slice, slice], Tensor]:
+def _folds(table: Table) -> bool:
+    """Whether each cell's mirror image is another one's place by place."""
+    return table.geometry.reflective and all(p % 2 == 0 for p in table.geometry.period)
+
+
+def _folded_weights(table: Table, radius: tuple[int, ...], dtype: torch.dtype) -> _Weights:
     """Halves of the sums and differences of each phase's weights at mirrored places.
 
     Returns:
@@ -169,7 +310,7 @@ def _folded_weights(table: Table, radius: tuple[int, ...], dtype: torch.dtype) -
     return weights
 
 
-def _plain_weights(table: Table, radius: tuple[int, ...], dtype: torch.dtype) -> Callable[[slice, slice], Tensor]:
+def _plain_weights(table: Table, radius: tuple[int, ...], dtype: torch.dtype) -> _Weights:
     """Weights of each phase at each place of the window.
 
     Returns:

@@ -26,7 +26,7 @@ class SelectedOperator(Operator):
             operator.dtype,
             operator.device,
             lambda first, second: operator._lookup([index[first[0]]], [index[second[0]]]),
-            operations=operator.operations * len(index) / operator.size[0],
+            cost=operator.cost * len(index) / operator.size[0],
             entry_dtype=operator.entry_dtype,
         )
         self._operator = operator
@@ -68,7 +68,7 @@ class ScaledOperator(Operator):
             operator.dtype,
             operator.device,
             self._pairs,
-            operations=operator.operations + 2,
+            cost=operator.cost + 2,
             entry_dtype=operator.entry_dtype,
         )
         self._operator = operator

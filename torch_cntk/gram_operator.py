@@ -61,7 +61,7 @@ class GramOperator(Operator):
             dtype or features.dtype,
             features.device,
             self._pairs,
-            operations=count * (width + _CLOSED_FORM),
+            cost=count * (width + _CLOSED_FORM),
             entry_dtype=torch.float64,
         )
         self.kind = kind

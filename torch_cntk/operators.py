@@ -12,13 +12,22 @@ from torch import Tensor
 
 from torch_cntk._checks import shape_text
 from torch_cntk._grids import join_cells, open_grid, split_cells
-from torch_cntk.correlation import Correlation
+from torch_cntk.correlation import correlation
 from torch_cntk.covariance import Table
 
-__all__ = ["BlockCirculantOperator", "DenseOperator", "Lookup", "Operator", "PeriodicOperator"]
+__all__ = ["BlockCirculantOperator", "DenseOperator", "Lookup", "Operator", "PeriodicOperator", "transforms_cost"]
 
 Lookup = Callable[[list[Tensor], list[Tensor]], Tensor]
 """Gives K(x, x') for pixels x and x': one integer tensor an axis each, all of which broadcast."""
+
+
+def transforms_cost(size: tuple[int, ...]) -> float:
+    """Time of a Fourier transform of an image and back, for each pixel, in units of ``Operator.cost``."""
+    return _TRANSFORMS * math.log2(max(math.prod(size), 2))
+
+
+_TRANSFORMS = 26
+"""They take 5 operations a pixel each time that the number of pixels doubles, of which a second has fewer."""
 
 
 class Operator(ABC):
@@ -30,7 +39,7 @@ class Operator(ABC):
         size: of the image.
         dtype: precision in which it multiplies.
         device: where it multiplies.
-        operations: multiplications and additions of K @ w, for each pixel.
+        cost: time of K @ w for each pixel, in operations of a large matrix product that take as long.
         entry_dtype: precision to which K's entries are known.
         stationary: [*size] in float64, the mean over positions a of K(a, a + u) for each displacement u (wrapping
             around); None where displacements mean nothing.
@@ -44,13 +53,13 @@ class Operator(ABC):
         lookup: Lookup,
         stationary: Tensor | None = None,
         *,
-        operations: float,
+        cost: float,
         entry_dtype: torch.dtype | None = None,
     ) -> None:
         self.size = size
         self.dtype = dtype
         self.device = device
-        self.operations = operations
+        self.cost = cost
         self.entry_dtype = entry_dtype or dtype
         self.stationary = stationary
         self._lookup = lookup
@@ -108,9 +117,7 @@ class DenseOperator(Operator):
     def __init__(self, matrix: Tensor, stationary: Tensor | None = None) -> None:
         size = tuple(matrix.shape[: matrix.ndim // 2])
         pixels = math.prod(size)
-        super().__init__(
-            size, matrix.dtype, matrix.device, lambda x, y: matrix[(*x, *y)], stationary, operations=2 * pixels
-        )
+        super().__init__(size, matrix.dtype, matrix.device, lambda x, y: matrix[(*x, *y)], stationary, cost=2 * pixels)
         self._matrix = matrix.reshape(pixels, -1)
 
     def entries(self, first: Tensor, second: Tensor) -> Tensor:
@@ -135,8 +142,8 @@ class BlockCirculantOperator(Operator):
         self._cells, self._period = tuple(blocks.shape[:ndim]), tuple(blocks.shape[ndim : 2 * ndim])
         size = tuple(c * p for c, p in zip(self._cells, self._period, strict=True))
         phases = math.prod(self._period)
-        operations = 10 * math.log2(max(math.prod(self._cells), 2)) + 4 * phases
-        super().__init__(size, blocks.dtype, blocks.device, lookup, stationary, operations=operations)
+        cost = transforms_cost(self._cells) + 4 * phases
+        super().__init__(size, blocks.dtype, blocks.device, lookup, stationary, cost=cost)
         self._axes = tuple(range(ndim))
         # A correlation: the transform of the blocks is conjugated.
         transform = torch.fft.rfftn(blocks.reshape(*self._cells, phases, phases), dim=self._axes).conj()
@@ -175,9 +182,8 @@ class PeriodicOperator(Operator):
         lookup: Lookup,
         stationary: Tensor,
     ) -> None:
-        correlation = Correlation(near, radius, dtype)
-        super().__init__(size, dtype, near.values.device, lookup, stationary, operations=correlation.operations)
-        self._near = correlation
+        self._near = correlation(near, radius, dtype)
+        super().__init__(size, dtype, near.values.device, lookup, stationary, cost=self._near.cost)
         self._table, self._radius = near, radius
         ndim = len(size)
         self._far_period = tuple(far.shape[:ndim])

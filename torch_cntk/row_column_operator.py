@@ -23,7 +23,7 @@ class RowColumnOperator(Operator):
 
     def __init__(self, rows: Tensor, columns: Tensor, combine: str) -> None:
         size = (len(rows), len(columns))
-        super().__init__(size, columns.dtype, columns.device, self._pairs, operations=2 * sum(size))
+        super().__init__(size, columns.dtype, columns.device, self._pairs, cost=2 * sum(size))
         self._rows, self._columns, self._combine = rows, columns, combine
 
     def _pairs(self, first: list[Tensor], second: list[Tensor]) -> Tensor:

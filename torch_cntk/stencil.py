@@ -41,7 +41,7 @@ class StencilOperator(Operator):
             torch.promote_types(dtype, torch.float32),
             values.device,
             lookup,
-            operations=4 * len(offsets),
+            cost=4 * len(offsets),
             entry_dtype=values.dtype,
         )
         self._values = values.reshape(len(offsets), *size)

@@ -126,7 +126,7 @@ class _Prepared(Factorisation):
         affordable = max(self.options.memory // (count * 8), 1)
         batch = min(self.options.batch or self.critical, affordable, count)
         # Looking a row of K up costs about as much as a hundred operations an entry.
-        rows, image = 100.0 * batch * count, 2 * math.prod(operator.size) * (operator.operations + 200)
+        rows, image = 100.0 * batch * count, 2 * math.prod(operator.size) * (operator.cost + 200)
         self.whole = self.options.batch is None and image < rows
         self.batch = count if self.whole else batch
         self.step = _SAFETY * min(2 / (self._diagonal + (self.batch - 1) * self._top), 1 / self._diagonal)
