@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -40,17 +40,22 @@ class Recipe:
 
     Attributes:
         name: of the kernel.
-        network: with freshly drawn weights.
+        build: makes the network, with freshly drawn weights.
         prior: of its input.
         size: of the image, or None for a kernel that serves every multiple of its period.
         summary: the network in words.
     """
 
     name: str
-    network: Layer
+    build: Callable[[], Layer]
     prior: priors.Prior
     size: tuple[int, int] | None
     summary: str
+
+    @cached_property
+    def network(self) -> Layer:
+        """Drawing the weights takes longer than reading a kernel that ships: built when it is asked for."""
+        return self.build()
 
     @property
     def origin(self) -> dict[str, Any]:
@@ -170,7 +175,7 @@ def recipe(name: str) -> Recipe | None:
     shape, levels, channels = match["shape"] or "deep", match["levels"], match["channels"]
     return Recipe(
         name,
-        SHAPES[shape](int(levels), activation, int(channels), 3),
+        partial(SHAPES[shape], int(levels), activation, int(channels), 3),
         _PRIORS[match["prior"]],
         size,
         f"{shape}, {levels} x {channels}, {activation}",
