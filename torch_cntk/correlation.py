@@ -119,6 +119,15 @@ _PLANE_BYTES = 3 << 19
 """Planes are dealt with so many bytes at a time."""
 
 
+@dataclass(frozen=True)
+class _Part:
+    """Weights [phases, planes] of the window's places after a shift: the first phases along each axis."""
+
+    shift: tuple[int, ...]
+    phases: tuple[int, ...]
+    weights: Tensor
+
+
 class Shifts(Correlation):
     """Products with planes of cells, one for each shift by whole cells."""
 
@@ -132,9 +141,8 @@ class Shifts(Correlation):
                 slice(m * p, min((m + 1) * p, w)) for m, p, w in zip(shift, self.period, self._window, strict=True)
             )
             part = weights[(slice(None),) * ndim + places]
-            # Phases of the input that the window still reaches after this shift.
-            inputs = tuple(slice(0, n) for n in part.shape[ndim:])
-            self._parts.append((shift, inputs, part.flatten(ndim).flatten(0, ndim - 1).contiguous()))
+            matrix = part.flatten(ndim).flatten(0, ndim - 1).contiguous()
+            self._parts.append(_Part(shift, tuple(part.shape[ndim:]), matrix))
 
     @staticmethod
     def estimate(table: Table, radius: tuple[int, ...]) -> float:
@@ -145,7 +153,7 @@ class Shifts(Correlation):
 
     @property
     def _weights(self) -> list[Tensor]:
-        return [weights for _, _, weights in self._parts]
+        return [part.weights for part in self._parts]
 
     def _rows(self, count: int, cells: tuple[int, ...], itemsize: int) -> int:
         row = count * math.prod(cells[1:]) * math.prod(self.period) * itemsize
@@ -159,17 +167,26 @@ class Shifts(Correlation):
         planes = split.permute(*range(1 + ndim, 1 + 2 * ndim), *range(1 + ndim)).flatten(ndim)
         # A shift is an offset. What wraps around the end of a row falls on cells that hang over.
         strides = [math.prod(cells[k + 1 :]) for k in range(1, 1 + ndim)]
-        offsets = [sum(m * s for m, s in zip(shift, strides, strict=True)) for shift, _, _ in self._parts]
+        offsets = [sum(m * s for m, s in zip(part.shift, strides, strict=True)) for part in self._parts]
         length = planes.shape[-1] - offsets[-1]
         outputs = planes.new_empty(math.prod(self.period), planes.shape[-1])
         sums = outputs[:, :length]
-        for number, ((_, inputs, weights), offset) in enumerate(zip(self._parts, offsets, strict=True)):
-            shifted = planes[inputs].flatten(0, ndim - 1).narrow(1, offset, length)
-            torch.addmm(sums, weights, shifted, beta=float(number > 0), out=sums)
+        # [phases of the first axis, those of the others, cells]: a copy, unless it is all of them.
+        needed = {others: _some(planes, others) for others in {part.phases[1:] for part in self._parts}}
+        for number, (part, offset) in enumerate(zip(self._parts, offsets, strict=True)):
+            shifted = needed[part.phases[1:]][: part.phases[0]].flatten(0, 1).narrow(1, offset, length)
+            torch.addmm(sums, part.weights, shifted, beta=float(number > 0), out=sums)
         wanted = outputs.reshape(*self.period, *cells)
-        for dim, (n, m) in enumerate(zip(cells[1:], self._parts[-1][0], strict=True), start=ndim + 1):
+        for dim, (n, m) in enumerate(zip(cells[1:], self._parts[-1].shift, strict=True), start=ndim + 1):
             wanted = wanted.narrow(dim, 0, n - m)
         return wanted.permute(*range(ndim, 1 + 2 * ndim), *range(ndim))
+
+
+def _some(planes: Tensor, others: tuple[int, ...]) -> Tensor:
+    """The first phases along all axes but the first: [period of the first, prod(others), cells]."""
+    for dim, count in enumerate(others, start=1):
+        planes = planes.narrow(dim, 0, count)
+    return planes.reshape(len(planes), -1, planes.shape[-1])
 
 
 def _shifts(window: Sequence[int], period: Sequence[int]) -> Iterator[tuple[int, ...]]:

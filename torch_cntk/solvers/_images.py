@@ -11,7 +11,7 @@ __all__ = ["answers_at_once", "dot", "norm", "ratio", "spread"]
 def dot(first: Tensor, second: Tensor) -> Tensor:
     """Inner products, [n] in float64."""
     if len(first) == len(second) == 1:  # BLAS takes half of the time
-        return torch.dot(first.flatten(), second.flatten()).double()[None]
+        return torch.dot(first.flatten(), second.flatten()).double().unsqueeze(0)
     product: Tensor = torch.linalg.vecdot(first.flatten(1), second.flatten(1))
     return product.double()
 
