@@ -21,6 +21,7 @@ TIGHT = {
     "direct": tc.Direct(),
     "circulant": tc.ConjugateGradient(1e-11, 5000, preconditioner="circulant"),
     "nested": tc.ConjugateGradient(1e-11, 5000, preconditioner="nested"),
+    "laplacian": tc.ConjugateGradient(1e-11, 5000, preconditioner="laplacian"),
     "jacobi": tc.ConjugateGradient(1e-11, 5000, preconditioner="jacobi"),
     "none": tc.ConjugateGradient(1e-11, 5000, preconditioner="none"),
     "eigenpro": tc.EigenPro(epochs=3000, tolerance=1e-9),
@@ -298,7 +299,7 @@ def test_the_dearer_the_kernel_the_more_is_nested(generator):
         assert name in tc.ConjugateGradient(1e-2).solve(Regression(operator, observed, RIDGE), targets).solver
 
 
-@pytest.mark.parametrize("name", ["circulant", "nested"])
+@pytest.mark.parametrize("name", ["laplacian", "circulant", "nested"])
 def test_preconditioner_that_needs_displacements_is_refused_without(name, generator):
     operator = DenseOperator(torch.eye(9, dtype=torch.float64).reshape(3, 3, 3, 3))
     with pytest.raises(ValueError, match="one without displacements"):

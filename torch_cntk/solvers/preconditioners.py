@@ -13,7 +13,18 @@ from torch_cntk.operators import transforms_cost
 from torch_cntk.solvers._images import answers_at_once, dot, ratio, spread
 from torch_cntk.solvers.base import Regression
 
-__all__ = ["NAMES", "Circulant", "Identity", "Jacobi", "Map", "Nested", "Preconditioner", "choose", "precondition"]
+__all__ = [
+    "NAMES",
+    "Circulant",
+    "Identity",
+    "Jacobi",
+    "Laplacian",
+    "Map",
+    "Nested",
+    "Preconditioner",
+    "choose",
+    "precondition",
+]
 
 Map = Callable[[Tensor], Tensor]
 """Of images, [n, *size]."""
@@ -122,8 +133,27 @@ class _Common:
         return divided.addcmul_(spread(dot(self._along, residual), divided), self._along, value=-1)
 
 
+class Laplacian(Preconditioner):
+    """Each pixel less the mean of its neighbours, nearly: a rough inverse of a smooth kernel, without FFTs.
+
+    What all pixels have in common is dealt with as in ``Circulant``.
+
+    Raises:
+        ValueError: the operator has no stationary average.
+    """
+
+    def __init__(self, regression: Regression) -> None:
+        circulant = Circulant(regression)
+        # In units of the largest eigenvalue, those of the product with N are about 1.
+        self._common = circulant.common / circulant.largest
+
+    def restricted(self, mask: Tensor) -> Map:
+        """Sharpen, and divide by the constant."""
+        return _Common(lambda images: _sharpened(images, mask), mask, self._common)
+
+
 def _sharpened(images: Tensor, mask: Tensor) -> Tensor:
-    """Images less the mean of each pixel's neighbours, nearly: without FFTs a rough inverse of a smooth kernel."""
+    """(1 + bluntness) times the images, less the mean of each pixel's neighbours."""
     dims = range(1, images.ndim)
     share = 1 / (2 * len(dims))
     sharp = images * (1 + _BLUNTNESS)
@@ -144,7 +174,7 @@ class Nested(Preconditioner):
     dealt with where products cost two FFTs, and K only has to be multiplied some 10 to 18 times, whatever the mask.
 
     The inner iteration is preconditioned in turn. Where pixels are missing one by one, no restricted inverse is much
-    better than a rough one without FFTs; for holes it is. See ``_InnerIteration``.
+    better than ``Laplacian``; for holes ``Circulant`` is. See ``_InnerIteration``.
 
     Args:
         regression: the equations.
@@ -159,16 +189,14 @@ class Nested(Preconditioner):
 
     def __init__(self, regression: Regression, tolerance: float = 0.25, max_iterations: int = 400) -> None:
         self._circulant = Circulant(regression)
+        self._laplacian = Laplacian(regression)
         self._tolerance = tolerance
         self._max_iterations = max_iterations
 
     def restricted(self, mask: Tensor) -> Map:
         """Iterate until every right-hand side is within the tolerance; each of them stops on its own."""
-        circulant = self._circulant
-        # In units of the largest eigenvalue, those of the product with N are about 1.
-        rough = _Common(lambda images: _sharpened(images, mask), mask, circulant.common / circulant.largest)
-        divides = circulant.restricted(mask), rough
-        return _InnerIteration(circulant.multiplied(mask), divides, self._tolerance, self._max_iterations)
+        divides = self._circulant.restricted(mask), self._laplacian.restricted(mask)
+        return _InnerIteration(self._circulant.multiplied(mask), divides, self._tolerance, self._max_iterations)
 
 
 _FEWER = 2
@@ -233,6 +261,7 @@ class _InnerIteration:
 _BY_NAME: Mapping[str, Callable[[Regression], Preconditioner]] = {
     "none": lambda regression: Identity(),
     "jacobi": Jacobi,
+    "laplacian": Laplacian,
     "circulant": Circulant,
     "nested": Nested,
 }
