@@ -54,11 +54,11 @@ class Weighted(Layer):
         return 1 / math.sqrt(self.fan_in), self.bias_std
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw weights and biases: from N(0, 1), or scaled by 1/sqrt(fan_in) and bias_std."""
+        """Draw weights and biases: from N(0, 1), or scaled by 1/sqrt(fan_in) and bias_std; none on the meta device."""
         scales = (1.0, 1.0) if self.parameterisation == "ntk" else self._scales()
         with torch.no_grad():
             for parameter, scale in zip((self.weight, self.bias), scales, strict=True):
-                if parameter is not None:
+                if parameter is not None and not parameter.is_meta:
                     parameter.normal_(generator=generator)
                     if scale != 1:
                         parameter.mul_(scale)

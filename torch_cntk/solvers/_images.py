@@ -29,7 +29,7 @@ def spread(scalars: Tensor, images: Tensor) -> Tensor:
 
 def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
     """Quotient, and 0 where the denominator is not positive."""
-    return torch.where(denominator > 0, numerator / denominator, 0)
+    return (numerator / denominator).masked_fill_(~(denominator > 0), 0)
 
 
 def answers_at_once(device: torch.device) -> bool:

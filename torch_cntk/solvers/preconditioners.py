@@ -245,14 +245,16 @@ class _InnerIteration:
         direction = divide(residual)
         product = dot(residual, direction)
         goal = product * self._tolerance**2
+        done = ~(product > goal)
         for count in range(1, most + 1):
             image = self._multiply(direction)
-            length = ratio(product, dot(direction, image)).where(product > goal, 0)
+            length = ratio(product, dot(direction, image)).masked_fill_(done, 0)
             weights.addcmul_(spread(length, weights), direction)
             residual.addcmul_(spread(length, residual), image, value=-1)
             preconditioned = divide(residual)
             before, product = product, dot(residual, preconditioned)
-            if count > self._unasked and not bool((product > goal).any()):
+            done = ~(product > goal)
+            if count > self._unasked and bool(done.all()):
                 return weights, count, True
             direction = preconditioned.addcmul_(spread(ratio(product, before), direction), direction)
         return weights, most, False
