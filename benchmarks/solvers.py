@@ -75,25 +75,30 @@ def holes(repeats: int) -> None:
     print_table(header, rows)
 
 
-def masks(repeats: int) -> None:
-    """Outer iterations by mask and number of levels, 256 x 256 grey, ridge 1e-3, residual 1e-4."""
+def masked_camera() -> tuple[Tensor, dict[str, Tensor]]:
+    """256 x 256 grey, and masks for it by their names."""
     image = torch.from_numpy(skimage.data.camera()[::2, ::2].copy())[None] / 255
     size = tuple(image.shape[1:])
     small, large = (torch.ones(size, dtype=torch.bool) for _ in range(2))
     small[120:136, 100:116] = False
     large[60:160, 80:190] = False
-    kinds = {
+    return image, {
         "no hole": torch.ones(size, dtype=torch.bool),
         "hole of 16 x 16": small,
         "hole of 100 x 110": large,
         "50 % missing": random_mask(size, 0.5),
         "90 % missing": random_mask(size, 0.9),
     }
+
+
+def masks(repeats: int) -> None:
+    """Outer iterations by mask and number of levels, 256 x 256 grey, ridge 1e-3, residual 1e-4."""
+    image, kinds = masked_camera()
     solver = tc.ConjugateGradient(preconditioner="nested")
     rows = []
     for levels in range(3, 7):
         kernel = dip_kernel(levels)
-        canvas = _canvas(size, kernel, wrap=False)
+        canvas = _canvas(tuple(image.shape[1:]), kernel, wrap=False)
         operator = kernel.operator(canvas, dtype=torch.float32)
         counts = []
         for observed in kinds.values():
@@ -226,29 +231,21 @@ def singular(repeats: int) -> None:
 
 def preconditioners(repeats: int) -> None:
     """Iterations, and time, for 256 x 256 grey, 3 levels, ridge 1e-3, residual 1e-5; C: the stationary average of K."""
-    image = torch.from_numpy(skimage.data.camera()[::2, ::2].copy())[None] / 255
+    image, kinds = masked_camera()
     kernel = dip_kernel(3)
-    canvas = _canvas((256, 256), kernel, wrap=False)
-    hole = torch.ones(256, 256, dtype=torch.bool)
-    hole[60:160, 80:190] = False
-    masks = {
-        "50 % missing": random_mask((256, 256), 0.5),
-        "90 % missing": random_mask((256, 256), 0.9),
-        "hole of 100 x 110": hole,
-    }
+    canvas = _canvas(tuple(image.shape[1:]), kernel, wrap=False)
     names = ("none", "laplacian", "circulant", "nested")
     rows: list[tuple[object, ...]] = []
     for of, by in {"K": kernel, "C": kernel.stationary_average()}.items():
         operator = by.operator(canvas, dtype=torch.float32)
-        for mask, observed in masks.items():
+        for mask in ("50 % missing", "90 % missing", "hole of 100 x 110"):
+            observed = kinds[mask]
             regression = Regression(operator, _extend(observed, canvas), RIDGE)
             targets = _extend(torch.where(observed, image, 0), canvas)
             solvers = [tc.ConjugateGradient(1e-5, preconditioner=name) for name in names]
             seconds = medians([partial(solver.solve, regression, targets) for solver in solvers], repeats)
             counts = [solver.solve(regression, targets).iterations for solver in solvers]
-            rows.append(
-                (of, mask, *(f"{n}, {seconds_text(t)}" for n, t in zip(counts, seconds, strict=True))),
-            )
+            rows.append((of, mask, *(f"{n}, {seconds_text(t)}" for n, t in zip(counts, seconds, strict=True))))
     print_table(("matrix", "mask", *names), rows)
 
 

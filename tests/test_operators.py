@@ -53,12 +53,13 @@ def check(kernel: tc.Kernel, size: tuple[int, ...], generator: torch.Generator) 
 
 @pytest.fixture(params=[Shifts, Windows], ids=["shifts", "windows"])
 def form(request, monkeypatch):
-    """Both ways to multiply by the near part, whichever would be chosen, in one go and in bands."""
+    """Both ways to multiply by the near part, whichever would be chosen."""
     monkeypatch.setattr("torch_cntk.operators.correlation", request.param)
 
 
 @pytest.fixture(params=[1, 1 << 21], ids=["bands", "whole"])
 def bands(request, monkeypatch):
+    """A row of cells at a time, and all of them."""
     monkeypatch.setattr("torch_cntk.correlation._PLANE_BYTES", request.param)
     monkeypatch.setattr("torch_cntk.correlation._PATCH_BYTES", request.param)
     monkeypatch.setattr("torch_cntk.correlation._CELLS", 1 if request.param == 1 else 192)
@@ -110,7 +111,7 @@ def test_a_short_period_is_shifted_and_a_long_one_laid_out():
         kernel = tc.load_kernel(f"uniform-{levels}x128-leaky0.1")
         near = correlation(kernel.near, kernel.radius, torch.float32)
         assert type(near) is form
-        # A product with float32 weights of as many places as pixels are within the windows.
+        # Every weight of four bytes is multiplied and added once for each cell.
         assert near.nbytes == 2 * near.operations * math.prod(near.period)
         assert near.cost > near.operations
 

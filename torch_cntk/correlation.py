@@ -20,7 +20,7 @@ from __future__ import annotations
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -57,15 +57,14 @@ class Correlation(ABC):
     Attributes:
         period: of the table.
         cost: time for each pixel of an image, in operations of a large matrix product that take as long.
-        operations: multiplications and additions for each pixel.
-        nbytes: bytes of the weights.
     """
 
     def __init__(self, table: Table, radius: tuple[int, ...]) -> None:
         self.period = table.geometry.period
         self.radius = radius
         self.cost = self.estimate(table, radius)
-        self._window = tuple(p + 2 * r for p, r in zip(self.period, radius, strict=True))
+        self._window = _window(self.period, radius)
+        self._hang = _hang(self.period, radius)
 
     @staticmethod
     @abstractmethod
@@ -98,9 +97,7 @@ class Correlation(ABC):
     def __call__(self, images: Tensor) -> Tensor:
         """Near @ w for [n, *size], size a multiple of the period and at least 2 radius + 1."""
         cells = tuple(n // p for n, p in zip(images.shape[1:], self.period, strict=True))
-        # Windows go on for so many cells; where they hang over, no output is wanted.
-        hang = [(w - 1) // p for w, p in zip(self._window, self.period, strict=True)]
-        padding = [(r, h * p - r) for r, h, p in zip(self.radius, hang, self.period, strict=True)]
+        padding = [(r, h * p - r) for r, h, p in zip(self.radius, self._hang, self.period, strict=True)]
         pairs = list(itertools.chain(*reversed(padding)))
         padded = torch.nn.functional.pad(images[:, None], pairs, mode="circular")[:, 0]
         result = torch.empty_like(images, memory_format=torch.contiguous_format)
@@ -108,9 +105,19 @@ class Correlation(ABC):
         step = self._rows(images.shape[0], cells, images.element_size())
         for first in range(0, cells[0], step):
             count = min(step, cells[0] - first)
-            rows = padded.narrow(1, first * self.period[0], (count + hang[0]) * self.period[0])
+            rows = padded.narrow(1, first * self.period[0], (count + self._hang[0]) * self.period[0])
             by_cells[:, first : first + count] = self._multiply(rows)
         return result
+
+
+def _window(period: tuple[int, ...], radius: tuple[int, ...]) -> tuple[int, ...]:
+    """Size of the window that a cell's outputs see."""
+    return tuple(p + 2 * r for p, r in zip(period, radius, strict=True))
+
+
+def _hang(period: tuple[int, ...], radius: tuple[int, ...]) -> tuple[int, ...]:
+    """Cells that a window enters beyond the one that it begins in; at the far edges these want no outputs."""
+    return tuple((w - 1) // p for w, p in zip(_window(period, radius), period, strict=True))
 
 
 _PASS = 40
@@ -136,7 +143,7 @@ class Shifts(Correlation):
         ndim = len(self.period)
         weights = _plain_weights(table, radius, dtype)(slice(None), slice(None))[0]
         self._parts = []
-        for shift in _shifts(self._window, self.period):
+        for shift in itertools.product(*(range(h + 1) for h in self._hang)):
             places = tuple(
                 slice(m * p, min((m + 1) * p, w)) for m, p, w in zip(shift, self.period, self._window, strict=True)
             )
@@ -148,8 +155,8 @@ class Shifts(Correlation):
     def estimate(table: Table, radius: tuple[int, ...]) -> float:
         """See ``Correlation.estimate``."""
         period = table.geometry.period
-        window = [p + 2 * r for p, r in zip(period, radius, strict=True)]
-        return 2 * math.prod(window) + _PASS * len(list(_shifts(window, period)))
+        shifts = math.prod(h + 1 for h in _hang(period, radius))
+        return 2 * math.prod(_window(period, radius)) + _PASS * shifts
 
     @property
     def _weights(self) -> list[Tensor]:
@@ -177,8 +184,8 @@ class Shifts(Correlation):
             shifted = needed[part.phases[1:]][: part.phases[0]].flatten(0, 1).narrow(1, offset, length)
             torch.addmm(sums, part.weights, shifted, beta=float(number > 0), out=sums)
         wanted = outputs.reshape(*self.period, *cells)
-        for dim, (n, m) in enumerate(zip(cells[1:], self._parts[-1].shift, strict=True), start=ndim + 1):
-            wanted = wanted.narrow(dim, 0, n - m)
+        for dim, (n, h) in enumerate(zip(cells[1:], self._hang, strict=True), start=ndim + 1):
+            wanted = wanted.narrow(dim, 0, n - h)
         return wanted.permute(*range(ndim, 1 + 2 * ndim), *range(ndim))
 
 
@@ -187,11 +194,6 @@ def _some(planes: Tensor, others: tuple[int, ...]) -> Tensor:
     for dim, count in enumerate(others, start=1):
         planes = planes.narrow(dim, 0, count)
     return planes.reshape(len(planes), -1, planes.shape[-1])
-
-
-def _shifts(window: Sequence[int], period: Sequence[int]) -> Iterator[tuple[int, ...]]:
-    """By whole cells, of the planes that a window meets."""
-    return itertools.product(*(range(math.ceil(w / p)) for w, p in zip(window, period, strict=True)))
 
 
 _LAYING_OUT = 200
@@ -228,7 +230,7 @@ class Windows(Correlation):
     def estimate(table: Table, radius: tuple[int, ...]) -> float:
         """See ``Correlation.estimate``; blocks of phases, which save some, are not considered."""
         period = table.geometry.period
-        window = math.prod(p + 2 * r for p, r in zip(period, radius, strict=True))
+        window = math.prod(_window(period, radius))
         return 2 * window / (2 ** len(period) if _folds(table) else 1) + _LAYING_OUT * window / math.prod(period)
 
     @property

@@ -27,7 +27,8 @@ def transforms_cost(size: tuple[int, ...]) -> float:
 
 
 _TRANSFORMS = 26
-"""They take 5 operations a pixel each time that the number of pixels doubles, of which a second has fewer."""
+"""Both transforms of n pixels take 5 log2(n) operations a pixel, each as long as some 5 of a large matrix product, as
+measured on two CPU cores."""
 
 
 class Operator(ABC):

@@ -136,14 +136,11 @@ class _Common:
 class Laplacian(Preconditioner):
     """Each pixel less the mean of its neighbours, nearly: a rough inverse of a smooth kernel, without FFTs.
 
-    What all pixels have in common is dealt with as in ``Circulant``.
-
-    Raises:
-        ValueError: the operator has no stationary average.
+    Args:
+        circulant: knows what all pixels have in common, which is dealt with as it does.
     """
 
-    def __init__(self, regression: Regression) -> None:
-        circulant = Circulant(regression)
+    def __init__(self, circulant: Circulant) -> None:
         # In units of the largest eigenvalue, those of the product with N are about 1.
         self._common = circulant.common / circulant.largest
 
@@ -189,7 +186,7 @@ class Nested(Preconditioner):
 
     def __init__(self, regression: Regression, tolerance: float = 0.25, max_iterations: int = 400) -> None:
         self._circulant = Circulant(regression)
-        self._laplacian = Laplacian(regression)
+        self._laplacian = Laplacian(self._circulant)
         self._tolerance = tolerance
         self._max_iterations = max_iterations
 
@@ -263,7 +260,7 @@ class _InnerIteration:
 _BY_NAME: Mapping[str, Callable[[Regression], Preconditioner]] = {
     "none": lambda regression: Identity(),
     "jacobi": Jacobi,
-    "laplacian": Laplacian,
+    "laplacian": lambda regression: Laplacian(Circulant(regression)),
     "circulant": Circulant,
     "nested": Nested,
 }
