@@ -38,7 +38,7 @@ import torch_cntk as tc
 from benchmarks.images import random_mask
 from benchmarks.methods import biharmonic
 from benchmarks.timing import print_table
-from torch_cntk._files import writing
+from torch_cntk._internal.files import writing
 
 PHOTOGRAPHS = ("astronaut", "brick", "camera", "chelsea", "coffee", "coins", "grass", "gravel", "moon", "rocket")
 OPTIONS: dict[str, tuple[Any, ...]] = {

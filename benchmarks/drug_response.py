@@ -16,7 +16,8 @@ import torch
 
 from benchmarks.timing import print_table
 from torch_cntk import baselines
-from torch_cntk.drug_response import (
+from torch_cntk.images.plots import boxplots
+from torch_cntk.matrices.drug_response import (
     Comparison,
     DrugResponse,
     MixedNTK,
@@ -25,7 +26,6 @@ from torch_cntk.drug_response import (
     compare,
     read_drug_response,
 )
-from torch_cntk.plotting import boxplots
 
 CHOSEN = "NTK on FaLRTC's residual"
 MOST_FOLDS = 10

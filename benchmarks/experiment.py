@@ -29,8 +29,8 @@ from tqdm import tqdm
 from benchmarks.images import cropped, psnr, shrunk, ssim
 from benchmarks.methods import METHODS, Filled, Options, available
 from benchmarks.timing import markdown, peak_bytes
-from torch_cntk._files import writing
-from torch_cntk.images import read_image, write_image
+from torch_cntk._internal.files import writing
+from torch_cntk.images.files import read_image, write_image
 
 
 @dataclass(frozen=True)

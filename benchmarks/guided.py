@@ -30,7 +30,7 @@ import torch_cntk as tc
 from benchmarks.images import grey_images, large_holes, photographs, psnr, random_mask, ssim
 from benchmarks.methods import biharmonic, opencv
 from benchmarks.timing import medians, print_table
-from torch_cntk import guided
+from torch_cntk.images import guided
 
 Fill = Callable[[Tensor, Tensor], Tensor]
 

@@ -16,7 +16,7 @@ import torch
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from torch_cntk.images import read_image, read_mask
+from torch_cntk.images.files import read_image, read_mask
 
 NAMES = [
     "barbara",

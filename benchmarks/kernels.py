@@ -16,8 +16,8 @@ import torch
 
 import torch_cntk as tc
 from benchmarks.timing import medians, peak_bytes, print_table, seconds_text
-from tests import brute_force
-from torch_cntk.catalogue import SHAPES
+from tests.helpers import brute_force
+from torch_cntk.zoo.catalogue import SHAPES
 
 
 def paper_net(levels: int) -> tc.Layer:

@@ -13,7 +13,7 @@ from skimage.restoration import inpaint_biharmonic
 from torch import Tensor
 
 import torch_cntk as tc
-from torch_cntk.catalogue import recipe
+from torch_cntk.zoo.catalogue import recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class Options:
     """What methods take beside the image and its mask.
 
     Attributes:
-        network: name in ``torch_cntk.catalogue`` of the network that is taken both infinitely wide and finite.
+        network: name in ``torch_cntk.zoo.catalogue`` of the network that is taken both infinitely wide and finite.
         ridge: of its kernel.
         filters: of the finite network.
         steps: of training, at most.

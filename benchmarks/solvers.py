@@ -18,8 +18,8 @@ import torch_cntk as tc
 from benchmarks.images import folder, grey_images, large_holes, psnr, random_mask
 from benchmarks.methods import biharmonic
 from benchmarks.timing import medians, peak_bytes, print_table, seconds_text
-from torch_cntk.correlation import correlation
-from torch_cntk.inpainting import _canvas, _extend
+from torch_cntk.images.inpaint import _canvas, _extend
+from torch_cntk.operators.correlation import correlation
 from torch_cntk.solvers import Regression
 
 RIDGE = 1e-3

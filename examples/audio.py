@@ -31,7 +31,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import torch_cntk as tc
-from torch_cntk._files import writing
+from torch_cntk._internal.files import writing
 
 SLOPES = (0.3, 0.6, 1.0)
 MOST_TRIALS = 6

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from torch_cntk import baselines
-from torch_cntk.drug_response import DrugResponse, ResidualNTK, compare, read_drug_response
+from torch_cntk.matrices.drug_response import DrugResponse, ResidualNTK, compare, read_drug_response
 
 
 def made_up(drugs: int = 12, cells: int = 5, genes: int = 60) -> DrugResponse:

@@ -26,9 +26,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 import torch_cntk as tc
-from torch_cntk._files import writing
-from torch_cntk.images import read_image
-from torch_cntk.operators import DenseOperator
+from torch_cntk._internal.files import writing
+from torch_cntk.images.files import read_image
+from torch_cntk.operators.base import DenseOperator
 
 PRIORS = {"uniform": tc.priors.Uniform(0, 0.1), "identity": tc.priors.Identity(), "meshgrid": tc.priors.Meshgrid()}
 SLOPE = 0.1

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import torch_cntk as tc
-from torch_cntk.images import read_image, write_image
+from torch_cntk.images.files import read_image, write_image
 
 
 def sample_photograph() -> Tensor:

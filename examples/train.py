@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 import torch_cntk as tc
-from torch_cntk.images import read_image, read_mask
+from torch_cntk.images.files import read_image, read_mask
 
 
 def psnr(filled: Tensor, image: Tensor) -> float:

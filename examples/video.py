@@ -37,8 +37,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 import torch_cntk as tc
-from torch_cntk._files import writing
-from torch_cntk.images import read_image, read_mask
+from torch_cntk._internal.files import writing
+from torch_cntk.images.files import read_image, read_mask
 
 SLOPES = (0.3, 0.6, 1.0)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from torch_cntk import catalogue
-from torch_cntk._files import writing
+from torch_cntk._internal.files import writing
 
 FOLDER = Path(__file__).parent
 MOST_BYTES = 64_000_000

@@ -31,7 +31,7 @@ def _folder(variable: str, name: str) -> Path:
 
 @pytest.fixture(scope="session")
 def oracles() -> Path:
-    return _folder("TORCH_CNTK_ORACLES", "oracles")
+    return Path(__file__).parent / "data" / "oracles"
 
 
 @pytest.fixture(scope="session")

@@ -5,18 +5,37 @@ A network is defined once from layers that mirror ``torch.nn`` and read two ways
 Belkin, Uhler, PNAS 2022). Masks are called ``observed`` everywhere: boolean, True = known.
 """
 
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from types import ModuleType
 
-from torch_cntk import catalogue, features, plotting, presets, priors
-from torch_cntk._memory import OutOfMemoryError
-from torch_cntk.autocorrelation import autocorrelation_network, autocorrelation_passes
-from torch_cntk.completion import MatrixCompletion
+from torch_cntk import finite, images, matrices, operators, priors, zoo
+from torch_cntk._internal.memory import OutOfMemoryError
 from torch_cntk.conversion import from_torch, to_torch, with_width
-from torch_cntk.empirical import empirical_ntk
-from torch_cntk.gram_operator import GramOperator
-from torch_cntk.guided import Guidance, guided_network
-from torch_cntk.inpainting import InpaintingResult, default_kernel, default_network, inpaint, levels_for
-from torch_cntk.kernel import Kernel
+from torch_cntk.finite import (
+    DivergedError,
+    LinearisedTraining,
+    Training,
+    TrainingResult,
+    TrainingStatus,
+    empirical_ntk,
+    presets,
+    train,
+)
+from torch_cntk.images import (
+    Guidance,
+    InpaintingResult,
+    autocorrelation_network,
+    autocorrelation_passes,
+    default_kernel,
+    default_network,
+    guided_network,
+    inpaint,
+    leave_out_error,
+    levels_for,
+)
+from torch_cntk.images import plots as plotting
+from torch_cntk.kernels import Kernel
 from torch_cntk.layers import (
     GELU,
     Abs,
@@ -52,10 +71,8 @@ from torch_cntk.layers import (
     Sum,
     reparameterise,
 )
-from torch_cntk.linearised import LinearisedTraining
-from torch_cntk.networks import hourglass
-from torch_cntk.operators import Operator
-from torch_cntk.saved import load_kernel
+from torch_cntk.matrices import MatrixCompletion, features
+from torch_cntk.operators import GramOperator, Operator
 from torch_cntk.solvers import (
     ConjugateGradient,
     Direct,
@@ -66,8 +83,7 @@ from torch_cntk.solvers import (
     Solver,
     Status,
 )
-from torch_cntk.training import DivergedError, Training, TrainingResult, TrainingStatus, train
-from torch_cntk.trials import leave_out_error
+from torch_cntk.zoo import catalogue, hourglass, load_kernel
 
 try:
     __version__ = version("torch-cntk")
@@ -134,13 +150,17 @@ __all__ = [
     "default_network",
     "empirical_ntk",
     "features",
+    "finite",
     "from_torch",
     "guided_network",
     "hourglass",
+    "images",
     "inpaint",
     "leave_out_error",
     "levels_for",
     "load_kernel",
+    "matrices",
+    "operators",
     "plotting",
     "presets",
     "priors",
@@ -148,4 +168,14 @@ __all__ = [
     "to_torch",
     "train",
     "with_width",
+    "zoo",
 ]
+
+_LATE = {"baselines": "torch_cntk.matrices.baselines", "drug_response": "torch_cntk.matrices.drug_response"}
+"""Sub-packages that few users need: imported when they are asked for."""
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _LATE:
+        return import_module(_LATE[name])
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from torch_cntk._checks import finite_number
+from torch_cntk._internal.checks import finite_number
 from torch_cntk.conversion.flat import Scales, assemble, channels_of
 from torch_cntk.layers import (
     GELU,

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import torch
 
-from torch_cntk._checks import positive_int
+from torch_cntk._internal.checks import positive_int
 from torch_cntk.conversion.flat import Scales, assemble, channels_of, flatten
 from torch_cntk.layers import (
     GELU,

@@ -4,7 +4,6 @@ from torch_cntk.covariance.base import Covariance
 from torch_cntk.covariance.extent import Extent
 from torch_cntk.covariance.gram import Gram
 from torch_cntk.covariance.lattice import Features, Lattice, Stored
-from torch_cntk.covariance.packing import pack, unpack
 from torch_cntk.covariance.resampling import Filter, Linear, Nearest, Resampling
 from torch_cntk.covariance.table import Geometry, Slab, Table
 from torch_cntk.covariance.window import Window
@@ -24,6 +23,4 @@ __all__ = [
     "Stored",
     "Table",
     "Window",
-    "pack",
-    "unpack",
 ]

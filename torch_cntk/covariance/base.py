@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Self
 
+    from torch_cntk.covariance.duals import Dual
     from torch_cntk.covariance.resampling import Resampling
-    from torch_cntk.duals import Dual
 
 __all__ = ["Covariance"]
 

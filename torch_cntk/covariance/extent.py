@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from torch_cntk.covariance.base import Covariance
 
 if TYPE_CHECKING:
+    from torch_cntk.covariance.duals import Dual
     from torch_cntk.covariance.resampling import Resampling
-    from torch_cntk.duals import Dual
 
 __all__ = ["Extent"]
 

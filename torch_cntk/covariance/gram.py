@@ -10,8 +10,8 @@ from torch import Tensor
 from torch_cntk.covariance.base import Covariance
 
 if TYPE_CHECKING:
+    from torch_cntk.covariance.duals import Dual
     from torch_cntk.covariance.resampling import Resampling
-    from torch_cntk.duals import Dual
 
 __all__ = ["Gram"]
 

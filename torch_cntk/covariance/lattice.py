@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from torch_cntk._checks import shape_text
-from torch_cntk._memory import require_bytes
+from torch_cntk._internal.checks import shape_text
+from torch_cntk._internal.memory import require_bytes
 from torch_cntk.covariance.base import Covariance
+from torch_cntk.covariance.duals import Dual
 from torch_cntk.covariance.resampling import Nearest, Resampling
 from torch_cntk.covariance.table import Geometry, Slab, Table
 from torch_cntk.covariance.window import Window
-from torch_cntk.duals import Dual
 
 __all__ = ["Features", "Lattice", "Stored"]
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from torch_cntk import duals
-from torch_cntk._checks import finite_number, positive_int
+from torch_cntk._internal.checks import finite_number, positive_int
+from torch_cntk.covariance import duals
+from torch_cntk.covariance.signal import Signal
 from torch_cntk.layers.base import C, Layer
-from torch_cntk.layers.signal import Signal
 
 __all__ = ["GELU", "Abs", "Activation", "Elementwise", "Erf", "LeakyReLU", "ReLU", "Sin"]
 

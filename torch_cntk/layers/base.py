@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import torch
 from torch import Tensor
 
-from torch_cntk._checks import as_size, shape_text
-from torch_cntk._memory import require_bytes
+from torch_cntk._internal.checks import as_size, shape_text
+from torch_cntk._internal.memory import require_bytes
 from torch_cntk.covariance import Covariance, Extent
-from torch_cntk.gram_operator import GramOperator
-from torch_cntk.kernel import Kernel, from_table, from_window
-from torch_cntk.layers.signal import Signal
+from torch_cntk.covariance.signal import Signal
+from torch_cntk.kernels.kernel import Kernel, from_table, from_window
+from torch_cntk.operators.gram import GramOperator
 
 if TYPE_CHECKING:
-    from torch_cntk.priors import Prior
+    from torch_cntk.priors.base import Prior
 
 __all__ = ["Layer", "from_description"]
 

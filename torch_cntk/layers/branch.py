@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torch_cntk._checks import positive_int
+from torch_cntk._internal.checks import positive_int
+from torch_cntk.covariance.signal import Signal
 from torch_cntk.layers.base import C, Layer, from_description
 from torch_cntk.layers.plain import Identity
 from torch_cntk.layers.sequential import Sequential, check_distinct_weights
-from torch_cntk.layers.signal import Signal
 
 __all__ = ["Concat", "Graph", "Node", "Residual", "Sum"]
 

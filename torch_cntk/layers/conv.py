@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from torch_cntk._checks import finite_number, positive_int
+from torch_cntk._internal.checks import finite_number, positive_int
 from torch_cntk.layers.base import C
 from torch_cntk.layers.weights import Weighted, checked_parameterisation
 

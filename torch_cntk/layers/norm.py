@@ -7,9 +7,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from torch_cntk._checks import finite_number, positive_int
+from torch_cntk._internal.checks import finite_number, positive_int
+from torch_cntk.covariance.signal import Signal
 from torch_cntk.layers.base import C, Layer
-from torch_cntk.layers.signal import Signal
 
 __all__ = ["ChannelNorm"]
 

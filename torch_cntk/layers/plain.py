@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torch_cntk._checks import finite_number
+from torch_cntk._internal.checks import finite_number
+from torch_cntk.covariance.signal import Signal
 from torch_cntk.layers.base import C, Layer
-from torch_cntk.layers.signal import Signal
 
 __all__ = ["Dropout", "Identity", "Sigmoid"]
 

@@ -7,7 +7,7 @@ from abc import abstractmethod
 
 from torch import Tensor
 
-from torch_cntk._checks import finite_number, positive_int
+from torch_cntk._internal.checks import finite_number, positive_int
 from torch_cntk.covariance import Filter, Linear, Nearest, Resampling
 from torch_cntk.layers.base import C, Layer
 

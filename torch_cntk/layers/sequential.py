@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from torch_cntk.covariance.signal import Signal
 from torch_cntk.layers.base import C, Layer, from_description
-from torch_cntk.layers.signal import Signal
 
 __all__ = ["Sequential", "check_distinct_weights"]
 

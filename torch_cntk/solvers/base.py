@@ -12,8 +12,8 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from torch_cntk._checks import finite_number
-from torch_cntk.operators import Operator
+from torch_cntk._internal.checks import finite_number
+from torch_cntk.operators.base import Operator
 
 __all__ = ["Factorisation", "MaskSolver", "Regression", "Solution", "Solver", "Status"]
 

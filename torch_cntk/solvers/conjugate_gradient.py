@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from torch_cntk._checks import finite_number, positive_int
-from torch_cntk.solvers._images import answers_at_once, dot, norm, ratio, spread
+from torch_cntk._internal.checks import finite_number, positive_int
 from torch_cntk.solvers.base import Factorisation, Regression, Solution, Solver, Status
+from torch_cntk.solvers.batches import answers_at_once, dot, norm, ratio, spread
 from torch_cntk.solvers.preconditioners import NAMES, Nested, Preconditioner, choose, precondition
 
 __all__ = ["ConjugateGradient"]

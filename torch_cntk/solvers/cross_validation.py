@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from torch_cntk.operators import Operator
+from torch_cntk.operators.base import Operator
 from torch_cntk.solvers.base import Regression, Solver
 from torch_cntk.solvers.policy import automatic
 

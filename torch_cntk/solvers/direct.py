@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from torch_cntk._memory import available_bytes, require_bytes
+from torch_cntk._internal.memory import available_bytes, require_bytes
 from torch_cntk.solvers.base import Factorisation, MaskSolver, Regression, Solution, Status
 from torch_cntk.solvers.shared_inverse import inverse_pays, restricted_inverse
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from torch_cntk._checks import finite_number, positive_int
+from torch_cntk._internal.checks import finite_number, positive_int
 from torch_cntk.solvers.base import Factorisation, MaskSolver, Regression, Solution, Status
 
 __all__ = ["EigenPro"]

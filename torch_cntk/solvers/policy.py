@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from torch_cntk._memory import available_bytes
-from torch_cntk.operators import DenseOperator
+from torch_cntk._internal.memory import available_bytes
+from torch_cntk.operators.base import DenseOperator
 from torch_cntk.solvers.base import Regression, Solver
 from torch_cntk.solvers.conjugate_gradient import ConjugateGradient
 from torch_cntk.solvers.direct import Direct

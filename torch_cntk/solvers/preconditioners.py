@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from torch_cntk.operators import transforms_cost
-from torch_cntk.solvers._images import answers_at_once, dot, ratio, spread
+from torch_cntk.operators.base import transforms_cost
 from torch_cntk.solvers.base import Regression
+from torch_cntk.solvers.batches import answers_at_once, dot, ratio, spread
 
 __all__ = [
     "NAMES",

@@ -1,0 +1,118 @@
+"""``torch-cntk complete``, from files to files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import torch_cntk as tc
+from torch_cntk.cli.main import main
+from torch_cntk.matrices.features import TableEncoder
+
+pandas = pytest.importorskip("pandas")
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def work(tmp_path: Path, generator: torch.Generator, threads) -> Path:
+    """A table with holes, one column of which has no entry, and features of its columns and of one more."""
+    columns = [f"c{j}" for j in range(12)]
+    dose = torch.rand(13, generator=generator, dtype=torch.float64).numpy()
+    kind = np.array(["a", "b"])[(np.arange(13) % 2)]
+    side = pandas.DataFrame({"dose": dose, "kind": kind}, index=[*columns, "new"])
+    slope = torch.randn(5, 1, generator=generator, dtype=torch.float64).numpy()
+    values = slope * dose[:12] + (kind[:12] == "a")
+    holes = torch.rand(5, 12, generator=generator).numpy() < 0.3
+    holes[:, 0], holes[:, 3], holes[:, 11] = False, False, True
+    table = pandas.DataFrame(values, index=[f"r{i}" for i in range(5)], columns=columns).mask(holes)
+    table.to_csv(tmp_path / "table.csv")
+    table.to_csv(tmp_path / "table.tsv", sep="\t")
+    side.iloc[::-1].to_csv(tmp_path / "features.csv")
+    return tmp_path
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+def test_completes_a_table(work, suffix, capsys):
+    arguments = [
+        f"{work / 'table'}.{suffix}",
+        "--features",
+        str(work / "features.csv"),
+        "-o",
+        f"{work / 'out'}.{suffix}",
+    ]
+    assert main(["complete", *arguments]) == 0
+    separator = {"csv": ",", "tsv": "\t"}[suffix]
+    before = pandas.read_csv(work / "table.csv", index_col=0)
+    after = pandas.read_csv(f"{work / 'out'}.{suffix}", index_col=0, sep=separator)
+    assert list(after.index) == list(before.index)
+    assert list(after.columns) == list(before.columns)
+    known = before.notna().to_numpy()
+    assert np.array_equal(after.to_numpy()[known], before.to_numpy()[known])
+    side = pandas.read_csv(work / "features.csv", index_col=0)
+    encoded = TableEncoder().fit_transform(side)[[side.index.get_loc(label) for label in before.columns]]
+    expected = tc.MatrixCompletion(ridge="cv", identity=0.3).fit(before.to_numpy(), features=encoded).predict()
+    assert np.allclose(after.to_numpy(), expected, rtol=1e-9)
+    told = capsys.readouterr()
+    assert f"filled {int((~known).sum())} of 60 entries (5 x 12)" in told.out
+    assert told.err == ""
+
+
+def test_predicts_columns_that_the_table_lacks(work, capsys):
+    arguments = [str(work / "table.csv"), "--features", str(work / "features.csv"), "-o", str(work / "out.csv")]
+    assert main(["complete", *arguments, "--new-columns", "--ridge", "0.01", "--identity", "0.5"]) == 0
+    after = pandas.read_csv(work / "out.csv", index_col=0)
+    assert list(after.columns)[-1] == "new"
+    assert after.notna().to_numpy().all()
+    assert "added 1 columns, ridge 1.0e-02" in capsys.readouterr().out
+
+
+def test_rows_with_features(work, capsys):
+    rows = pandas.DataFrame(
+        {"group": list("xxyyx"), "note": ["a b", "b", "c", "c a", ""]}, index=[f"r{i}" for i in range(5)]
+    )
+    rows.to_csv(work / "rows.csv")
+    arguments = [str(work / "table.csv"), "--features", str(work / "features.csv"), "-o", str(work / "out.csv")]
+    arguments += ["--row-features", str(work / "rows.csv"), "--text", "note", "--hidden-layers", "2"]
+    assert main(["complete", *arguments]) == 0
+    assert pandas.read_csv(work / "out.csv", index_col=0).notna().to_numpy().all()
+
+
+def test_rows_without_entries_are_said(work, capsys):
+    table = pandas.read_csv(work / "table.csv", index_col=0)
+    table.loc["r2"] = np.nan
+    table.to_csv(work / "table.csv")
+    arguments = [str(work / "table.csv"), "--features", str(work / "features.csv"), "-o", str(work / "out.csv")]
+    assert main(["complete", *arguments]) == 0
+    assert "1 of 5 rows have no observed entry (the first is row 2 ('r2'))" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"table": "none.csv"}, "there is no file"),
+        ({"table": "features.csv"}, "expected numbers in the matrix"),
+        ({"features": "table.csv"}, "expected a line of features for each column, got none for 12 of 12"),
+        ({"output": "out.xlsx"}, "expected a table in .csv, .tsv or .parquet"),
+        ({"output": "nowhere/out.csv"}, "there is no folder"),
+        ({"options": ["--text", "colour"]}, "got no column colour"),
+        ({"options": ["--hidden-layers", "-1"]}, "expected hidden_layers to be at least 0"),
+        ({"options": ["--ridge", "-1"]}, "expected ridge to be at least 0"),
+    ],
+)
+def test_bad_input_is_told_in_a_line(work, change, message, capsys):
+    given = {"table": "table.csv", "features": "features.csv", "output": "out.csv", "options": []} | change
+    arguments = [str(work / given["table"]), "--features", str(work / given["features"])]
+    assert main(["complete", *arguments, "-o", str(work / given["output"]), *given["options"]]) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.count("\n") == 1
+    assert not (work / "out.csv").exists()

@@ -1,0 +1,258 @@
+"""Kernels by name: what ships, and what is computed once and kept."""
+
+import hashlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+import torch_cntk as tc
+from tests.helpers import brute_force
+from torch_cntk import catalogue
+from torch_cntk.cli import main as cli
+from torch_cntk.zoo.loading import cached_names
+
+BUILD = Path(__file__).parents[2] / "precomputed" / "build.py"
+
+
+@pytest.fixture(scope="module")
+def build():
+    spec = importlib.util.spec_from_file_location("build", BUILD)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_CNTK_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def built(monkeypatch):
+    """Names of the networks whose kernels are computed."""
+    calls = []
+    compute = tc.Sequential.kernel
+    monkeypatch.setattr(
+        tc.Sequential, "kernel", lambda self, *a, **k: calls.append(len(self)) or compute(self, *a, **k)
+    )
+    return calls
+
+
+# Shipped kernels.
+
+
+def test_index_is_complete_and_small(build):
+    index = catalogue.index()
+    assert list(index) == build.NAMES
+    for entry in index.values():
+        content = entry.path.read_bytes()
+        assert (len(content), hashlib.sha256(content).hexdigest()) == (entry.bytes, entry.sha256)
+    assert sum(entry.bytes for entry in index.values()) <= 64e6
+
+
+@pytest.mark.parametrize("name", list(catalogue.index()))
+def test_shipped_kernel_is_what_its_name_says(name):
+    recipe, shipped = catalogue.recipe(name), tc.load_kernel(name)
+    rebuilt = recipe.network.kernel(recipe.prior, recipe.size)
+    assert shipped.origin == recipe.origin
+    assert (shipped.period, shipped.radius, shipped.size) == (rebuilt.period, rebuilt.radius, rebuilt.size)
+    assert shipped.dtype == torch.float32
+    # float32 of the largest entry; another machine's atan2 differs by less.
+    for ours, theirs in ((shipped.near, rebuilt.near), (shipped.far, rebuilt.far)):
+        if theirs is not None:
+            assert (ours.values.double() - theirs.values).abs().max() <= 1e-7 * theirs.values.abs().max()
+
+
+@pytest.mark.parametrize("name", ["uniform-1x128-relu", "uniform-plain-2x128-leaky0.1"])
+def test_shipped_kernel_equals_the_recursion(name):
+    size = (16, 16)
+    _, expected = brute_force.propagate(
+        catalogue.recipe(name).network, brute_force.independent_prior(size, 0.05, 0.01 / 3)
+    )
+    kernel = tc.load_kernel(name, dtype=torch.float64).dense(size)
+    assert (kernel - expected).abs().max() <= 1e-6 * expected.abs().max()
+
+
+def test_name_of_a_network_with_skip_connections(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_CNTK_CACHE", str(tmp_path))
+    size = (8, 8)
+    expected = tc.hourglass(2, 16, 4, slope=0.2).kernel(tc.priors.Uniform(0, 0.1)).dense(size)
+    kernel = tc.load_kernel("uniform-skip-2x16-leaky0.2", dtype=torch.float64).dense(size)
+    assert (kernel - expected).abs().max() <= 1e-6 * expected.abs().max()
+
+
+def test_build_writes_a_file_and_its_entry(build, tmp_path):
+    entry = build.build("uniform-2x128-relu", tmp_path)
+    content = (tmp_path / "uniform-2x128-relu.safetensors").read_bytes()
+    assert (entry.bytes, entry.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+    assert entry.network == catalogue.index()["uniform-2x128-relu"].network
+    again = tmp_path / "again"
+    again.mkdir()
+    assert build.build("uniform-2x128-relu", again) == entry
+
+
+def test_shipped_kernel_fills_an_image(generator):
+    image = torch.rand(1, 30, 44, generator=generator)
+    observed = torch.rand(30, 44, generator=generator) < 0.5
+    result = tc.inpaint(image, observed, tc.load_kernel("uniform-3x128-leaky0.1"))
+    assert result.converged
+
+
+def test_name_takes_the_dtype_asked_for():
+    assert tc.load_kernel("uniform-1x128-relu", dtype=torch.float64).dtype == torch.float64
+
+
+def test_damaged_shipped_file_is_refused(tmp_path, monkeypatch):
+    name = "uniform-1x128-relu"
+    content = bytearray(catalogue.index()[name].path.read_bytes())
+    content[-1] ^= 1
+    (tmp_path / f"{name}.safetensors").write_bytes(content)
+    monkeypatch.setattr(catalogue, "folder", lambda: tmp_path)
+    with pytest.raises(ValueError, match="is damaged: expected the SHA-256 sum"):
+        tc.load_kernel(name)
+    (tmp_path / f"{name}.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="expected the precomputed kernel"):
+        tc.load_kernel(name)
+
+
+def test_damaged_index_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(catalogue, "folder", lambda: tmp_path)
+    for text in ("[", '[{"name": 3}]', "[3]"):
+        (tmp_path / "index.json").write_text(text)
+        with pytest.raises(ValueError, match="the index of precomputed kernels is damaged"):
+            catalogue.index.__wrapped__()
+    (tmp_path / "index.json").unlink()
+    assert catalogue.index.__wrapped__() == {}
+
+
+# Names.
+
+
+@pytest.mark.parametrize(
+    "name", ["nonsense", "uniform", "uniform-0x128-relu", "uniform-3x128-tanh", "normal-3x128-relu"]
+)
+def test_unknown_name_is_refused_with_an_example(name, cache):
+    with pytest.raises(
+        FileNotFoundError, match=f"no kernel file {name}, and it is no kernel's name, such as 'uniform-"
+    ):
+        tc.load_kernel(name)
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("uniform-3x128-relu-64x64", "serves every size"), ("identity-3x128-relu", "has one size: expected identity-3x")],
+)
+def test_name_with_a_size_too_many_or_too_few_is_refused(name, message):
+    with pytest.raises(ValueError, match=message):
+        tc.load_kernel(name)
+
+
+# The cache.
+
+
+def test_kernel_that_does_not_ship_is_computed_once(cache, built):
+    name = "identity-1x8-leaky0.25-12x8"
+    first = tc.load_kernel(name)
+    assert (len(built), cached_names()) == (1, [name])
+    second = tc.load_kernel(name)
+    assert len(built) == 1
+    recipe = catalogue.recipe(name)
+    expected = recipe.network.kernel(recipe.prior, (12, 8), dtype=torch.float32)
+    assert first.size == second.size == (12, 8)
+    assert torch.equal(first.near.values, second.near.values)
+    assert torch.equal(first.near.values, expected.near.values)
+
+
+def test_several_threads_compute_it_once(cache, built):
+    with ThreadPoolExecutor(4) as pool:
+        kernels = list(pool.map(lambda _: tc.load_kernel("uniform-2x16-leaky0.3"), range(4)))
+    assert len(built) == 1
+    assert all(torch.equal(kernel.near.values, kernels[0].near.values) for kernel in kernels)
+
+
+def test_two_processes_at_once_leave_one_good_file(cache):
+    code = "import torch_cntk as tc; print(tc.load_kernel('uniform-3x16-leaky0.4'))"
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=dict(os.environ), text=True)
+        for _ in range(2)
+    ]
+    answers = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert answers[0] == answers[1]
+    assert [path.suffix for path in sorted(cache.iterdir())] in ([".lock", ".safetensors"], [".safetensors"])
+
+
+def test_damaged_cached_file_is_refused(cache):
+    name = "uniform-2x16-relu"
+    tc.load_kernel(name)
+    (path,) = cache.glob("*.safetensors")
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="delete it to have the kernel computed again"):
+        tc.load_kernel(name)
+    path.unlink()
+    tc.load_kernel(name)
+
+
+def test_cached_file_of_another_kernel_is_refused(cache):
+    tc.load_kernel("uniform-2x16-relu")
+    (path,) = cache.glob("*.safetensors")
+    path.rename(path.with_name(path.name.replace("relu", "leaky0.5")))
+    with pytest.raises(ValueError, match="another network or prior than its name says; delete it"):
+        tc.load_kernel("uniform-2x16-leaky0.5")
+
+
+def test_interrupted_kernel_leaves_nothing_and_can_be_computed_again(cache, monkeypatch):
+    name = "meshgrid-2x16-relu-16x16"
+    activate = torch.atan2
+    calls = []
+
+    def interrupt(*arguments):
+        calls.append(1)
+        if len(calls) == 7:
+            raise KeyboardInterrupt
+        return activate(*arguments)
+
+    monkeypatch.setattr(torch, "atan2", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        tc.load_kernel(name)
+    assert not list(cache.glob("*.safetensors"))
+    again = tc.load_kernel(name)
+    recipe = catalogue.recipe(name)
+    assert torch.equal(again.near.values, recipe.network.kernel(recipe.prior, (16, 16)).near.values.float())
+
+
+def test_kernel_that_would_not_fit_is_refused_and_not_cached(cache):
+    with pytest.raises(tc.OutOfMemoryError):
+        tc.load_kernel("identity-2x16-relu-4096x4096")
+    assert not list(cache.glob("*.safetensors"))
+
+
+# The command.
+
+
+def test_kernels_lists_what_ships_and_what_is_cached(cache, capsys):
+    tc.load_kernel("uniform-1x16-leaky0.5")
+    assert cli.main(["kernels"]) == 0
+    out = capsys.readouterr().out
+    for entry in json.loads((catalogue.folder() / "index.json").read_text()):
+        assert any(entry["name"] in line and f"{entry['bytes']:,}" in line for line in out.splitlines())
+    assert "multiples of 64" in out
+    assert "uniform-1x16-leaky0.5" in out
+
+
+def test_commands_take_kernels_by_name(cache, tmp_path):
+    output = tmp_path / "map.png"
+    arguments = ["heatmap", "--kernel", "identity-3x128-leaky0.1-32x32", "--size", "32", "32", "--pixel", "3", "4"]
+    assert cli.main([*arguments, "-o", str(output)]) == 0
+    assert output.stat().st_size > 0

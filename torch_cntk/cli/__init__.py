@@ -1,0 +1,1 @@
+"""The command ``torch-cntk``; see ``torch_cntk.cli.main``."""

@@ -1,0 +1,241 @@
+"""Choices that are made by leaving out observed pixels: the number of guided passes and their settings, kernels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from torch_cntk.images.guided import Guidance, each_pass
+from torch_cntk.images.masks import has_holes, reach
+
+__all__ = ["choose_passes", "leave_out_error"]
+
+_CROP = 80 * 80
+"""Pixels of a part of the image on which settings are tried out."""
+_CROPS = 4
+_LEFT_OUT = 0.05
+"""Share of the observed pixels that are left out, if that makes ``_FEWEST`` of them; twice it otherwise."""
+_FEWEST = 1000
+_SEED = 0x5EED_0FF5
+"""Of the pixels that are left out. Not a usual one: a mask drawn with the same would hide just these pixels."""
+_FIRST_PASSES = 3
+"""After which the better settings are known."""
+_MOST_PASSES = 6
+_GAIN = 0.01
+"""Another choice must lower the error by this share to be preferred: smaller differences are chance."""
+_CELLS = (4, 2.5)
+"""A hole's reach in pixels of the smaller images that are tried."""
+_GAIN_IN_HOLES = 0.05
+"""The same for holes: there are few of them, each with its own error."""
+
+
+def choose_passes(
+    image: Tensor,
+    observed: Tensor,
+    first: Callable[[Tensor, Tensor], Tensor],
+    *,
+    guidance: Guidance | None = None,
+    wrap: bool = False,
+    progress: bool = False,
+) -> tuple[int, Guidance]:
+    """Choose the number of passes, and their settings, by leaving out observed pixels.
+
+    Scattered pixels are left out in some parts of the image. Where there are holes, those of the mask are moved to
+    other places, and all that is observed there is left out.
+
+    Args:
+        image: [channels, *size].
+        observed: boolean, True = known, [*size].
+        first: gives the first estimate of an image, or a part of it, and its mask.
+        guidance: the settings; by default they are chosen as well.
+        wrap: whether opposite edges of the image are neighbours.
+        progress: whether to show a bar.
+
+    Returns:
+        number of passes, 0 if none of them helps, and settings.
+    """
+    holes = has_holes(observed)
+    share = 0.9 if holes else float(observed.double().mean())
+    candidates = [guidance] if guidance is not None else _candidates(share, observed, holes)
+    trials = _trials(observed, holes)
+    if not trials:
+        return 0, candidates[0]
+    races: list[list[_Trial]] = [[] for _ in candidates]
+    for part, left_out in trials:
+        pixels, seen = image[(slice(None), *part)], observed[part] & ~left_out
+        start = first(torch.where(seen, pixels, 0), seen)
+        around = wrap and pixels.shape == image.shape
+        for race, candidate in zip(races, candidates, strict=True):
+            race.append(_Trial(pixels, seen, left_out, start, candidate, around))
+    with tqdm(total=len(trials) * (len(candidates) + 1), disable=not progress, desc="leaving out", unit="trial") as bar:
+        if len(candidates) > 1:
+            for race in races:
+                for trial in race:
+                    trial.go_on(1)
+                # A candidate that does harm at once is out.
+                promising = float(_total(race)[1]) < float(_total(race)[0])
+                for trial in race:
+                    trial.go_on(_FIRST_PASSES if promising else 1)
+                    bar.update()
+        best = 0
+        for place, race in enumerate(races):
+            if _total(race).min() < _total(races[best]).min() * (1 - _GAIN):
+                best = place
+        for trial in races[best]:
+            trial.go_on(_MOST_PASSES)
+            bar.update()
+    return _worthwhile(races[best], holes), candidates[best]
+
+
+def leave_out_error(image: Tensor, observed: Tensor, fill: Callable[[Tensor, Tensor], Tensor]) -> float:
+    """How well a way to fill images predicts observed pixels that are left out: to compare kernels on one's own image.
+
+    Scattered pixels are left out, or copies of the mask's holes, as in ``choose_passes``; always the same ones.
+
+    Args:
+        image: [channels, *size].
+        observed: boolean, True = known, [*size]. Pixels that are not observed are not looked at.
+        fill: gives the filled image of an image, or a part of it, and its mask.
+
+    Returns:
+        the mean squared error.
+
+    Raises:
+        ValueError: too few pixels are observed to leave out any.
+    """
+    errors, count = 0.0, 0
+    for part, left_out in _trials(observed, has_holes(observed)):
+        pixels, seen = image[(slice(None), *part)], observed[part] & ~left_out
+        filled = fill(torch.where(seen, pixels, 0), seen)
+        errors += float((filled - pixels)[:, left_out].double().square().sum())
+        count += len(image) * int(left_out.sum())
+    if not count:
+        raise ValueError(f"expected observed pixels enough to leave out some, got {int(observed.sum())}")
+    return errors / count
+
+
+class _Trial:
+    """Passes on a part of the image, some of whose pixels are left out.
+
+    Attributes:
+        errors: sum of squares over the pixels that are left out, before the first pass and after each.
+    """
+
+    def __init__(
+        self, image: Tensor, seen: Tensor, left_out: Tensor, start: Tensor, guidance: Guidance, wrap: bool
+    ) -> None:
+        self._left_out = left_out
+        self._truth = image[:, left_out].double()
+        self._results = each_pass(image, seen, start, guidance, wrap=wrap)
+        self.errors: list[float] = []
+        self._note(start)
+
+    def _note(self, estimate: Tensor) -> None:
+        self.errors.append(float((estimate[:, self._left_out] - self._truth).square().sum()))
+
+    def go_on(self, passes: int) -> None:
+        """Until there have been so many passes."""
+        while len(self.errors) <= passes:
+            self._note(next(self._results)[0])
+
+
+def _total(trials: list[_Trial]) -> Tensor:
+    """Errors of all trials together, one a pass."""
+    return torch.tensor([trial.errors for trial in trials], dtype=torch.float64).sum(0)
+
+
+def _worthwhile(trials: list[_Trial], holes: bool) -> int:
+    """The fewest passes after which there is nothing to gain, or 0 if they are not better than none.
+
+    In holes, which are few and each has its own error, they must be better in every trial.
+    """
+    total = _total(trials)
+    lowest = float(total.min())
+    passes = int((total <= lowest * (1 + _GAIN / 2)).nonzero()[0])
+    gain = _GAIN_IN_HOLES if holes else _GAIN
+    groups = [[trial] for trial in trials] if holes else [trials]
+    return passes if all(float(_total(g)[passes]) < float(_total(g)[0]) * (1 - gain) for g in groups) else 0
+
+
+def _candidates(share: float, observed: Tensor, holes: bool) -> list[Guidance]:
+    usual = Guidance.for_share(share, observed.ndim)
+    if holes:
+        # In a smaller image the window reaches across.
+        factors = {round(reach(observed) / cells) for cells in _CELLS}
+        return [usual, *(replace(usual, coarse=factor) for factor in sorted(factors) if factor > 1)]
+    wider = replace(usual, radius=round(usual.radius * 4 / 3))
+    return [usual, Guidance.for_share(share / 1.7, observed.ndim), wider]
+
+
+_Part = tuple[tuple[slice, ...], Tensor]
+"""Part of an image, and which of its observed pixels are left out."""
+
+
+def _trials(observed: Tensor, holes: bool) -> list[_Part]:
+    return _hole_trials(observed) if holes else _scattered_trials(observed)
+
+
+def _scattered_trials(observed: Tensor) -> list[_Part]:
+    """Random pixels in some parts of the image, spread over it."""
+    size, ndim = tuple(observed.shape), observed.ndim
+    side = round(_CROP ** (1 / ndim))
+    whole = math.prod(size) <= _CROP * _CROPS
+    generator = torch.Generator().manual_seed(_SEED)
+    trials = []
+    places = [tuple(slice(n) for n in size)] if whole else [_part(size, side, k) for k in range(_CROPS)]
+    known = sum(int(observed[part].sum()) for part in places)
+    share = min(max(_LEFT_OUT, _FEWEST / max(known, 1)), 2 * _LEFT_OUT)
+    for part in places:
+        mask = observed[part]
+        draw = torch.rand(mask.shape, generator=generator).to(mask.device)
+        left_out = mask & (draw < share)
+        # Something must be left to fill from.
+        if bool(left_out.any()) and bool((mask & ~left_out).any()):
+            trials.append((part, left_out))
+    return trials
+
+
+def _part(size: tuple[int, ...], side: int, number: int) -> tuple[slice, ...]:
+    """One of ``_CROPS`` parts, their middles at odd multiples of an eighth along the first axis, turned on others."""
+    order = [0, 2, 1, 3]
+    parts = []
+    for axis, n in enumerate(size):
+        place = (number if axis == 0 else order[number]) * 2 + 1
+        length = min(side, n)
+        start = min(max(place * n // (2 * _CROPS) - length // 2, 0), n - length)
+        parts.append(slice(start, start + length))
+    return tuple(parts)
+
+
+def _hole_trials(observed: Tensor) -> list[_Part]:
+    """The mask's holes, moved by parts of the image to where most is observed; the part with most of them."""
+    size, ndim = tuple(observed.shape), observed.ndim
+    moved = []
+    for eighths in range(1, 8):
+        shift = [n * eighths // 8 for n in size]
+        moved.append(observed & ~observed.roll(shift, tuple(range(ndim))))
+    moved.sort(key=lambda left_out: int(left_out.sum()), reverse=True)
+    # A hole and what is around it.
+    side = max(round((_CROP * _CROPS) ** (1 / ndim)), 6 * reach(observed))
+    trials = []
+    for left_out in moved[:2]:
+        part = _fullest(left_out, tuple(min(side, n) for n in size))
+        if bool(left_out.any()) and bool((observed & ~left_out)[part].any()):
+            trials.append((part, left_out[part]))
+    return trials
+
+
+def _fullest(mask: Tensor, sides: tuple[int, ...]) -> tuple[slice, ...]:
+    """The box of these sides in which the mask is true most often."""
+    counts = mask.double()
+    for axis, side in enumerate(sides):
+        sums = torch.cat([torch.zeros_like(counts.narrow(axis, 0, 1)), counts.cumsum(axis)], axis)
+        rest = counts.shape[axis] - side + 1
+        counts = sums.narrow(axis, side, rest) - sums.narrow(axis, 0, rest)
+    corner = torch.unravel_index(counts.argmax(), counts.shape)
+    return tuple(slice(int(start), int(start) + side) for start, side in zip(corner, sides, strict=True))

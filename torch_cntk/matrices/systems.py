@@ -1,0 +1,269 @@
+"""The equations of a matrix completion: which rows share them, how they are solved, and which ridge suits them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torch_cntk._internal.memory import available_bytes
+from torch_cntk.operators.base import DenseOperator, Operator
+from torch_cntk.operators.derived import ScaledOperator, SelectedOperator
+from torch_cntk.operators.gram import GramOperator
+from torch_cntk.solvers import (
+    ConjugateGradient,
+    Direct,
+    Regression,
+    Solution,
+    Solver,
+    automatic,
+)
+from torch_cntk.solvers.leave_one_out import masked_residuals, residuals
+from torch_cntk.solvers.shared_inverse import distinct, inverse_pays
+
+__all__ = ["System", "patterns", "systems_of_columns"]
+
+_LEAVE_ONE_OUT = 4_000
+"""Most equations of which an eigendecomposition is taken; of more, a share is held out instead."""
+_HELD_OUT = 0.1
+_EIGENSYSTEM = 12
+"""An eigendecomposition takes as long as so many n^3 multiplications of matrices."""
+_SOUND = 1e-9
+"""Least ridge with which an inverse of the whole kernel has digits left for its parts."""
+_SHARE = 4
+"""A kernel that many rows take entries of is stored if it takes at most this fraction of the free memory."""
+_CONJUGATE_GRADIENT = ConjugateGradient(tolerance=1e-5, max_iterations=2000)
+
+
+@dataclass(frozen=True)
+class System:
+    """Rows that are regressed together.
+
+    Attributes:
+        operator: K between the columns that any of these rows has observed, [n], or between all entries of the
+            matrix, [rows, columns].
+        observed: boolean; of the operator's size if all right-hand sides share it, else [k, n].
+        targets: [k, n], or [rows, columns]; zero where not observed.
+        rows: which rows of the matrix these are, [k].
+        columns: which columns of it, [n].
+        mean_diagonal: that the ridge is relative to, the same for all systems of a matrix.
+        scale: that the targets and the rows and columns of the operator's kernel have been multiplied by (see
+            ``ScaledOperator``), or None.
+    """
+
+    operator: Operator
+    observed: Tensor
+    targets: Tensor
+    rows: Tensor
+    columns: Tensor
+    mean_diagonal: float
+    scale: Tensor | None = None
+
+    def scaled(self, scale: Tensor) -> System:
+        """The same equations with squared errors that count ``scale`` squared times, [n]."""
+        operator = ScaledOperator(self.operator, scale)
+        return replace(self, operator=operator, targets=self.targets * scale, scale=scale)
+
+    @property
+    def shared(self) -> bool:
+        """Whether all right-hand sides have the same observed entries."""
+        return tuple(self.observed.shape) == self.operator.size
+
+    @property
+    def equations(self) -> int:
+        """Number of them, of the right-hand side with most."""
+        return int(self.observed.reshape(-1, math.prod(self.operator.size)).sum(1).max())
+
+    def regression(self, ridge: float) -> Regression:
+        """The equations with a ridge relative to ``mean_diagonal``."""
+        return Regression(self.operator, self.observed, ridge * self.mean_diagonal / self.operator.mean_diagonal)
+
+    def solve(self, ridge: float, solver: str | Solver, *, progress: bool = False) -> Solution:
+        """Find the weights, of the shape of the targets.
+
+        Args:
+            ridge: relative to ``mean_diagonal``.
+            solver: or "auto": direct where ``automatic`` is, else conjugate gradients.
+            progress: whether to show a bar.
+
+        Returns:
+            the weights and their quality.
+        """
+        regression = self.regression(ridge)
+        return self._solver(regression, solver).solve(regression, self.targets, progress=progress)
+
+    def _solver(self, regression: Regression, solver: str | Solver) -> Solver:
+        if isinstance(solver, Solver):
+            return solver
+        chosen = automatic(regression)
+        return chosen if isinstance(chosen, Direct) else _CONJUGATE_GRADIENT
+
+    def left_out(self, ridge: float) -> Tensor:
+        """What each observed target is, less what the others say of it, of the targets' shape; zero elsewhere.
+
+        Raises:
+            ValueError: there are too many equations.
+        """
+        if self.equations > _LEAVE_ONE_OUT:
+            raise ValueError(
+                f"expected at most {_LEAVE_ONE_OUT:,} equations to leave out each entry, got {self.equations:,}"
+            )
+        if self._together((ridge,)):
+            return next(self._masked_residuals((ridge,)))
+        errors = torch.zeros_like(self.targets)
+        if not self.shared:
+            for rows, columns, part in self._parts():
+                errors[rows[:, None], columns] = part.left_out(ridge)
+            return errors
+        errors[..., self.observed] = next(self._residuals((ridge,))).reshape(errors[..., self.observed].shape)
+        return errors
+
+    def errors(self, ridges: Sequence[float], solver: str | Solver, generator: torch.Generator) -> Tensor:
+        """Sum of squared errors for each ridge, of each entry left out or of a tenth of them held out, [ridges]."""
+        if self.equations > _LEAVE_ONE_OUT:
+            return self._held_out_errors(ridges, solver, generator)
+        if self._together(ridges):
+            return torch.stack([error.square().sum() for error in self._masked_residuals(ridges)])
+        if not self.shared:
+            return torch.stack([part.errors(ridges, solver, generator) for _, _, part in self._parts()]).sum(0)
+        targets = self.targets.reshape(-1, self.observed.numel())
+        if len(targets) > targets.shape[1]:
+            # Of right-hand sides, an orthogonal map changes no sum of squares: fewer of them will do.
+            targets = torch.linalg.qr(targets, mode="r").R
+        condensed = replace(self, targets=targets)
+        return torch.stack([error.square().sum() for error in condensed._residuals(ridges)])
+
+    def _held_out_errors(self, ridges: Sequence[float], solver: str | Solver, generator: torch.Generator) -> Tensor:
+        draw = torch.rand(self.observed.shape, generator=generator).to(self.observed.device)
+        hidden = self.observed & (draw < _HELD_OUT)
+        known = self.observed & ~hidden
+        rest = replace(self, observed=known, targets=torch.where(known, self.targets, 0))
+        found = []
+        for ridge in ridges:
+            filled = self.operator @ rest.solve(ridge, solver).weights
+            found.append(torch.where(hidden, filled - self.targets, 0).square().sum())
+        return torch.stack(found)
+
+    def _residuals(self, ridges: Sequence[float]) -> Iterator[Tensor]:
+        """Of a mask that all right-hand sides share, [k, observed] for each ridge."""
+        index = self.observed.flatten().nonzero()[:, 0]
+        targets = self.targets.reshape(-1, self.observed.numel())[:, index]
+        absolute = [ridge * self.mean_diagonal for ridge in ridges]
+        return residuals(self.operator.entries(index, index), targets, absolute)
+
+    def _masked_residuals(self, ridges: Sequence[float]) -> Iterator[Tensor]:
+        """Of right-hand sides with masks of their own, [k, n] for each ridge."""
+        every = torch.arange(self.targets.shape[1], device=self.targets.device)
+        absolute = [ridge * self.mean_diagonal for ridge in ridges]
+        return masked_residuals(self.operator.entries(every, every), self.observed, self.targets, absolute)
+
+    def _together(self, ridges: Sequence[float]) -> bool:
+        """Whether one eigendecomposition of the whole and what is missing beat an eigendecomposition of each mask."""
+        if self.shared or min(ridges) < _SOUND or self.targets.shape[1] > _LEAVE_ONE_OUT:
+            return False
+        whole = self.targets.shape[1]
+        missing = (~self.observed).sum(1).double()
+        seen = distinct(self.observed).sum(1).double()
+        updates = len(ridges) * (whole**3 + whole * float(missing.square().sum()))
+        return _EIGENSYSTEM * whole**3 + updates < _EIGENSYSTEM * float(seen.pow(3).sum())
+
+    def _parts(self) -> Iterator[tuple[Tensor, Tensor, System]]:
+        """The equations of each mask by themselves, with their rows and columns here."""
+        for columns, rows in patterns(self.observed):
+            mask = torch.ones(len(columns), dtype=torch.bool, device=columns.device)
+            part = replace(
+                self,
+                operator=SelectedOperator(self.operator, columns),
+                observed=mask,
+                targets=self.targets[rows[:, None], columns],
+                rows=self.rows[rows],
+                columns=self.columns[columns],
+                scale=None if self.scale is None else self.scale[columns],
+            )
+            yield rows, columns, part
+
+
+def systems_of_columns(
+    operator: GramOperator,
+    observed: Tensor,
+    targets: Tensor,
+    solver: str | Solver,
+    scale: Tensor | None = None,
+) -> list[System]:
+    """The equations of rows that do not learn from each other.
+
+    Rows with the same observed columns share their equations. Rows that are not solved directly share one iteration,
+    each with its own mask, whichever columns they have observed; and so do rows of many masks that leave out little,
+    which share the inverse of the whole kernel.
+
+    Args:
+        operator: K between all columns.
+        observed: boolean [rows, columns].
+        targets: [rows, columns], zero where not observed.
+        solver: or "auto".
+        scale: root of what each column's squared error is multiplied by, [columns], or None for 1.
+    """
+    systems = []
+    together: list[Tensor] = []
+    groups = list(patterns(observed))
+    kernel = _stored(operator, sum(len(columns) ** 2 for columns, _ in groups) if len(groups) > 1 else 0)
+    for columns, rows in groups:
+        mask = torch.ones(len(columns), dtype=torch.bool, device=operator.device)
+        system = _system(kernel, mask, targets, rows, columns, scale)
+        chosen = automatic(system.regression(0.0)) if solver == "auto" else solver
+        if isinstance(chosen, Direct):
+            systems.append(system)
+        else:
+            together.append(rows)
+
+    def joined(several: list[Tensor], kernel: Operator) -> System:
+        rows = torch.cat(several)
+        columns = observed[rows].any(0).nonzero()[:, 0]
+        mask = observed[rows][:, columns]
+        return _system(kernel, mask[0] if bool(mask.all()) else mask, targets, rows, columns, scale)
+
+    if kernel is not operator and len(systems) > 1:
+        whole = joined([system.rows for system in systems], kernel)
+        if inverse_pays(whole.observed):
+            systems = [whole]
+    return [*systems, *([joined(together, operator)] if together else [])]
+
+
+def _stored(operator: GramOperator, needed: int) -> Operator:
+    """The kernel as a matrix if more entries of it are needed than it has, as by many rows, and it is small enough."""
+    entries = operator.size[0] ** 2
+    free = available_bytes(operator.device)
+    if needed <= entries or (free is not None and 8 * entries * _SHARE > free):
+        return operator
+    return DenseOperator(operator.dense())
+
+
+def _system(
+    operator: Operator, mask: Tensor, targets: Tensor, rows: Tensor, columns: Tensor, scale: Tensor | None
+) -> System:
+    chosen = SelectedOperator(operator, columns)
+    system = System(chosen, mask, targets[rows][:, columns], rows, columns, operator.mean_diagonal)
+    return system if scale is None else system.scaled(scale[columns])
+
+
+def patterns(observed: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rows by the set of columns that they have observed; rows without any are left out.
+
+    Args:
+        observed: boolean [rows, columns].
+
+    Yields:
+        the columns, and the rows that have observed them and no others.
+    """
+    bits = np.packbits(observed.cpu().numpy(), axis=1)
+    groups: dict[bytes, list[int]] = {}
+    for row, key in enumerate(map(bytes, bits)):
+        groups.setdefault(key, []).append(row)
+    for members in groups.values():
+        columns = observed[members[0]].nonzero()[:, 0]
+        if len(columns):
+            yield columns, torch.tensor(members, device=observed.device)

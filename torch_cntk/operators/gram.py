@@ -1,0 +1,226 @@
+"""K @ w for the kernel of a fully connected network, whose entries are computed as they are needed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from copy import copy
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from torch_cntk._internal.checks import finite_number
+from torch_cntk.covariance import Gram
+from torch_cntk.operators.base import Operator
+
+__all__ = ["GramOperator"]
+
+_BLOCK_ENTRIES = {"cpu": 1 << 17, "cuda": 1 << 24}
+"""Entries of K that exist at a time. On a CPU the block and its temporaries stay in the cache; a GPU wants work."""
+
+_CLOSED_FORM = 100
+"""Operations that the closed form of an entry is worth, beside the products of the features."""
+
+
+class GramOperator(Operator):
+    """The kernel between n inputs of a fully connected network; n^2 numbers are never stored.
+
+    Entries are computed in float64 whatever the operator multiplies in: the angle between two similar inputs has
+    only half of a number's digits. K is symmetric, so each block is computed once and used twice.
+
+    Args:
+        propagate: the network's rule for covariances, ``net.propagate``.
+        features: [n, p], one input a row, floating point.
+        kind: "ntk" or "nngp".
+        white: added to the variance of each input, as by a block of the identity matrix, divided by p, behind the
+            features.
+        dtype: in which it multiplies; that of the features by default.
+
+    Raises:
+        ValueError: the features are not [n, p] with entries, the kind is unknown, or ``white`` is negative.
+    """
+
+    def __init__(
+        self,
+        propagate: Callable[[Gram], Gram],
+        features: Tensor,
+        *,
+        kind: str = "ntk",
+        white: float = 0.0,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        if features.ndim != 2 or features.numel() == 0:
+            raise ValueError(f"expected features of shape [inputs, features], got {tuple(features.shape)}")
+        if kind not in ("ntk", "nngp"):
+            raise ValueError(f'expected kind "ntk" or "nngp", got {kind!r}')
+        count, width = features.shape
+        super().__init__(
+            (count,),
+            dtype or features.dtype,
+            features.device,
+            self._pairs,
+            cost=count * (width + _CLOSED_FORM),
+            entry_dtype=torch.float64,
+        )
+        self.kind = kind
+        self.white = finite_number(white, "white", minimum=0)
+        self._propagate = propagate
+        self._features = self._scaled(features)
+        self._variance = self._variance_of(self._features)
+
+    @staticmethod
+    def _scaled(features: Tensor) -> Tensor:
+        # Sigma_0 is a mean over the features, as for images it is one over the channels.
+        return features.double() / math.sqrt(features.shape[1])
+
+    def _variance_of(self, scaled: Tensor) -> Tensor:
+        return scaled.square().sum(1) + self.white
+
+    def _value(self, gram: Gram) -> Tensor:
+        if self.kind == "nngp":
+            return gram.sigma
+        return torch.zeros_like(gram.sigma) if gram.theta is None else gram.theta
+
+    def _pairs(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
+        """K(x, x') of single pairs; see ``Lookup``."""
+        x, y = first[0], second[0]
+        products = (self._features[x] * self._features[y]).sum(-1)
+        sigma = torch.where(x == y, self._variance[x], products)
+        return self._value(self._propagate(Gram(sigma, None, self._variance[x], self._variance[y])))
+
+    @cached_property
+    def diagonal(self) -> Tensor:
+        """K(x, x), [n] in float64."""
+        return self._value(self._propagate(Gram.diagonal(self._variance)))
+
+    def select(self, index: Tensor) -> GramOperator:
+        """The operator between some of the inputs, by their indices [m]."""
+        chosen = copy(self)
+        for name in ("diagonal", "mean_diagonal"):
+            chosen.__dict__.pop(name, None)
+        chosen._features, chosen._variance = self._features[index], self._variance[index]
+        chosen._lookup = chosen._pairs
+        chosen.size = (len(index),)
+        return chosen
+
+    def entries(self, first: Tensor, second: Tensor) -> Tensor:
+        """K between the inputs of indices [m] and those of [n], [m, n] in float64."""
+        symmetric = first is second or torch.equal(first, second)
+        matrix = torch.empty(len(first), len(second), dtype=torch.float64, device=self.device)
+        rows, columns = self._steps(len(first), len(second), symmetric)
+        for a in range(0, len(first), rows):
+            above = first[a : a + rows]
+            for b in range(a if symmetric else 0, len(second), columns):
+                beside = second[b : b + columns]
+                block = self._block(above, beside)
+                matrix[a : a + rows, b : b + columns] = block
+                if symmetric and b > a:
+                    matrix[b : b + columns, a : a + rows] = block.T
+        return matrix
+
+    def dense(self) -> Tensor:
+        """All of K, [n, n] in float64."""
+        every = torch.arange(self.size[0], device=self.device)
+        return self.entries(every, every)
+
+    def _steps(self, m: int, n: int, symmetric: bool) -> tuple[int, int]:
+        """Rows and columns of a block: wide rather than square, or square where blocks are mirrored."""
+        entries = _BLOCK_ENTRIES.get(self.device.type, _BLOCK_ENTRIES["cuda"])
+        side = math.isqrt(entries)
+        if symmetric:
+            return side, side
+        rows = max(1, min(m, side))
+        return rows, max(1, min(n, entries // rows))
+
+    def _block(self, first: Tensor, second: Tensor) -> Tensor:
+        sigma = self._features[first] @ self._features[second].T
+        variance, other = self._variance[first, None], self._variance[None, second]
+        if int(first.max()) >= int(second.min()) and int(second.max()) >= int(first.min()):
+            # An input with itself: exactly its variance, which rounding might miss, and with its own white noise.
+            sigma = torch.where(first[:, None] == second, variance, sigma)
+        return self._value(self._propagate(Gram(sigma, None, variance, other)))
+
+    def _multiply(self, images: Tensor) -> Tensor:
+        """K @ w for [k, n]."""
+        (n,) = self.size
+        given, result = images.to(self.dtype), torch.zeros(images.shape, dtype=self.dtype, device=self.device)
+        side, _ = self._steps(n, n, True)
+        for a in range(0, n, side):
+            for b in range(a, n, side):
+                block = self._slice_block(slice(a, a + side), slice(b, b + side)).to(self.dtype)
+                result[:, a : a + side].addmm_(given[:, b : b + side], block.T)
+                if a != b:
+                    result[:, b : b + side].addmm_(given[:, a : a + side], block)
+        return result.to(images.dtype)
+
+    def _slice_block(self, first: slice, second: slice) -> Tensor:
+        """A block between neighbouring inputs, without a copy of their features."""
+        sigma = self._features[first] @ self._features[second].T
+        if first == second:
+            sigma.diagonal().copy_(self._variance[first])
+        variance, other = self._variance[first, None], self._variance[None, second]
+        return self._value(self._propagate(Gram(sigma, None, variance, other)))
+
+    def cross(self, others: Tensor) -> Tensor:
+        """K between inputs that the operator does not hold and those that it does.
+
+        Args:
+            others: features of the other inputs, [m, p].
+
+        Returns:
+            [m, n] in float64.
+
+        Raises:
+            ValueError: the features are not [m, p].
+        """
+        matrix = torch.empty(len(others), *self.size, dtype=torch.float64, device=self.device)
+        for above, beside, block in self._cross_blocks(others):
+            matrix[above, beside] = block
+        return matrix
+
+    def cross_multiply(self, others: Tensor, weights: Tensor, *, progress: bool = False) -> Tensor:
+        """The regression at inputs that the operator does not hold: sum over x of K(x', x) w(x).
+
+        Args:
+            others: features of the other inputs x', [m, p].
+            weights: [k, n].
+            progress: whether to show a bar.
+
+        Returns:
+            [k, m] in float64.
+
+        Raises:
+            ValueError: the features are not [m, p].
+        """
+        given = weights.to(self.dtype)
+        result = torch.zeros(len(weights), len(others), dtype=self.dtype, device=self.device)
+        entries = len(others) * math.prod(self.size)
+        with tqdm(total=entries, disable=not progress, desc="prediction", unit="entry", unit_scale=True) as bar:
+            for above, beside, block in self._cross_blocks(others):
+                result[:, above].addmm_(given[:, beside], block.to(self.dtype).T)
+                bar.update(block.numel())
+        return result.double()
+
+    def _cross_blocks(self, others: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Blocks of K between other inputs and these, with their places.
+
+        Raises:
+            ValueError: the features are not [m, p].
+        """
+        if others.ndim != 2 or others.shape[1] != self._features.shape[1]:
+            raise ValueError(
+                f"expected features of shape [inputs, {self._features.shape[1]}], got {tuple(others.shape)}"
+            )
+        scaled = self._scaled(others.to(self.device))
+        variance = self._variance_of(scaled)
+        (n,) = self.size
+        rows, columns = self._steps(len(others), n, False)
+        for a in range(0, len(others), rows):
+            above = slice(a, a + rows)
+            for b in range(0, n, columns):
+                beside = slice(b, b + columns)
+                sigma = scaled[above] @ self._features[beside].T
+                gram = Gram(sigma, None, variance[above, None], self._variance[None, beside])
+                yield above, beside, self._value(self._propagate(gram))

@@ -1,0 +1,52 @@
+"""K @ w for matrices whose rows and columns both have a kernel."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from torch_cntk.operators.base import Operator
+
+__all__ = ["COMBINATIONS", "RowColumnOperator", "between"]
+
+COMBINATIONS = ("product", "sum")
+
+
+class RowColumnOperator(Operator):
+    """The kernel between entries (i, j) of a matrix: R(i, i') C(j, j') or R(i, i') + C(j, j').
+
+    Args:
+        rows: R, [r, r] in float64.
+        columns: C, [c, c] in float64.
+        combine: "product" or "sum".
+    """
+
+    def __init__(self, rows: Tensor, columns: Tensor, combine: str) -> None:
+        size = (len(rows), len(columns))
+        super().__init__(size, columns.dtype, columns.device, self._pairs, cost=2 * sum(size))
+        self._rows, self._columns, self._combine = rows, columns, combine
+
+    def _pairs(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
+        rows, columns = self._rows[first[0], second[0]], self._columns[first[1], second[1]]
+        return rows * columns if self._combine == "product" else rows + columns
+
+    def _multiply(self, images: Tensor) -> Tensor:
+        return between(self._rows, self._columns, images, self._combine)
+
+
+def between(rows: Tensor, columns: Tensor, weights: Tensor, combine: str) -> Tensor:
+    """The regression at entries of other rows and columns, or of the same.
+
+    Args:
+        rows: R between them and the rows of the weights, [r', r].
+        columns: C between them and the columns of the weights, [c', c].
+        weights: [..., r, c].
+        combine: "product" or "sum".
+
+    Returns:
+        [..., r', c'].
+    """
+    if combine == "product":
+        product: Tensor = rows @ weights @ columns.T
+        return product
+    return torch.add((weights.sum(-1) @ rows.T)[..., None], (weights.sum(-2) @ columns.T)[..., None, :])

@@ -1,0 +1,206 @@
+"""Kernels that have a name: the networks behind them, and the index of those that ship with the package.
+
+A name says prior, network and, for dense kernels, size: ``uniform-6x128-leaky0.1`` is the prior U[0, 0.1] through 6
+levels of 128 channels with LeakyReLU(0.1); ``meshgrid-plain-3x128-relu-64x64`` the coordinates of 64 x 64 pixels
+through the paper's plain network; ``uniform-skip-5x128-leaky0.2`` the deep image prior's hourglass with skip
+connections of 4 channels. Without them the kernel does not depend on the number of channels; a trained network does.
+``fine`` and ``wide`` are the networks that ``inpaint`` takes by default.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+from torch_cntk import priors
+from torch_cntk.layers import Conv2d, Layer, LeakyReLU, NearestUp, ReLU, Sequential, StridedConv2d
+from torch_cntk.zoo.hourglass import hourglass
+
+__all__ = ["SHAPES", "Recipe", "Shipped", "index", "recipe"]
+
+_NAME = re.compile(
+    r"(?P<prior>uniform|identity|meshgrid)-((?P<shape>plain|skip|fine|wide)-)?(?P<levels>[1-9]\d*)x(?P<channels>[1-9]\d*)-"
+    r"(?P<activation>relu|leaky(?P<slope>\d+(\.\d+)?))(-(?P<height>[1-9]\d*)x(?P<width>[1-9]\d*))?"
+)
+_PRIORS: Mapping[str, priors.Prior] = {
+    "uniform": priors.Uniform(0, 0.1),
+    "identity": priors.Identity(),
+    "meshgrid": priors.Meshgrid(),
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a name stands for.
+
+    Attributes:
+        name: of the kernel.
+        build: makes the network, with freshly drawn weights.
+        prior: of its input.
+        size: of the image, or None for a kernel that serves every multiple of its period.
+        summary: the network in words.
+    """
+
+    name: str
+    build: Callable[[], Layer]
+    prior: priors.Prior
+    size: tuple[int, int] | None
+    summary: str
+
+    @cached_property
+    def network(self) -> Layer:
+        """Drawing the weights takes longer than reading a kernel that ships: built when it is asked for."""
+        return self.build()
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """As ``Kernel.origin``, in the types that JSON has."""
+        origin = {"network": self.network.description(), "prior": self.prior.description(), "kind": "ntk"}
+        return dict(json.loads(json.dumps(origin)))
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A kernel that comes with the package.
+
+    Attributes:
+        name: see ``recipe``.
+        network: in words.
+        prior: in words.
+        size: of the image, or None for every multiple of the period.
+        period: of the kernel.
+        dtype: of its numbers.
+        bytes: of its file.
+        sha256: of its file.
+    """
+
+    name: str
+    network: str
+    prior: str
+    size: Sequence[int] | None
+    period: Sequence[int]
+    dtype: str
+    bytes: int
+    sha256: str
+
+    @property
+    def path(self) -> Path:
+        """Of the file."""
+        return folder() / f"{self.name}.safetensors"
+
+
+def plain_network(levels: int, activation: Layer, channels: int = 128, out_channels: int = 3) -> Layer:
+    """The paper's network: a strided convolution a level on the way down, upsampling and a convolution on the way up.
+
+    There is one more convolution at the lowest resolution, and an activation after each convolution but the last.
+    """
+    layers: list[Layer] = []
+    for level in range(levels):
+        layers += [StridedConv2d(channels if level else 32, channels, 3), activation]
+    layers += [Conv2d(channels, channels, 3), activation]
+    for level in range(levels):
+        layers += [NearestUp(2), Conv2d(channels, out_channels if level == levels - 1 else channels, 3), activation]
+    return Sequential(*layers[:-1])
+
+
+def deep_network(levels: int, activation: Layer, channels: int = 128, out_channels: int = 3) -> Layer:
+    """A network as the deep image prior's, without skip connections.
+
+    Down: a strided 3x3 convolution and another; up: nearest upsampling, a 3x3 and a 1x1 convolution; an activation
+    after each of them; a 1x1 convolution at the end.
+    """
+    return hourglass(levels, channels, 0, channels=out_channels, slope=_slope(activation))
+
+
+def skip_network(levels: int, activation: Layer, channels: int = 128, out_channels: int = 3) -> Layer:
+    """The deep image prior's hourglass with skip connections of 4 channels; see ``hourglass``."""
+    return hourglass(levels, channels, 4, channels=out_channels, slope=_slope(activation))
+
+
+def fine_network(levels: int, activation: Layer, channels: int = 128, out_channels: int = 3) -> Layer:
+    """An hourglass whose last upsampling is bilinear, with two 3x3 convolutions on each level, down and up.
+
+    The one at full resolution keeps the kernel smooth between neighbours; the others are nearest, which keeps it short.
+    """
+    ups = ("bilinear",) + ("nearest",) * (levels - 1)
+    return hourglass(
+        levels, channels, 0, ups, channels=out_channels, up_filter=(3, 3), **_default(activation, channels)
+    )
+
+
+def wide_network(levels: int, activation: Layer, channels: int = 128, out_channels: int = 3) -> Layer:
+    """An hourglass with nearest upsampling, two 3x3 convolutions on each level down and three on each level up."""
+    return hourglass(levels, channels, 0, channels=out_channels, up_filter=(3, 3, 3), **_default(activation, channels))
+
+
+def _default(activation: Layer, channels: int) -> dict[str, Any]:
+    return {"in_channels": max(channels // 4, 1), "slope": _slope(activation), "one_by_one": False}
+
+
+def _slope(activation: Layer) -> float:
+    return getattr(activation, "negative_slope", 0.0)
+
+
+SHAPES: Mapping[str, Callable[[int, Layer, int, int], Layer]] = {
+    "deep": deep_network,
+    "plain": plain_network,
+    "skip": skip_network,
+    "fine": fine_network,
+    "wide": wide_network,
+}
+"""Networks by the word in a kernel's name, "deep" where there is none."""
+
+
+def recipe(name: str) -> Recipe | None:
+    """The kernel that a name stands for, or None if it is no such name.
+
+    Raises:
+        ValueError: the name lacks a size that its prior needs, or has one that it does not.
+    """
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return None
+    size = None if match["height"] is None else (int(match["height"]), int(match["width"]))
+    stationary = match["prior"] == "uniform"
+    if stationary and size is not None:
+        raise ValueError(f"the kernel of independent pixels serves every size: expected a name without one, got {name}")
+    if not stationary and size is None:
+        raise ValueError(f"the kernel of the prior {match['prior']!r} has one size: expected {name}-64x64, got {name}")
+    activation = ReLU() if match["slope"] is None else LeakyReLU(float(match["slope"]))
+    shape, levels, channels = match["shape"] or "deep", match["levels"], match["channels"]
+    return Recipe(
+        name,
+        partial(SHAPES[shape], int(levels), activation, int(channels), 3),
+        _PRIORS[match["prior"]],
+        size,
+        f"{shape}, {levels} x {channels}, {activation}",
+    )
+
+
+def folder() -> Path:
+    """Where the shipped kernels are: inside the installed package, or beside it in a source tree."""
+    package = Path(__file__).parents[1]
+    inside = package / "precomputed"
+    return inside if inside.is_dir() else package.parent / "precomputed"
+
+
+@lru_cache(maxsize=1)
+def index() -> Mapping[str, Shipped]:
+    """The shipped kernels by name; empty where the package came without them.
+
+    Raises:
+        ValueError: the index is damaged.
+    """
+    path = folder() / "index.json"
+    if not path.is_file():
+        return {}
+    try:
+        entries = [Shipped(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"the index of precomputed kernels is damaged: {path}: {error}") from error
+    return {entry.name: entry for entry in entries}
