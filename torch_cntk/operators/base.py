@@ -175,13 +175,17 @@ class Operator(ABC):
         """The sum of two kernels."""
         from torch_cntk.operators.derived import SumOperator
 
-        return SumOperator(self, other) if isinstance(other, Operator) else NotImplemented
+        if not isinstance(other, Operator):
+            return NotImplemented
+        return SumOperator(self, other)
 
     def __mul__(self, factor: float) -> Operator:
         """A positive multiple of the kernel."""
         from torch_cntk.operators.derived import MultipleOperator
 
-        return MultipleOperator(self, factor) if isinstance(factor, Real) else NotImplemented
+        if not isinstance(factor, Real):
+            return NotImplemented
+        return MultipleOperator(self, factor)
 
     __rmul__ = __mul__
 
