@@ -694,7 +694,7 @@ def test_dense_kernels_are_the_same_however_many_lines_are_looked_up_at_once(lin
     kernel = tc.Sequential(tc.Conv2d(2, 1, 3), tc.ReLU()).kernel(
         tc.priors.Tensor(torch.rand(2, 8, 6, generator=generator, dtype=torch.float64))
     )
-    monkeypatch.setattr("torch_cntk.kernels.kernel._DENSE_BLOCK", lines * 6 * 8 * 6)
+    monkeypatch.setattr("torch_cntk.kernels.storage._DENSE_BLOCK", lines * 6 * 8 * 6)
     dense = kernel.dense()
     for pixel in ((0, 0), (2, 5), (3, 1), (7, 4)):
         assert torch.equal(dense[pixel], kernel.row(pixel))
