@@ -90,6 +90,7 @@ def _whole(task: _Task, size: tuple[int, ...] | None) -> Kernel:
     start = task.prior.extent(task.ndim)
     extent = task.network.propagate(start or Extent.start(task.ndim))
     torus = _torus(task, extent, size, stationary=start is not None)
+    source = extent.input_size(torus)
     # A kernel of any size also serves this one, unless displacements would wrap.
     free = (
         start is not None
@@ -98,7 +99,7 @@ def _whole(task: _Task, size: tuple[int, ...] | None) -> Kernel:
     )
     if free:
         torus = extent.smallest_torus()
-    source = extent.input_size(torus)
+        source = extent.input_size(torus)
     _require_least(torus, source)
     output = task.network.propagate(task.prior.covariance(source, task.device))
     radius = extent.radius if free else None
