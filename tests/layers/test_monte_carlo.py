@@ -235,7 +235,8 @@ def refused(build, monkeypatch) -> tc.Sequential:
     """A network that would be refused, for its rule is not exact."""
     with pytest.raises(ValueError, match=r"exact|uncorrelated"):
         build()
-    monkeypatch.setattr(tc.covariance.signal.Signal, "activated", lambda signal, layer, odd: signal)
+    for verb in ("activate", "normalise"):
+        monkeypatch.setattr(tc.covariance.signal.Signal, verb, lambda signal, *arguments: signal)
     monkeypatch.setattr(tc.covariance.signal, "_correlated", lambda first, second: False)
     return build()
 

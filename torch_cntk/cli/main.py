@@ -32,7 +32,7 @@ from torch_cntk.kernels.kernel import Kernel
 from torch_cntk.layers import Layer
 from torch_cntk.matrices.completion import ACTIVATIONS, MatrixCompletion
 from torch_cntk.matrices.files import check_table_output, encode_tables, read_table, write_table
-from torch_cntk.priors.base import Identity, Meshgrid, Prior, Uniform
+from torch_cntk.priors import Identity, Meshgrid, Prior, Uniform
 from torch_cntk.solvers import ConjugateGradient, Direct, EigenPro, Solver
 from torch_cntk.zoo import catalogue
 from torch_cntk.zoo.hourglass import hourglass

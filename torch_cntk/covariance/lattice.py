@@ -503,7 +503,9 @@ class Normalised(_Pointwise):
         """Sigma' = Sigma / n, Theta' = Theta / n, with Sigma' + 1 added to Theta' if scale and offset are trained."""
         pair = self.parents[0].evaluate(slab)
         variance, other = self._variances(pair[0], slab)
-        pair /= torch.mul(variance + self._epsilon, other + self._epsilon, out=torch.empty_like(pair[0])).sqrt_()
+        norm = torch.mul(variance + self._epsilon, other + self._epsilon, out=torch.empty_like(pair[0])).sqrt_()
+        # Features that vanish stay so: 0 / 0 is 0.
+        pair /= norm if self._epsilon else norm.clamp_min_(torch.finfo(norm.dtype).tiny)
         if self._affine:
             pair[1] += pair[0]
             pair[1] += 1

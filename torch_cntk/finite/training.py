@@ -28,7 +28,8 @@ from torch_cntk.conversion.flat import flatten
 from torch_cntk.covariance import Extent
 from torch_cntk.images.inpaint import _checked, _crop
 from torch_cntk.layers import Layer, Sigmoid, Weighted, reparameterise
-from torch_cntk.priors.base import Prior, Uniform
+from torch_cntk.layers.weights import Parameterisation
+from torch_cntk.priors import Prior, Uniform
 
 __all__ = ["DivergedError", "Model", "Step", "Training", "TrainingResult", "TrainingStatus", "train"]
 
@@ -95,7 +96,7 @@ class Training:
     decay: float | None = 0.99
     burn_in: int = 0
     seed: int = 0
-    parameterisation: str = "ntk"
+    parameterisation: Parameterisation = "ntk"
     channels_last: bool = False
     compile: bool = False
     autocast: bool = False
