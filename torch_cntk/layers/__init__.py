@@ -9,6 +9,7 @@ from torch_cntk.layers.linear import Linear
 from torch_cntk.layers.network import Network, Node
 from torch_cntk.layers.norm import ChannelNorm
 from torch_cntk.layers.plain import Dropout, Identity, Sigmoid
+from torch_cntk.layers.registry import ACTIVATIONS, activation_of
 from torch_cntk.layers.resample import (
     AvgPool1d,
     AvgPool2d,
@@ -22,6 +23,7 @@ from torch_cntk.layers.sequential import Sequential
 from torch_cntk.layers.weights import Weighted, reparameterise
 
 __all__ = [
+    "ACTIVATIONS",
     "GELU",
     "Abs",
     "Activation",
@@ -57,6 +59,7 @@ __all__ = [
     "StridedConv3d",
     "Sum",
     "Weighted",
+    "activation_of",
     "from_description",
     "reparameterise",
 ]
