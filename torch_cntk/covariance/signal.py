@@ -172,6 +172,8 @@ class Signal(Covariance):
         Raises:
             InexactError: two branches are correlated, so that their covariances do not add up.
         """
+        if not others:
+            return self
         branches = (self, *others)
         for (place, first), (other, second) in combinations(enumerate(branches), 2):
             if _correlated(first, second):

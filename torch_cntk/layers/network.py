@@ -163,7 +163,8 @@ class Network(Layer, abstract=True):
             ValueError: a layer's rule would not be exact at its place, or a weight belongs to two layers.
         """
         super().require_exact(gaussian=gaussian)
-        check_distinct_weights(self.layers)
+        # Of all depths: a network does not tell of weights that two of its own layers share.
+        check_distinct_weights([node.does for node in flatten(self) if isinstance(node.does, Layer)])
 
     def _read(self, value: V, reading: _Reading[V]) -> V:
         """Walk over the nodes: the only place that does."""
