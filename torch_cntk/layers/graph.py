@@ -49,7 +49,7 @@ class Graph(Network):
         layers = iter(self.layers)
         return tuple(Node(next(layers) if join is None else join, inputs) for join, inputs in self._wiring)
 
-    def _names(self) -> list[str]:
+    def _names(self, nodes: Sequence[Node]) -> list[str]:
         return [str(index) for index in range(len(self._wiring))]
 
     @classmethod

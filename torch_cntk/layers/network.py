@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 from abc import abstractmethod
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
@@ -24,8 +22,7 @@ _VERSIONS = itertools.count(1)
 V = TypeVar("V")
 
 
-@dataclass(frozen=True)
-class Node:
+class Node(NamedTuple):
     """A step of a network.
 
     Attributes:
@@ -194,7 +191,7 @@ class Network(Layer, abstract=True):
             if not isinstance(member, Layer):
                 raise TypeError(f"expected layers of torch_cntk, got {type(member).__name__} as {self._noun} {name}")
         nodes = self.nodes
-        check_distinct_weights(self.layers)
+        check_distinct_weights([node.does for node in nodes if not isinstance(node.does, str)])
         channels = channels_of(nodes, self._given, self._place)
         # Past ``Module.__setattr__``, which takes as long as all else here.
         vars(self).update(
@@ -202,17 +199,17 @@ class Network(Layer, abstract=True):
             in_channels=channels[0],
             out_channels=channels[-1],
             ends_in=_head_of(nodes, self._place),
-            _steps=_steps_of(nodes, channels, self._names()),
+            _steps=_steps_of(nodes, channels, self._names(nodes)),
             _input_shared=sum(node.inputs.count(0) for node in nodes) > 1,
         )
         self._read(Signal.of_input(gaussian=True), _Propagation())
         vars(self).update(_seen=seen, _version=next(_VERSIONS))
         return self._version
 
-    def _names(self) -> list[str]:
+    def _names(self, nodes: Sequence[Node]) -> list[str]:
         """Of the nodes: those of the submodules, and "" for what joins them."""
         names = iter(self._modules)
-        return ["" if isinstance(node.does, str) else next(names) for node in self.nodes]
+        return ["" if isinstance(node.does, str) else next(names) for node in nodes]
 
     def _place(self, index: int) -> str:
         """Where the node of an index is, in words."""
@@ -225,27 +222,34 @@ def check_distinct_weights(layers: Sequence[Layer]) -> None:
     Raises:
         ValueError: one does.
     """
-    parameters = [id(parameter) for layer in layers for parameter in layer.parameters()]
+    # Most layers have none at all, which is seen faster like this.
+    weighted = (layer for layer in layers if layer._parameters or layer._modules)
+    parameters = [id(parameter) for layer in weighted for parameter in layer.parameters()]
     if len(set(parameters)) < len(parameters):
         raise ValueError("a layer with weights appears twice; the kernel takes all layers' weights as independent")
 
 
 def _steps_of(nodes: Sequence[Node], channels: Sequence[int | None], names: Sequence[str]) -> tuple[_Step, ...]:
-    readers = Counter(k for node in nodes for k in node.inputs)
-    last = {k: place for place, node in enumerate(nodes) for k in node.inputs}
-    return tuple(
-        _Step(
-            node.does,
-            node.inputs,
-            name,
-            place + 1,
-            readers[place + 1] > 1,
-            tuple(k for k in set(node.inputs) if last[k] == place),
-            tuple(channels[k] for k in node.inputs),
-            isinstance(node.does, Network) and type(node.does).propagate is Network.propagate,
+    steps = []
+    # Backwards: how often each value is read from here on.
+    readers: dict[int, int] = {}
+    for place in reversed(range(len(nodes))):
+        does, inputs = nodes[place]
+        steps.append(
+            _Step(
+                does,
+                inputs,
+                names[place],
+                place + 1,
+                readers.get(place + 1, 0) > 1,
+                tuple([k for k in dict.fromkeys(inputs) if k not in readers]),
+                tuple([channels[k] for k in inputs]),
+                isinstance(does, Network) and type(does).propagate is Network.propagate,
+            )
         )
-        for place, (node, name) in enumerate(zip(nodes, names, strict=True))
-    )
+        for k in inputs:
+            readers[k] = readers.get(k, 0) + 1
+    return tuple(reversed(steps))
 
 
 def _common_dimension(nodes: Sequence[Node], place: Callable[[int], str]) -> int | None:
