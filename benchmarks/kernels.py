@@ -20,11 +20,11 @@ from tests.helpers import brute_force
 from torch_cntk.zoo.catalogue import SHAPES
 
 
-def paper_net(levels: int) -> tc.Layer:
+def paper_net(levels: int) -> tc.Sequential:
     return SHAPES["plain"](levels, tc.ReLU(), 128, 3)
 
 
-def dip_net(levels: int) -> tc.Layer:
+def dip_net(levels: int) -> tc.Sequential:
     return SHAPES["deep"](levels, tc.LeakyReLU(0.1), 128, 3)
 
 
@@ -64,10 +64,10 @@ def atan2_pass(entries: int) -> float:
     return medians([partial(torch.atan2, root, sigma, out=out)], 50)[0] * entries / (1 << 17)
 
 
-def evaluations(net: tc.Layer, size: int, period: int, symmetries: int) -> int:
+def evaluations(net: tc.Sequential, size: int, period: int, symmetries: int) -> int:
     """Numbers that the network's activations see, each counted once however many symmetries repeat it."""
     total, n, p = 0, size, period
-    for layer in net.layers:  # type: ignore[attr-defined]
+    for layer in net.layers:
         if isinstance(layer, tc.NearestUp):
             n, p = n * layer.scale_factor, p * layer.scale_factor
         elif isinstance(layer, tc.Conv2d | tc.StridedConv2d):
