@@ -20,11 +20,11 @@ from tests.helpers import brute_force
 from torch_cntk.zoo.catalogue import SHAPES
 
 
-def paper_net(levels: int) -> tc.Sequential:
+def paper_net(levels: int) -> tc.Layer:
     return SHAPES["plain"](levels, tc.ReLU(), 128, 3)
 
 
-def dip_net(levels: int) -> tc.Sequential:
+def dip_net(levels: int) -> tc.Layer:
     return SHAPES["deep"](levels, tc.LeakyReLU(0.1), 128, 3)
 
 
@@ -64,8 +64,9 @@ def atan2_pass(entries: int) -> float:
     return medians([partial(torch.atan2, root, sigma, out=out)], 50)[0] * entries / (1 << 17)
 
 
-def evaluations(net: tc.Sequential, size: int, period: int, symmetries: int) -> int:
+def evaluations(net: tc.Layer, size: int, period: int, symmetries: int) -> int:
     """Numbers that the network's activations see, each counted once however many symmetries repeat it."""
+    assert isinstance(net, tc.Sequential)
     total, n, p = 0, size, period
     for layer in net.layers:
         if isinstance(layer, tc.NearestUp):
