@@ -16,7 +16,7 @@ from torch_cntk.finite.model import Model
 from torch_cntk.finite.options import Training
 from torch_cntk.layers import Layer, Weighted
 
-__all__ = ["allocations", "require_memory", "saved_bytes", "sharing_weights"]
+__all__ = ["allocations", "failed_allocation", "require_memory", "saved_bytes"]
 
 _MOMENTS: dict[str, int] = {
     "Adadelta": 2,
@@ -106,11 +106,6 @@ def _without_numbers(net: Layer, training: Training) -> Layer:
         if isinstance(module, Weighted):
             module.parameterisation = training.parameterisation
     return twin
-
-
-def sharing_weights(net: torch.nn.Module) -> torch.nn.Module:
-    """A copy of a network that shares its weights and buffers, so that its mode can be changed without being seen."""
-    return copy.deepcopy(net, {id(tensor): tensor for tensor in (*net.parameters(), *net.buffers())})
 
 
 def saved_bytes(net: torch.nn.Module, batch: Tensor) -> int:
