@@ -168,7 +168,7 @@ def _redraw(net: torch.nn.Module, generator: torch.Generator) -> None:
         if next(module.parameters(recurse=False), None) is None:
             continue
         if isinstance(module, Layer) and hasattr(module, "reset_parameters"):
-            module.reset_parameters(generator)
+            module.reset_parameters(generator)  # type: ignore[operator]
         elif isinstance(module, torch.nn.Linear | torch.nn.modules.conv._ConvNd):
             _redraw_as_torch(module, generator)
         elif isinstance(module, _NORMALISATIONS):

@@ -127,10 +127,13 @@ class Function:
         try:
             with torch.no_grad():
                 return self._apply(self.parameters, x)
-        except (IndexError, RuntimeError, ValueError) as error:
-            if isinstance(error, RuntimeError) and failed_allocation(error):
+        except RuntimeError as error:
+            if failed_allocation(error):
                 raise
-            raise ValueError(f"the network cannot take an input of {name}, {tuple(x.shape)}: {error}") from error
+            reason: Exception = error
+        except (IndexError, ValueError) as error:
+            reason = error
+        raise ValueError(f"the network cannot take an input of {name}, {tuple(x.shape)}: {reason}") from reason
 
     def _is_single(self, z: Tensor, name: str) -> bool:
         """Whether there is no batch axis.
