@@ -5,177 +5,53 @@ A network is defined once from layers that mirror ``torch.nn`` and read two ways
 Belkin, Uhler, PNAS 2022). Masks are called ``observed`` everywhere: boolean, True = known.
 """
 
-from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
-from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-from torch_cntk import finite, images, matrices, operators, priors, zoo
-from torch_cntk._internal.memory import OutOfMemoryError
-from torch_cntk.conversion import from_torch, to_torch, with_width
-from torch_cntk.finite import (
-    DivergedError,
-    LinearisedTraining,
-    Training,
-    TrainingResult,
-    TrainingStatus,
-    empirical_ntk,
-    presets,
-    train,
-)
-from torch_cntk.images import (
-    Guidance,
-    InpaintingResult,
-    autocorrelation_network,
-    autocorrelation_passes,
-    default_kernel,
-    default_network,
-    guided_network,
-    inpaint,
-    leave_out_error,
-    levels_for,
-)
-from torch_cntk.images import plots as plotting
-from torch_cntk.kernels import Kernel
-from torch_cntk.layers import (
-    GELU,
-    Abs,
-    AvgPool1d,
-    AvgPool2d,
-    AvgPool3d,
-    BilinearUp,
-    ChannelNorm,
-    Concat,
-    Conv1d,
-    Conv2d,
-    Conv3d,
-    Dropout,
-    Elementwise,
-    Erf,
-    GaussianBlur,
-    Graph,
-    Identity,
-    LanczosDown,
-    Layer,
-    LeakyReLU,
-    Linear,
-    NearestUp,
-    Node,
-    ReLU,
-    Residual,
-    Sequential,
-    Sigmoid,
-    Sin,
-    StridedConv1d,
-    StridedConv2d,
-    StridedConv3d,
-    Sum,
-    reparameterise,
-)
-from torch_cntk.matrices import MatrixCompletion, features
-from torch_cntk.operators import GramOperator, Operator
-from torch_cntk.solvers import (
-    ConjugateGradient,
-    Direct,
-    EigenPro,
-    Factorisation,
-    Regression,
-    Solution,
-    Solver,
-    Status,
-)
-from torch_cntk.zoo import catalogue, hourglass, load_kernel
+if TYPE_CHECKING:
+    from torch_cntk._exports import *  # noqa: F403
+    from torch_cntk._exports import __all__ as __all__
+    from torch_cntk.matrices import baselines as baselines
+    from torch_cntk.matrices import drug_response as drug_response
 
-try:
-    __version__ = version("torch-cntk")
-except PackageNotFoundError:  # run from a source tree that is not installed
-    __version__ = "0"
+    __version__: str
 
-__all__ = [
-    "GELU",
-    "Abs",
-    "AvgPool1d",
-    "AvgPool2d",
-    "AvgPool3d",
-    "BilinearUp",
-    "ChannelNorm",
-    "Concat",
-    "ConjugateGradient",
-    "Conv1d",
-    "Conv2d",
-    "Conv3d",
-    "Direct",
-    "DivergedError",
-    "Dropout",
-    "EigenPro",
-    "Elementwise",
-    "Erf",
-    "Factorisation",
-    "GaussianBlur",
-    "GramOperator",
-    "Graph",
-    "Guidance",
-    "Identity",
-    "InpaintingResult",
-    "Kernel",
-    "LanczosDown",
-    "Layer",
-    "LeakyReLU",
-    "Linear",
-    "LinearisedTraining",
-    "MatrixCompletion",
-    "NearestUp",
-    "Node",
-    "Operator",
-    "OutOfMemoryError",
-    "ReLU",
-    "Regression",
-    "Residual",
-    "Sequential",
-    "Sigmoid",
-    "Sin",
-    "Solution",
-    "Solver",
-    "Status",
-    "StridedConv1d",
-    "StridedConv2d",
-    "StridedConv3d",
-    "Sum",
-    "Training",
-    "TrainingResult",
-    "TrainingStatus",
-    "autocorrelation_network",
-    "autocorrelation_passes",
-    "catalogue",
-    "default_kernel",
-    "default_network",
-    "empirical_ntk",
-    "features",
-    "finite",
-    "from_torch",
-    "guided_network",
-    "hourglass",
-    "images",
-    "inpaint",
-    "leave_out_error",
-    "levels_for",
-    "load_kernel",
-    "matrices",
-    "operators",
-    "plotting",
-    "presets",
-    "priors",
-    "reparameterise",
-    "to_torch",
-    "train",
-    "with_width",
-    "zoo",
-]
-
+_PARTS = ("finite", "images", "matrices", "operators", "priors", "zoo")
+"""Sub-packages that are names of the package."""
 _LATE = {"baselines": "torch_cntk.matrices.baselines", "drug_response": "torch_cntk.matrices.drug_response"}
-"""Sub-packages that few users need: imported when they are asked for."""
+"""Sub-packages that few users need: imported when they are asked for, and not offered by ``__all__``."""
 
 
-def __getattr__(name: str) -> ModuleType:
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("torch-cntk")
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        return "0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for: torch takes a second, which the command wants to spend with Ctrl-C under control.
+
+    Raises:
+        AttributeError: there is no such name.
+    """
+    from importlib import import_module
+
+    if name == "__version__":
+        return _version()
+    if name in _PARTS:
+        return import_module(f"torch_cntk.{name}")
     if name in _LATE:
         return import_module(_LATE[name])
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    exports = None if name.startswith("__") and name != "__all__" else import_module("torch_cntk._exports")
+    if exports is None or (name != "__all__" and name not in exports.__all__):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(exports, name)
+    return value
+
+
+def __dir__() -> list[str]:
+    from torch_cntk import _exports
+
+    return sorted({*globals(), *_exports.__all__, *_LATE, "__version__"})
