@@ -78,7 +78,7 @@ def read(path: Path) -> dict[str, Any]:
     with path.open("rb"):
         pass
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = dict(torch.load(path, map_location="cpu", weights_only=True))
         version = int(state["version"])
     except Exception as error:  # damage can make torch's reader and unpickler raise anything
         raise ValueError(damaged) from error
@@ -89,7 +89,7 @@ def read(path: Path) -> dict[str, Any]:
         raise ValueError(f"{damaged}; it has no {', '.join(missing)}")
     if not (_zip_is_whole(path) if version == 1 else state.pop("checksum", None) == checksum(state)):
         raise ValueError(f"{damaged}; its checksum does not fit")
-    return dict(state)
+    return state
 
 
 def _zip_is_whole(path: Path) -> bool:

@@ -149,7 +149,7 @@ class _Problem:
         if method == "jacobian":
             needed = self._jacobian_bytes()
             require_bytes(needed, "the Jacobian", lambda free: 'method="products" does without it', self.device)
-        count = self._chunk(free) if chunk is None else positive_int(chunk, "chunk")
+        count = self._chunk() if chunk is None else positive_int(chunk, "chunk")
         inputs = len(self.first.inputs) if method == "jacobian" else self._inputs_a_block(free)
         total = torch.zeros(shape, dtype=self.dtype, device=self.device)
         with tqdm(total=shape[0] * len(channels), disable=not progress, unit="pixel", desc="empirical NTK") as bar:
@@ -175,11 +175,15 @@ class _Problem:
         rows = (free or _LARGEST_CHUNK) // (2 * _SHARE * self.weights * self.itemsize)
         return max(1, rows // max(self.first.pixels, self.second.pixels))
 
-    def _chunk(self, free: int | None) -> int:
+    def _chunk(self) -> int:
         """Rows at once: a gradient and the numbers that a pass backwards (or forwards) holds, each."""
-        budget = min((free or _LARGEST_CHUNK) // 8, _LARGEST_CHUNK)
         rows = max(self.first.rows, self.second.rows)
-        return max(1, min(rows, budget // (2 * self.itemsize * (self.weights + self._passing))))
+        return max(1, min(rows, self._budget() // (2 * self.itemsize * (self.weights + self._passing))))
+
+    def _budget(self) -> int:
+        """Bytes for what is worked on at once."""
+        free = available_bytes(self.device)
+        return min((_LARGEST_CHUNK if free is None else free) // (2 * _SHARE), _LARGEST_CHUNK)
 
     def _pulled(self, side: Side, channel: int, count: int) -> Iterator[tuple[slice, Parameters]]:
         """Gradients of a channel's pixels, chunk by chunk, [rows, *shape] a parameter."""
@@ -248,6 +252,7 @@ class _Problem:
 
     def _by_products(self, total: Tensor, channel: int, count: int, bar: tqdm) -> None:
         pixels, inputs = self.second.pixels, self.second.inputs
+        group, at_once = self._pushed_at_once(count)
 
         def push(direction: Parameters, part: Tensor) -> Tensor:
             function = partial(self.function.of_several, inputs=part)
@@ -256,12 +261,28 @@ class _Problem:
             return row
 
         for rows, gradients in self._pulled(self.first, channel, count):
-            group = max(1, count // (rows.stop - rows.start))
-            for start in range(0, len(inputs), group):
-                part = inputs[start : start + group]
-                columns = slice(start * pixels, (start + len(part)) * pixels)
-                total[rows, columns] += vmap(partial(push, part=part))(gradients)
+            for first in range(rows.start, rows.stop, at_once):
+                last = min(first + at_once, rows.stop)
+                some = {name: tensor[first - rows.start : last - rows.start] for name, tensor in gradients.items()}
+                for start in range(0, len(inputs), group):
+                    part = inputs[start : start + group]
+                    columns = slice(start * pixels, (start + len(part)) * pixels)
+                    total[first:last, columns] += vmap(partial(push, part=part))(some)
             bar.update(rows.stop - rows.start)
+
+    def _pushed_at_once(self, count: int) -> tuple[int, int]:
+        """Inputs and directions of one product with the Jacobian.
+
+        Work on the weights is done once a direction, so that all inputs that fit come first.
+        """
+        inputs = len(self.second.inputs)
+        if inputs == 1:
+            return 1, count
+        # What a second input adds; the weights as they are applied are held once.
+        each = self.function.saved_numbers(self.second, 2) - self.function.saved_numbers(self.second)
+        pairs = max(1, self._budget() // (2 * self.itemsize * max(1, each)))
+        group = min(inputs, pairs)
+        return group, min(count, max(1, pairs // group))
 
 
 def _part(side: Side, start: int, count: int) -> Side:

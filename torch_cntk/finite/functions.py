@@ -179,8 +179,8 @@ class Function:
         result: Tensor = vmap(partial(self.of_one, parameters))(inputs)
         return result
 
-    def saved_numbers(self, side: Side) -> int:
-        """Numbers that a pass of one input holds for the way back."""
+    def saved_numbers(self, side: Side, inputs: int = 1) -> int:
+        """Numbers that a pass of so many inputs holds for the way back."""
         count = 0
 
         def pack(tensor: Tensor) -> Tensor:
@@ -189,7 +189,7 @@ class Function:
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), torch.enable_grad():
-            self._net(side.inputs[:1])
+            self._net(side.inputs[:inputs])
         return count
 
 
