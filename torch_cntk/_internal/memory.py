@@ -105,7 +105,7 @@ def bytes_text(count: float) -> str:
         if count < 1000:
             return f"{count:.3g} {unit}"
         count /= 1000
-    return f"{count:,.3g} TB"
+    return f"{count:,.3g} TB" if count < 1000 else f"{count:,.0f} TB"
 
 
 def require_bytes(needed: int, what: str, hint: Callable[[int], str], device: torch.device | str = "cpu") -> None:

@@ -27,6 +27,8 @@ _NAME = re.compile(
     r"(?P<prior>uniform|identity|meshgrid)-((?P<shape>plain|skip|fine|wide)-)?(?P<levels>[1-9]\d*)x(?P<channels>[1-9]\d*)-"
     r"(?P<activation>relu|leaky(?P<slope>\d+(\.\d+)?))(-(?P<height>[1-9]\d*)x(?P<width>[1-9]\d*))?"
 )
+_MOST_LEVELS = 16
+"""At which one pixel of the lowest resolution covers 65,536 by 65,536."""
 _PRIORS: Mapping[str, priors.Prior] = {
     "uniform": priors.Uniform(0, 0.1),
     "identity": priors.Identity(),
@@ -171,6 +173,8 @@ def recipe(name: str) -> Recipe | None:
         raise ValueError(f"the kernel of independent pixels serves every size: expected a name without one, got {name}")
     if not stationary and size is None:
         raise ValueError(f"the kernel of the prior {match['prior']!r} has one size: expected {name}-64x64, got {name}")
+    if len(match["levels"]) > 2 or int(match["levels"]) > _MOST_LEVELS:
+        raise ValueError(f"expected at most {_MOST_LEVELS} levels, got {match['levels']} in {name}")
     activation = ReLU() if match["slope"] is None else LeakyReLU(float(match["slope"]))
     shape, levels, channels = match["shape"] or "deep", match["levels"], match["channels"]
     return Recipe(

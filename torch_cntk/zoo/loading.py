@@ -129,11 +129,13 @@ def _cached(recipe: Recipe, progress: bool) -> Kernel:
     Raises:
         ValueError: what is in the cache is not this kernel.
     """
+    with torch.device("meta"):  # the weights are not needed, and may be too many to be stored
+        network = recipe.network
     path = cache_folder() / f"{recipe.name}{_cache_suffix()}"
     path.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(path.with_suffix(".lock")):
         if not path.is_file():
-            kernel = recipe.network.kernel(recipe.prior, recipe.size, dtype=torch.float32, progress=progress)
+            kernel = network.kernel(recipe.prior, recipe.size, dtype=torch.float32, progress=progress)
             kernel.save(path, compact=True)
     try:
         kernel = _read(path)
