@@ -87,7 +87,8 @@ def _picture_format(output: Path) -> str:
 
 def _heatmap(arguments: argparse.Namespace) -> None:
     """Check what can be checked, get the kernel, draw, write."""
-    size, pixel = as_size(arguments.size, "--size"), tuple(arguments.pixel)
+    height, width = as_size(arguments.size, "--size")
+    size, pixel = (height, width), tuple(arguments.pixel)
     output: Path = arguments.output
     check_writable(output)
     kind = _picture_format(output)

@@ -27,6 +27,8 @@ __all__ = ["add"]
 
 _MOST_CHANNELS = 16384
 """Filters of more channels than this in one layer take gigabytes, and steps take minutes."""
+_MOST_STEPS = 10_000_000
+"""A month of training on small images."""
 _SMALL = 64
 """Side to which smaller images may be enlarged, in pixels, so that the usual number of levels serves them."""
 
@@ -81,6 +83,7 @@ def _network_to_train(
     if not -(2**63) <= arguments.seed < 2**64:
         raise ValueError(f"expected --seed to fit into 64 bits, got {arguments.seed}")
     options.check_levels(arguments.levels, [max(side, _SMALL) for side in size], room=4)
+    options.at_most(arguments.steps, _MOST_STEPS, "--steps")
     for name in ("width", "skip"):
         options.at_most(getattr(arguments, name), _MOST_CHANNELS, f"--{name}")
     with torch.random.fork_rng([]):

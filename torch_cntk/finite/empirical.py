@@ -11,7 +11,7 @@ from torch.func import functional_call, jvp, vjp, vmap
 from tqdm import tqdm
 
 from torch_cntk._internal.checks import positive_int, shape_text
-from torch_cntk._internal.memory import available_bytes, require_bytes
+from torch_cntk._internal.memory import allocating, available_bytes, require_bytes
 from torch_cntk.conversion.flat import assemble, flatten
 from torch_cntk.layers import Identity, Layer, Sequential, Sigmoid
 
@@ -20,6 +20,7 @@ __all__ = ["empirical_ntk"]
 Parameters = dict[str, Tensor]
 
 
+@allocating("the empirical kernel")
 def empirical_ntk(
     net: Layer,
     z: Tensor,

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from torch_cntk._internal.checks import finite_number, positive_int
 from torch_cntk._internal.files import writing
+from torch_cntk._internal.memory import allocating
 from torch_cntk.conversion.flat import flatten
 from torch_cntk.covariance import Extent
 from torch_cntk.images.inpaint import _checked, _crop
@@ -179,6 +180,7 @@ class TrainingResult:
     seconds: float
 
 
+@allocating("the training")
 def train(
     net: Layer,
     image: Tensor,

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch_cntk._internal.checks import as_size, shape_text
 from torch_cntk._internal.files import writing
 from torch_cntk._internal.grids import open_grid
-from torch_cntk._internal.memory import require_bytes
+from torch_cntk._internal.memory import allocating, require_bytes
 from torch_cntk.covariance import Geometry, Table, Window
 from torch_cntk.kernels.compression import compress, decompress
 from torch_cntk.kernels.packing import pack, unpack
@@ -187,6 +187,7 @@ class Kernel:
         first, second = self._pixel(pixel, size), self._pixel(other, size)
         return float(self.on(size)._values(first, second, size))
 
+    @allocating("a row of the kernel")
     def row(self, pixel: tuple[int, ...], size: tuple[int, ...] | None = None) -> Tensor:
         """K(pixel, x) for all pixels x, [*size]: which pixels fill this one.
 
@@ -198,6 +199,7 @@ class Kernel:
         size = self._default_size(size)
         return self.on(size)._values(self._pixel(pixel, size), open_grid(size, self.device), size)
 
+    @allocating("the dense kernel")
     def dense(self, size: tuple[int, ...] | None = None) -> Tensor:
         """All of K, [*size, *size].
 
@@ -225,6 +227,7 @@ class Kernel:
             values[block] = kernel._values([line[block], *others], pixels, size)
         return values
 
+    @allocating("the kernel as an operator")
     def operator(
         self,
         size: tuple[int, ...] | None = None,

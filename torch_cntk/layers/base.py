@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from torch_cntk._internal.checks import as_size, shape_text
-from torch_cntk._internal.memory import require_bytes
+from torch_cntk._internal.memory import allocating, require_bytes
 from torch_cntk.covariance import Covariance, Extent
 from torch_cntk.covariance.signal import Signal
 from torch_cntk.kernels.kernel import Kernel, from_table, from_window
@@ -77,6 +77,7 @@ class Layer(torch.nn.Module):
         """The options, as they would be typed."""
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in self._options)
 
+    @allocating("the kernel")
     def kernel(
         self,
         prior: Prior,
@@ -230,6 +231,7 @@ class Layer(torch.nn.Module):
         self.trace(Signal.of_prior())
         return GramOperator(self.propagate, features, kind=kind, white=white, dtype=dtype)
 
+    @allocating("the matrix of the kernel")
     def gram(self, features: Tensor, others: Tensor | None = None, *, kind: str = "ntk") -> Tensor:
         """The exact kernel of this fully connected network between inputs, as a matrix.
 
