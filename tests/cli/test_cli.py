@@ -17,7 +17,7 @@ from PIL import Image
 import torch_cntk as tc
 from torch_cntk.cli import demo as demo_command
 from torch_cntk.cli import inpaint as inpaint_command
-from torch_cntk.cli import options
+from torch_cntk.cli import options as command_options
 from torch_cntk.cli import train as train_command
 from torch_cntk.cli.main import _parser, main
 from torch_cntk.images.files import read_image
@@ -518,10 +518,10 @@ def test_version_of_the_module_and_nothing_heavy_before_the_command_is_on_guard(
 
 @pytest.mark.parametrize(("load", "expected"), [(0.0, 4), (1.2, 3), (2.6, 1), (50.0, 1)])
 def test_threads_are_the_idle_cores(load, expected, monkeypatch):
-    monkeypatch.setattr(options.torch, "get_num_threads", lambda: 4)
-    monkeypatch.setattr(options.os, "cpu_count", lambda: 4)
-    monkeypatch.setattr(options.os, "getloadavg", lambda: (load, 0.0, 0.0))
-    assert options._idle_cores() == expected
+    monkeypatch.setattr(command_options.torch, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(command_options.os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(command_options.os, "getloadavg", lambda: (load, 0.0, 0.0))
+    assert command_options._idle_cores() == expected
 
 
 # torch-cntk train

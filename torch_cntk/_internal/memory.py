@@ -105,7 +105,7 @@ def bytes_text(count: float) -> str:
         if count < 1000:
             return f"{count:.3g} {unit}"
         count /= 1000
-    return f"{count:,.3g} TB"
+    return f"{count:,.3g} TB" if count < 1000 else f"{count:,.0f} TB"
 
 
 def require_bytes(needed: int, what: str, hint: Callable[[int], str], device: torch.device | str = "cpu") -> None:
@@ -172,4 +172,4 @@ def _failure(what: str, error: Exception) -> str:
         reason = "; ".join(part for part in (left, text) if part)
         return f"{what} needs more memory than there is{f' ({reason})' if reason else ''}"
     asked = float(size["number"]) * _UNITS[size["unit"].lower()[:2]]
-    return f"{what} needs another {bytes_text(asked)} of memory{', but ' if left else ''}{left}"
+    return f"{what} could not get another {bytes_text(asked)} of memory{'; ' if left else ''}{left}"

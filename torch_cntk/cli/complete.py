@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["add"]
 
+_MOST_LAYERS = 1000
+"""Kernels of deeper networks differ in nothing but the time that they take."""
+
 
 def add(commands: Commands) -> None:
     """Add the subcommand."""
@@ -71,6 +74,7 @@ def _complete(arguments: argparse.Namespace) -> None:
     """Check all that can be checked, complete, write."""
     check_table_output(arguments.output)
     device = options.device(arguments)
+    options.at_most(arguments.hidden_layers, _MOST_LAYERS, "--hidden-layers")
     table = read_table(arguments.table)
     sides = {"features": read_table(arguments.features)}
     if arguments.row_features is not None:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch_cntk._internal.checks import positive_int, shape_text
+from torch_cntk._internal.checks import as_size, positive_int, shape_text
 from torch_cntk._internal.files import check_writable, is_stream, writing
 from torch_cntk.cli import options
 from torch_cntk.images.inpaint import default_network
@@ -87,7 +87,8 @@ def _picture_format(output: Path) -> str:
 
 def _heatmap(arguments: argparse.Namespace) -> None:
     """Check what can be checked, get the kernel, draw, write."""
-    size, pixel = tuple(arguments.size), tuple(arguments.pixel)
+    height, width = as_size(arguments.size, "--size")
+    size, pixel = (height, width), tuple(arguments.pixel)
     output: Path = arguments.output
     check_writable(output)
     kind = _picture_format(output)
@@ -95,7 +96,8 @@ def _heatmap(arguments: argparse.Namespace) -> None:
     if arguments.kernel is not None:
         kernel = load_kernel(arguments.kernel, device=device, progress=options.progress(arguments))
     else:
-        network = default_network(positive_int(arguments.levels, "--levels"))
+        options.check_levels(positive_int(arguments.levels, "--levels"), size)
+        network = default_network(arguments.levels)
         kernel = network.kernel(_PRIORS[arguments.prior], size, device=device, progress=options.progress(arguments))
     axes = heatmap(kernel, pixel, size)
     with writing(output) as temporary:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from torch_cntk._internal.checks import positive_int
+from torch_cntk._internal.checks import positive_int, shape_text
 from torch_cntk._internal.files import is_stream
 from torch_cntk.cli.main import complain
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     # Not at run time: the class of the group that add_subparsers returns is private to argparse.
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
-__all__ = ["add_machine", "add_passes", "device", "progress", "report", "ridge", "warn"]
+__all__ = ["add_machine", "add_passes", "at_most", "check_levels", "device", "progress", "report", "ridge", "warn"]
 
 _MOST_THREADS = max(64, 4 * (os.cpu_count() or 1))
 """More threads than this only wait for each other, and systems with a limit on processes end the program."""
@@ -44,10 +46,29 @@ def device(arguments: argparse.Namespace) -> torch.device:
     if arguments.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("expected a CUDA device for --device cuda, got none that torch can use; leave the option out")
     threads = _idle_cores() if arguments.threads is None else positive_int(arguments.threads, "--threads")
-    if threads > _MOST_THREADS:
-        raise ValueError(f"expected --threads to be at most {_MOST_THREADS} on this machine, got {threads}")
+    at_most(threads, _MOST_THREADS, "--threads", " on this machine")
     torch.set_num_threads(threads)
     return torch.device(arguments.device)
+
+
+def at_most(value: int | None, most: int, name: str, why: str = "") -> None:
+    """Refuse a number that would keep the machine busy for hours or fill its memory.
+
+    Raises:
+        ValueError: the number is larger than the most.
+    """
+    if value is not None and value > most:
+        raise ValueError(f"expected {name} to be at most {most}{why}, got {value}")
+
+
+def check_levels(levels: int | None, size: Sequence[int], room: int = 1) -> None:
+    """Refuse more halvings of the resolution than an image of this size has, or ``room`` times that.
+
+    Raises:
+        ValueError: there are more.
+    """
+    most = int(math.log2(room * max(size)))
+    at_most(levels, most, "--levels", f" for {shape_text(size)} pixels")
 
 
 def _idle_cores() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
     from torch_cntk.cli.options import Commands
 
 __all__ = ["add"]
+
+_MOST_CHANNELS = 16384
+"""Filters of more channels than this in one layer take gigabytes, and steps take minutes."""
+_MOST_STEPS = 10_000_000
+"""A month of training on small images."""
+_SMALL = 64
+"""Side to which smaller images may be enlarged, in pixels, so that the usual number of levels serves them."""
 
 
 def add(commands: Commands) -> None:
@@ -58,7 +66,9 @@ def add(commands: Commands) -> None:
 _HOURGLASS: dict[str, Any] = {"levels": 5, "width": 128, "skip": 4, "up": "nearest"}
 
 
-def _network_to_train(arguments: argparse.Namespace, channels: int) -> tuple[Layer, Prior, Training]:
+def _network_to_train(
+    arguments: argparse.Namespace, channels: int, size: Sequence[int]
+) -> tuple[Layer, Prior, Training]:
     """What the options ask for.
 
     Raises:
@@ -70,6 +80,12 @@ def _network_to_train(arguments: argparse.Namespace, channels: int) -> tuple[Lay
     changes |= {"seed": arguments.seed, "compile": arguments.compile, "autocast": arguments.autocast}
     if arguments.preset is not None and shape:
         raise ValueError(f"expected no --{next(iter(shape))} beside --preset, which has a network of its own")
+    if not -(2**63) <= arguments.seed < 2**64:
+        raise ValueError(f"expected --seed to fit into 64 bits, got {arguments.seed}")
+    options.check_levels(arguments.levels, [max(side, _SMALL) for side in size], room=4)
+    options.at_most(arguments.steps, _MOST_STEPS, "--steps")
+    for name in ("width", "skip"):
+        options.at_most(getattr(arguments, name), _MOST_CHANNELS, f"--{name}")
     with torch.random.fork_rng([]):
         torch.manual_seed(arguments.seed)
         if arguments.preset is not None:
@@ -92,7 +108,7 @@ def _train(arguments: argparse.Namespace) -> None:
     photograph = read_image(arguments.image)
     check_output(arguments.output, alpha=photograph.alpha is not None)
     observed = mask_for(photograph, arguments.mask, arguments.invert_mask)
-    network, prior, training = _network_to_train(arguments, photograph.pixels.shape[0])
+    network, prior, training = _network_to_train(arguments, photograph.pixels.shape[0], photograph.pixels.shape[1:])
     try:
         result = train(
             network,

@@ -12,7 +12,7 @@ from torch.func import jvp, vjp, vmap
 from tqdm import tqdm
 
 from torch_cntk._internal.checks import positive_int
-from torch_cntk._internal.memory import available_bytes, require_bytes
+from torch_cntk._internal.memory import allocating, available_bytes, require_bytes
 from torch_cntk.finite.footprint import allocations
 from torch_cntk.finite.functions import Function, Kind, Parameters, Side
 
@@ -29,6 +29,7 @@ _LARGEST_CHUNK = 1 << 30
 """Bytes of gradients at once, at most: larger chunks are no faster, as each operation already fills the device."""
 
 
+@allocating("the empirical kernel")
 def empirical_ntk(
     net: torch.nn.Module,
     z: Tensor,

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from torch_cntk._internal.checks import positive_int
 from torch_cntk._internal.files import check_writable
+from torch_cntk._internal.memory import allocating
 from torch_cntk.finite.footprint import allocations, require_memory
 from torch_cntk.finite.model import Model
 from torch_cntk.finite.options import (
@@ -36,6 +37,7 @@ from torch_cntk.priors.base import Prior, Uniform
 __all__ = ["DivergedError", "Model", "Step", "Training", "TrainingResult", "TrainingStatus", "train"]
 
 
+@allocating("the training")
 def train(
     net: Layer,
     image: Tensor,

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from torch_cntk import priors
 from torch_cntk._internal.checks import finite_number, positive_int
+from torch_cntk._internal.memory import allocating
 from torch_cntk.images.guided import Guidance, run_passes
 from torch_cntk.images.masks import has_holes, reach
 from torch_cntk.images.trials import choose_passes
@@ -55,6 +56,7 @@ class InpaintingResult:
     guidance: tuple[Guidance, ...] = ()
 
 
+@allocating("filling the image")
 def inpaint(
     image: Tensor,
     observed: Tensor | None = None,

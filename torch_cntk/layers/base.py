@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import torch
 from torch import Tensor
 
+from torch_cntk._internal.memory import allocating
 from torch_cntk.covariance import Covariance
 from torch_cntk.covariance.signal import Signal
 from torch_cntk.kernels.kernel import Kernel
@@ -74,6 +75,7 @@ class Layer(torch.nn.Module):
         """The options, as they would be typed."""
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in self._options)
 
+    @allocating("the kernel")
     def kernel(
         self,
         prior: Prior,
@@ -135,6 +137,7 @@ class Layer(torch.nn.Module):
         """
         return computing.gram_operator(self, features, kind=kind, white=white, dtype=dtype)
 
+    @allocating("the matrix of the kernel")
     def gram(self, features: Tensor, others: Tensor | None = None, *, kind: str = "ntk") -> Tensor:
         """The exact kernel of this fully connected network between inputs, as a matrix.
 

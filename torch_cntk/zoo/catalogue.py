@@ -17,6 +17,8 @@ from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from torch_cntk import priors
 from torch_cntk.layers import Conv2d, Layer, LeakyReLU, NearestUp, ReLU, Sequential, StridedConv2d
 from torch_cntk.zoo.hourglass import hourglass
@@ -27,6 +29,8 @@ _NAME = re.compile(
     r"(?P<prior>uniform|identity|meshgrid)-((?P<shape>plain|skip|fine|wide)-)?(?P<levels>[1-9]\d*)x(?P<channels>[1-9]\d*)-"
     r"(?P<activation>relu|leaky(?P<slope>\d+(\.\d+)?))(-(?P<height>[1-9]\d*)x(?P<width>[1-9]\d*))?"
 )
+_MOST_LEVELS = 16
+"""At which one pixel of the lowest resolution covers 65,536 by 65,536."""
 _PRIORS: Mapping[str, priors.Prior] = {
     "uniform": priors.Uniform(0, 0.1),
     "identity": priors.Identity(),
@@ -60,7 +64,9 @@ class Recipe:
     @property
     def origin(self) -> dict[str, Any]:
         """As ``Kernel.origin``, in the types that JSON has."""
-        origin = {"network": self.network.description(), "prior": self.prior.description(), "kind": "ntk"}
+        with torch.device("meta"):  # the weights are not needed, and may be too many to be stored
+            network = self.build()
+        origin = {"network": network.description(), "prior": self.prior.description(), "kind": "ntk"}
         return dict(json.loads(json.dumps(origin)))
 
 
@@ -171,6 +177,8 @@ def recipe(name: str) -> Recipe | None:
         raise ValueError(f"the kernel of independent pixels serves every size: expected a name without one, got {name}")
     if not stationary and size is None:
         raise ValueError(f"the kernel of the prior {match['prior']!r} has one size: expected {name}-64x64, got {name}")
+    if len(match["levels"]) > 2 or int(match["levels"]) > _MOST_LEVELS:
+        raise ValueError(f"expected at most {_MOST_LEVELS} levels, got {match['levels']} in {name}")
     activation = ReLU() if match["slope"] is None else LeakyReLU(float(match["slope"]))
     shape, levels, channels = match["shape"] or "deep", match["levels"], match["channels"]
     return Recipe(
