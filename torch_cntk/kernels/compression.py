@@ -40,7 +40,7 @@ def decompress(data: Tensor, dtype: torch.dtype, most: int) -> Tensor:
     size = dtype.itemsize
     inflate = zlib.decompressobj()
     try:
-        planes = inflate.decompress(data.numpy(), most + 1)
+        planes = inflate.decompress(data.numpy().data, most + 1)
     except zlib.error as error:
         raise ValueError(f"damaged data: {error}") from error
     if len(planes) > most:

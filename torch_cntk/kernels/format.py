@@ -141,7 +141,7 @@ class Header:
         """The SHA-256 sum of the facts and the tensors' bytes."""
         digest = hashlib.sha256(self.facts().encode())
         for name in sorted(tensors):
-            digest.update(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+            digest.update(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ _LOG = logging.getLogger(__name__)
 _LEAST_BYTES = 2
 """A table takes so many bytes for each pixel of its torus at the least: about half of the displacements are stored, in
 float64."""
+_ABSURD = 1 << 100
+"""Bytes that nobody has; more of them are not worth telling apart."""
 
 
 @dataclass(frozen=True)
@@ -139,11 +142,8 @@ def _require_least(*toruses: tuple[int, ...]) -> None:
         OutOfMemoryError: one number a displacement would not fit.
     """
     for torus in toruses:
-        pixels = 1
-        for n in torus:
-            pixels *= n
         require_bytes(
-            _LEAST_BYTES * pixels,
+            min(_LEAST_BYTES * math.prod(torus), _ABSURD),
             f"the kernel of this network on {shape_text(torus)} pixels",
             lambda free: "take fewer levels, or a smaller image",
         )
@@ -232,7 +232,7 @@ class Recomputed:
         given = (self.network, self.prior, *rest)
         try:
             pickle.dumps(given)
-        except Exception:  # noqa: BLE001 - a user's function may fail in any way
+        except Exception:  # a user's function may fail in any way
             return _Forgotten, ()
         return Recomputed, given
 

@@ -26,8 +26,8 @@ measured on two CPU cores."""
 _ENTRY = 100.0
 """Finding an entry of K in a table takes as long as so many operations of a large matrix product: some nanoseconds."""
 _AVERAGED = 15
-"""Products with K that conjugate gradients take where K is close to its stationary average, whose inverse on the mask is
-the preconditioner: 10 to 18 on all masks that were tried."""
+"""Products with K that conjugate gradients take where K is close to its stationary average, whose inverse on the mask
+is the preconditioner: 10 to 18 on all masks that were tried."""
 _ROUGHLY_AVERAGED = 300
 """Likewise where K changes from place to place, so that its average tells less."""
 
@@ -175,13 +175,17 @@ class Operator(ABC):
         """The sum of two kernels."""
         from torch_cntk.operators.derived import SumOperator
 
-        return SumOperator(self, other) if isinstance(other, Operator) else NotImplemented
+        if not isinstance(other, Operator):
+            return NotImplemented
+        return SumOperator(self, other)
 
     def __mul__(self, factor: float) -> Operator:
         """A positive multiple of the kernel."""
         from torch_cntk.operators.derived import MultipleOperator
 
-        return MultipleOperator(self, factor) if isinstance(factor, Real) else NotImplemented
+        if not isinstance(factor, Real):
+            return NotImplemented
+        return MultipleOperator(self, factor)
 
     __rmul__ = __mul__
 

@@ -1,4 +1,4 @@
-"""Operators made of others: sums and multiples, K between some of the inputs, and K with rows and columns multiplied."""
+"""Operators made of others: sums and multiples, K between some inputs, and K with its rows and columns multiplied."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ _KEPT_VIEWS = 1 << 14
 """Views of the work space are kept if they are no more than this: making one takes as long as using it in a small
 image."""
 _TAPERED = 200
-"""Products with K that conjugate gradients take, preconditioned by the diagonal: tapers and white noise, which come with
-windows, keep K's condition moderate."""
+"""Products with K that conjugate gradients take, preconditioned by the diagonal: tapers and white noise, which come
+with windows, keep K's condition moderate."""
 
 
 class StencilOperator(Operator):

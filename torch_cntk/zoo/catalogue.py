@@ -38,6 +38,11 @@ _PRIORS: Mapping[str, priors.Prior] = {
 }
 
 
+_MOST = {"levels": 10, "channels": 1 << 14, "height": 1 << 14, "width": 1 << 14}
+"""The largest numbers in a name. A kernel of 6 levels takes some 10 MB and 1 GB on the way, one more level 16 times as
+much; a kernel of one size takes the square of its pixels."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """What a name stands for.
@@ -61,12 +66,16 @@ class Recipe:
         """Drawing the weights takes longer than reading a kernel that ships: built when it is asked for."""
         return self.build()
 
+    @cached_property
+    def blank(self) -> Layer:
+        """The network without weights, of which a kernel needs none; no random number is drawn."""
+        with torch.device("meta"):
+            return self.build()
+
     @property
     def origin(self) -> dict[str, Any]:
         """As ``Kernel.origin``, in the types that JSON has."""
-        with torch.device("meta"):  # the weights are not needed, and may be too many to be stored
-            network = self.build()
-        origin = {"network": network.description(), "prior": self.prior.description(), "kind": "ntk"}
+        origin = {"network": self.blank.description(), "prior": self.prior.description(), "kind": "ntk"}
         return dict(json.loads(json.dumps(origin)))
 
 
@@ -166,11 +175,15 @@ def recipe(name: str) -> Recipe | None:
     """The kernel that a name stands for, or None if it is no such name.
 
     Raises:
-        ValueError: the name lacks a size that its prior needs, or has one that it does not.
+        ValueError: the name lacks a size that its prior needs, or has one that it does not; or its numbers are beyond
+            what any machine could compute.
     """
     match = _NAME.fullmatch(name)
     if match is None:
         return None
+    for group, most in _MOST.items():
+        if match[group] is not None and (len(match[group]) > len(str(most)) or int(match[group]) > most):
+            raise ValueError(f"expected at most {most:,} {group} in a kernel's name, got {name[:80]}")
     size = None if match["height"] is None else (int(match["height"]), int(match["width"]))
     stationary = match["prior"] == "uniform"
     if stationary and size is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import filelock
 import platformdirs
 import torch
 
+from torch_cntk._internal.memory import require_bytes
 from torch_cntk.kernels.files import repacked
 from torch_cntk.kernels.format import FORMAT_VERSION
 from torch_cntk.kernels.kernel import Kernel, read
@@ -144,13 +146,12 @@ def _cached(recipe: Recipe, progress: bool) -> Kernel:
 def _read_cached(path: Path, recipe: Recipe) -> Kernel | None:
     """The kernel from its file in the cache, or None if there is no good one."""
     try:
-        if not path.is_file():
-            return None
-        kernel = _read(path)
-        if kernel.origin != recipe.origin or kernel.size != recipe.size:
-            raise ValueError(f"{path} is the kernel of another network or prior than its name says")
+        kernel = _read(path) if path.is_file() else None
     except (OSError, ValueError) as error:
-        _LOG.warning("the cached kernel is computed again: %s", error)
+        _LOG.warning("a cached kernel is computed again: %s", error)
+        return None
+    if kernel is not None and (kernel.origin != recipe.origin or kernel.size != recipe.size):
+        _LOG.warning("a cached kernel is computed again: %s is of another network or prior than its name says", path)
         return None
     return kernel
 
@@ -175,10 +176,15 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 def _computed(recipe: Recipe, path: Path, progress: bool) -> Kernel:
-    """Compute the kernel, write it to the cache if that is possible, and give it as it would be read from there."""
-    with torch.device("meta"):  # its weights are not needed
-        network = recipe.build()
-    kernel = network.kernel(recipe.prior, recipe.size, dtype=torch.float32, device="cpu", progress=progress)
+    """Compute the kernel, write it to the cache if that is possible, and give it as it would be read from there.
+
+    Raises:
+        OutOfMemoryError: the kernel would not fit.
+    """
+    if recipe.size is not None:
+        # A quarter of all pairs of pixels, in float32; known before features are made.
+        require_bytes(math.prod(recipe.size) ** 2, f"the kernel {recipe.name}", lambda free: "take a smaller image")
+    kernel = recipe.blank.kernel(recipe.prior, recipe.size, dtype=torch.float32, device="cpu", progress=progress)
     try:
         kernel.save(path, compact=True)
     except OSError as error:
