@@ -202,7 +202,42 @@ def channels_after(layer, channels: int) -> int:
             return sum(channels_after(branch, channels) for branch in layer.branches)
         case tc.Sum():
             return channels_after(layer.branches[0], channels)
+        case tc.Graph():
+            return channels_of_values(layer, channels)[-1]
     return getattr(layer, "out_channels", None) or channels
+
+
+def channels_of_values(graph, channels: int) -> list[int]:
+    values = [channels]
+    for node in graph.nodes:
+        given = [values[k] for k in node.inputs]
+        match node.does:
+            case "sum":
+                values.append(given[0])
+            case "concat":
+                values.append(sum(given))
+            case layer:
+                values.append(channels_after(layer, given[0]))
+    return values
+
+
+def mixed(kernels: list[tuple[Tensor, Tensor]], weights: list[float]) -> tuple[Tensor, Tensor]:
+    sigma, theta = (sum(w * pair[k] for w, pair in zip(weights, kernels, strict=True)) for k in (0, 1))
+    return sigma, theta
+
+
+def through_graph(graph, sigma: Tensor, theta: Tensor, channels: int) -> tuple[Tensor, Tensor]:
+    values, widths = [(sigma, theta)], channels_of_values(graph, channels)
+    for node in graph.nodes:
+        given, own = [values[k] for k in node.inputs], [widths[k] for k in node.inputs]
+        match node.does:
+            case "sum":
+                values.append(mixed(given, [1.0] * len(given)))
+            case "concat":
+                values.append(mixed(given, [w / sum(own) for w in own]))
+            case layer:
+                values.append(step(layer, *given[0], own[0]))
+    return values[-1]
 
 
 def step(layer, sigma: Tensor, theta: Tensor, channels: int) -> tuple[Tensor, Tensor]:
@@ -219,10 +254,12 @@ def step(layer, sigma: Tensor, theta: Tensor, channels: int) -> tuple[Tensor, Te
             outputs = [step(branch, sigma, theta, channels) for branch in layer.branches]
             widths = [channels_after(branch, channels) for branch in layer.branches]
             weights = [w / sum(widths) if isinstance(layer, tc.Concat) else 1 for w in widths]
-            total = [torch.zeros_like(kernel) for kernel in outputs[0]]
-            for weight, kernels in zip(weights, outputs, strict=True):
-                total = [done + weight * kernel for done, kernel in zip(total, kernels, strict=True)]
-            return total[0], total[1]
+            return mixed(outputs, weights)
+        case tc.Graph():
+            return through_graph(layer, sigma, theta, channels)
+        case tc.Linear():
+            bias = 0.0 if layer.bias is None else layer.bias_std**2
+            return sigma + bias, theta + sigma + bias
         case tc.ReLU():
             return rectify(sigma, theta, 0.0)
         case tc.LeakyReLU():

@@ -17,7 +17,7 @@ from torch_cntk.finite.presets import PRESETS
 from torch_cntk.finite.training import Training, train
 from torch_cntk.images.files import check_output, read_image, write_image
 from torch_cntk.layers import Layer
-from torch_cntk.priors.base import Prior, Uniform
+from torch_cntk.priors import Prior, Uniform
 from torch_cntk.zoo.hourglass import hourglass
 
 if TYPE_CHECKING:

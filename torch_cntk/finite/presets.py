@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from torch_cntk.finite.training import Training
 from torch_cntk.layers import Sequential
-from torch_cntk.priors.base import Meshgrid, Prior, Uniform
+from torch_cntk.priors import Meshgrid, Prior, Uniform
 from torch_cntk.zoo.hourglass import hourglass
 
 __all__ = ["PRESETS", "Preset", "preset"]

@@ -15,7 +15,7 @@ from torch_cntk.finite.model import has_sigmoid
 from torch_cntk.finite.options import Training
 from torch_cntk.images.inpaint import _checked
 from torch_cntk.layers import Layer
-from torch_cntk.priors.base import Prior
+from torch_cntk.priors import Prior
 
 __all__ = ["Task"]
 

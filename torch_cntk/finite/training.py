@@ -32,7 +32,7 @@ from torch_cntk.finite.results import DivergedError, Step, TrainingResult, Train
 from torch_cntk.finite.run import Run
 from torch_cntk.finite.task import Task
 from torch_cntk.layers import Layer
-from torch_cntk.priors.base import Prior, Uniform
+from torch_cntk.priors import Prior, Uniform
 
 __all__ = ["DivergedError", "Model", "Step", "Training", "TrainingResult", "TrainingStatus", "train"]
 

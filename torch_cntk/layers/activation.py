@@ -13,17 +13,13 @@ from torch.nn import functional
 
 from torch_cntk._internal.checks import finite_number, positive_int
 from torch_cntk.covariance import duals
-from torch_cntk.covariance.signal import Signal
 from torch_cntk.layers.base import C, Layer
 
 __all__ = ["GELU", "Abs", "Activation", "Elementwise", "Erf", "LeakyReLU", "ReLU", "Sin"]
 
 
-class Activation(Layer):
+class Activation(Layer, abstract=True):
     """A pointwise nonlinearity: a gain times a function, and its dual."""
-
-    odd = False
-    """Whether phi(-u) = -phi(u)."""
 
     @property
     @abstractmethod
@@ -38,14 +34,6 @@ class Activation(Layer):
         """The dual activation."""
         return covariance.activate(self._dual())
 
-    def trace(self, signal: Signal) -> Signal:
-        """No longer Gaussian.
-
-        Raises:
-            ValueError: the features do not have one distribution, so that the dual would not be exact.
-        """
-        return signal.activated(self, self.odd)
-
 
 class LeakyReLU(Activation):
     """sqrt(2 / (1 + a^2)) times the leaky rectifier of negative slope a.
@@ -57,8 +45,6 @@ class LeakyReLU(Activation):
         TypeError: the slope is no number.
         ValueError: the slope is negative or not finite.
     """
-
-    _options = ("negative_slope",)
 
     def __init__(self, negative_slope: float = 0.01) -> None:
         super().__init__()
@@ -75,10 +61,6 @@ class LeakyReLU(Activation):
 
     def _dual(self) -> duals.Dual:
         return duals.Rectifier(self.negative_slope)
-
-    def extra_repr(self) -> str:
-        """The slope."""
-        return f"{self.negative_slope:g}"
 
 
 class ReLU(Activation):
@@ -110,7 +92,6 @@ class Abs(Activation):
 class _Smooth(Activation):
     """A function that is not homogeneous: normalised for inputs of variance 1, or as it is."""
 
-    _options = ("normalise",)
     _kind: ClassVar[type[duals.Erf | duals.Gelu | duals.Sine]]
 
     def __init__(self, *, normalise: bool = True) -> None:
@@ -133,10 +114,6 @@ class _Smooth(Activation):
     def _dual(self) -> duals.Erf | duals.Gelu | duals.Sine:
         return self._kind(self.normalise)
 
-    def extra_repr(self) -> str:
-        """Whether it is as it is."""
-        return "" if self.normalise else "normalise=False"
-
 
 class Erf(_Smooth):
     """The error function.
@@ -145,7 +122,6 @@ class Erf(_Smooth):
         normalise: scale it so that E[phi(u)^2] = 1 for u ~ N(0, 1), rather than take it as ``torch.erf``.
     """
 
-    odd = True
     _kind = duals.Erf
 
     def _phi(self, u: Tensor) -> Tensor:
@@ -172,7 +148,6 @@ class Sin(_Smooth):
         normalise: scale it so that E[phi(u)^2] = 1 for u ~ N(0, 1), rather than take it as ``torch.sin``.
     """
 
-    odd = True
     _kind = duals.Sine
 
     def _phi(self, u: Tensor) -> Tensor:
@@ -206,8 +181,9 @@ class Elementwise(Activation):
             raise ValueError(f"expected at most 128 terms, beyond which the quadrature overflows, got {terms}")
         self.function = function
         self.normalise = bool(normalise)
-        variance = torch.ones((), dtype=torch.float64)
-        probe = function(torch.linspace(-1, 1, 5, dtype=torch.float64))
+        # On the CPU, whatever the default device is: numbers are needed to build the layer.
+        variance = torch.ones((), dtype=torch.float64, device="cpu")
+        probe = function(torch.linspace(-1, 1, 5, dtype=torch.float64, device="cpu"))
         if tuple(probe.shape) != (5,):
             raise ValueError(f"expected a pointwise function, got {tuple(probe.shape)} numbers for 5")
         second_moment = float(duals.Hermite(function, self.terms).coefficients(variance)[0].square().sum())

@@ -102,9 +102,7 @@ class Evaluation:
         sizes = {program.node: program.node.geometry.entries * 2 * torch.float64.itemsize for program in self._before}
         return self._peak(sizes, self._expression.geometry.entries * dtype.itemsize, _displacements)
 
-    def _peak(
-        self, sizes: dict[Lattice, int], own: int, displacements: Callable[[Lattice], int]
-    ) -> int:
+    def _peak(self, sizes: dict[Lattice, int], own: int, displacements: Callable[[Lattice], int]) -> int:
         """Largest sum of the tables that are held (of these sizes) and of the slab of the program that runs."""
         readers = self._last_readers()
         held = peak = 0
@@ -120,9 +118,7 @@ class Evaluation:
         shrink = share ** (1 / (2 * geometry.ndim))
         return shape_text([max(1, int(n * shrink)) for n in geometry.size]) + " pixels"
 
-    def _whole_table(
-        self, program: Program, dtype: torch.dtype, radius: tuple[int, ...] | None
-    ) -> tuple[Table, float]:
+    def _whole_table(self, program: Program, dtype: torch.dtype, radius: tuple[int, ...] | None) -> tuple[Table, float]:
         geometry, far = program.node.geometry, 0.0
         values: Tensor | None = None
         for slab in geometry.slabs(_displacements(program.node)):

@@ -77,9 +77,7 @@ class _LookUp(Step[Stored]):
 class _Multiply(Step[Features]):
     """Products of the features with their shifts."""
 
-    def __init__(
-        self, node: Features, theta_alone: bool, spare: SpareMemory, tables: Mapping[Lattice, Table]
-    ) -> None:
+    def __init__(self, node: Features, theta_alone: bool, spare: SpareMemory, tables: Mapping[Lattice, Table]) -> None:
         super().__init__(node, theta_alone, spare, tables)
         self._tiles: list[Tensor] | None = None
 
@@ -187,7 +185,9 @@ class _Normalise(Pointwise[Normalised]):
         node = self.node
         pair = as_pair(inputs[0])
         variance, other = self._variances(pair[0], slab)
-        pair /= torch.mul(variance + node.epsilon, other + node.epsilon, out=torch.empty_like(pair[0])).sqrt_()
+        norm = torch.mul(variance + node.epsilon, other + node.epsilon, out=torch.empty_like(pair[0])).sqrt_()
+        # Features that vanish stay so: 0 / 0 is 0.
+        pair /= norm if node.epsilon else norm.clamp_min_(torch.finfo(norm.dtype).tiny)
         if node.affine:
             pair[1] += pair[0]
             pair[1] += 1
