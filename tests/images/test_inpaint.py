@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import torch_cntk as tc
-from torch_cntk.images.inpaint import _canvas
+from torch_cntk.images.periodic import canvas_for
 
 # Far below the tolerance asked of the result.
 TIGHT = tc.ConjugateGradient(tolerance=1e-13, max_iterations=5000)
@@ -392,7 +392,7 @@ def test_bar_is_shown_on_request_only(capsys, generator):
 @pytest.mark.parametrize(("side", "canvas"), [(512, 520), (1024, 1040), (2048, 2080), (120, 128), (135, 144)])
 def test_canvas_suits_fourier_transforms(side, canvas):
     kernel = tc.load_kernel("uniform-plain-3x128-relu")  # of radius 7
-    assert _canvas((side, side), kernel, wrap=False) == (canvas, canvas)
+    assert canvas_for((side, side), kernel) == (canvas, canvas)
 
 
 def square_hole(side: int, place: tuple[int, int] = (20, 30)) -> torch.Tensor:

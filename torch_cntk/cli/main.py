@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -25,8 +25,10 @@ from torch_cntk._internal.checks import finite_number, positive_int, shape_text
 from torch_cntk._internal.files import writing
 from torch_cntk.finite.presets import PRESETS
 from torch_cntk.finite.training import Training, train
+from torch_cntk.images.default import default_network
 from torch_cntk.images.files import Photograph, check_output, read_image, read_mask, write_image
-from torch_cntk.images.inpaint import InpaintingResult, default_network, inpaint
+from torch_cntk.images.guided import Guidance
+from torch_cntk.images.inpaint import InpaintingResult, inpaint
 from torch_cntk.images.plots import heatmap
 from torch_cntk.kernels.kernel import Kernel
 from torch_cntk.layers import Layer
@@ -147,8 +149,9 @@ def _summary(observed: Tensor, result: InpaintingResult, seconds: float) -> str:
     missing, size = int((~observed).sum()), f"{observed.shape[1]} x {observed.shape[0]}"
     how = result.solver if result.iterations == 0 else f"{result.solver}, {result.iterations} iterations"
     if result.passes:
-        radius = result.guidance[0].radius
-        how = f"{result.passes} guided pass{'es' if result.passes > 1 else ''} of radius {radius}, {how}"
+        settings = result.guidance[0]
+        assert isinstance(settings, Guidance)  # there is no other kind on the command line
+        how = f"{result.passes} guided pass{'es' if result.passes > 1 else ''} of radius {settings.radius}, {how}"
     return (
         f"filled {missing:,} of {observed.numel():,} pixels ({size}) in {seconds:.1f} s by {how}, "
         f"residual {result.residual:.1e}"
@@ -227,7 +230,7 @@ def _ridge(text: str) -> float | str:
     return text if text == "cv" else float(text)
 
 
-def _solver(arguments: argparse.Namespace) -> Solver | str:
+def _solver(arguments: argparse.Namespace) -> Solver | Literal["auto"]:
     """Make the solver that was asked for.
 
     Raises:

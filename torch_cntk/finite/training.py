@@ -26,7 +26,7 @@ from torch_cntk._internal.checks import finite_number, positive_int
 from torch_cntk._internal.files import writing
 from torch_cntk.conversion.flat import flatten
 from torch_cntk.covariance import Extent
-from torch_cntk.images.inpaint import _checked, _crop
+from torch_cntk.images.observed import Observed, crop
 from torch_cntk.layers import Layer, Sigmoid, Weighted, reparameterise
 from torch_cntk.priors.base import Prior, Uniform
 
@@ -279,7 +279,8 @@ class _Task:
         if not isinstance(net, Layer):
             raise TypeError(f"expected a network of torch_cntk, got {type(net).__name__}; see from_torch")
         ndim = net.ndim or 2
-        batch, mask = _checked(image, observed, ndim)
+        given = Observed.of(image, observed, ndim)
+        batch, mask = given.pixels, given.mask
         if len(batch) != 1:
             raise ValueError(f"expected one image, [channels, *size], got a batch of {len(batch)}")
         target = torch.where(mask, batch, 0)[0]
@@ -499,7 +500,7 @@ class _Run:
         """Of the network, cropped to the image."""
         with torch.autocast(batch.device.type, torch.bfloat16, enabled=self.training.autocast):
             output = model(batch)
-        return _crop(output[0], tuple(self.task.target.shape[1:])).to(batch.dtype)
+        return crop(output[0], tuple(self.task.target.shape[1:])).to(batch.dtype)
 
     def _mean(self, error: Tensor, where: Tensor) -> Tensor:
         """Over the channels of some pixels."""
