@@ -20,7 +20,7 @@ from torch_cntk._internal.checks import finite_number, positive_int
 from torch_cntk.images.fill import each_pass
 from torch_cntk.images.filler import Equations
 from torch_cntk.images.observed import Observed
-from torch_cntk.images.periodic import transformable
+from torch_cntk.images.periodic import fast_length
 from torch_cntk.layers import Layer, LeakyReLU, Sequential
 from torch_cntk.layers.conv import CONVOLUTIONS
 from torch_cntk.solvers import ConjugateGradient, Solver
@@ -68,8 +68,8 @@ class Autocorrelated:
             raise ValueError("expected an estimate, whose autocorrelation a pass takes, got None")
         if len(estimate) != 1:
             raise ValueError(f"expected one image, got a batch of {len(estimate)}")
-        canvas = tuple(transformable(math.ceil(_ROOM * n)) for n in given.size)
-        prior = priors.Autocorrelation(estimate[0]) + priors.White(self.white)
+        canvas = tuple(fast_length(math.ceil(_ROOM * n)) for n in given.size)
+        prior = priors.Autocorrelation(given.in_one_unit(estimate)[0]) + priors.White(self.white)
         network = self.network or autocorrelation_network(given.ndim)
         kernel = network.kernel(prior, canvas, dtype=torch.float64, device=estimate.device)
         mean = estimate.mean(tuple(range(2, estimate.ndim)), keepdim=True)

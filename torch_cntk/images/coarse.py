@@ -62,7 +62,7 @@ def smaller_image(given: Observed, factor: int) -> Observed:
         known = torch.where(empty, best, known)
         means = torch.where(empty[:, None], sums / share.clamp_min(1e-9), means)
     pixels = torch.where(known[:, None], means, 0)
-    return Observed(pixels, known, tuple(pixels.shape))
+    return Observed(pixels, known, tuple(pixels.shape), relative=given.relative)
 
 
 def smaller_estimate(estimate: Tensor, factor: int) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ class Filled:
 
     Attributes:
         image: of the given image's shape and dtype; observed pixels are those of the input, to the bit.
-        solution: of the regression; its weights are on the canvas.
+        solution: of the regression; its weights are on the canvas and in the units of ``Observed.normalised``.
         ridge: that was taken, relative to the mean of K's diagonal.
         coarse: of a ``Coarse`` filler, what the next pass goes on from.
     """
@@ -73,7 +73,7 @@ def fill(
     """Fill one image, or several that share an operator, by the regression that a filler poses.
 
     Args:
-        given: what is known, of ``Observed.of``.
+        given: what is known, of ``Observed.of``. Each channel is filled less the mean of its observed pixels.
         filler: poses the equations.
         estimate: of the image's shape, for fillers that look at one.
         guess: an earlier result for the same pixels, whose weights the solver starts from where the canvas is as large.
@@ -97,9 +97,13 @@ def fill(
         weights = torch.zeros_like(given.pixels, dtype=torch.float64)
         solution = Solution(weights, nothing, 0, 0.0, Status.CONVERGED, "nothing to solve")
         return Filled(given.shaped(given.pixels.clone()), solution, 0.0)
+    normal = given.normalised
+    estimate = None if estimate is None else given.normalise(estimate)
     if isinstance(filler, Coarse):
-        return _fill_smaller(given, filler, estimate, guess, progress)
-    return _regress(given, _checked_equations(given, filler.equations(given, estimate)), guess, progress)
+        filled = _fill_smaller(normal, filler, estimate, guess, progress)
+    else:
+        filled = _regress(normal, _checked_equations(normal, filler.equations(normal, estimate)), guess, progress)
+    return replace(filled, image=given.shaped(given.restore(given.denormalise(filled.image))))
 
 
 def _checked_estimate(given: Observed, estimate: Tensor) -> Tensor:
@@ -131,18 +135,20 @@ def _checked_equations(given: Observed, equations: object) -> Equations:
 
 
 def _regress(given: Observed, equations: Equations, guess: Filled | None, progress: bool) -> Filled:
+    """Solve; the image is in the units of ``given`` and its observed pixels are not put back yet."""
     operator, solver, mean = equations.operator, equations.solver, equations.mean
     targets, known = given.on(operator.size, mean)
     ridge = equations.ridge
     if isinstance(ridge, str):
-        ridge = cross_validated_ridge(operator, known, targets, solver=solver, progress=progress)
+        alike = given.in_one_unit(targets)
+        ridge = cross_validated_ridge(operator, known, alike, solver=solver, progress=progress)
     regression = Regression(operator, known, ridge)
     solver = solver or automatic(regression)
     solution = _solve(solver, regression, targets, guess, progress)
     filled = operator @ solution.weights
     if mean is not None:
         filled += mean
-    return Filled(given.shaped(given.restore(crop(filled, given.size))), solution, ridge)
+    return Filled(crop(filled, given.size), solution, ridge)
 
 
 def _solve(solver: Solver, regression: Regression, targets: Tensor, guess: Filled | None, progress: bool) -> Solution:
@@ -155,6 +161,7 @@ def _solve(solver: Solver, regression: Regression, targets: Tensor, guess: Fille
 def _fill_smaller(
     given: Observed, filler: Coarse, estimate: Tensor | None, guess: Filled | None, progress: bool
 ) -> Filled:
+    """As ``_regress``, by way of a smaller image."""
     last = None if guess is None else guess.coarse
     if last is None or last.factor != filler.factor:
         last = None
@@ -172,8 +179,8 @@ def _fill_smaller(
         progress=progress,
     )
     change = enlarged(filled.image.reshape(start.shape) - start, filler.factor, given.size)
-    image = given.shaped(given.restore(estimate + change))
-    return Filled(image, filled.solution, filled.ridge, OnSmaller(filler.factor, smaller, start, estimate, filled))
+    below = OnSmaller(filler.factor, smaller, start, estimate, filled)
+    return Filled(estimate + change, filled.solution, filled.ridge, below)
 
 
 def each_pass(

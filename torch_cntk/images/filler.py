@@ -18,6 +18,8 @@ __all__ = ["Equations", "Filler", "Series", "of_pass"]
 class Equations:
     """A kernel regression on the observed pixels O: (K_OO + ridge) w = y_O - mean, filled = K w + mean.
 
+    y has a mean of 0 in each channel already (see ``Filler``).
+
     Attributes:
         operator: K on a canvas at least as large as the image, which lies in the canvas's first corner.
         ridge: relative to the mean of K's diagonal, or "cv": chosen by leaving out some of the observed pixels.
@@ -57,10 +59,10 @@ class Filler(Protocol):
         """Pose the equations.
 
         Args:
-            given: what is known. ``inpaint`` hands each image of a batch over by itself, but ``fill`` may be called
-                with several: the operator is that of all of them then.
-            estimate: of ``given.pixels``' shape, the last pass's result; None where there is none. Its observed pixels
-                are those of the image.
+            given: what is known, ``Observed.normalised``: each channel has a mean of 0 and deviations below 1;
+                ``given.in_one_unit`` makes channels comparable. ``inpaint`` hands each image of a batch over by
+                itself, but ``fill`` may be called with several: the operator is that of all of them then.
+            estimate: of ``given.pixels``' shape and in its units, the last pass's result; None where there is none.
 
         Returns:
             the equations, of the dtype of ``given.pixels`` and on its device.

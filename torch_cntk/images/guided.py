@@ -41,8 +41,8 @@ class Guided:
 
     The feature prior has the covariance ``coordinates * exp(-|u|^2 / (2 length^2)) + white [u = 0] + constant +
     detail <d, d'> + level <m, m'>``, where m is the local mean of the estimate, d what is left of it, and products
-    are summed over the image's channels. The regression is of the image less m. Estimates are clipped to the range of
-    the observed pixels: far outliers would make features of their own.
+    are summed over the image's channels. The regression is of the image less m. Each channel of an estimate is clipped
+    to the range of its observed pixels: far outliers would make features of their own.
 
     Attributes:
         radius: of the window, in pixels.
@@ -92,12 +92,14 @@ class Guided:
         if estimate is None:
             raise ValueError("expected an estimate, whose kernel a guided pass takes, got None")
         observed = given.single_mask
-        seen = given.pixels[0][:, observed]
-        extended = _mirrored(given.restore(estimate.clamp(seen.amin(), seen.amax()))[0], self._canvas(given))
+        seen = given.pixels[0][:, observed].reshape(given.pixels.shape[1], -1, *(1,) * (given.ndim - 1))
+        clipped = estimate.clamp(seen.amin(1, keepdim=True), seen.amax(1, keepdim=True))
+        extended = _mirrored(given.restore(clipped)[0], self._canvas(given))
         mean = _local_mean(extended, self.smoothing)
+        features = given.in_one_unit(extended[None])[0], given.in_one_unit(mean[None])[0]
         canvas = tuple(extended.shape[1:])
         kernel = (self.network or guided_network(given.ndim)).kernel(
-            _prior(extended, mean, self),
+            _prior(*features, self),
             canvas,
             radius=tuple(max(min(self.radius, n // 2), 1) for n in canvas),
             dtype=_stored_dtype(extended, canvas, self.radius),

@@ -31,7 +31,7 @@ class InpaintingResult:
 
     Attributes:
         image: as the input, every unobserved pixel filled; observed ones are those of the input, to the bit.
-        residual: largest relative residual of any channel of any image.
+        residual: largest relative residual of any channel of any image, relative to what is left after its mean.
         iterations: of the solver.
         converged: whether the residual is within the solver's tolerance.
         status: how the solver ended; its value is a sentence.
@@ -69,12 +69,12 @@ def inpaint(
 ) -> InpaintingResult:
     """Fill the unobserved pixels of one image or several; of signals [channels, T] and videos [channels, T, H, W] too.
 
-    Solves (K_OO + ridge * mean(diag K) I) w = y_O on the observed pixels O for every channel and sets the others to
-    K_UO w. All channels and images are right-hand sides of one solve.
+    Solves (K_OO + ridge * mean(diag K) I) w = y_O - m on the observed pixels O for every channel, m the mean of its
+    observed pixels, and sets the others to K_UO w + m. All channels and images are right-hand sides of one solve.
 
     Args:
         image: [channels, *size] or [batch, channels, *size], or [*size] for one channel; floating point, of any
-            scale (filled values are not clipped). What it holds at unobserved pixels does not matter.
+            scale and offset (filled values are not clipped). What it holds at unobserved pixels does not matter.
         observed: boolean, **True = known**: [*size], or [batch, *size] for one mask an image. By default the pixels
             that are not NaN in any channel.
         kernel: of ``net.kernel(prior)``; by default one that suits the mask's holes (see ``default_kernel``). Without

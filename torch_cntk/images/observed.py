@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
 __all__ = ["Observed", "crop", "extend", "spatial_dimensions"]
+
+_FAR = 2.0**40
+"""Estimates that are further off, in deviations of the observed pixels, are clipped: their squares must stay finite."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,12 +24,15 @@ class Observed:
         mask: boolean, True = known, [1, *size] for all images or [batch, *size].
         shape: of the user's image, which may lack the dimensions for the batch and for the channels.
         wrap: whether the image's opposite edges are neighbours.
+        relative: [batch, channels, 1, ...] in float64, by how much pixels must be multiplied to be of one unit again;
+            1 unless this is ``normalised``.
     """
 
     pixels: Tensor
     mask: Tensor
     shape: tuple[int, ...]
     wrap: bool = False
+    relative: Tensor | None = None
 
     @classmethod
     def of(
@@ -79,6 +87,54 @@ class Observed:
         if len(self.pixels) != 1:
             raise ValueError(f"expected one image, got a batch of {len(self.pixels)}")
         return self.mask[0]
+
+    @cached_property
+    def mean(self) -> Tensor:
+        """Of each channel's observed pixels, [batch, channels, 1, ...] in float64. A constant's is itself, to the bit.
+
+        Raises:
+            ValueError: the pixels are too large for their mean to be computed.
+        """
+        known, pixels = self.mask[:, None].flatten(2), self.pixels.double().flatten(2)
+        # One of them is taken off first: what is left of a constant is exactly 0.
+        one = pixels.gather(2, known.byte().argmax(2, keepdim=True).expand(*pixels.shape[:2], 1))
+        rest = torch.where(known, (pixels - one) / known.sum(2, keepdim=True), 0)
+        mean: Tensor = one + rest.sum(2, keepdim=True)
+        if not bool(torch.isfinite(mean).all()):
+            raise ValueError(f"expected observed pixels below 1e307, got {float(pixels.abs().max()):.3g}")
+        return mean.reshape(*pixels.shape[:2], *(1,) * self.ndim)
+
+    @cached_property
+    def scale(self) -> Tensor:
+        """A power of 2 above the deviations of each channel from its mean, shaped as that is; 0 for a constant."""
+        known = self.mask[:, None]
+        largest = torch.where(known, (self.pixels.double() - self.mean).abs(), 0).flatten(2).amax(2)
+        scale = np.where(largest.cpu() > 0, np.ldexp(1.0, np.frexp(largest.cpu().numpy())[1]), 0.0)
+        return torch.from_numpy(scale).to(largest.device).reshape(self.mean.shape)
+
+    @cached_property
+    def normalised(self) -> Observed:
+        """The same with a mean of 0 and deviations below 1 in each channel: no offset or scale is too large for it.
+
+        Scales are powers of 2, so that they round nothing.
+        """
+        unit = self.scale if self.relative is None else self.scale * self.relative
+        relative = unit / unit.max() if float(unit.max()) > 0 else torch.ones_like(unit)
+        pixels = torch.where(self.mask[:, None], self.normalise(self.pixels), 0)
+        return replace(self, pixels=pixels, relative=relative)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Images of the pixels' units in those of ``normalised``, [batch, channels, *size]."""
+        divided = (images.double() - self.mean) / torch.where(self.scale > 0, self.scale, 1)
+        return divided.clamp(-_FAR, _FAR).to(self.pixels.dtype)
+
+    def denormalise(self, images: Tensor) -> Tensor:
+        """Undo ``normalise``, in float64."""
+        return images.double() * self.scale + self.mean
+
+    def in_one_unit(self, images: Tensor) -> Tensor:
+        """Images of ``normalised`` units, of which channels shall be compared: those that vary more weigh more."""
+        return images if self.relative is None else images * self.relative.to(images.dtype)
 
     def on(self, canvas: tuple[int, ...], mean: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Put the image into the corner of a larger canvas of unobserved pixels.

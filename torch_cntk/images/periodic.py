@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import scipy.fft
 from torch import Tensor
 
 from torch_cntk._internal.checks import finite_number
@@ -14,7 +15,7 @@ from torch_cntk.images.observed import Observed
 from torch_cntk.kernels.kernel import Kernel
 from torch_cntk.solvers import Solver
 
-__all__ = ["Periodic", "canvas_for", "check_ridge", "check_solver", "transformable"]
+__all__ = ["Periodic", "canvas_for", "check_ridge", "check_solver", "fast_length"]
 
 
 @dataclass(frozen=True)
@@ -67,19 +68,12 @@ def canvas_for(size: tuple[int, ...], kernel: Kernel, *, wrap: bool = False) -> 
     if kernel.size is not None or wrap:
         return kernel.check_size(size)
     least = (max(n + r, 2 * r + 1) for n, r in zip(size, kernel.radius, strict=True))
-    return tuple(transformable(math.ceil(n / p)) * p for n, p in zip(least, kernel.period, strict=True))
+    return tuple(fast_length(math.ceil(n / p)) * p for n, p in zip(least, kernel.period, strict=True))
 
 
-def transformable(cells: int) -> int:
-    """The next number without a prime factor above 13; those double the time of Fourier transforms, or worse."""
-    while True:
-        rest = cells
-        for prime in (2, 3, 5, 7, 11, 13):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return cells
-        cells += 1
+def fast_length(cells: int) -> int:
+    """The next number whose Fourier transforms are fast: without a prime factor above 11."""
+    return int(scipy.fft.next_fast_len(cells))
 
 
 def check_ridge(ridge: object) -> None:

@@ -63,13 +63,15 @@ def choose_passes(
     trials = _trials(observed, holes)
     if not trials:
         return 0, candidates[0]
+    # Squares of the differences must stay finite, and not vanish.
+    unit = float(given.scale.max()) or 1.0
     races: list[list[_Trial]] = [[] for _ in candidates]
     for place, left_out in trials:
         part = given.part(place, left_out)
-        truth = given.pixels[0][(slice(None), *place)][:, left_out]
+        truth = given.pixels[0][(slice(None), *place)][:, left_out].double() / unit
         start = first(part)
         for race, candidate in zip(races, candidates, strict=True):
-            race.append(_Trial(part, truth, left_out, start, candidate))
+            race.append(_Trial(part, truth, left_out, start, candidate, unit))
     with tqdm(total=len(trials) * (len(candidates) + 1), disable=not progress, desc="leaving out", unit="trial") as bar:
         if len(candidates) > 1:
             for race in races:
@@ -130,17 +132,18 @@ class _Trial:
     """
 
     def __init__(
-        self, part: Observed, truth: Tensor, left_out: Tensor, start: Tensor, candidate: Filler | Series
+        self, part: Observed, truth: Tensor, left_out: Tensor, start: Tensor, candidate: Filler | Series, unit: float
     ) -> None:
+        self._unit = unit
         self._left_out = left_out
-        self._truth = truth.double()
+        self._truth = truth
         self._results = each_pass(part, (of_pass(candidate, number) for number in count()), start)
         self.errors: list[float] = []
         self._note(start)
 
     def _note(self, estimate: Tensor) -> None:
         values = estimate.reshape(-1, *self._left_out.shape)[:, self._left_out]
-        self.errors.append(float((values - self._truth).square().sum()))
+        self.errors.append(float((values.double() / self._unit - self._truth).square().sum()))
 
     def go_on(self, passes: int) -> None:
         """Until there have been so many passes."""
