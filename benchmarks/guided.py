@@ -134,8 +134,7 @@ def ablation(options: argparse.Namespace) -> None:
         for image in photographs.values():
             observed = random_mask(tuple(image.shape[1:]), 0.5, 0)
             known = torch.where(observed, image, 0)
-            first = tc.inpaint(known, observed).image
-            result = guided.run_passes(known, observed, first, passes, settings, network=network)
+            result = tc.inpaint(known, observed, passes=passes, guidance=replace(settings, network=network))
             numbers.append(psnr(result.image, image))
         rows.append((name, *map("{:.2f}".format, numbers), f"{np.mean(numbers):.2f}"))
         print(*rows[-1], flush=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor
 
 from torch_cntk._internal.checks import finite_number
 from torch_cntk.cli import options
 from torch_cntk.images.files import Photograph, check_output, read_image, read_mask, write_image
+from torch_cntk.images.guided import Guidance
 from torch_cntk.images.inpaint import InpaintingResult, inpaint
 from torch_cntk.kernels.kernel import Kernel
 from torch_cntk.solvers import ConjugateGradient, Direct, EigenPro, Solver
@@ -76,7 +77,7 @@ def add_files(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--invert-mask", action="store_true", help="black is known, white is missing")
 
 
-def _solver(arguments: argparse.Namespace) -> Solver | str:
+def _solver(arguments: argparse.Namespace) -> Solver | Literal["auto"]:
     """Make the solver that was asked for.
 
     Raises:
@@ -163,8 +164,9 @@ def summary(observed: Tensor, result: InpaintingResult, seconds: float) -> str:
     missing, size = int((~observed).sum()), f"{observed.shape[1]} x {observed.shape[0]}"
     how = result.solver if result.iterations == 0 else f"{result.solver}, {result.iterations} iterations"
     if result.passes:
-        radius = result.guidance[0].radius
-        how = f"{result.passes} guided pass{'es' if result.passes > 1 else ''} of radius {radius}, {how}"
+        settings = result.guidance[0]
+        assert isinstance(settings, Guidance)  # there is no other kind on the command line
+        how = f"{result.passes} guided pass{'es' if result.passes > 1 else ''} of radius {settings.radius}, {how}"
     return (
         f"filled {missing:,} of {observed.numel():,} pixels ({size}) in {seconds:.1f} s by {how}, "
         f"residual {result.residual:.1e}"

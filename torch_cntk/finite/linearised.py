@@ -9,7 +9,7 @@ from torch import Tensor
 
 from torch_cntk._internal.checks import finite_number
 from torch_cntk._internal.memory import require_bytes
-from torch_cntk.images.inpaint import _checked
+from torch_cntk.images.observed import Observed
 from torch_cntk.kernels.kernel import Kernel
 
 __all__ = ["LinearisedTraining"]
@@ -49,7 +49,8 @@ class LinearisedTraining:
         self, kernel: Kernel | Tensor, image: Tensor, observed: Tensor | None = None, initial: Tensor | None = None
     ) -> None:
         ndim = kernel.ndim if isinstance(kernel, Kernel) else kernel.ndim // 2
-        batch, mask = _checked(image, observed, ndim)
+        given = Observed.of(image, observed, ndim)
+        batch, mask = given.pixels, given.mask
         if len(batch) != 1:
             raise ValueError(f"expected one image, got a batch of {len(batch)}")
         self._shape, size = tuple(image.shape), tuple(batch.shape[2:])

@@ -20,7 +20,7 @@ from torch_cntk.finite.model import Masks, Model
 from torch_cntk.finite.options import Training
 from torch_cntk.finite.results import DivergedError, Step, TrainingResult, TrainingStatus
 from torch_cntk.finite.task import Task
-from torch_cntk.images.inpaint import _crop
+from torch_cntk.images.observed import crop
 
 __all__ = ["Run"]
 
@@ -151,7 +151,7 @@ class Run:
         """Of the network, cropped to the image."""
         with torch.autocast(batch.device.type, torch.bfloat16, enabled=self.training.autocast):
             output = model(batch)
-        return _crop(output[0], tuple(self.task.target.shape[1:])).to(batch.dtype)
+        return crop(output[0], tuple(self.task.target.shape[1:])).to(batch.dtype)
 
     def _mean(self, error: Tensor, where: Tensor) -> Tensor:
         """Over the channels of some pixels."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch_cntk.covariance import Extent
 from torch_cntk.finite.model import has_sigmoid
 from torch_cntk.finite.options import Training
-from torch_cntk.images.inpaint import _checked
+from torch_cntk.images.observed import Observed
 from torch_cntk.layers import Layer
 from torch_cntk.priors import Prior
 
@@ -61,7 +61,8 @@ class Task:
         if not isinstance(net, Layer):
             raise TypeError(f"expected a network of torch_cntk, got {type(net).__name__}; see from_torch")
         ndim = net.ndim or 2
-        batch, mask = _checked(image, observed, ndim)
+        given = Observed.of(image, observed, ndim)
+        batch, mask = given.pixels, given.mask
         if len(batch) != 1:
             raise ValueError(f"expected one image, [channels, *size], got a batch of {len(batch)}")
         target = torch.where(mask, batch, 0)[0]
