@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.timing import print_table
 from torch_cntk import baselines
-from torch_cntk.images.plots import boxplots
+from torch_cntk.images.plotting import boxplots
 from torch_cntk.matrices.drug_response import (
     Comparison,
     DrugResponse,

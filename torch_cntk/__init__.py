@@ -3,55 +3,27 @@
 A network is defined once from layers that mirror ``torch.nn`` and read two ways: ``forward`` is the finite network,
 ``kernel`` gives the exact convolutional neural tangent kernel of the infinitely wide one (Radhakrishnan, Stefanakis,
 Belkin, Uhler, PNAS 2022). Masks are called ``observed`` everywhere: boolean, True = known.
+
+``__init__.pyi`` lists the names. Each is imported when it is asked for: torch takes a second, which the command
+``torch-cntk`` spends with Ctrl-C under control.
 """
 
-from typing import TYPE_CHECKING, Any
+import lazy_loader
 
-if TYPE_CHECKING:
-    from torch_cntk._exports import *  # noqa: F403
-    from torch_cntk._exports import __all__ as __all__
-    from torch_cntk.matrices import baselines as baselines
-    from torch_cntk.matrices import drug_response as drug_response
-
-    __version__: str
-
-_PARTS = ("finite", "images", "matrices", "operators", "priors", "zoo")
-"""Sub-packages that are names of the package."""
-_LATE = {"baselines": "torch_cntk.matrices.baselines", "drug_response": "torch_cntk.matrices.drug_response"}
-"""Sub-packages that few users need: imported when they are asked for, and not offered by ``__all__``."""
+_of_stub, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
-def _version() -> str:
+def __getattr__(name: str) -> object:
+    """Import what is asked for.
+
+    Raises:
+        AttributeError: there is no such name.
+    """
+    if name != "__version__":
+        return _of_stub(name)
     from importlib.metadata import PackageNotFoundError, version
 
     try:
         return version("torch-cntk")
     except PackageNotFoundError:  # run from a source tree that is not installed
         return "0"
-
-
-def __getattr__(name: str) -> Any:
-    """Import what is asked for: torch takes a second, which the command wants to spend with Ctrl-C under control.
-
-    Raises:
-        AttributeError: there is no such name.
-    """
-    from importlib import import_module
-
-    if name == "__version__":
-        return _version()
-    if name in _PARTS:
-        return import_module(f"torch_cntk.{name}")
-    if name in _LATE:
-        return import_module(_LATE[name])
-    exports = None if name.startswith("__") and name != "__all__" else import_module("torch_cntk._exports")
-    if exports is None or (name != "__all__" and name not in exports.__all__):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(exports, name)
-    return value
-
-
-def __dir__() -> list[str]:
-    from torch_cntk import _exports
-
-    return sorted({*globals(), *_exports.__all__, *_LATE, "__version__"})

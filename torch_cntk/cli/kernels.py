@@ -10,7 +10,7 @@ from torch_cntk._internal.checks import as_size, positive_int, shape_text
 from torch_cntk._internal.files import check_writable, is_stream, writing
 from torch_cntk.cli import options
 from torch_cntk.images.default import default_network
-from torch_cntk.images.plots import heatmap
+from torch_cntk.images.plotting import heatmap
 from torch_cntk.priors import Identity, Meshgrid, Prior, Uniform
 from torch_cntk.zoo import catalogue
 from torch_cntk.zoo.loading import cache_folder, cached_names, load_kernel

@@ -5,6 +5,7 @@ what differs is the ``Filler`` that poses its ``Equations``: ``Periodic``, ``Gui
 or a user's own.
 """
 
+from torch_cntk.images import plotting
 from torch_cntk.images.autocorrelation import Autocorrelated, autocorrelation_network, autocorrelation_passes
 from torch_cntk.images.coarse import Coarse
 from torch_cntk.images.default import default_kernel, default_network, levels_for
@@ -41,6 +42,7 @@ __all__ = [
     "inpaint",
     "leave_out_error",
     "levels_for",
+    "plotting",
     "read_image",
     "read_mask",
     "write_image",

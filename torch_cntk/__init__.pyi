@@ -1,9 +1,9 @@
-"""The names that ``import torch_cntk as tc`` offers. The package imports this module when one of them is asked for."""
+"""The names that ``import torch_cntk as tc`` offers; each is imported when it is asked for."""
 
-from torch_cntk import finite, images, matrices, operators, priors, zoo
-from torch_cntk._internal.memory import OutOfMemoryError
-from torch_cntk.conversion import from_torch, to_torch, with_width
-from torch_cntk.finite import (
+from . import finite, images, matrices, operators, priors, zoo
+from ._internal.memory import OutOfMemoryError
+from .conversion import from_torch, to_torch, with_width
+from .finite import (
     DivergedError,
     LinearisedTraining,
     Training,
@@ -13,7 +13,7 @@ from torch_cntk.finite import (
     presets,
     train,
 )
-from torch_cntk.images import (
+from .images import (
     Guidance,
     InpaintingResult,
     autocorrelation_network,
@@ -24,10 +24,10 @@ from torch_cntk.images import (
     inpaint,
     leave_out_error,
     levels_for,
+    plotting,
 )
-from torch_cntk.images import plots as plotting
-from torch_cntk.kernels import Kernel
-from torch_cntk.layers import (
+from .kernels import Kernel
+from .layers import (
     GELU,
     Abs,
     AvgPool1d,
@@ -62,9 +62,9 @@ from torch_cntk.layers import (
     Sum,
     reparameterise,
 )
-from torch_cntk.matrices import MatrixCompletion, features
-from torch_cntk.operators import GramOperator, Operator
-from torch_cntk.solvers import (
+from .matrices import MatrixCompletion, baselines, drug_response, features
+from .operators import GramOperator, Operator
+from .solvers import (
     ConjugateGradient,
     Direct,
     EigenPro,
@@ -74,7 +74,9 @@ from torch_cntk.solvers import (
     Solver,
     Status,
 )
-from torch_cntk.zoo import catalogue, hourglass, load_kernel
+from .zoo import catalogue, hourglass, load_kernel
+
+__version__: str
 
 __all__ = [
     "GELU",
@@ -131,9 +133,11 @@ __all__ = [
     "TrainingStatus",
     "autocorrelation_network",
     "autocorrelation_passes",
+    "baselines",
     "catalogue",
     "default_kernel",
     "default_network",
+    "drug_response",
     "empirical_ntk",
     "features",
     "finite",
