@@ -134,8 +134,7 @@ def ablation(options: argparse.Namespace) -> None:
         for image in photographs.values():
             observed = random_mask(tuple(image.shape[1:]), 0.5, 0)
             known = torch.where(observed, image, 0)
-            first = tc.inpaint(known, observed).image
-            result = guided.run_passes(known, observed, first, passes, settings, network=network)
+            result = tc.inpaint(known, observed, passes=passes, guidance=replace(settings, network=network))
             numbers.append(psnr(result.image, image))
         rows.append((name, *map("{:.2f}".format, numbers), f"{np.mean(numbers):.2f}"))
         print(*rows[-1], flush=True)
@@ -184,7 +183,9 @@ def finite(options: argparse.Namespace) -> None:
         torch.manual_seed(0)
         net = tc.Sequential(tc.Conv2d(64, 64, 5), tc.LeakyReLU(0.1), tc.Conv2d(64, 1, 3))
         # The kernel begins at 0; so must the network, whose random function would outweigh the small targets.
-        torch.nn.init.zeros_(net.layers[-1].weight)
+        last = net.layers[-1]
+        assert isinstance(last, tc.Conv2d)
+        torch.nn.init.zeros_(last.weight)
         how = tc.Training(steps=options.steps, lr=0.01, head="none", holdout=0.05, iterate="best")
         trained = tc.train(net, targets, observed, prior=prior, training=how)
         row.append(f"{psnr(torch.where(observed, image, trained.image + mean), image):.2f}")

@@ -141,6 +141,7 @@ def finite_network(name: str, channels: int) -> tc.Sequential:
     *inner, last = found.network.layers
     if last.out_channels == channels:
         return found.network
+    assert isinstance(last, tc.Conv2d)
     return tc.Sequential(*inner, tc.Conv2d(last.in_channels, channels, last.kernel_size))
 
 

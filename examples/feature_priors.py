@@ -97,7 +97,7 @@ class Row:
 
 def fold(images: Tensor, period: int) -> Tensor:
     """[..., n, n] to [n / period, ..., period, n]: pixels that differ by steps of (period, period), side by side."""
-    return torch.stack([strip.roll(-k * period, -1) for k, strip in enumerate(images.split(period, -2))])
+    return torch.stack([strip.roll(-k * period, -1) for k, strip in enumerate(torch.split(images, period, -2))])
 
 
 def unfold(strip: Tensor, period: int, copies: int) -> Tensor:

@@ -199,7 +199,7 @@ def test_kernels_cut_into_slabs_are_the_same(monkeypatch):
     net = NETS["skip around a level"]
     prior = tc.priors.Uniform(0, 1)
     whole, dense = net.kernel(prior), BORDERED["zeros in a level of one branch"].kernel(prior, (8, 8))
-    monkeypatch.setattr("torch_cntk.covariance.lattice._SLAB_ENTRIES", 40)
+    monkeypatch.setattr("torch_cntk.covariance.lattice.evaluation._SLAB_ENTRIES", 40)
     assert_equal(net.kernel(prior).dense((8, 12)), whole.dense((8, 12)), 1e-14)
     assert_equal(BORDERED["zeros in a level of one branch"].kernel(prior, (8, 8)).dense(), dense.dense(), 1e-14)
 

@@ -17,6 +17,10 @@ from torch import Tensor
 __all__ = ["Filter", "Linear", "Nearest", "Resampling"]
 
 
+_SEEN_REACHES = 4
+"""Radii of so many reaches are beyond all that the taps of two neighbouring outputs have in common."""
+
+
 @dataclass(frozen=True)
 class Resampling(ABC):
     """A fixed linear map along one axis from n pixels to ``n * up / down``."""
@@ -70,8 +74,13 @@ class Resampling(ABC):
     def output_radius(self, radius: int) -> int:
         """Largest output displacement that still depends on it, if only displacements up to ``radius`` did.
 
-        Found by looking: outputs b and b + u use inputs whose distance is least for some pair of taps.
+        Found by looking: outputs b and b + u use inputs whose distance is least for some pair of taps. Where the map is
+        the same everywhere, ``down`` more inputs are ``up`` more outputs: only small radii have to be looked at.
         """
+        seen = _SEEN_REACHES * (self.reach + self.down)
+        if self.shift_invariant and radius >= seen + self.down:
+            steps = (radius - seen) // self.down
+            return self.output_radius(radius - steps * self.down) + steps * self.up
         blocks = radius + self.up + self.reach + 2
         positions, weights = self.taps(2 * self.down * blocks + 2 * self.down)
         middle = slice(self.up * blocks, self.up * (blocks + 1))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from torch_cntk._internal.checks import positive_int
-from torch_cntk._internal.files import check_writable, writing
+from torch_cntk._internal.files import check_writable, is_stream, writing
 
 __all__ = ["Photograph", "check_output", "read_image", "read_mask", "write_image"]
 
@@ -149,6 +149,8 @@ def _format_of(path: Path, alpha: bool) -> str:
         ValueError: the suffix is unknown, or the format cannot have alpha.
     """
     name = _FORMATS.get(path.suffix.lower())
+    if name is None and is_stream(path):
+        name = "PNG"
     if name is None:
         got = f"the suffix {path.suffix!r}" if path.suffix else "none"
         raise ValueError(f"expected an output file with the suffix {', '.join(_FORMATS)}, got {got}: {path}")

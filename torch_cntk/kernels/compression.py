@@ -26,17 +26,27 @@ def compress(numbers: Tensor) -> Tensor:
     return torch.frombuffer(bytearray(zlib.compress(planes.tobytes(), _LEVEL)), dtype=torch.uint8)
 
 
-def decompress(data: Tensor, dtype: torch.dtype) -> Tensor:
+def decompress(data: Tensor, dtype: torch.dtype, most: int) -> Tensor:
     """The inverse of ``compress``.
 
+    Args:
+        data: what ``compress`` gave.
+        dtype: of the numbers.
+        most: bytes of the numbers; no more are ever made.
+
     Raises:
-        ValueError: the bytes are damaged.
+        ValueError: the bytes are damaged, or hold more numbers.
     """
     size = dtype.itemsize
+    inflate = zlib.decompressobj()
     try:
-        planes = zlib.decompress(data.numpy().tobytes())
+        planes = inflate.decompress(data.numpy().data, most + 1)
     except zlib.error as error:
         raise ValueError(f"damaged data: {error}") from error
+    if len(planes) > most:
+        raise ValueError(f"damaged data: expected at most {most:,} bytes, got more")
+    if not inflate.eof or inflate.unused_data:
+        raise ValueError("damaged data: the compressed bytes end too early or too late")
     unsigned = np.dtype(f"<u{size}")
     if len(planes) % size:
         raise ValueError(f"damaged data: {len(planes)} bytes are no whole numbers of {size} bytes")

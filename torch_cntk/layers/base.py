@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
-from torch_cntk._internal.checks import as_size, shape_text
-from torch_cntk._internal.memory import require_bytes
+from torch_cntk._internal.memory import allocating
 from torch_cntk._internal.options import Option, as_json, as_typed, collapsed, options_of
-from torch_cntk.covariance import Covariance, Extent
+from torch_cntk.covariance import Covariance
 from torch_cntk.covariance.signal import InexactError, Signal
-from torch_cntk.kernels.kernel import Kernel, from_table, from_window
+from torch_cntk.kernels.kernel import Kernel
+from torch_cntk.layers import computing
 from torch_cntk.operators.gram import GramOperator
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["Layer", "from_description"]
 
 C = TypeVar("C", bound=Covariance)
-_LOG = logging.getLogger(__name__)
 
 
 class Layer(torch.nn.Module):
@@ -110,6 +108,7 @@ class Layer(torch.nn.Module):
         """Whether the description tells an option."""
         return True
 
+    @allocating("the kernel")
     def kernel(
         self,
         prior: Prior,
@@ -143,96 +142,12 @@ class Layer(torch.nn.Module):
             the kernel between pixels of the output.
 
         Raises:
-            ValueError: the size does not fit the network or the prior, or it is needed and missing; or a layer's rule
-                would not be exact at its place in the network.
+            TypeError: the size or the radius is no integer or tuple of them.
+            ValueError: the size does not fit the network or the prior, or it is needed and missing; a layer's rule
+                would not be exact at its place in the network; the kind is unknown; or the radius is below 1.
             OutOfMemoryError: the kernel would not fit into memory; nothing has been computed then.
         """
-        if kind not in ("ntk", "nngp"):
-            raise ValueError(f'expected kind "ntk" or "nngp", got {kind!r}')
-        self.require_exact(gaussian=prior.gaussian)
-        dtype = dtype or prior.dtype
-        device = torch.device(device or prior.device or "cpu")
-        ndim = self._kernel_ndim(prior, size)
-        if radius is not None:
-            return self._windowed_kernel(prior, size or prior.size, radius, ndim, kind, dtype, device, progress)
-        extent = prior.extent(ndim)
-        stationary = extent is not None
-        extent = self.propagate(extent or Extent.start(ndim))
-        if size is None and prior.size is None:
-            if not stationary:
-                raise ValueError(f"the kernel of {prior!r} belongs to one image size: expected size, got None")
-            if not extent.shift_invariant:
-                raise ValueError(
-                    "a layer of this network treats the border of the image specially, so its kernel belongs to one "
-                    "image size: expected size, such as (256, 256), got None"
-                )
-            torus = extent.smallest_torus()
-        elif size is None:
-            assert prior.size is not None
-            torus = tuple(int(n * s) for n, s in zip(prior.size, extent.scale, strict=True))
-            if extent.input_size(torus) != prior.size:
-                raise ValueError(f"a prior of {shape_text(prior.size)} pixels does not fit this network; pad it")
-        else:
-            torus = as_size(size, "size", ndim)
-        source = extent.input_size(torus)
-        # A kernel of any size also serves this one, unless displacements would wrap.
-        free = (
-            stationary
-            and extent.shift_invariant
-            and all(n >= 2 * r + 1 for n, r in zip(torus, extent.radius, strict=True))
-        )
-        if free:
-            torus = extent.smallest_torus()
-            source = extent.input_size(torus)
-        output = self.propagate(prior.covariance(source, device))
-        radius = extent.radius if free else None
-        if radius is not None and not extent.uniform:
-            # What is beyond the radius is a table itself: taken from the whole one before it is rounded.
-            table, far = output.tabulate(kind, torch.float64, progress=progress)[0], None
-        else:
-            table, far = output.tabulate(kind, dtype, radius=radius, progress=progress)
-        return from_table(
-            table,
-            radius=radius,
-            far=far,
-            dtype=dtype,
-            origin={"network": self.description(), "prior": prior.description(), "kind": kind},
-            rebuild=lambda n: self.kernel(prior, n, kind=kind, dtype=dtype, device=device) if stationary else None,
-        )
-
-    def _windowed_kernel(
-        self,
-        prior: Prior,
-        size: tuple[int, ...] | None,
-        radius: int | tuple[int, ...],
-        ndim: int,
-        kind: str,
-        dtype: torch.dtype,
-        device: torch.device,
-        progress: bool,
-    ) -> Kernel:
-        """As ``kernel``, for its arguments after their defaults.
-
-        Raises:
-            TypeError: the radius is no integer or tuple of them.
-            ValueError: the size is missing or does not fit, or the radius is below 1.
-        """
-        if size is None:
-            raise ValueError("a kernel with a radius belongs to one image size: expected size, got None")
-        extent = self.propagate(Extent.start(ndim))
-        output = as_size(size, "size", ndim)
-        if size is prior.size:
-            output = tuple(int(n * s) for n, s in zip(size, extent.scale, strict=True))
-        reach = as_size(radius if isinstance(radius, Sequence) else (radius,) * ndim, "radius", ndim)
-        clamped = tuple(min(r, max(n // 2, 1)) for r, n in zip(reach, output, strict=True))
-        if clamped != reach:
-            _LOG.warning("radius %s is beyond half of %s pixels: cut to %s", reach, shape_text(output), clamped)
-        computed = torch.float64 if dtype == torch.float64 else torch.float32
-        covariance = self.propagate(prior.covariance(extent.input_size(output), device, computed))
-        table = covariance.tabulate_window(kind, dtype, clamped, progress=progress)
-        return from_window(
-            table, {"network": self.description(), "prior": prior.description(), "kind": kind, "radius": clamped}
-        )
+        return computing.kernel(self, prior, size, computing.Options(radius, kind, dtype, device, progress))
 
     def gram_operator(
         self, features: Tensor, *, kind: str = "ntk", white: float = 0.0, dtype: torch.dtype | None = None
@@ -253,16 +168,9 @@ class Layer(torch.nn.Module):
             ValueError: this is no fully connected network, a layer's rule would not be exact at its place in it, or the
                 features are not [n, p] and finite.
         """
-        if not isinstance(features, torch.Tensor) or not features.is_floating_point():
-            got = features.dtype if isinstance(features, torch.Tensor) else type(features).__name__
-            raise TypeError(f"expected a floating point tensor [inputs, features], got {got}")
-        if not bool(torch.isfinite(features).all()):
-            raise ValueError("expected finite features, got NaN or infinity among them")
-        if features.ndim == 2 and self.in_channels not in (None, features.shape[1]):
-            raise ValueError(f"expected the network's {self.in_channels} features, got {features.shape[1]}")
-        self.require_exact()
-        return GramOperator(self.propagate, features, kind=kind, white=white, dtype=dtype)
+        return computing.gram_operator(self, features, kind=kind, white=white, dtype=dtype)
 
+    @allocating("the matrix of the kernel")
     def gram(self, features: Tensor, others: Tensor | None = None, *, kind: str = "ntk") -> Tensor:
         """The exact kernel of this fully connected network between inputs, as a matrix.
 
@@ -279,29 +187,7 @@ class Layer(torch.nn.Module):
             ValueError: this is no fully connected network, or the features are not [n, p] and finite.
             OutOfMemoryError: the matrix would not fit; ``gram_operator`` multiplies by it without storing it.
         """
-        operator = self.gram_operator(features if others is None else others, kind=kind)
-        count = len(features)
-        require_bytes(
-            count * operator.size[0] * 8,
-            f"the kernel between {count:,} and {operator.size[0]:,} inputs",
-            lambda free: "net.gram_operator(features) multiplies by it without storing it",
-            features.device,
-        )
-        return operator.dense() if others is None else operator.cross(features)
-
-    def _kernel_ndim(self, prior: Prior, size: tuple[int, ...] | None) -> int:
-        if self.ndim == 0:
-            raise ValueError("a fully connected network has no pixels; net.gram(features) is its kernel between inputs")
-        given = {
-            "the network": self.ndim,
-            "the prior": None if prior.size is None else len(prior.size),
-            "size": None if size is None else len(as_size(size)),
-        }
-        known = {name: ndim for name, ndim in given.items() if ndim is not None}
-        if len(set(known.values())) > 1:
-            text = ", ".join(f"{name} has {ndim}" for name, ndim in known.items())
-            raise ValueError(f"expected the same number of spatial dimensions everywhere, got: {text}")
-        return next(iter(known.values()), 2)
+        return computing.gram(self, features, others, kind=kind)
 
 
 def from_description(description: Mapping[str, Any]) -> Layer:

@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from torch_cntk._internal.checks import finite_number, positive_int
+from torch_cntk._internal.memory import allocating
 from torch_cntk.layers import ACTIVATIONS, Layer, Linear, Sequential, activation_of
 from torch_cntk.matrices.systems import System, systems_of_columns
 from torch_cntk.matrices.tables import Matrix, name_of, read_features, read_matrix
@@ -173,6 +174,7 @@ class MatrixCompletion:
 
     # Fitting.
 
+    @allocating("fitting the matrix")
     def fit(
         self,
         Y: Any,  # noqa: N803 - the paper's name
@@ -337,6 +339,7 @@ class MatrixCompletion:
 
     # Prediction.
 
+    @allocating("predicting the matrix")
     def predict(self, features: Any = None, row_features: Any = None) -> Any:
         """Complete the matrix, or predict columns (and rows) that it did not have.
 

@@ -1,6 +1,16 @@
 """K @ w without the matrix K."""
 
-from torch_cntk.operators.base import BlockCirculantOperator, DenseOperator, Lookup, Operator, PeriodicOperator
+from torch_cntk.operators.base import DenseOperator, Lookup, Operator
 from torch_cntk.operators.gram import GramOperator
+from torch_cntk.operators.periodic import BlockCirculantOperator, PeriodicOperator
+from torch_cntk.operators.stencil import StencilOperator
 
-__all__ = ["BlockCirculantOperator", "DenseOperator", "GramOperator", "Lookup", "Operator", "PeriodicOperator"]
+__all__ = [
+    "BlockCirculantOperator",
+    "DenseOperator",
+    "GramOperator",
+    "Lookup",
+    "Operator",
+    "PeriodicOperator",
+    "StencilOperator",
+]

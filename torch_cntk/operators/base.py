@@ -6,19 +6,30 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
+from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from torch_cntk._internal.checks import shape_text
-from torch_cntk._internal.grids import join_cells, open_grid, split_cells
-from torch_cntk.covariance import Table
-from torch_cntk.operators.correlation import correlation
+from torch_cntk._internal.grids import open_grid
 
-__all__ = ["BlockCirculantOperator", "DenseOperator", "Lookup", "Operator", "PeriodicOperator", "transforms_cost"]
+__all__ = ["DenseOperator", "Lookup", "Operator", "transforms_cost"]
 
 Lookup = Callable[[list[Tensor], list[Tensor]], Tensor]
 """Gives K(x, x') for pixels x and x': one integer tensor an axis each, all of which broadcast."""
+
+_TRANSFORMS = 26
+"""Both transforms of n pixels take 5 log2(n) operations a pixel, each as long as some 5 of a large matrix product, as
+measured on two CPU cores."""
+_ENTRY = 100.0
+"""Finding an entry of K in a table takes as long as so many operations of a large matrix product: some nanoseconds."""
+_AVERAGED = 15
+"""Products with K that conjugate gradients take where K is close to its stationary average, whose inverse on the mask
+is the preconditioner: 10 to 18 on all masks that were tried."""
+_ROUGHLY_AVERAGED = 300
+"""Likewise where K changes from place to place, so that its average tells less."""
 
 
 def transforms_cost(size: tuple[int, ...]) -> float:
@@ -26,50 +37,86 @@ def transforms_cost(size: tuple[int, ...]) -> float:
     return _TRANSFORMS * math.log2(max(math.prod(size), 2))
 
 
-_TRANSFORMS = 26
-"""Both transforms of n pixels take 5 log2(n) operations a pixel, each as long as some 5 of a large matrix product, as
-measured on two CPU cores."""
-
-
 class Operator(ABC):
     """A symmetric positive semi-definite kernel between all pixels of an image, as a linear map.
 
     The "image" may be any grid on which the kernel is known: the columns of a matrix are one of one axis.
 
+    Operators compose: ``a + b`` is the sum of two kernels of one size, ``c * a`` a positive multiple. They can be
+    pickled and copied. Products can be differentiated with respect to the images.
+
+    A subclass says how to multiply (``_multiply``) and what single entries are (``lookup``, as a method or as a
+    function given to the constructor), and states its costs, from which a solver is chosen. The unit of all costs is
+    the time of one operation (FLOP) in a large matrix product in float32.
+
+    Args:
+        size: see below, as the others.
+        dtype: see below.
+        device: see below.
+        lookup: see ``Lookup``; not needed by subclasses that override the method.
+        stationary: see below.
+        cost: see below.
+        entry_dtype: see below; ``dtype`` by default.
+        entry_cost: see below.
+        traffic: see below.
+        iterations: see below; by default some where there is a stationary average, else None.
+
     Attributes:
         size: of the image.
         dtype: precision in which it multiplies.
         device: where it multiplies.
-        cost: time of K @ w for each pixel, in operations of a large matrix product that take as long.
+        cost: estimated arithmetic of K @ w for each pixel.
         entry_dtype: precision to which K's entries are known.
+        entry_cost: estimated time of an entry in ``entries``.
+        traffic: numbers that K @ w reads from memory for each pixel and image, rather than from the cache.
+        iterations: products with K that conjugate gradients take as a rule, at a moderate ridge; None where nothing
+            bounds their number, as no good preconditioner is known.
         stationary: [*size] in float64, the mean over positions a of K(a, a + u) for each displacement u (wrapping
-            around); None where displacements mean nothing.
+            around); None where displacements mean nothing or the mean is not known.
     """
+
+    __array_ufunc__ = None  # numpy's numbers leave products with operators to the operators
 
     def __init__(
         self,
         size: tuple[int, ...],
         dtype: torch.dtype,
         device: torch.device,
-        lookup: Lookup,
+        lookup: Lookup | None = None,
         stationary: Tensor | None = None,
         *,
         cost: float,
         entry_dtype: torch.dtype | None = None,
+        entry_cost: float = _ENTRY,
+        traffic: float = 0.0,
+        iterations: int | None = None,
     ) -> None:
         self.size = size
         self.dtype = dtype
         self.device = device
         self.cost = cost
         self.entry_dtype = entry_dtype or dtype
+        self.entry_cost = entry_cost
+        self.traffic = traffic
+        self.iterations = _AVERAGED if iterations is None and stationary is not None else iterations
         self.stationary = stationary
         self._lookup = lookup
+
+    def lookup(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
+        """K(x, x') for pixels x and x': one integer tensor an axis each, all of which broadcast.
+
+        Raises:
+            NotImplementedError: the subclass has no such method, and gave no function to the constructor.
+        """
+        if self._lookup is None:
+            raise NotImplementedError(f"expected {type(self).__name__} to define lookup, or to be given one")
+        return self._lookup(first, second)
 
     @cached_property
     def diagonal(self) -> Tensor:
         """K(x, x), [*size] in float64."""
         grid = open_grid(self.size, self.device)
-        return self._lookup(grid, grid).double().expand(self.size)
+        return self.lookup(grid, grid).double().expand(self.size)
 
     @cached_property
     def mean_diagonal(self) -> float:
@@ -89,22 +136,73 @@ class Operator(ABC):
             [m, n] in float64.
         """
         x = [axis[:, None] for axis in torch.unravel_index(first, self.size)]
-        return self._lookup(x, list(torch.unravel_index(second, self.size))).double()
+        return self.lookup(x, list(torch.unravel_index(second, self.size))).double()
+
+    def select(self, index: Tensor) -> Operator:
+        """K between some of the pixels, by their positions [m] in the flattened image: an operator of size (m,)."""
+        return DenseOperator(self.entries(index, index))
 
     def __matmul__(self, images: Tensor) -> Tensor:
         """K @ w for each of [..., *size], in the precision of w; only large sums are taken in the operator's.
 
         Raises:
+            TypeError: the images are no floating point tensor.
             ValueError: the images are not of this size.
         """
+        if not isinstance(images, torch.Tensor) or not images.is_floating_point():
+            got = images.dtype if isinstance(images, torch.Tensor) else type(images).__name__
+            raise TypeError(f"expected images in a floating point tensor, got {got}")
         if tuple(images.shape[-len(self.size) :]) != self.size:
             raise ValueError(f"expected images of {shape_text(self.size)} pixels, got shape {tuple(images.shape)}")
         flat = images.reshape(-1, *self.size)
-        return self._multiply(flat).reshape(tuple(images.shape))
+        return self._product(flat).reshape(tuple(images.shape))
+
+    def _product(self, images: Tensor) -> Tensor:
+        """K @ w for [n, *size], also where gradients are recorded or automatic casting is on."""
+        if torch.is_autocast_enabled(images.device.type):
+            with torch.autocast(images.device.type, enabled=False):
+                return self._product(images)
+        if images.requires_grad and torch.is_grad_enabled():
+            product: Tensor = _Differentiable.apply(images, self)
+            return product
+        return self._multiply(images)
 
     @abstractmethod
     def _multiply(self, images: Tensor) -> Tensor:
-        """K @ w for [n, *size]."""
+        """K @ w for [n, *size], as a new tensor, which may be changed in place."""
+
+    def __add__(self, other: Operator) -> Operator:
+        """The sum of two kernels."""
+        from torch_cntk.operators.derived import SumOperator
+
+        if not isinstance(other, Operator):
+            return NotImplemented
+        return SumOperator(self, other)
+
+    def __mul__(self, factor: float) -> Operator:
+        """A positive multiple of the kernel."""
+        from torch_cntk.operators.derived import MultipleOperator
+
+        if not isinstance(factor, Real):
+            return NotImplemented
+        return MultipleOperator(self, factor)
+
+    __rmul__ = __mul__
+
+
+class _Differentiable(torch.autograd.Function):
+    """K @ w as an operation of autograd: K is symmetric, so that gradients are multiplied by K as well."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, operator: Operator) -> Tensor:
+        """K @ w."""
+        ctx.operator = operator
+        return operator._multiply(images)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """K @ g."""
+        return ctx.operator._product(gradients[0]), None
 
 
 class DenseOperator(Operator):
@@ -118,8 +216,20 @@ class DenseOperator(Operator):
     def __init__(self, matrix: Tensor, stationary: Tensor | None = None) -> None:
         size = tuple(matrix.shape[: matrix.ndim // 2])
         pixels = math.prod(size)
-        super().__init__(size, matrix.dtype, matrix.device, lambda x, y: matrix[(*x, *y)], stationary, cost=2 * pixels)
+        super().__init__(
+            size,
+            matrix.dtype,
+            matrix.device,
+            stationary=stationary,
+            cost=2 * pixels,
+            traffic=pixels,
+            iterations=None if stationary is None else _ROUGHLY_AVERAGED,
+        )
         self._matrix = matrix.reshape(pixels, -1)
+
+    def lookup(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
+        """See ``Operator.lookup``."""
+        return self._matrix.reshape(*self.size, *self.size)[(*first, *second)]
 
     def entries(self, first: Tensor, second: Tensor) -> Tensor:
         """See ``Operator.entries``."""
@@ -127,106 +237,3 @@ class DenseOperator(Operator):
 
     def _multiply(self, images: Tensor) -> Tensor:
         return (images.reshape(images.shape[0], -1).to(self.dtype) @ self._matrix).to(images.dtype)
-
-
-class BlockCirculantOperator(Operator):
-    """K with a period, for displacements of any length: a matrix between phases for each frequency of the cells.
-
-    Args:
-        blocks: [*cells, *period, *period], entry [m, a, b] is K(a, b + m period) for phases a, b.
-        lookup: see ``Lookup``.
-        stationary: see ``Operator``.
-    """
-
-    def __init__(self, blocks: Tensor, lookup: Lookup, stationary: Tensor) -> None:
-        ndim = blocks.ndim // 3
-        self._cells, self._period = tuple(blocks.shape[:ndim]), tuple(blocks.shape[ndim : 2 * ndim])
-        size = tuple(c * p for c, p in zip(self._cells, self._period, strict=True))
-        phases = math.prod(self._period)
-        cost = transforms_cost(self._cells) + 4 * phases
-        super().__init__(size, blocks.dtype, blocks.device, lookup, stationary, cost=cost)
-        self._axes = tuple(range(ndim))
-        # A correlation: the transform of the blocks is conjugated.
-        transform = torch.fft.rfftn(blocks.reshape(*self._cells, phases, phases), dim=self._axes).conj()
-        self._matrices = transform.resolve_conj().reshape(-1, phases, phases)
-
-    def _multiply(self, images: Tensor) -> Tensor:
-        count, phases = images.shape[0], math.prod(self._period)
-        cells = split_cells(images.to(self.dtype), self._period).reshape(count, *self._cells, phases)
-        transform = torch.fft.rfftn(cells.movedim(0, -1), dim=self._axes)
-        product = self._matrices @ transform.reshape(-1, phases, count)
-        values = torch.fft.irfftn(product.reshape(transform.shape), s=self._cells, dim=self._axes)
-        order = (-1, len(self._cells), *range(len(self._cells)))
-        return join_cells(values.permute(order), self._period).to(images.dtype)
-
-
-class PeriodicOperator(Operator):
-    """K = near + far, where near is a correlation and far depends on the phases of the two pixels only.
-
-    Args:
-        near: table of one channel that vanishes beyond the radius.
-        far: [*far_period, *far_period], between phases; (1,) * 2 ndim where it is one number.
-        radius: largest displacement in the near part, an entry an axis.
-        dtype: see ``Operator``.
-        size: of the image, a multiple of the period and at least 2 radius + 1.
-        lookup: see ``Lookup``.
-        stationary: see ``Operator``.
-    """
-
-    def __init__(
-        self,
-        near: Table,
-        far: Tensor,
-        radius: tuple[int, ...],
-        dtype: torch.dtype,
-        size: tuple[int, ...],
-        lookup: Lookup,
-        stationary: Tensor,
-    ) -> None:
-        self._near = correlation(near, radius, dtype)
-        super().__init__(size, dtype, near.values.device, lookup, stationary, cost=self._near.cost)
-        self._table, self._radius = near, radius
-        ndim = len(size)
-        self._far_period = tuple(far.shape[:ndim])
-        self._far = far.double().reshape(math.prod(self._far_period), -1)
-
-    def entries(self, first: Tensor, second: Tensor) -> Tensor:
-        """See ``Operator.entries``."""
-        if self._pairs is None or len(self._far) > 1:
-            return super().entries(first, second)
-        values, indices = self._pairs
-        place: Tensor | None = None
-        coordinates = zip(torch.unravel_index(first, self.size), torch.unravel_index(second, self.size), strict=True)
-        for (x, y), index, length in zip(coordinates, indices, values.shape, strict=True):
-            along = index[x].index_select(1, y)
-            place = along if place is None else place.mul_(length).add_(along)
-        assert place is not None
-        return values.flatten()[place].double().add_(self._far[0])
-
-    @cached_property
-    def _pairs(self) -> tuple[Tensor, list[Tensor]] | None:
-        """The near part, and where K(x, x') is in it along each axis, [n, n]; None if the axes do not separate."""
-        geometry = self._table.geometry
-        if not geometry.reflective:
-            return None
-        indices = []
-        for axis, (n, r) in enumerate(zip(self.size, self._radius, strict=True)):
-            x = torch.arange(n, device=self.device)
-            u = (x - x[:, None]) % n
-            u = torch.where(u > n // 2, u - n, u)
-            indices.append(geometry.paired_index(axis, u, x[:, None], r))
-        return torch.nn.functional.pad(self._table.paired(), (0, 1) * len(self.size)), indices
-
-    def _multiply(self, images: Tensor) -> Tensor:
-        return self._near(images.to(self.dtype)).to(images.dtype).add_(self._far_part(images))
-
-    def _far_part(self, images: Tensor) -> Tensor:
-        """Sum the pixels of each phase, mix the sums, and spread them again."""
-        count, ndim = images.shape[0], len(self.size)
-        cells = [entry for n, p in zip(self.size, self._far_period, strict=True) for entry in (n // p, p)]
-        # In float64: the weights all but cancel in the sum, which then meets the largest eigenvalue of K by far.
-        sums = images.reshape(count, *cells).sum(tuple(range(1, 2 * ndim, 2)), dtype=torch.float64)
-        mixed = (sums.reshape(count, -1) @ self._far.T).reshape(count, *self._far_period).to(images.dtype)
-        if math.prod(self._far_period) == 1:
-            return mixed
-        return mixed.repeat(1, *(n // p for n, p in zip(self.size, self._far_period, strict=True)))

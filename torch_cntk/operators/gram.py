@@ -60,14 +60,14 @@ class GramOperator(Operator):
             (count,),
             dtype or features.dtype,
             features.device,
-            self._pairs,
             cost=count * (width + _CLOSED_FORM),
             entry_dtype=torch.float64,
+            entry_cost=2 * (width + _CLOSED_FORM),
         )
         self.kind = kind
         self.white = finite_number(white, "white", minimum=0)
         self._propagate = propagate
-        self._features = self._scaled(features)
+        self._features = self._scaled(features.detach())
         self._variance = self._variance_of(self._features)
 
     @staticmethod
@@ -83,8 +83,8 @@ class GramOperator(Operator):
             return gram.sigma
         return torch.zeros_like(gram.sigma) if gram.theta is None else gram.theta
 
-    def _pairs(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
-        """K(x, x') of single pairs; see ``Lookup``."""
+    def lookup(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
+        """See ``Operator.lookup``."""
         x, y = first[0], second[0]
         products = (self._features[x] * self._features[y]).sum(-1)
         sigma = torch.where(x == y, self._variance[x], products)
@@ -101,7 +101,6 @@ class GramOperator(Operator):
         for name in ("diagonal", "mean_diagonal"):
             chosen.__dict__.pop(name, None)
         chosen._features, chosen._variance = self._features[index], self._variance[index]
-        chosen._lookup = chosen._pairs
         chosen.size = (len(index),)
         return chosen
 
@@ -213,7 +212,7 @@ class GramOperator(Operator):
             raise ValueError(
                 f"expected features of shape [inputs, {self._features.shape[1]}], got {tuple(others.shape)}"
             )
-        scaled = self._scaled(others.to(self.device))
+        scaled = self._scaled(others.detach().to(self.device))
         variance = self._variance_of(scaled)
         (n,) = self.size
         rows, columns = self._steps(len(others), n, False)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor
 
 from torch_cntk.operators.base import Operator
 
-__all__ = ["COMBINATIONS", "RowColumnOperator", "between"]
+__all__ = ["COMBINATIONS", "Combination", "RowColumnOperator", "between"]
 
-COMBINATIONS = ("product", "sum")
+Combination = Literal["product", "sum"]
+COMBINATIONS: tuple[Combination, ...] = get_args(Combination)
+_ENTRY = 200.0
+"""Two entries of a matrix are found for each one; see ``Operator.entry_cost``."""
 
 
 class RowColumnOperator(Operator):
@@ -23,10 +28,11 @@ class RowColumnOperator(Operator):
 
     def __init__(self, rows: Tensor, columns: Tensor, combine: str) -> None:
         size = (len(rows), len(columns))
-        super().__init__(size, columns.dtype, columns.device, self._pairs, cost=2 * sum(size))
+        super().__init__(size, columns.dtype, columns.device, cost=2 * sum(size), entry_cost=_ENTRY)
         self._rows, self._columns, self._combine = rows, columns, combine
 
-    def _pairs(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
+    def lookup(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
+        """See ``Operator.lookup``."""
         rows, columns = self._rows[first[0], second[0]], self._columns[first[1], second[1]]
         return rows * columns if self._combine == "product" else rows + columns
 

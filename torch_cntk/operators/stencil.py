@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +19,9 @@ _BAND = 1 << 19
 _KEPT_VIEWS = 1 << 14
 """Views of the work space are kept if they are no more than this: making one takes as long as using it in a small
 image."""
+_TAPERED = 200
+"""Products with K that conjugate gradients take, preconditioned by the diagonal: tapers and white noise, which come
+with windows, keep K's condition moderate."""
 
 
 class StencilOperator(Operator):
@@ -43,11 +47,17 @@ class StencilOperator(Operator):
             lookup,
             cost=4 * len(offsets),
             entry_dtype=values.dtype,
+            traffic=len(offsets),
+            iterations=_TAPERED,
         )
         self._values = values.reshape(len(offsets), *size)
         self._offsets = [tuple(row) for row in offsets.tolist()]
         self._reach = tuple(max(abs(u) for u in axis) for axis in zip(*self._offsets, strict=True))
         self._space: _WorkSpace | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the work space, whose views belong together."""
+        return {**self.__dict__, "_space": None}
 
     @cached_property
     def diagonal(self) -> Tensor:
@@ -56,7 +66,8 @@ class StencilOperator(Operator):
 
     def _multiply(self, images: Tensor) -> Tensor:
         if self._space is None or len(self._space.padded) != len(images):
-            self._space = _WorkSpace(len(images), self._values, self._offsets, self._reach, self.dtype)
+            with torch.inference_mode(False):  # it is written to again, perhaps outside of that mode
+                self._space = _WorkSpace(len(images), self._values, self._offsets, self._reach, self.dtype)
         return self._space.multiply(images)
 
 

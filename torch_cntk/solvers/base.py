@@ -123,11 +123,14 @@ class Regression:
 
 
 class Factorisation(ABC):
-    """What can be done before the right-hand sides are known; serves any number of them under the same mask."""
+    """What can be done before the right-hand sides are known; serves any number of them under the same mask.
+
+    It can be pickled and copied.
+    """
 
     @abstractmethod
     def solve(self, targets: Tensor, *, guess: Tensor | None = None, progress: bool = False) -> Solution:
-        """Solve for further right-hand sides.
+        """Solve for further right-hand sides; no gradients are recorded.
 
         Args:
             targets: y, [..., *size], zero at unobserved pixels.
@@ -178,6 +181,7 @@ class _OneByOne(Factorisation):
         self._index = index
         self._size = regression.operator.size
 
+    @torch.no_grad()
     def solve(self, targets: Tensor, *, guess: Tensor | None = None, progress: bool = False) -> Solution:
         """See ``Factorisation.solve``; the worst status of all masks is that of the whole."""
         start = time.perf_counter()

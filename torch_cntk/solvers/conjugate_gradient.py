@@ -12,7 +12,7 @@ from tqdm import tqdm
 from torch_cntk._internal.checks import finite_number, positive_int
 from torch_cntk.solvers.base import Factorisation, Regression, Solution, Solver, Status
 from torch_cntk.solvers.batches import answers_at_once, dot, norm, ratio, spread
-from torch_cntk.solvers.preconditioners import NAMES, Nested, Preconditioner, choose, precondition
+from torch_cntk.solvers.preconditioners import NAMES, Choice, Name, Preconditioner, choose, precondition
 
 __all__ = ["ConjugateGradient"]
 
@@ -20,6 +20,18 @@ __all__ = ["ConjugateGradient"]
 @dataclass(frozen=True)
 class ConjugateGradient(Solver):
     """Flexible conjugate gradients.
+
+    What differs from the textbook:
+
+    1. All right-hand sides take part in each product with K, but each has its own step and stops on its own.
+    2. Flexible: a direction is made conjugate to the last one by their product itself, so that the preconditioner may
+       be an inner iteration, which is neither exact nor linear.
+    3. Weights are float64, residuals and directions of the operator's precision. The true residual is recomputed now
+       and then ("refresh"); if rounding has put the updated one off, the iteration begins anew from the best weights.
+    4. Convergence is judged by the true residual only, and the best weights so far are what is returned.
+    5. A run without gains ends early, and is done again with a ridge of 0.001 if it had a smaller one; so is one whose
+       weights grow beyond those of a regular kernel.
+    6. On a GPU the host asks only now and then whether all is done; steps in vain change nothing.
 
     Attributes:
         tolerance: relative residual at which a right-hand side is done, above 0.
@@ -37,7 +49,7 @@ class ConjugateGradient(Solver):
     tolerance: float = 1e-4
     max_iterations: int = 500
     refresh: int = 50
-    preconditioner: str = "auto"
+    preconditioner: Choice = "auto"
 
     def __post_init__(self) -> None:
         if finite_number(self.tolerance, "tolerance", minimum=0) == 0:
@@ -60,13 +72,14 @@ class ConjugateGradient(Solver):
 class _Preconditioned(Factorisation):
     """A preconditioner and the equations it is for."""
 
-    def __init__(self, options: ConjugateGradient, regression: Regression, name: str) -> None:
+    def __init__(self, options: ConjugateGradient, regression: Regression, name: Name) -> None:
         self._options = options
         self._regression = regression
         self._name = name
         self._preconditioner = precondition(name, regression)
         self._text = f"conjugate gradients ({name}, {str(regression.operator.dtype).removeprefix('torch.')})"
 
+    @torch.no_grad()
     def solve(self, targets: Tensor, *, guess: Tensor | None = None, progress: bool = False) -> Solution:
         """See ``Factorisation.solve``.
 
@@ -192,7 +205,7 @@ class _Run:
         self.best = lengths / self.norms
         self.iterations = 0
         self.worth_a_refresh = False
-        at_once = answers_at_once(targets.device) or isinstance(preconditioner, Nested)
+        at_once = answers_at_once(targets.device) or preconditioner.iterates
         self.unasked_steps = 1 if at_once else _UNASKED_STEPS
         if guess is not None:
             residual = self._all_targets - regression.multiply(guess.double())

@@ -21,6 +21,9 @@ __all__ = ["Direct"]
 
 _BLOCK = 512
 """Rows and columns that are dealt with at a time."""
+_DIGITS_LEFT = 0.7
+"""Share of their digits that K's entries keep: they go through roots of differences, and 16 digits become 11, 7 become
+5. An eigenvalue of K that is smaller than this part of the largest entry is taken for rounding."""
 _EXACT = 1e-9
 """Largest relative residual of a direct solution by way of the inverse."""
 
@@ -29,12 +32,15 @@ _EXACT = 1e-9
 class Direct(MaskSolver):
     """Cholesky factorisation of K_OO + ridge in float64, with one step of iterative refinement.
 
-    n^3 / 3 multiplications and 8 n^2 bytes for n observed pixels: the factor takes the lower triangle of the one matrix
-    in memory, K stays in the upper one. Where K is singular to the precision of its entries, a pivoted factorisation
-    finds its rank and the answer is that of least squares and least norm; this takes a few more copies.
+    n^3 / 3 operations and 8 n^2 bytes for n observed pixels. What differs from the textbook:
 
-    Many masks that leave out little share the inverse of K + ridge between all pixels: each costs a factorisation of
-    the size of what it leaves out.
+    1. In place: the factor takes the lower triangle of the one matrix in memory, and K stays in the upper one, of which
+       the true residual is found.
+    2. One step of iterative refinement, with that residual.
+    3. Where K is singular to the precision of its entries, a pivoted factorisation finds its rank, and the answer is
+       that of least squares and least norm; this takes a few more copies.
+    4. Many masks that leave out little share the inverse of K + ridge between all pixels: each costs a factorisation of
+       the size of what it leaves out.
     """
 
     def factorise(self, regression: Regression, *, progress: bool = False) -> Factorisation:
@@ -71,8 +77,8 @@ class Direct(MaskSolver):
 
 
 def _rounding(regression: Regression, matrix: Tensor) -> float:
-    """What rounding may put into an eigenvalue: entries go through roots of differences and lose some digits."""
-    return float(torch.finfo(regression.operator.entry_dtype).eps ** 0.7 * matrix.diagonal().max())
+    """What rounding may put into an eigenvalue."""
+    return float(torch.finfo(regression.operator.entry_dtype).eps ** _DIGITS_LEFT * matrix.diagonal().max())
 
 
 class _Matrix:
@@ -154,6 +160,7 @@ class _OnPixels(Factorisation):
     def _columns(self, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Weights for targets [n, k], and what they leave of the targets."""
 
+    @torch.no_grad()
     def solve(self, targets: Tensor, *, guess: Tensor | None = None, progress: bool = False) -> Solution:
         """See ``Factorisation.solve``; a guess is of no use."""
         start = time.perf_counter()
@@ -241,6 +248,7 @@ class _ManyMasks(Factorisation):
         self._regression, self._solver = regression, solver
         self._matrix, self._inverse = matrix, inverse
 
+    @torch.no_grad()
     def solve(self, targets: Tensor, *, guess: Tensor | None = None, progress: bool = False) -> Solution:
         """See ``Factorisation.solve``; a guess is of no use."""
         start = time.perf_counter()

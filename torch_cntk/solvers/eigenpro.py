@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -21,9 +23,14 @@ class EigenPro(MaskSolver):
     """Preconditioned stochastic gradient descent in the kernel's function space (Ma & Belkin 2017, 2019).
 
     The top eigenvectors of K on a subsample of m pixels are damped to the level of the q-th, which raises the batch
-    size and the step that still converge. Where K @ w of the whole image is cheaper than a batch's rows of K, as it is
-    for periodic kernels, each step takes all pixels, with Nesterov's momentum; else it takes a batch, whose rows of K
-    are looked up.
+    size and the step that still converge. What differs from the papers:
+
+    1. Where K @ w of the whole image is cheaper than a batch's rows of K, as it is for periodic kernels, each step
+       takes all pixels, with Nesterov's momentum; else it takes a batch, whose rows of K are looked up.
+    2. After each epoch the true residual is found. If it rose, the step is halved and the best weights are gone back
+       to, so that a step that the subsample made too long does no harm.
+    3. Directions that rounding leaves nothing of are not damped.
+    4. Some pixels can be left out, and the weights of the least error on them are returned ("validation").
 
     Attributes:
         epochs: at most so many; an epoch has as many steps as it takes batches of the largest size that is not wasteful
@@ -76,6 +83,28 @@ _RISE = 2.0
 """An error that has grown by this is taken as a divergence, not as the noise of the batches."""
 _HALVINGS = 20
 """Halvings of the step, each after a divergence, before it gives up."""
+_SHARE_OF_SUBSAMPLE, _MOST_EIGENVECTORS = 8, 160
+"""By default, an eighth of the subsample is damped, at most this many: those beyond are poorly known from it."""
+_EXTRA, _POWERS = 11, 3
+"""Of the randomised eigendecomposition: vectors beyond the wanted ones, and rounds of power iteration, with which it is
+good to some digits (Halko et al. 2011, section 1.3, take 5 to 10 and 1 or 2)."""
+_PIXEL = 200.0
+"""A product with the whole image takes as long as so many operations more for each pixel than ``Operator.cost`` says:
+weights are scattered into an image and gathered from it, in float64."""
+_ROWS = 1024
+"""Rows of K that are looked up at a time."""
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """The global generators of the CPU and the device begin at a seed, and are as before afterwards."""
+    on_gpu = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if on_gpu else []):  # svd_lowrank draws from the global generator
+        torch.default_generator.manual_seed(seed)
+        if on_gpu:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
 
 
 class _Prepared(Factorisation):
@@ -103,10 +132,9 @@ class _Prepared(Factorisation):
     def _find_eigenvectors(self, matrix: Tensor) -> None:
         """Top eigenvectors of K on the subsample, and what is taken from each."""
         size, operator = len(matrix), self.regression.operator
-        wanted = min(self.options.eigenvectors or min(size // 8, 160), size - 1)
-        with torch.random.fork_rng(devices=[]):  # svd_lowrank draws from the global generator
-            torch.manual_seed(self.options.seed)
-            vectors, values, _ = torch.svd_lowrank(matrix, q=min(wanted + 11, size), niter=3)
+        wanted = min(self.options.eigenvectors or min(size // _SHARE_OF_SUBSAMPLE, _MOST_EIGENVECTORS), size - 1)
+        with _seeded(self.options.seed, matrix.device):
+            vectors, values, _ = torch.svd_lowrank(matrix, q=min(wanted + _EXTRA, size), niter=_POWERS)
         # Those that rounding leaves nothing of are of no use.
         rounding = float(values[0]) * size * torch.finfo(operator.entry_dtype).eps
         wanted = max(min(wanted, int((values > rounding).sum()) - 1), 0)
@@ -125,13 +153,14 @@ class _Prepared(Factorisation):
         self.critical = min(max(int(self._diagonal / self._top), 1), count)
         affordable = max(self.options.memory // (count * 8), 1)
         batch = min(self.options.batch or self.critical, affordable, count)
-        # Looking a row of K up costs about as much as a hundred operations an entry.
-        rows, image = 100.0 * batch * count, 2 * math.prod(operator.size) * (operator.cost + 200)
+        # A step multiplies by K twice: the weights, and the gradient.
+        rows, image = operator.entry_cost * batch * count, 2 * math.prod(operator.size) * (operator.cost + _PIXEL)
         self.whole = self.options.batch is None and image < rows
         self.batch = count if self.whole else batch
         self.step = _SAFETY * min(2 / (self._diagonal + (self.batch - 1) * self._top), 1 / self._diagonal)
         self.kept = not self.whole and 2 * count**2 * operator.dtype.itemsize <= self.options.memory
 
+    @torch.no_grad()
     def solve(self, targets: Tensor, *, guess: Tensor | None = None, progress: bool = False) -> Solution:
         """See ``Factorisation.solve``.
 
@@ -187,7 +216,7 @@ class _Descent:
         """K between all trained pixels, [n, n]."""
         prepared = self._prepared
         operator, trained = prepared.regression.operator, prepared.trained
-        pieces = [operator.entries(rows, trained).to(operator.dtype) for rows in torch.split(trained, 1024)]
+        pieces = [operator.entries(rows, trained).to(operator.dtype) for rows in torch.split(trained, _ROWS)]
         return torch.cat(pieces)
 
     def _images(self, weights: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -15,11 +16,13 @@ from torch_cntk.solvers.batches import answers_at_once, dot, ratio, spread
 
 __all__ = [
     "NAMES",
+    "Choice",
     "Circulant",
     "Identity",
     "Jacobi",
     "Laplacian",
     "Map",
+    "Name",
     "Nested",
     "Preconditioner",
     "choose",
@@ -34,7 +37,12 @@ class Preconditioner(ABC):
     """A symmetric positive definite map on images that are zero at unobserved pixels, perhaps only nearly linear.
 
     Its numbers are those of the operator's precision; the iteration around it forgives their rounding.
+
+    Attributes:
+        iterates: whether it is an iteration itself, each of which takes long.
     """
+
+    iterates: ClassVar[bool] = False
 
     @abstractmethod
     def restricted(self, mask: Tensor) -> Map:
@@ -164,6 +172,12 @@ _BLUNTNESS = 0.01
 """What keeps the difference from its neighbours' mean positive definite."""
 
 
+_INNER_TOLERANCE = 0.25
+"""Enough for 10 to 18 outer iterations; a tighter one takes more inner iterations than it saves outer ones."""
+_INNER_ITERATIONS = 400
+"""Where so many have not been enough, the outer iteration goes on with what there is."""
+
+
 class Nested(Preconditioner):
     """The inverse of C_OO + ridge on the same mask, inexactly, by conjugate gradients with FFTs.
 
@@ -184,7 +198,11 @@ class Nested(Preconditioner):
         ValueError: the operator has no stationary average.
     """
 
-    def __init__(self, regression: Regression, tolerance: float = 0.25, max_iterations: int = 400) -> None:
+    iterates = True
+
+    def __init__(
+        self, regression: Regression, tolerance: float = _INNER_TOLERANCE, max_iterations: int = _INNER_ITERATIONS
+    ) -> None:
         self._circulant = Circulant(regression)
         self._laplacian = Laplacian(self._circulant)
         self._tolerance = tolerance
@@ -257,17 +275,21 @@ class _InnerIteration:
         return weights, most, False
 
 
-_BY_NAME: Mapping[str, Callable[[Regression], Preconditioner]] = {
+Name = Literal["none", "jacobi", "laplacian", "circulant", "nested"]
+"""Of a preconditioner."""
+Choice = Literal[Name, "auto"]
+
+_BY_NAME: Mapping[Name, Callable[[Regression], Preconditioner]] = {
     "none": lambda regression: Identity(),
     "jacobi": Jacobi,
     "laplacian": lambda regression: Laplacian(Circulant(regression)),
     "circulant": Circulant,
     "nested": Nested,
 }
-NAMES = (*_BY_NAME, "auto")
+NAMES: tuple[Choice, ...] = (*_BY_NAME, "auto")
 
 
-def precondition(name: str, regression: Regression) -> Preconditioner:
+def precondition(name: Name, regression: Regression) -> Preconditioner:
     """Make the preconditioner of that name.
 
     Raises:
@@ -276,7 +298,7 @@ def precondition(name: str, regression: Regression) -> Preconditioner:
     return _BY_NAME[name](regression)
 
 
-def choose(regression: Regression) -> str:
+def choose(regression: Regression) -> Name:
     """The preconditioner that is likely to be fastest for this operator.
 
     An iteration of ``Circulant`` is one K @ w and two FFTs, an inner one of ``Nested`` two to four FFTs and no K @ w.

@@ -17,6 +17,8 @@ from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from torch_cntk import priors
 from torch_cntk.layers import (
     ACTIVATIONS,
@@ -36,11 +38,18 @@ _NAME = re.compile(
     r"(?P<prior>uniform|identity|meshgrid)-((?P<shape>plain|skip|fine|wide)-)?(?P<levels>[1-9]\d*)x(?P<channels>[1-9]\d*)-"
     rf"(?P<activation>leaky(?P<slope>\d+(\.\d+)?)|{'|'.join(ACTIVATIONS)})(-(?P<height>[1-9]\d*)x(?P<width>[1-9]\d*))?"
 )
+_MOST_LEVELS = 16
+"""At which one pixel of the lowest resolution covers 65,536 by 65,536."""
 _PRIORS: Mapping[str, priors.Prior] = {
     "uniform": priors.Uniform(0, 0.1),
     "identity": priors.Identity(),
     "meshgrid": priors.Meshgrid(),
 }
+
+
+_MOST = {"levels": 10, "channels": 1 << 14, "height": 1 << 14, "width": 1 << 14}
+"""The largest numbers in a name. A kernel of 6 levels takes some 10 MB and 1 GB on the way, one more level 16 times as
+much; a kernel of one size takes the square of its pixels."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +75,16 @@ class Recipe:
         """Drawing the weights takes longer than reading a kernel that ships: built when it is asked for."""
         return self.build()
 
+    @cached_property
+    def blank(self) -> Layer:
+        """The network without weights, of which a kernel needs none; no random number is drawn."""
+        with torch.device("meta"):
+            return self.build()
+
     @property
     def origin(self) -> dict[str, Any]:
         """As ``Kernel.origin``, in the types that JSON has."""
-        origin = {"network": self.network.description(), "prior": self.prior.description(), "kind": "ntk"}
+        origin = {"network": self.blank.description(), "prior": self.prior.description(), "kind": "ntk"}
         return dict(json.loads(json.dumps(origin)))
 
 
@@ -165,17 +180,23 @@ def recipe(name: str) -> Recipe | None:
     """The kernel that a name stands for, or None if it is no such name.
 
     Raises:
-        ValueError: the name lacks a size that its prior needs, or has one that it does not.
+        ValueError: the name lacks a size that its prior needs, or has one that it does not; or its numbers are beyond
+            what any machine could compute.
     """
     match = _NAME.fullmatch(name)
     if match is None:
         return None
+    for group, most in _MOST.items():
+        if match[group] is not None and (len(match[group]) > len(str(most)) or int(match[group]) > most):
+            raise ValueError(f"expected at most {most:,} {group} in a kernel's name, got {name[:80]}")
     size = None if match["height"] is None else (int(match["height"]), int(match["width"]))
     stationary = match["prior"] == "uniform"
     if stationary and size is not None:
         raise ValueError(f"the kernel of independent pixels serves every size: expected a name without one, got {name}")
     if not stationary and size is None:
         raise ValueError(f"the kernel of the prior {match['prior']!r} has one size: expected {name}-64x64, got {name}")
+    if len(match["levels"]) > 2 or int(match["levels"]) > _MOST_LEVELS:
+        raise ValueError(f"expected at most {_MOST_LEVELS} levels, got {match['levels']} in {name}")
     activation = activation_of(match["activation"]) if match["slope"] is None else LeakyReLU(float(match["slope"]))
     shape, levels, channels = match["shape"] or "deep", match["levels"], match["channels"]
     return Recipe(

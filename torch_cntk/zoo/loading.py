@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import filelock
 import platformdirs
 import torch
 
-from torch_cntk import priors
-from torch_cntk.kernels import kernel as _kernel
-from torch_cntk.kernels.kernel import FORMAT_VERSION, Kernel
-from torch_cntk.layers import from_description
+from torch_cntk._internal.memory import require_bytes
+from torch_cntk.kernels.files import repacked
+from torch_cntk.kernels.format import FORMAT_VERSION
+from torch_cntk.kernels.kernel import Kernel, read
+from torch_cntk.layers.computing import from_descriptions
 from torch_cntk.zoo import catalogue
 from torch_cntk.zoo.catalogue import Recipe, Shipped
 
 __all__ = ["cache_folder", "cached_names", "load_kernel"]
 
+_LOG = logging.getLogger(__name__)
 _EXAMPLE = "uniform-5x128-leaky0.1"
+_LOCK_SECONDS = 60.0
+"""How long to wait for another process that computes the same kernel. Most take seconds; of those that take longer, or
+whose process has been stopped, it is better to do the work twice than to wait for ever."""
 
 
 def load_kernel(
@@ -73,20 +83,17 @@ def _read(path: Path) -> Kernel:
     Raises:
         ValueError: the file is damaged, or its network unknown.
     """
-    kernel = _kernel.read(path)
+    kernel = read(path)
     network, prior = kernel.origin.get("network"), kernel.origin.get("prior")
-    if kernel.size is None and network is not None and prior is not None:
-        try:
-            with torch.device("meta"):  # its weights are not needed
-                net = from_description(network)
-            source = priors.from_description(prior)
-        except NotImplementedError:
-            return kernel
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} describes a network that this version does not know: {error}") from error
-        kind, stored = kernel.origin.get("kind", "ntk"), kernel.dtype
-        kernel.rebuild = lambda size: net.kernel(source, size, kind=kind, dtype=stored)
-    return kernel
+    if kernel.size is not None or network is None or prior is None:
+        return kernel
+    try:
+        rebuild = from_descriptions(network, prior, kernel.origin.get("kind", "ntk"), kernel.dtype)
+    except NotImplementedError:
+        return kernel
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} describes a network that this version does not know: {error}") from error
+    return kernel.rebuilt_by(rebuild)
 
 
 def _read_shipped(entry: Shipped) -> Kernel:
@@ -126,19 +133,60 @@ def _cache_suffix() -> str:
 def _cached(recipe: Recipe, progress: bool) -> Kernel:
     """The kernel from the cache, where it is put if it is not there.
 
-    Raises:
-        ValueError: what is in the cache is not this kernel.
+    A cache that cannot be used costs a warning in the log, and the time to compute.
     """
     path = cache_folder() / f"{recipe.name}{_cache_suffix()}"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(path.with_suffix(".lock")):
-        if not path.is_file():
-            kernel = recipe.network.kernel(recipe.prior, recipe.size, dtype=torch.float32, progress=progress)
-            kernel.save(path, compact=True)
+    kernel = _read_cached(path, recipe)  # files appear whole or not at all: no lock is needed to read
+    if kernel is not None:
+        return kernel
+    with _lock(path):
+        return _read_cached(path, recipe) or _computed(recipe, path, progress)
+
+
+def _read_cached(path: Path, recipe: Recipe) -> Kernel | None:
+    """The kernel from its file in the cache, or None if there is no good one."""
     try:
-        kernel = _read(path)
-    except ValueError as error:
-        raise ValueError(f"{error}; delete it to have the kernel computed again") from error
-    if kernel.origin != recipe.origin or kernel.size != recipe.size:
-        raise ValueError(f"{path} is the kernel of another network or prior than its name says; delete it")
+        kernel = _read(path) if path.is_file() else None
+    except (OSError, ValueError) as error:
+        _LOG.warning("a cached kernel is computed again: %s", error)
+        return None
+    if kernel is not None and (kernel.origin != recipe.origin or kernel.size != recipe.size):
+        _LOG.warning("a cached kernel is computed again: %s is of another network or prior than its name says", path)
+        return None
     return kernel
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Wait until no other process computes this kernel, within reason.
+
+    The operating system releases the lock of a process that ends, in whatever way. One that stands still, or a folder
+    in which nothing can be locked, does not hold others up: they compute the kernel as well.
+    """
+    lock = filelock.FileLock(path.with_suffix(".lock"), timeout=_LOCK_SECONDS)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except (OSError, NotImplementedError) as error:
+        _LOG.warning("the cache of kernels cannot be locked, so that others may do the same work: %s", error)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _computed(recipe: Recipe, path: Path, progress: bool) -> Kernel:
+    """Compute the kernel, write it to the cache if that is possible, and give it as it would be read from there.
+
+    Raises:
+        OutOfMemoryError: the kernel would not fit.
+    """
+    if recipe.size is not None:
+        # A quarter of all pairs of pixels, in float32; known before features are made.
+        require_bytes(math.prod(recipe.size) ** 2, f"the kernel {recipe.name}", lambda free: "take a smaller image")
+    kernel = recipe.blank.kernel(recipe.prior, recipe.size, dtype=torch.float32, device="cpu", progress=progress)
+    try:
+        kernel.save(path, compact=True)
+    except OSError as error:
+        _LOG.warning("the kernel %s cannot be kept in the cache: %s", recipe.name, error)
+    return replace(kernel, storage=repacked(kernel.storage), origin=recipe.origin)

@@ -1,0 +1,75 @@
+"""From a network's finished table to a kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from torch_cntk._internal.grids import open_grid
+from torch_cntk.covariance import Table
+from torch_cntk.kernels.kernel import Kernel, Rebuild
+from torch_cntk.kernels.storage import Dense, Periodic, Windowed
+
+__all__ = ["from_table", "from_window"]
+
+
+def from_table(
+    table: Table,
+    *,
+    radius: tuple[int, ...] | None,
+    far: float | None,
+    dtype: torch.dtype,
+    origin: Mapping[str, Any],
+    rebuild: Rebuild | None = None,
+) -> Kernel:
+    """Make a kernel of a finished table.
+
+    Args:
+        table: one channel.
+        radius: beyond which the kernel depends on the phases only, and which the table exceeds on every axis; None for
+            a kernel of one size.
+        far: the number that was subtracted from the table so that it vanishes beyond the radius; None if that would
+            take a number for each pair of phases (then the table is float64, and it is done here).
+        dtype: of the kernel.
+        origin: see ``Kernel``.
+        rebuild: see ``Kernel``.
+
+    Returns:
+        the kernel; with a radius, for every multiple of the period.
+    """
+    geometry = table.geometry
+    if radius is None:
+        return Kernel(Dense(Table(table.values.to(dtype), geometry)), origin)
+    if far is not None:
+        ones = (1,) * geometry.ndim
+        number = torch.full((1, *ones, *ones), far, dtype=dtype, device=table.values.device)
+        far_table = Table(number, replace(geometry, size=ones, period=ones))
+        return Kernel(Periodic(table, far_table, radius), origin, rebuild)
+    phases = _far_table(table, radius)
+    displacement = open_grid(geometry.box, table.values.device, geometry.ndim)
+    position = open_grid(geometry.period, table.values.device)
+    near = table.values - phases.lookup(displacement, position)
+    stored = Periodic(Table(near.to(dtype), geometry), Table(phases.values.to(dtype), phases.geometry), radius)
+    return Kernel(stored, origin, rebuild)
+
+
+def from_window(table: Table, origin: Mapping[str, Any]) -> Kernel:
+    """Make the kernel of one size that is a table of one channel, whose geometry is a ``Window``, and 0 beyond."""
+    return Kernel(Windowed(table), origin)
+
+
+def _far_table(table: Table, radius: tuple[int, ...]) -> Table:
+    """What the table holds beyond the radius, as a table on a torus of one period."""
+    geometry = table.geometry
+    period = geometry.period
+    own = replace(geometry, size=period, period=period)
+    # The same phases as in the first period, as many periods further on as it takes to be outside.
+    displacement = [
+        r + 1 + (u - r - 1) % p
+        for u, p, r in zip(open_grid(own.box, table.values.device, own.ndim), period, radius, strict=True)
+    ]
+    position = open_grid(period, table.values.device)
+    return Table(table.lookup(displacement, position), own)

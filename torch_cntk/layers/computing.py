@@ -1,0 +1,320 @@
+"""The kernels of a network: the prior's covariance, taken through its layers, as a table or between inputs."""
+
+from __future__ import annotations
+
+import logging
+import math
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from torch_cntk._internal.checks import as_size, shape_text
+from torch_cntk._internal.contexts import plain
+from torch_cntk._internal.memory import require_bytes
+from torch_cntk.covariance import Extent
+from torch_cntk.kernels.build import from_table, from_window
+from torch_cntk.kernels.kernel import Kernel
+from torch_cntk.operators.gram import GramOperator
+
+if TYPE_CHECKING:
+    from torch_cntk.layers.base import Layer
+    from torch_cntk.priors.base import Prior
+
+__all__ = ["Options", "Recomputed", "gram", "gram_operator", "kernel"]
+
+_LOG = logging.getLogger(__name__)
+
+_LEAST_BYTES = 2
+"""A table takes so many bytes for each pixel of its torus at the least: about half of the displacements are stored, in
+float64."""
+_ABSURD = 1 << 100
+"""Bytes that nobody has; more of them are not worth telling apart."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """See ``Layer.kernel``."""
+
+    radius: int | tuple[int, ...] | None = None
+    kind: str = "ntk"
+    dtype: torch.dtype | None = None
+    device: torch.device | str | None = None
+    progress: bool = False
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A kernel to be computed: ``Options`` with their defaults filled in, and what they are for."""
+
+    network: Layer
+    prior: Prior
+    ndim: int
+    kind: str
+    dtype: torch.dtype
+    device: torch.device
+    progress: bool
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """See ``Kernel``."""
+        return {"network": self.network.description(), "prior": self.prior.description(), "kind": self.kind}
+
+
+def kernel(network: Layer, prior: Prior, size: tuple[int, ...] | None, options: Options) -> Kernel:
+    """As ``Layer.kernel``, which has the arguments.
+
+    Raises:
+        TypeError: see there.
+        ValueError: see there.
+        OutOfMemoryError: see there.
+    """
+    if options.kind not in ("ntk", "nngp"):
+        raise ValueError(f'expected kind "ntk" or "nngp", got {options.kind!r}')
+    network.require_exact(gaussian=prior.gaussian)
+    device = torch.device(options.device or prior.device or "cpu")
+    ndim = _ndim(network, prior, size)
+    task = _Task(network, prior, ndim, options.kind, options.dtype or prior.dtype, device, options.progress)
+    with plain(device):
+        if options.radius is not None:
+            return _windowed(task, size or prior.size, options.radius)
+        return _whole(task, size)
+
+
+def _whole(task: _Task, size: tuple[int, ...] | None) -> Kernel:
+    """A kernel of all displacements."""
+    start = task.prior.extent(task.ndim)
+    extent = task.network.propagate(start or Extent.start(task.ndim))
+    torus = _torus(task, extent, size, stationary=start is not None)
+    # A kernel of any size also serves this one, unless displacements would wrap.
+    free = (
+        start is not None
+        and extent.shift_invariant
+        and all(n >= 2 * r + 1 for n, r in zip(torus, extent.radius, strict=True))
+    )
+    if free:
+        torus = extent.smallest_torus()
+    source = extent.input_size(torus)
+    _require_least(torus, source)
+    output = task.network.propagate(task.prior.covariance(source, task.device))
+    radius = extent.radius if free else None
+    far: float | None = None
+    if radius is not None and not extent.uniform:
+        # What is beyond the radius is a table itself: taken from the whole one before it is rounded.
+        table = output.tabulate(task.kind, torch.float64, progress=task.progress)[0]
+    else:
+        table, far = output.tabulate(task.kind, task.dtype, radius=radius, progress=task.progress)
+    rebuild = Recomputed(task.network, task.prior, task.kind, task.dtype, task.device) if free else None
+    return from_table(table, radius=radius, far=far, dtype=task.dtype, origin=task.origin, rebuild=rebuild)
+
+
+def _torus(task: _Task, extent: Extent, size: tuple[int, ...] | None, *, stationary: bool) -> tuple[int, ...]:
+    """The output's size, or a default for it.
+
+    Raises:
+        ValueError: the size is needed and missing, or the prior's does not fit.
+    """
+    if size is not None:
+        return as_size(size, "size", task.ndim)
+    if task.prior.size is not None:
+        torus = tuple(int(n * s) for n, s in zip(task.prior.size, extent.scale, strict=True))
+        if extent.input_size(torus) != task.prior.size:
+            raise ValueError(f"a prior of {shape_text(task.prior.size)} pixels does not fit this network; pad it")
+        return torus
+    if not stationary:
+        raise ValueError(f"the kernel of {task.prior!r} belongs to one image size: expected size, got None")
+    if not extent.shift_invariant:
+        raise ValueError(
+            "a layer of this network treats the border of the image specially, so its kernel belongs to one "
+            "image size: expected size, such as (256, 256), got None"
+        )
+    return extent.smallest_torus()
+
+
+def _require_least(*toruses: tuple[int, ...]) -> None:
+    """Refuse at once what could not fit by any means; the exact number of bytes is found later, by the lattice.
+
+    Raises:
+        OutOfMemoryError: one number a displacement would not fit.
+    """
+    for torus in toruses:
+        require_bytes(
+            min(_LEAST_BYTES * math.prod(torus), _ABSURD),
+            f"the kernel of this network on {shape_text(torus)} pixels",
+            lambda free: "take fewer levels, or a smaller image",
+        )
+
+
+def _windowed(task: _Task, size: tuple[int, ...] | None, radius: int | tuple[int, ...]) -> Kernel:
+    """A kernel under a taper.
+
+    Raises:
+        TypeError: the radius is no integer or tuple of them.
+        ValueError: the size is missing or does not fit, or the radius is below 1.
+    """
+    if size is None:
+        raise ValueError("a kernel with a radius belongs to one image size: expected size, got None")
+    extent = task.network.propagate(Extent.start(task.ndim))
+    output = as_size(size, "size", task.ndim)
+    if size is task.prior.size:
+        output = tuple(int(n * s) for n, s in zip(size, extent.scale, strict=True))
+    asked = as_size(radius if isinstance(radius, Sequence) else (radius,) * task.ndim, "radius", task.ndim)
+    clamped = tuple(min(r, max(n // 2, 1)) for r, n in zip(asked, output, strict=True))
+    if clamped != asked:
+        _LOG.warning("radius %s is beyond half of %s pixels: cut to %s", asked, shape_text(output), clamped)
+    source = extent.input_size(output)
+    _require_least(output, source)
+    computed = torch.float64 if task.dtype == torch.float64 else torch.float32
+    covariance = task.network.propagate(task.prior.covariance(source, task.device, computed))
+    table = covariance.tabulate_window(task.kind, task.dtype, clamped, progress=task.progress)
+    return from_window(table, {**task.origin, "radius": clamped})
+
+
+def _ndim(network: Layer, prior: Prior, size: tuple[int, ...] | None) -> int:
+    """Spatial dimensions of the images.
+
+    Raises:
+        ValueError: network, prior and size do not agree, or the network has none.
+    """
+    if network.ndim == 0:
+        raise ValueError("a fully connected network has no pixels; net.gram(features) is its kernel between inputs")
+    given = {
+        "the network": network.ndim,
+        "the prior": None if prior.size is None else len(prior.size),
+        "size": None if size is None else len(as_size(size)),
+    }
+    known = {name: ndim for name, ndim in given.items() if ndim is not None}
+    if len(set(known.values())) > 1:
+        text = ", ".join(f"{name} has {ndim}" for name, ndim in known.items())
+        raise ValueError(f"expected the same number of spatial dimensions everywhere, got: {text}")
+    return next(iter(known.values()), 2)
+
+
+@dataclass(frozen=True)
+class Recomputed:
+    """Computes the kernel of a network anew, for sizes on which displacements wrap; see ``Rebuild``.
+
+    When it is pickled, descriptions stand for the network and the prior, without weights. What has none is pickled
+    itself, and forgotten where that is not possible: the kernel then refuses those sizes, as one from a file does.
+
+    Attributes:
+        network: whose kernel.
+        prior: of its input.
+        kind: "ntk" or "nngp".
+        dtype: of the kernel.
+        device: where to compute; by default where the prior is, or the CPU.
+    """
+
+    network: Layer
+    prior: Prior
+    kind: str
+    dtype: torch.dtype
+    device: torch.device | None = None
+
+    def __call__(self, size: tuple[int, ...]) -> Kernel:
+        """The kernel of that size."""
+        return kernel(self.network, self.prior, size, Options(None, self.kind, self.dtype, self.device))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Recomputed:
+        """Itself: nothing in it changes."""
+        return self
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """Descriptions, or the objects, or nothing."""
+        rest = (self.kind, self.dtype, self.device)
+        network, prior = _described(self.network), self.prior.description()
+        if network is not None and prior is not None:
+            return from_descriptions, (network, prior, *rest)
+        given = (self.network, self.prior, *rest)
+        try:
+            pickle.dumps(given)
+        except Exception:  # a user's function may fail in any way
+            return _Forgotten, ()
+        return Recomputed, given
+
+
+class _Forgotten:
+    """In the place of a network that cannot be pickled."""
+
+    def __call__(self, size: tuple[int, ...]) -> None:
+        """Nothing."""
+
+
+def _described(network: Layer) -> Mapping[str, Any] | None:
+    """The network's description, or None if the network cannot be made of it."""
+    from torch_cntk.layers.base import from_description
+
+    description = network.description()
+    try:
+        with torch.device("meta"):
+            from_description(description)
+    except (NotImplementedError, KeyError, TypeError, ValueError):
+        return None
+    return description
+
+
+def from_descriptions(
+    network: Mapping[str, Any],
+    prior: Mapping[str, Any],
+    kind: str,
+    dtype: torch.dtype,
+    device: torch.device | None = None,
+) -> Recomputed:
+    """What rebuilds a kernel, from the descriptions in its origin; the network's weights are never drawn.
+
+    Raises:
+        NotImplementedError: a description cannot hold what it names.
+        KeyError: a description is incomplete.
+        TypeError: an option is of another type.
+        ValueError: a description names an unknown layer or prior.
+    """
+    from torch_cntk import priors
+    from torch_cntk.layers.base import from_description
+
+    with torch.device("meta"):
+        net = from_description(network)
+    return Recomputed(net, priors.from_description(prior), kind, dtype, device)
+
+
+def gram_operator(
+    network: Layer, features: Tensor, *, kind: str, white: float, dtype: torch.dtype | None
+) -> GramOperator:
+    """As ``Layer.gram_operator``, which has the arguments.
+
+    Raises:
+        TypeError: see there.
+        ValueError: see there.
+    """
+    if not isinstance(features, torch.Tensor) or not features.is_floating_point():
+        got = features.dtype if isinstance(features, torch.Tensor) else type(features).__name__
+        raise TypeError(f"expected a floating point tensor [inputs, features], got {got}")
+    if not bool(torch.isfinite(features).all()):
+        raise ValueError("expected finite features, got NaN or infinity among them")
+    if features.ndim == 2 and network.in_channels not in (None, features.shape[1]):
+        raise ValueError(f"expected the network's {network.in_channels} features, got {features.shape[1]}")
+    network.require_exact()
+    with plain(features.device):
+        return GramOperator(network.propagate, features, kind=kind, white=white, dtype=dtype)
+
+
+def gram(network: Layer, features: Tensor, others: Tensor | None, *, kind: str) -> Tensor:
+    """As ``Layer.gram``, which has the arguments.
+
+    Raises:
+        TypeError: see there.
+        ValueError: see there.
+        OutOfMemoryError: see there.
+    """
+    operator = gram_operator(network, features if others is None else others, kind=kind, white=0.0, dtype=None)
+    count = len(features)
+    require_bytes(
+        count * operator.size[0] * 8,
+        f"the kernel between {count:,} and {operator.size[0]:,} inputs",
+        lambda free: "net.gram_operator(features) multiplies by it without storing it",
+        features.device,
+    )
+    with plain(features.device):
+        return operator.dense() if others is None else operator.cross(features)

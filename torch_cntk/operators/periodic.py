@@ -1,0 +1,120 @@
+"""K @ w for kernels with a period."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from torch_cntk._internal.grids import join_cells, split_cells
+from torch_cntk.covariance import Table
+from torch_cntk.operators.base import Lookup, Operator, transforms_cost
+from torch_cntk.operators.correlation import correlation
+
+__all__ = ["BlockCirculantOperator", "PeriodicOperator"]
+
+
+class BlockCirculantOperator(Operator):
+    """K with a period, for displacements of any length: a matrix between phases for each frequency of the cells.
+
+    Args:
+        blocks: [*cells, *period, *period], entry [m, a, b] is K(a, b + m period) for phases a, b.
+        lookup: see ``Lookup``.
+        stationary: see ``Operator``.
+    """
+
+    def __init__(self, blocks: Tensor, lookup: Lookup, stationary: Tensor) -> None:
+        ndim = blocks.ndim // 3
+        self._cells, self._period = tuple(blocks.shape[:ndim]), tuple(blocks.shape[ndim : 2 * ndim])
+        size = tuple(c * p for c, p in zip(self._cells, self._period, strict=True))
+        phases = math.prod(self._period)
+        cost = transforms_cost(self._cells) + 4 * phases
+        # Of complex numbers, a matrix for each of half of the frequencies.
+        super().__init__(size, blocks.dtype, blocks.device, lookup, stationary, cost=cost, traffic=phases)
+        self._axes = tuple(range(ndim))
+        # A correlation: the transform of the blocks is conjugated.
+        transform = torch.fft.rfftn(blocks.reshape(*self._cells, phases, phases), dim=self._axes).conj()
+        self._matrices = transform.resolve_conj().reshape(-1, phases, phases)
+
+    def _multiply(self, images: Tensor) -> Tensor:
+        count, phases = images.shape[0], math.prod(self._period)
+        cells = split_cells(images.to(self.dtype), self._period).reshape(count, *self._cells, phases)
+        transform = torch.fft.rfftn(cells.movedim(0, -1), dim=self._axes)
+        product = self._matrices @ transform.reshape(-1, phases, count)
+        values = torch.fft.irfftn(product.reshape(transform.shape), s=self._cells, dim=self._axes)
+        order = (-1, len(self._cells), *range(len(self._cells)))
+        return join_cells(values.permute(order), self._period).to(images.dtype)
+
+
+class PeriodicOperator(Operator):
+    """K = near + far, where near is a correlation and far depends on the phases of the two pixels only.
+
+    Args:
+        near: table of one channel that vanishes beyond the radius.
+        far: [*far_period, *far_period], between phases; (1,) * 2 ndim where it is one number.
+        radius: largest displacement in the near part, an entry an axis.
+        dtype: see ``Operator``.
+        size: of the image, a multiple of the period and at least 2 radius + 1.
+        lookup: see ``Lookup``.
+        stationary: see ``Operator``.
+    """
+
+    def __init__(
+        self,
+        near: Table,
+        far: Tensor,
+        radius: tuple[int, ...],
+        dtype: torch.dtype,
+        size: tuple[int, ...],
+        lookup: Lookup,
+        stationary: Tensor,
+    ) -> None:
+        self._near = correlation(near, radius, dtype)
+        super().__init__(size, dtype, near.values.device, lookup, stationary, cost=self._near.cost)
+        self._table, self._radius = near, radius
+        ndim = len(size)
+        self._far_period = tuple(far.shape[:ndim])
+        self._far = far.double().reshape(math.prod(self._far_period), -1)
+
+    def entries(self, first: Tensor, second: Tensor) -> Tensor:
+        """See ``Operator.entries``."""
+        if self._pairs is None or len(self._far) > 1:
+            return super().entries(first, second)
+        values, indices = self._pairs
+        place: Tensor | None = None
+        coordinates = zip(torch.unravel_index(first, self.size), torch.unravel_index(second, self.size), strict=True)
+        for (x, y), index, length in zip(coordinates, indices, values.shape, strict=True):
+            along = index[x].index_select(1, y)
+            place = along if place is None else place.mul_(length).add_(along)
+        assert place is not None
+        return values.flatten()[place].double().add_(self._far[0])
+
+    @cached_property
+    def _pairs(self) -> tuple[Tensor, list[Tensor]] | None:
+        """The near part, and where K(x, x') is in it along each axis, [n, n]; None if the axes do not separate."""
+        geometry = self._table.geometry
+        if not geometry.reflective:
+            return None
+        indices = []
+        for axis, (n, r) in enumerate(zip(self.size, self._radius, strict=True)):
+            x = torch.arange(n, device=self.device)
+            u = (x - x[:, None]) % n
+            u = torch.where(u > n // 2, u - n, u)
+            indices.append(geometry.paired_index(axis, u, x[:, None], r))
+        return torch.nn.functional.pad(self._table.paired(), (0, 1) * len(self.size)), indices
+
+    def _multiply(self, images: Tensor) -> Tensor:
+        return self._near(images.to(self.dtype)).to(images.dtype).add_(self._far_part(images))
+
+    def _far_part(self, images: Tensor) -> Tensor:
+        """Sum the pixels of each phase, mix the sums, and spread them again."""
+        count, ndim = images.shape[0], len(self.size)
+        cells = [entry for n, p in zip(self.size, self._far_period, strict=True) for entry in (n // p, p)]
+        # In float64: the weights all but cancel in the sum, which then meets the largest eigenvalue of K by far.
+        sums = images.reshape(count, *cells).sum(tuple(range(1, 2 * ndim, 2)), dtype=torch.float64)
+        mixed = (sums.reshape(count, -1) @ self._far.T).reshape(count, *self._far_period).to(images.dtype)
+        if math.prod(self._far_period) == 1:
+            return mixed
+        return mixed.repeat(1, *(n // p for n, p in zip(self.size, self._far_period, strict=True)))
