@@ -110,9 +110,11 @@ class Header:
         radius = tuple(r - 1 for r in as_size([r + 1 for r in facts["radius"]], "radius", ndim))
         if any(r > n // 2 for r, n in zip(radius, geometries["near"].size, strict=True)):
             raise ValueError(f"expected a radius of at most half of {geometries['near'].size}, got {radius}")
+        if not isinstance(facts["origin"], dict):
+            raise TypeError(f"expected the origin as names and values, got {facts['origin']!r}")
         size = None if facts["size"] is None else as_size(facts["size"], "size", ndim)
         compact = None if facts.get("compact") is None else _COMPACT[facts["compact"]]
-        return cls(radius, size, dict(facts["origin"]), geometries, compact, facts.get(_CHECKSUM))
+        return cls(radius, size, facts["origin"], geometries, compact, facts.get(_CHECKSUM))
 
     def check_tensor(self, name: str, kind: str, shape: tuple[int, ...]) -> None:
         """Compare what the file says of a tensor with what the facts say, before either is believed.
