@@ -58,7 +58,7 @@ class Evaluation:
         order = parents_first(None, sources)
         self._last = programs[None]
         self._before = [programs[node] for node in order if node is not None]
-        self._bar = tqdm(disable=True)
+        self._bar: tqdm | None = None
 
     # The whole table.
 
@@ -102,9 +102,7 @@ class Evaluation:
         sizes = {program.node: program.node.geometry.entries * 2 * torch.float64.itemsize for program in self._before}
         return self._peak(sizes, self._expression.geometry.entries * dtype.itemsize, _displacements)
 
-    def _peak(
-        self, sizes: dict[Lattice, int], own: int, displacements: Callable[[Lattice], int]
-    ) -> int:
+    def _peak(self, sizes: dict[Lattice, int], own: int, displacements: Callable[[Lattice], int]) -> int:
         """Largest sum of the tables that are held (of these sizes) and of the slab of the program that runs."""
         readers = self._last_readers()
         held = peak = 0
@@ -120,14 +118,12 @@ class Evaluation:
         shrink = share ** (1 / (2 * geometry.ndim))
         return shape_text([max(1, int(n * shrink)) for n in geometry.size]) + " pixels"
 
-    def _whole_table(
-        self, program: Program, dtype: torch.dtype, radius: tuple[int, ...] | None
-    ) -> tuple[Table, float]:
+    def _whole_table(self, program: Program, dtype: torch.dtype, radius: tuple[int, ...] | None) -> tuple[Table, float]:
         geometry, far = program.node.geometry, 0.0
         values: Tensor | None = None
         for slab in geometry.slabs(_displacements(program.node)):
             part = program.run(slab)
-            self._bar.update(math.prod(part.shape[1:]))
+            self._count(part)
             if radius is not None:
                 if slab.holds_zero:
                     far = _value_beyond(radius, program, part, slab)
@@ -143,6 +139,11 @@ class Evaluation:
             assert values is not None
             geometry.complete(values)
         return Table(values, geometry), far
+
+    def _count(self, part: Tensor) -> None:
+        """Tell the bar that a slab is done."""
+        if self._bar is not None:
+            self._bar.update(math.prod(part.shape[1:]))
 
     # The tables before.
 
@@ -227,7 +228,7 @@ class Evaluation:
                 if window.tapered:
                     part = part * window.taper(where).to(part).view(-1, *(1,) * node.ndim)
                 images[:, where, top : top + count] = part
-                self._bar.update(part[0].numel())
+                self._count(part)
         assert values is not None
         return Table(values, window)
 
