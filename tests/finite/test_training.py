@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import math
+import typing
 from functools import partial
 
 import pytest
@@ -10,6 +13,7 @@ import torch
 
 import torch_cntk as tc
 from tests.helpers.training import PRIOR, mask, network, photograph, run, same
+from torch_cntk.finite.options import AS_GIVEN, AsGiven
 from torch_cntk.finite.presets import PRESETS, preset
 from torch_cntk.finite.training import Model
 from torch_cntk.layers import Weighted
@@ -37,6 +41,26 @@ def test_what_the_image_holds_elsewhere_does_not_matter():
     image[:, ~mask()] = float("nan")
     assert same(tc.train(network(), image, prior=PRIOR, steps=3), run(steps=3))
     assert torch.isfinite(tc.train(network(), image, prior=PRIOR, steps=3).image).all()
+
+
+def test_train_lists_all_options():
+    """Each field of ``Training`` is an argument of ``train`` that may be left out, described in its docstring."""
+    fields = {field.name: typing.get_type_hints(tc.Training)[field.name] for field in dataclasses.fields(tc.Training)}
+    hints, parameters = typing.get_type_hints(tc.train), inspect.signature(tc.train).parameters
+    assert not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    for name, hint in fields.items():
+        assert hints[name] == hint | AsGiven
+        assert parameters[name].default is AS_GIVEN
+        assert f"        {name}: " in tc.train.__doc__
+
+
+def test_options_take_the_place_of_those_of_a_training():
+    given = tc.Training(steps=9, jitter=0.2, schedule="cosine", decay=None, iterate="average")
+    whole = tc.Training(steps=4, jitter=0.2, iterate="average")
+    # None says something of its own: no schedule.
+    assert same(run(training=given, steps=4, schedule=None, decay=0.99), run(training=whole, steps=whole.steps))
+    with pytest.raises(TypeError, match="expected training as a Training, got dict"):
+        run(training={"steps": 3})
 
 
 def test_the_network_is_not_changed():

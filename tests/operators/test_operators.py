@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import torch_cntk as tc
-from torch_cntk.operators.correlation import Shifts, Windows, correlation
+from torch_cntk.operators.correlation import Patches, Shifts, correlation
 
 CONV = {1: tc.Conv1d, 2: tc.Conv2d, 3: tc.Conv3d}
 UPS = {
@@ -51,18 +51,18 @@ def check(kernel: tc.Kernel, size: tuple[int, ...], generator: torch.Generator) 
     assert_multiplies(kernel, size, images)
 
 
-@pytest.fixture(params=[Shifts, Windows], ids=["shifts", "windows"])
+@pytest.fixture(params=[Shifts, Patches], ids=["shifts", "patches"])
 def form(request, monkeypatch):
     """Both ways to multiply by the near part, whichever would be chosen."""
-    monkeypatch.setattr("torch_cntk.operators.base.correlation", request.param)
+    monkeypatch.setattr("torch_cntk.operators.periodic.correlation", request.param)
 
 
 @pytest.fixture(params=[1, 1 << 21], ids=["bands", "whole"])
 def bands(request, monkeypatch):
     """A row of cells at a time, and all of them."""
-    monkeypatch.setattr("torch_cntk.operators.correlation._PLANE_BYTES", request.param)
-    monkeypatch.setattr("torch_cntk.operators.correlation._PATCH_BYTES", request.param)
-    monkeypatch.setattr("torch_cntk.operators.correlation._CELLS", 1 if request.param == 1 else 192)
+    monkeypatch.setattr("torch_cntk.operators.shifts._PLANE_BYTES", request.param)
+    monkeypatch.setattr("torch_cntk.operators.patches._PATCH_BYTES", request.param)
+    monkeypatch.setattr("torch_cntk.operators.patches._CELLS", 1 if request.param == 1 else 192)
 
 
 @pytest.mark.usefixtures("form", "bands")
@@ -107,7 +107,7 @@ def test_operator_of_an_oblong_period_equals_the_matrix(generator):
 
 
 def test_a_short_period_is_shifted_and_a_long_one_laid_out():
-    for levels, form in ((2, Shifts), (6, Windows)):
+    for levels, form in ((2, Shifts), (6, Patches)):
         kernel = tc.load_kernel(f"uniform-{levels}x128-leaky0.1")
         near = correlation(kernel.near, kernel.radius, torch.float32)
         assert type(near) is form

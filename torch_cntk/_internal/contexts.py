@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 
 __all__ = ["plain"]
 
+_KINDS = ("cpu", "cuda")
+"""Kinds of devices on which torch may cast automatically, of those that the package works on."""
+
 
 @contextmanager
-def plain(device: torch.device | str = "cpu") -> Iterator[None]:
-    """Record no gradients, make ordinary tensors also in inference mode, and cast nothing automatically.
-
-    Args:
-        device: where the work is done.
-    """
-    kind = torch.device(device).type
-    with torch.inference_mode(False), torch.no_grad():
-        if not torch.is_autocast_enabled(kind):
-            yield
-            return
-        with torch.autocast(kind, enabled=False):
-            yield
+def plain() -> Iterator[None]:
+    """Record no gradients, make ordinary tensors also in inference mode, and cast nothing automatically."""
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.no_grad())
+        for kind in _KINDS:
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield

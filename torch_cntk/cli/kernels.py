@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["add"]
 
+_MOST_PIXELS = 1 << 22
+"""Many more than a picture has dots; kernels of narrower and longer images take minutes."""
+
 
 def add(commands: Commands) -> None:
     """Add both subcommands."""
@@ -88,6 +91,7 @@ def _picture_format(output: Path) -> str:
 def _heatmap(arguments: argparse.Namespace) -> None:
     """Check what can be checked, get the kernel, draw, write."""
     height, width = as_size(arguments.size, "--size")
+    options.at_most(height * width, _MOST_PIXELS, "the pixels of --size")
     size, pixel = (height, width), tuple(arguments.pixel)
     output: Path = arguments.output
     check_writable(output)

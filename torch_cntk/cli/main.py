@@ -50,8 +50,10 @@ def command() -> int:
 
 
 def complain(message: str) -> None:
-    """Write a line on stderr."""
-    print(f"torch-cntk: {' '.join(message.split())}", file=sys.stderr)
+    """Write a line on stderr; what its encoding lacks, in names of files for instance, is written as \\x... ."""
+    line = f"torch-cntk: {' '.join(message.split())}"
+    encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
+    print(line.encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr)
 
 
 def _guarded(argv: Sequence[str] | None) -> int:
@@ -62,9 +64,11 @@ def _guarded(argv: Sequence[str] | None) -> int:
         KeyboardInterrupt: Ctrl-C.
     """
     try:
-        _run(argv)
-        if sys.stdout is not None:
-            sys.stdout.flush()  # a full disk or a broken pipe shows itself here, not after the end of main
+        try:
+            _run(argv)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # a full disk or a broken pipe shows itself here, not after the end of main
     except BrokenPipeError:
         _forget_stdout()
         return _BROKEN_PIPE

@@ -6,11 +6,13 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
 __all__ = ["governed", "interrupted"]
+
+Handler = Callable[[int, FrameType | None], None]
 
 _pressed: list[int] = []
 """Numbers of the signals that Ctrl-C sent so far."""
@@ -19,11 +21,9 @@ _pressed: list[int] = []
 @contextmanager
 def governed() -> Iterator[None]:
     """Let Ctrl-C end the process in one line whenever it comes, and warnings and odd file names be told in one line."""
-    signal.signal(signal.SIGINT, _leave)
+    _answer(_leave, _leave)
     _load()
-    signal.signal(signal.SIGINT, _interrupt)
-    with suppress(AttributeError, ValueError):  # Windows has no such signal to handle
-        signal.signal(signal.SIGTERM, _terminate)
+    _answer(_interrupt, _terminate)
     if sys.stdout is not None:
         # Names of files may hold what the terminal's encoding does not.
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -33,6 +33,12 @@ def governed() -> Iterator[None]:
     finally:
         # All is told and cleaned up; Ctrl-C shall not add a traceback of Python's own end.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _answer(interrupt: Handler, terminate: Handler) -> None:
+    signal.signal(signal.SIGINT, interrupt)
+    with suppress(AttributeError, ValueError):  # not on every system
+        signal.signal(signal.SIGTERM, terminate)
 
 
 def interrupted() -> bool:
@@ -47,9 +53,8 @@ def _load() -> None:
 
 def _leave(number: int, frame: FrameType | None) -> None:
     """End the process. During imports an exception might be swallowed or changed by a library; and nothing is open."""
-    with suppress(OSError):
-        os.write(2, b"torch-cntk: interrupted\n")
-    os._exit(130)
+    _say(number)
+    os._exit(128 + number)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -70,11 +75,16 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     Raises:
         SystemExit: always.
     """
-    with suppress(OSError):
-        os.write(2, b"torch-cntk: terminated\n")
+    _say(number)
     raise SystemExit(128 + number)
+
+
+def _say(number: int) -> None:
+    with suppress(OSError):  # stderr is closed
+        os.write(2, b"torch-cntk: interrupted\n" if number == signal.SIGINT else b"torch-cntk: terminated\n")
 
 
 def _show(message: Warning | str, *_: object, **__: object) -> None:
     text = " ".join(str(message).split())
-    print(f"torch-cntk: warning: {text}", file=sys.stderr)
+    if sys.stderr is not None:
+        print(f"torch-cntk: warning: {text}", file=sys.stderr)

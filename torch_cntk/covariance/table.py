@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, reduce
+from functools import cached_property, lru_cache, reduce
 from itertools import product
 from operator import and_
 
@@ -81,12 +81,12 @@ class Geometry:
         """Number of spatial dimensions."""
         return len(self.size)
 
-    @property
+    @cached_property
     def box(self) -> tuple[int, ...]:
         """Stored displacements of each axis: 0 .. box - 1."""
         return tuple(n // 2 + 1 if self.reflective or axis == 0 else n for axis, n in enumerate(self.size))
 
-    @property
+    @cached_property
     def entries(self) -> int:
         """Numbers stored in one channel."""
         return math.prod(self.box) * math.prod(self.period)
@@ -110,7 +110,10 @@ class Geometry:
 
         A square box that is cut at all is cut to its independent displacements; ``complete`` gives the others.
         """
-        if not self.square or math.prod(self.box) <= displacements:
+        if math.prod(self.box) <= displacements:
+            yield Slab((0,) * self.ndim, self.box, (1,) * self.ndim)
+            return
+        if not self.square:
             yield from _slabs((0,) * self.ndim, self.box, displacements)
             return
         first = 0

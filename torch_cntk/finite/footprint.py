@@ -86,7 +86,7 @@ def _map_bytes(net: Layer, training: Training, shape: tuple[int, ...], target: T
     if _MAPS * itemsize * channels * math.prod(shape[1:]) < _WORTH_TRACING:
         return 0
     try:
-        model = Model(_without_numbers(net, training), training).to(dtype=target.dtype)
+        model = _without_numbers(net, training).to(dtype=target.dtype)
         count = saved_bytes(model, torch.empty(1, *shape, dtype=target.dtype, device="meta"))
     except Exception:  # a layer of the user's own that looks at its numbers; then only weights are counted
         return 0
@@ -94,8 +94,8 @@ def _map_bytes(net: Layer, training: Training, shape: tuple[int, ...], target: T
     return count // 2 if training.autocast else count
 
 
-def _without_numbers(net: Layer, training: Training) -> Layer:
-    """The network on the meta device, in the parameterisation that is trained."""
+def _without_numbers(net: Layer, training: Training) -> Model:
+    """The model that is trained, on the meta device; the network's weights are not copied."""
     tensors = [*net.parameters(), *net.buffers()]
     memo: dict[int, object] = {}
     for tensor in tensors:
@@ -104,8 +104,9 @@ def _without_numbers(net: Layer, training: Training) -> Layer:
     twin = copy.deepcopy(net, memo)
     for module in twin.modules():
         if isinstance(module, Weighted):
+            # Nothing is to be converted.
             module.parameterisation = training.parameterisation
-    return twin
+    return Model(twin, training).to("meta")
 
 
 def saved_bytes(net: torch.nn.Module, batch: Tensor) -> int:

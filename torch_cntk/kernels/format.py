@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -77,7 +77,7 @@ class Header:
                 "radius": self.radius,
                 "size": self.size,
                 "origin": dict(self.origin),
-                "tables": {name: vars(geometry) for name, geometry in self.geometries.items()},
+                "tables": {name: _entry(geometry) for name, geometry in self.geometries.items()},
                 "compact": None if self.compact is None else str(self.compact).removeprefix("torch."),
             }
         )
@@ -110,9 +110,11 @@ class Header:
         radius = tuple(r - 1 for r in as_size([r + 1 for r in facts["radius"]], "radius", ndim))
         if any(r > n // 2 for r, n in zip(radius, geometries["near"].size, strict=True)):
             raise ValueError(f"expected a radius of at most half of {geometries['near'].size}, got {radius}")
+        if not isinstance(facts["origin"], dict):
+            raise TypeError(f"expected the origin as names and values, got {facts['origin']!r}")
         size = None if facts["size"] is None else as_size(facts["size"], "size", ndim)
         compact = None if facts.get("compact") is None else _COMPACT[facts["compact"]]
-        return cls(radius, size, dict(facts["origin"]), geometries, compact, facts.get(_CHECKSUM))
+        return cls(radius, size, facts["origin"], geometries, compact, facts.get(_CHECKSUM))
 
     def check_tensor(self, name: str, kind: str, shape: tuple[int, ...]) -> None:
         """Compare what the file says of a tensor with what the facts say, before either is believed.
@@ -143,6 +145,11 @@ class Header:
         for name in sorted(tensors):
             digest.update(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
+
+
+def _entry(geometry: Geometry) -> dict[str, Any]:
+    """The fields of a geometry, and nothing that it keeps beside them."""
+    return {field.name: getattr(geometry, field.name) for field in fields(geometry)}
 
 
 def _geometry(entry: Mapping[str, Any]) -> Geometry:

@@ -78,7 +78,7 @@ def kernel(network: Layer, prior: Prior, size: tuple[int, ...] | None, options: 
     device = torch.device(options.device or prior.device or "cpu")
     ndim = _ndim(network, prior, size)
     task = _Task(network, prior, ndim, options.kind, options.dtype or prior.dtype, device, options.progress)
-    with plain(device):
+    with plain():
         if options.radius is not None:
             return _windowed(task, size or prior.size, options.radius)
         return _whole(task, size)
@@ -298,7 +298,7 @@ def gram_operator(
     if features.ndim == 2 and network.in_channels not in (None, features.shape[1]):
         raise ValueError(f"expected the network's {network.in_channels} features, got {features.shape[1]}")
     network.require_exact()
-    with plain(features.device):
+    with plain():
         return GramOperator(network.propagate, features, kind=kind, white=white, dtype=dtype)
 
 
@@ -318,5 +318,5 @@ def gram(network: Layer, features: Tensor, others: Tensor | None, *, kind: str) 
         lambda free: "net.gram_operator(features) multiplies by it without storing it",
         features.device,
     )
-    with plain(features.device):
+    with plain():
         return operator.dense() if others is None else operator.cross(features)

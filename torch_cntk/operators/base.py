@@ -154,6 +154,8 @@ class Operator(ABC):
             raise TypeError(f"expected images in a floating point tensor, got {got}")
         if tuple(images.shape[-len(self.size) :]) != self.size:
             raise ValueError(f"expected images of {shape_text(self.size)} pixels, got shape {tuple(images.shape)}")
+        if images.numel() == 0:  # no images
+            return images.clone()
         flat = images.reshape(-1, *self.size)
         return self._product(flat).reshape(tuple(images.shape))
 
@@ -236,4 +238,5 @@ class DenseOperator(Operator):
         return self._matrix[first].index_select(1, second).double()
 
     def _multiply(self, images: Tensor) -> Tensor:
-        return (images.reshape(images.shape[0], -1).to(self.dtype) @ self._matrix).to(images.dtype)
+        product = images.reshape(images.shape[0], -1).to(self.dtype) @ self._matrix
+        return product.to(images.dtype).reshape(images.shape)

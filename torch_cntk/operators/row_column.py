@@ -37,7 +37,7 @@ class RowColumnOperator(Operator):
         return rows * columns if self._combine == "product" else rows + columns
 
     def _multiply(self, images: Tensor) -> Tensor:
-        return between(self._rows, self._columns, images, self._combine)
+        return between(self._rows, self._columns, images.to(self.dtype), self._combine).to(images.dtype)
 
 
 def between(rows: Tensor, columns: Tensor, weights: Tensor, combine: str) -> Tensor:

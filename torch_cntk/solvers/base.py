@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from torch_cntk._internal.checks import finite_number
+from torch_cntk._internal.contexts import plain
 from torch_cntk.operators.base import Operator
 
 __all__ = ["Factorisation", "MaskSolver", "Regression", "Solution", "Solver", "Status"]
@@ -181,7 +182,7 @@ class _OneByOne(Factorisation):
         self._index = index
         self._size = regression.operator.size
 
-    @torch.no_grad()
+    @plain()
     def solve(self, targets: Tensor, *, guess: Tensor | None = None, progress: bool = False) -> Solution:
         """See ``Factorisation.solve``; the worst status of all masks is that of the whole."""
         start = time.perf_counter()

@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from torch_cntk._internal.checks import finite_number, positive_int
+from torch_cntk._internal.contexts import plain
 from torch_cntk.solvers.base import Factorisation, Regression, Solution, Solver, Status
 from torch_cntk.solvers.batches import answers_at_once, dot, norm, ratio, spread
 from torch_cntk.solvers.preconditioners import NAMES, Choice, Name, Preconditioner, choose, precondition
@@ -79,7 +80,7 @@ class _Preconditioned(Factorisation):
         self._preconditioner = precondition(name, regression)
         self._text = f"conjugate gradients ({name}, {str(regression.operator.dtype).removeprefix('torch.')})"
 
-    @torch.no_grad()
+    @plain()
     def solve(self, targets: Tensor, *, guess: Tensor | None = None, progress: bool = False) -> Solution:
         """See ``Factorisation.solve``.
 

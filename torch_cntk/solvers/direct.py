@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from torch_cntk._internal.contexts import plain
 from torch_cntk._internal.memory import available_bytes, require_bytes
 from torch_cntk.solvers.base import Factorisation, MaskSolver, Regression, Solution, Status
 from torch_cntk.solvers.shared_inverse import inverse_pays, restricted_inverse
@@ -160,7 +161,7 @@ class _OnPixels(Factorisation):
     def _columns(self, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Weights for targets [n, k], and what they leave of the targets."""
 
-    @torch.no_grad()
+    @plain()
     def solve(self, targets: Tensor, *, guess: Tensor | None = None, progress: bool = False) -> Solution:
         """See ``Factorisation.solve``; a guess is of no use."""
         start = time.perf_counter()
@@ -248,7 +249,7 @@ class _ManyMasks(Factorisation):
         self._regression, self._solver = regression, solver
         self._matrix, self._inverse = matrix, inverse
 
-    @torch.no_grad()
+    @plain()
     def solve(self, targets: Tensor, *, guess: Tensor | None = None, progress: bool = False) -> Solution:
         """See ``Factorisation.solve``; a guess is of no use."""
         start = time.perf_counter()

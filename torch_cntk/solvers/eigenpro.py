@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from torch_cntk._internal.checks import finite_number, positive_int
+from torch_cntk._internal.contexts import plain
 from torch_cntk.solvers.base import Factorisation, MaskSolver, Regression, Solution, Status
 
 __all__ = ["EigenPro"]
@@ -160,7 +161,7 @@ class _Prepared(Factorisation):
         self.step = _SAFETY * min(2 / (self._diagonal + (self.batch - 1) * self._top), 1 / self._diagonal)
         self.kept = not self.whole and 2 * count**2 * operator.dtype.itemsize <= self.options.memory
 
-    @torch.no_grad()
+    @plain()
     def solve(self, targets: Tensor, *, guess: Tensor | None = None, progress: bool = False) -> Solution:
         """See ``Factorisation.solve``.
 

@@ -136,22 +136,23 @@ def _cached(recipe: Recipe, progress: bool) -> Kernel:
     A cache that cannot be used costs a warning in the log, and the time to compute.
     """
     path = cache_folder() / f"{recipe.name}{_cache_suffix()}"
-    kernel = _read_cached(path, recipe)  # files appear whole or not at all: no lock is needed to read
+    # Files appear whole or not at all: no lock is needed to read.
+    kernel = _read_cached(path, recipe, logging.DEBUG)
     if kernel is not None:
         return kernel
     with _lock(path):
-        return _read_cached(path, recipe) or _computed(recipe, path, progress)
+        return _read_cached(path, recipe, logging.WARNING) or _computed(recipe, path, progress)
 
 
-def _read_cached(path: Path, recipe: Recipe) -> Kernel | None:
-    """The kernel from its file in the cache, or None if there is no good one."""
+def _read_cached(path: Path, recipe: Recipe, level: int) -> Kernel | None:
+    """The kernel from its file in the cache, or None if there is no good one; the log says why, at that level."""
     try:
         kernel = _read(path) if path.is_file() else None
     except (OSError, ValueError) as error:
-        _LOG.warning("a cached kernel is computed again: %s", error)
+        _LOG.log(level, "a cached kernel is computed again: %s", error)
         return None
     if kernel is not None and (kernel.origin != recipe.origin or kernel.size != recipe.size):
-        _LOG.warning("a cached kernel is computed again: %s is of another network or prior than its name says", path)
+        _LOG.log(level, "a cached kernel is computed again: %s is of another network or prior than its name", path)
         return None
     return kernel
 

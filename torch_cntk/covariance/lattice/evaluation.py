@@ -58,7 +58,7 @@ class Evaluation:
         order = parents_first(None, sources)
         self._last = programs[None]
         self._before = [programs[node] for node in order if node is not None]
-        self._bar = tqdm(disable=True)
+        self._bar: tqdm | None = None
 
     # The whole table.
 
@@ -123,7 +123,7 @@ class Evaluation:
         values: Tensor | None = None
         for slab in geometry.slabs(_displacements(program.node)):
             part = program.run(slab)
-            self._bar.update(math.prod(part.shape[1:]))
+            self._count(part)
             if radius is not None:
                 if slab.holds_zero:
                     far = _value_beyond(radius, program, part, slab)
@@ -139,6 +139,11 @@ class Evaluation:
             assert values is not None
             geometry.complete(values)
         return Table(values, geometry), far
+
+    def _count(self, part: Tensor) -> None:
+        """Tell the bar that a slab is done."""
+        if self._bar is not None:
+            self._bar.update(math.prod(part.shape[1:]))
 
     # The tables before.
 
@@ -223,7 +228,7 @@ class Evaluation:
                 if window.tapered:
                     part = part * window.taper(where).to(part).view(-1, *(1,) * node.ndim)
                 images[:, where, top : top + count] = part
-                self._bar.update(part[0].numel())
+                self._count(part)
         assert values is not None
         return Table(values, window)
 

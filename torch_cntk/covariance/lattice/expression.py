@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -44,13 +44,13 @@ def parents_first(last: N, parents: Callable[[N], Iterable[N]]) -> list[N]:
     waiting = [last]
     while waiting:
         node = waiting[-1]
-        missing = [] if node in found else [parent for parent in parents(node) if parent not in found]
+        missing = [parent for parent in parents(node) if parent not in found]
         if missing:
             # The first of them on top: branches are computed in their order.
             waiting.extend(reversed(missing))
         else:
-            waiting.pop()
-            found[node] = None
+            # A node that waits several times keeps its first place.
+            found[waiting.pop()] = None
     return list(found)
 
 
@@ -63,20 +63,17 @@ class Lattice(Covariance):
 
     Attributes:
         parents: the nodes that it is made from.
+        level: those of them whose slabs it is computed from, slab by slab; not those whose finished table it reads.
         geometry: size, period and symmetry of the table that it stands for.
         device: where it is computed.
         load: positions of the largest image on the way to one displacement of this node, from the last resampling on.
         untrained: whether no weight layer has been passed yet, so that Theta = 0 and only Sigma is computed.
         margin: rows on both sides of a band of positions (see ``Slab``) that get wrong values; None where the rules
             do not know bands.
-        theta_alone: whether the rule can give Theta without Sigma.
-        passes_theta: whether it needs no more than Theta of its parents for that.
     """
 
-    theta_alone: ClassVar[bool] = False
-    passes_theta: ClassVar[bool] = False
-
     parents: tuple[Lattice, ...] = field(init=False)
+    level: tuple[Lattice, ...] = field(init=False)
     geometry: Geometry = field(init=False)
     device: torch.device = field(init=False)
     load: int = field(init=False)
@@ -88,22 +85,23 @@ class Lattice(Covariance):
         parents: tuple[Lattice, ...],
         geometry: Geometry,
         *,
+        level: tuple[Lattice, ...] | None = None,
         device: torch.device | None = None,
         load: int = 1,
         untrained: bool = False,
         margin: int | None = 0,
     ) -> None:
         """Set what follows from a node's arguments, once, when it is made."""
-        settled = {
-            "parents": parents,
-            "geometry": geometry,
-            "device": device or parents[0].device,
-            "load": max(load, math.prod(geometry.period)),
-            "untrained": untrained,
-            "margin": margin,
-        }
-        for name, value in settled.items():
-            object.__setattr__(self, name, value)
+        # As ``object.__setattr__`` for each of them, which takes several times as long.
+        self.__dict__.update(
+            parents=parents,
+            level=parents if level is None else level,
+            geometry=geometry,
+            device=device or parents[0].device,
+            load=max(load, math.prod(geometry.period)),
+            untrained=untrained,
+            margin=margin,
+        )
 
     def __repr__(self) -> str:
         """The last node only: an expression may have thousands."""
@@ -257,8 +255,6 @@ class Features(Lattice):
 class Averaged(Lattice):
     """A weight layer: Theta' = P[Theta + Sigma] + b, Sigma' = P[Sigma] + b."""
 
-    theta_alone = True
-
     parent: Lattice
     kernel_size: tuple[int, ...]
     bias_variance: float
@@ -311,9 +307,6 @@ class Normalised(Lattice):
 @dataclass(frozen=True, eq=False, repr=False)
 class Mixed(Lattice):
     """A weighted sum of branches; its period is their least common one."""
-
-    theta_alone = True
-    passes_theta = True
 
     branches: tuple[Lattice, ...]
     weights: tuple[float, ...]
@@ -388,7 +381,7 @@ class Resampled(Lattice):
             before.reflective,
             self.square,
         )
-        self._settle((self.parent,), geometry, margin=None)
+        self._settle((self.parent,), geometry, level=(), margin=None)
 
 
 def _same_channels(features: Tensor, others: Tensor) -> bool:

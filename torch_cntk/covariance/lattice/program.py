@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from torch_cntk.covariance.lattice.expression import Lattice, Resampled, parents_first
+from torch_cntk.covariance.lattice.expression import Averaged, Lattice, Mixed, Resampled, parents_first
 from torch_cntk.covariance.lattice.shifts import SpareMemory
-from torch_cntk.covariance.lattice.steps import Pointwise, Step, as_pair, step_of
+from torch_cntk.covariance.lattice.steps import Step, as_pair, step_of
 from torch_cntk.covariance.table import Slab, Table
 
 __all__ = ["Program"]
@@ -54,28 +55,48 @@ class Program:
         self.node = node
         self._kind = kind
         self._scales: dict[tuple[int, ...], int] = {(1,) * node.ndim: 0}
-        wanted = parents_first((node, kind == "ntk" and _theta_alone(node)), _inputs)
-        self.sources = tuple(dict.fromkeys(n.parent for n, _ in wanted if isinstance(n, Resampled)))
-        self._instructions = self._compile(wanted, spare, tables)
-        self._knows_variances = not any(isinstance(i.step, Pointwise) for i in self._instructions)
+        nodes = parents_first(node, attrgetter("level"))
+        # What is read by a resampling is no part of the level.
+        self.sources = tuple(dict.fromkeys([p for n in nodes if n.level is not n.parents for p in n.parents]))
+        self._instructions = self._compile(nodes, spare, tables)
+        self._knows_variances = not any(i.step.needs_variances for i in self._instructions)
 
-    def _compile(
-        self, wanted: list[tuple[Lattice, bool]], spare: SpareMemory, tables: Mapping[Lattice, Table]
-    ) -> list[_Instruction]:
-        places = {what: place for place, what in enumerate(wanted)}
-        inputs = [tuple(places[what] for what in _inputs(one)) for one in wanted]
+    def _compile(self, nodes: list[Lattice], spare: SpareMemory, tables: Mapping[Lattice, Table]) -> list[_Instruction]:
+        places = {node: place for place, node in enumerate(nodes)}
+        inputs = [tuple([places[parent] for parent in node.level]) for node in nodes]
         last_reader = {place: reader for reader, read in enumerate(inputs) for place in read}
+        theta_alone = self._with_theta_alone(nodes)
         instructions = []
-        for place, (node, theta_alone) in enumerate(wanted):
-            read = inputs[place]
-            finished = tuple(dict.fromkeys(k for k in read if last_reader[k] == place))
-            copies = bool(read) and (last_reader[read[0]] != place or read[0] in read[1:])
-            # The size says how many strides lie between a node and the last one.
-            scale = tuple(n // m for n, m in zip(node.geometry.size, self.node.geometry.size, strict=True))
-            number = self._scales.setdefault(scale, len(self._scales))
-            step = step_of(node, theta_alone, spare, tables)
-            instructions.append(_Instruction(step, read, copies, finished, number))
+        for place, (node, read) in enumerate(zip(nodes, inputs, strict=True)):
+            finished = tuple([k for k in set(read) if last_reader[k] == place])
+            copies = bool(read) and (read[0] not in finished or read[0] in read[1:])
+            step = step_of(node, node in theta_alone, spare, tables)
+            instructions.append(_Instruction(step, read, copies, finished, self._scale_of(node)))
         return instructions
+
+    def _with_theta_alone(self, nodes: list[Lattice]) -> set[Lattice]:
+        """The nodes of which Theta is all that is read."""
+        if self._kind != "ntk" or not _can_give_theta(self.node):
+            return set()
+        alone, both = {self.node}, set[Lattice]()
+        if isinstance(self.node, Mixed):
+            # Whatever reads a node comes after it.
+            for node in reversed(nodes):
+                passes = node in alone and isinstance(node, Mixed)
+                for parent in node.parents:
+                    if passes and _can_give_theta(parent) and parent not in both:
+                        alone.add(parent)
+                    else:
+                        both.add(parent)
+                        alone.discard(parent)
+        return alone
+
+    def _scale_of(self, node: Lattice) -> int:
+        """The size says how many strides lie between a node and the last one."""
+        own, last = node.geometry.size, self.node.geometry.size
+        if own == last:
+            return 0
+        return self._scales.setdefault(tuple(n // m for n, m in zip(own, last, strict=True)), len(self._scales))
 
     def run(self, slab: Slab) -> Tensor:
         """Return the images of a slab, [1 or 2 (both), *slab.count, *positions], in memory that may be overwritten."""
@@ -133,15 +154,6 @@ class Program:
         return peak
 
 
-def _theta_alone(node: Lattice) -> bool:
-    """Whether a node that is asked for Theta alone computes no more than that."""
-    return node.theta_alone and not node.untrained
-
-
-def _inputs(wanted: tuple[Lattice, bool]) -> list[tuple[Lattice, bool]]:
-    """What the step of a node reads: other nodes, and whether their Theta is enough."""
-    node, theta_alone = wanted
-    if isinstance(node, Resampled):
-        return []
-    passes_on = theta_alone and node.passes_theta
-    return [(parent, passes_on and _theta_alone(parent)) for parent in node.parents]
+def _can_give_theta(node: Lattice) -> bool:
+    """Whether Theta alone takes less work than both."""
+    return isinstance(node, Averaged | Mixed) and not node.untrained

@@ -1,7 +1,7 @@
 """The rule of each node, as a step that is run slab by slab and keeps what it needs between slabs.
 
-A step takes the images of its parents, [2, *count, *period] (Sigma and Theta) or [1, *count, *period] (Sigma alone where
-no weight layer has been passed yet), and returns its own. It may overwrite the first of them. Steps belong to one
+A step takes the images of its parents, [2, *count, *period] (Sigma and Theta) or [1, *count, *period] (Sigma alone,
+where no weight layer has been passed yet), and returns its own. It may overwrite the first of them. Steps belong to one
 ``Program``: variances and tiles that they keep are not seen by anybody else.
 """
 
@@ -38,7 +38,7 @@ from torch_cntk.covariance.lattice.shifts import (
 from torch_cntk.covariance.resampling import Nearest
 from torch_cntk.covariance.table import Slab, Table
 
-__all__ = ["Pointwise", "Step", "as_pair", "step_of"]
+__all__ = ["Step", "as_pair", "step_of"]
 
 L = TypeVar("L", bound=Lattice)
 
@@ -48,10 +48,12 @@ class Step(ABC, Generic[L]):
 
     Attributes:
         node: what it computes.
-        theta_alone: whether only Theta of the node is wanted.
+        theta_alone: whether only Theta of the node is wanted, [1, *count, *period].
+        needs_variances: whether its first slab must start at displacement zero.
         temporaries: covariances of the node that are held while it runs, beyond its input and its output.
     """
 
+    needs_variances: ClassVar[bool] = False
     temporaries: ClassVar[int] = 0
 
     def __init__(self, node: L, theta_alone: bool, spare: SpareMemory, tables: Mapping[Lattice, Table]) -> None:
@@ -100,7 +102,7 @@ class _Average(Step[Averaged]):
         (images,) = inputs
         if self.node.parent.untrained:
             mean = self._blur(images, slab)
-            return mean if self.theta_alone else mean.repeat(2, *(1,) * (2 * self.node.ndim))
+            return mean if self.theta_alone else torch.cat((mean, mean))
         sigma, theta = images[:1], images[1:]
         theta.add_(sigma)
         return self._blur(theta if self.theta_alone else images, slab)
@@ -146,9 +148,10 @@ class _AverageInside(_Average):
         return mean
 
 
-class Pointwise(Step[L]):
+class _Pointwise(Step[L]):
     """What needs the variances: the slab that starts at displacement zero carries them for all others."""
 
+    needs_variances = True
     temporaries = 6
 
     def __init__(self, node: L, theta_alone: bool, spare: SpareMemory, tables: Mapping[Lattice, Table]) -> None:
@@ -168,10 +171,10 @@ class Pointwise(Step[L]):
         return variance, shifted(self._tiles, geometry.period, slab)
 
 
-class _Activate(Pointwise[Activated]):
+class _Activate(_Pointwise[Activated]):
     def run(self, inputs: list[Tensor], slab: Slab) -> Tensor:
         pair = as_pair(inputs[0])
-        sigma, theta = pair
+        sigma, theta = pair[0], pair[1]
         value, slope = self.node.dual(sigma, *self._variances(sigma, slab))
         # Before the value is put into its place, where some duals leave the slope.
         theta.mul_(slope)
@@ -180,7 +183,7 @@ class _Activate(Pointwise[Activated]):
         return pair
 
 
-class _Normalise(Pointwise[Normalised]):
+class _Normalise(_Pointwise[Normalised]):
     def run(self, inputs: list[Tensor], slab: Slab) -> Tensor:
         node = self.node
         pair = as_pair(inputs[0])
@@ -207,7 +210,7 @@ class _Mix(Step[Mixed]):
         for place in range(1, len(inputs)):
             part = self._wanted(place, inputs[place]) if self.theta_alone else inputs[place]
             # Of a branch without weights Sigma only.
-            self._add(total[: len(part)], part, weights[place], positions)
+            self._add(total[: part.shape[0]], part, weights[place], positions)
         return total
 
     def _wanted(self, place: int, images: Tensor) -> Tensor:
@@ -257,7 +260,7 @@ class _Resample(Step[Resampled]):
 
 def as_pair(images: Tensor) -> Tensor:
     """Sigma and Theta, where Theta = 0 may have been left out."""
-    return images if len(images) == 2 else torch.cat((images, torch.zeros_like(images)))
+    return images if images.shape[0] == 2 else torch.cat((images, torch.zeros_like(images)))
 
 
 _STEPS: dict[type[Lattice], type[Step]] = {

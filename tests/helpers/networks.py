@@ -1,0 +1,133 @@
+"""Networks of every shape, what the textbook recursion says of them, and sizes that they fit."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from unittest import mock
+
+import torch
+
+import torch_cntk as tc
+from tests.helpers import brute_force
+
+CONV = {1: tc.Conv1d, 2: tc.Conv2d, 3: tc.Conv3d}
+# float64 on both sides; the angle between nearly equal features has some digits less than its cosine.
+EXACT = 1e-12
+# Pixels of the largest image on the way: the recursion holds the square of it.
+MOST_PIXELS = {1: 60, 2: 18**2, 3: 144}
+
+
+def assert_equal(kernel: torch.Tensor, expected: torch.Tensor, tolerance: float = EXACT) -> None:
+    assert kernel.shape == expected.shape
+    assert (kernel - expected).abs().max() <= tolerance * expected.abs().max()
+
+
+def expected_kernel(net: tc.Sequential, prior, source: tuple[int, ...], kind: str) -> torch.Tensor:
+    match prior:
+        case tc.priors.Tensor():
+            sigma = brute_force.feature_prior(prior.features)
+        case tc.priors.Uniform():
+            low, high = prior.low, prior.high
+            second_moment = (high - low) ** 2 / 12 + (low + high) ** 2 / 4
+            sigma = brute_force.independent_prior(source, (low + high) / 2, second_moment)
+        case _:
+            sigma = brute_force.independent_prior(source, prior.mean, prior.mean**2 + prior.std**2)
+    nngp, ntk = brute_force.propagate(net, sigma)
+    return {"nngp": nngp, "ntk": ntk}[kind]
+
+
+def smallest_sine(sigma: torch.Tensor) -> float:
+    """Of the angles between any two pixels' features that are not the same."""
+    flat = sigma.reshape(math.isqrt(sigma.numel()), -1)
+    squares = flat.diagonal()[:, None] * flat.diagonal()
+    sines = ((squares - flat**2) / squares).clamp_min(0).sqrt()
+    # As brute_force.rectify has it: closer than this is the same.
+    different = sines[1 - sines**2 / 2 < 1 - 4e-15]
+    return float(different.min()) if different.numel() else 1.0
+
+
+def expected_and_tolerance(net: tc.Sequential, prior, source: tuple[int, ...], kind: str) -> tuple[torch.Tensor, float]:
+    """For random nets, in which chance brings features as close as it likes, and their angle loses digits.
+
+    Rounding of a few 1e-15 in the squared cosine puts so much over the sine into the angle, at every layer.
+    """
+    sines: list[float] = []
+
+    def rectify(sigma: torch.Tensor, theta: torch.Tensor, slope: float) -> tuple[torch.Tensor, torch.Tensor]:
+        sines.append(smallest_sine(sigma))
+        return original(sigma, theta, slope)
+
+    original = brute_force.rectify
+    with mock.patch.object(brute_force, "rectify", rectify):
+        expected = expected_kernel(net, prior, source, kind)
+    return expected, max(EXACT, 4e-15 * sum(1 / sine for sine in sines))
+
+
+def scales(net: tc.Sequential, ndim: int) -> list[tuple[Fraction, ...]]:
+    scale, path = (Fraction(1),) * ndim, []
+    for layer in net.layers:
+        if isinstance(layer, tc.NearestUp | tc.BilinearUp):
+            scale = tuple(s * layer.scale_factor for s in scale)
+        elif hasattr(layer, "stride"):
+            scale = tuple(s / r for s, r in zip(scale, layer.stride, strict=True))
+        path.append(scale)
+    return path
+
+
+def granule(net: tc.Sequential, ndim: int) -> tuple[int, ...]:
+    return tuple(math.lcm(*(scale[axis].denominator for scale in scales(net, ndim))) for axis in range(ndim))
+
+
+def most_pixels(net: tc.Sequential, source: tuple[int, ...]) -> int:
+    sizes = ([n * s for n, s in zip(source, scale, strict=True)] for scale in scales(net, len(source)))
+    return max(math.prod(source), *(int(math.prod(size)) for size in sizes))
+
+
+def invariant(net: tc.Sequential) -> bool:
+    ups = [layer for layer in net.layers if isinstance(layer, tc.BilinearUp)]
+    return not any(layer.align_corners or layer.padding_mode == "border" for layer in ups)
+
+
+def autoencoder(levels: int, ups: list[tc.Layer], last: tuple[tc.Layer, ...] = ()) -> tc.Sequential:
+    layers: list[tc.Layer] = []
+    for _ in range(levels):
+        layers += [tc.StridedConv2d(1, 1, 3), tc.LeakyReLU(0.1)]
+    for up in ups:
+        layers += [up, tc.Conv2d(1, 1, 3), tc.LeakyReLU(0.1)]
+    return tc.Sequential(*layers, *last, tc.Conv2d(1, 1, 3))
+
+
+NETS = {
+    "nearest": autoencoder(2, [tc.NearestUp(2), tc.NearestUp(2)]),
+    "nearest 3": autoencoder(1, [tc.NearestUp(3)]),
+    "bilinear": autoencoder(2, [tc.BilinearUp(2), tc.BilinearUp(2)]),
+    "bilinear 3": autoencoder(0, [tc.BilinearUp(3)]),
+    "nearest, bilinear": autoencoder(1, [tc.NearestUp(2), tc.BilinearUp(2)]),
+    "bilinear, nearest": autoencoder(1, [tc.BilinearUp(2), tc.NearestUp(2)]),
+    "decoder only": autoencoder(0, [tc.NearestUp(2), tc.NearestUp(2)]),
+    "decoder only, bilinear": autoencoder(0, [tc.BilinearUp(2), tc.BilinearUp(2)]),
+    "encoder only": autoencoder(2, []),
+    "up, then down": autoencoder(0, [tc.BilinearUp(3)], (tc.StridedConv2d(1, 1, 3), tc.ReLU())),
+    "oblong": tc.Sequential(
+        tc.Conv2d(1, 1, (3, 5), (2, 1), bias=True), tc.ReLU(), tc.NearestUp(2), tc.Conv2d(1, 1, (5, 1)), tc.ReLU()
+    ),
+    "stride 3": tc.Sequential(tc.StridedConv2d(1, 1, 5, 3), tc.ReLU(), tc.NearestUp(3), tc.Conv2d(1, 1, 3)),
+}
+
+
+def smallest_size(net: tc.Sequential) -> tuple[int, ...]:
+    return tuple(int(g * s) for g, s in zip(granule(net, 2), scales(net, 2)[-1], strict=True))
+
+
+def sized_kernel(net: tc.Sequential, **options) -> tuple[tc.Kernel, tuple[int, ...], torch.Tensor]:
+    kernel = net.kernel(tc.priors.Uniform(), **options)
+    size = tuple(2 * math.lcm(p, n) for p, n in zip(kernel.period, smallest_size(net), strict=True))
+    return kernel, size, kernel.dense(size)
+
+
+def features_for(net: tc.Sequential, generator: torch.Generator, side: int = 12) -> tc.priors.Tensor:
+    """Random features for an output of about so many pixels a side."""
+    path = zip(granule(net, 2), scales(net, 2)[-1], strict=True)
+    source = tuple(g * max(1, int(side / s) // g) for g, s in path)
+    return tc.priors.Tensor(torch.randn(2, *source, generator=generator, dtype=torch.float64))

@@ -1,0 +1,114 @@
+"""Kernels of random networks against the textbook recursion."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import strategies as st
+
+import torch_cntk as tc
+from tests.helpers.networks import (
+    CONV,
+    MOST_PIXELS,
+    assert_equal,
+    expected_and_tolerance,
+    granule,
+    invariant,
+    most_pixels,
+    scales,
+)
+
+
+def layer_options(ndim: int):
+    width = st.sampled_from([1, 3, 5] if ndim < 3 else [1, 3])
+    widths = width | st.tuples(*(width for _ in range(ndim)))
+    stride = st.just(1) | st.sampled_from([2, 3]) | st.tuples(*(st.sampled_from([1, 2]) for _ in range(ndim)))
+    conv = st.builds(
+        lambda width, stride, bias: CONV[ndim](1, 1, width, stride, bias=bias is not None, bias_std=bias or 0.0),
+        widths,
+        stride,
+        st.none() | st.sampled_from([0.1, 0.5]),
+    )
+    activation = st.builds(tc.ReLU) | st.builds(tc.LeakyReLU, st.sampled_from([0.01, 0.1, 0.5, 1.0]))
+    factor = st.sampled_from([2, 3])
+    up = (
+        st.builds(tc.NearestUp, factor)
+        | st.builds(tc.BilinearUp, factor)
+        | st.builds(tc.BilinearUp, factor, padding_mode=st.just("border"))
+        | st.builds(tc.BilinearUp, factor, align_corners=st.just(True))
+    )
+    return conv, activation, up
+
+
+def nets(ndim: int):
+    conv, activation, up = layer_options(ndim)
+    layers = st.lists(conv | activation | up, min_size=1, max_size=7 if ndim < 3 else 5)
+    return layers.map(lambda members: tc.Sequential(CONV[ndim](1, 1, 3), *members))
+
+
+# Biases and priors of one scale: features that differ little have angles of few digits.
+priors = st.sampled_from([tc.priors.Uniform(0, 1), tc.priors.Uniform(-1, 3), tc.priors.Normal(0.3, 0.7)])
+kinds = st.sampled_from(["ntk", "nngp"])
+several = st.integers(1, 3)
+randomly = settings(deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
+
+
+def check_stationary(net, ndim, prior, kind, multiples) -> None:
+    source = tuple(g * m for g, m in zip(granule(net, ndim), multiples, strict=True))
+    assume(most_pixels(net, source) <= MOST_PIXELS[ndim])
+    size = tuple(int(n * s) for n, s in zip(source, scales(net, ndim)[-1], strict=True))
+    expected, tolerance = expected_and_tolerance(net, prior, source, kind)
+    assert_equal(net.kernel(prior, size, kind=kind).dense(size), expected, tolerance)
+    if invariant(net):
+        assert_equal(net.kernel(prior, kind=kind).dense(size), expected, tolerance)
+
+
+def check_features(net, ndim, seed, channels, kind, multiples) -> None:
+    source = tuple(g * m for g, m in zip(granule(net, ndim), multiples, strict=True))
+    assume(most_pixels(net, source) <= MOST_PIXELS[ndim])
+    features = torch.randn(channels, *source, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    prior = tc.priors.Tensor(features)
+    assert_equal(net.kernel(prior, kind=kind).dense(), *expected_and_tolerance(net, prior, source, kind))
+
+
+@settings(randomly, max_examples=500)
+@given(nets(1), priors, kinds, several)
+def test_random_1d_net_equals_the_recursion(net, prior, kind, multiple):
+    check_stationary(net, 1, prior, kind, (multiple,))
+
+
+@settings(randomly, max_examples=500)
+@given(nets(2), priors, kinds, st.tuples(several, several))
+def test_random_2d_net_equals_the_recursion(net, prior, kind, multiples):
+    check_stationary(net, 2, prior, kind, multiples)
+
+
+# A table of one size without mirrors, so large that it is cut and its axes are exchanged.
+CUT = tc.Sequential(
+    tc.Conv3d(1, 1, 3), tc.NearestUp(2), tc.BilinearUp(2), tc.StridedConv3d(1, 1, 1, stride=2), tc.NearestUp(2)
+)
+
+
+@settings(randomly, max_examples=50)
+@given(nets(3), priors, kinds, st.permutations([1, 1, 2]))
+@example(CUT, tc.priors.Uniform(0, 1), "ntk", [1, 1, 2])
+def test_random_3d_net_equals_the_recursion(net, prior, kind, multiples):
+    check_stationary(net, 3, prior, kind, tuple(multiples))
+
+
+@settings(randomly, max_examples=500)
+@given(nets(1), st.integers(0, 2**31), several, kinds, st.integers(1, 6))
+def test_random_1d_net_on_given_features_equals_the_recursion(net, seed, channels, kind, multiple):
+    check_features(net, 1, seed, channels, kind, (multiple,))
+
+
+@settings(randomly, max_examples=500)
+@given(nets(2), st.integers(0, 2**31), several, kinds, st.tuples(st.integers(1, 5), st.integers(1, 5)))
+def test_random_2d_net_on_given_features_equals_the_recursion(net, seed, channels, kind, multiples):
+    check_features(net, 2, seed, channels, kind, multiples)
+
+
+@settings(randomly, max_examples=50)
+@given(nets(3), st.integers(0, 2**31), several, kinds)
+def test_random_3d_net_on_given_features_equals_the_recursion(net, seed, channels, kind):
+    check_features(net, 3, seed, channels, kind, (2, 1, 1))

@@ -1,0 +1,280 @@
+"""All operators keep the contract of operators; so does one that a user might write."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import torch_cntk as tc
+from tests.helpers.operator_contract import OperatorContract
+from tests.helpers.regressions import deep, random_operator
+from torch_cntk.operators import (
+    BlockCirculantOperator,
+    DenseOperator,
+    GramOperator,
+    Operator,
+    PeriodicOperator,
+    StencilOperator,
+)
+from torch_cntk.operators.derived import MultipleOperator, ScaledOperator, SelectedOperator, SumOperator
+from torch_cntk.operators.row_column import RowColumnOperator
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(3)
+
+
+def features(*size: int) -> torch.Tensor:
+    return torch.randn(3, *size, generator=seeded(), dtype=torch.float64)
+
+
+def periodic(size: tuple[int, ...] = (16, 12)) -> Operator:
+    return deep(2).kernel(tc.priors.Uniform()).operator(size)
+
+
+def gram(inputs: int = 11) -> GramOperator:
+    net = tc.Sequential(tc.Linear(4, 1), tc.ReLU(), tc.Linear(1, 1), tc.Erf(), tc.Linear(1, 1))
+    z = torch.randn(inputs, 4, generator=seeded(), dtype=torch.float64)
+    return net.gram_operator(z, white=0.3)
+
+
+class TestDense(OperatorContract):
+    @pytest.fixture
+    def operator(self):
+        return random_operator((4, 6), 1e3, seeded())
+
+
+class TestDenseWithoutDisplacements(OperatorContract):
+    @pytest.fixture
+    def operator(self):
+        return DenseOperator(gram().dense())
+
+
+class TestDenseKernel(OperatorContract):
+    @pytest.fixture
+    def operator(self):
+        operator = deep(1).kernel(tc.priors.Tensor(features(8, 6))).operator()
+        assert type(operator) is DenseOperator
+        return operator
+
+
+class TestPeriodic(OperatorContract):
+    @pytest.fixture
+    def operator(self):
+        operator = periodic()
+        assert type(operator) is PeriodicOperator
+        return operator
+
+
+class TestPeriodicWithPhases(OperatorContract):
+    """Its far part depends on the phases, and its axes do not separate."""
+
+    @pytest.fixture
+    def operator(self):
+        net = tc.Sequential(
+            tc.StridedConv2d(1, 1, 3), tc.ReLU(), tc.BilinearUp(2), tc.Conv2d(1, 1, 3), tc.ReLU(), tc.Conv2d(1, 1, 3)
+        )
+        return net.kernel(tc.priors.Uniform()).operator((20, 24))
+
+
+class TestPeriodicInFloat32(OperatorContract):
+    tolerance = 2e-6
+
+    @pytest.fixture
+    def operator(self):
+        return deep(1).kernel(tc.priors.Uniform()).operator((12, 8), dtype=torch.float32)
+
+
+class TestSignal(OperatorContract):
+    @pytest.fixture
+    def operator(self):
+        net = tc.Sequential(tc.Conv1d(1, 1, 3, stride=2), tc.ReLU(), tc.NearestUp(2), tc.Conv1d(1, 1, 3), tc.ReLU())
+        return net.kernel(tc.priors.Uniform()).operator((20,))
+
+
+class TestVideo(OperatorContract):
+    @pytest.fixture
+    def operator(self):
+        net = tc.Sequential(tc.Conv3d(1, 1, 3), tc.ReLU(), tc.Conv3d(1, 1, 1))
+        return net.kernel(tc.priors.Uniform()).operator((4, 5, 3))
+
+
+class TestBlockCirculant(OperatorContract):
+    @pytest.fixture
+    def operator(self):
+        operator = deep(2).kernel(tc.priors.Uniform(), (4, 8)).operator()  # so small that displacements wrap
+        assert type(operator) is BlockCirculantOperator
+        return operator
+
+
+class TestStencil(OperatorContract):
+    tolerance = 1e-6  # of tables in float32
+
+    @pytest.fixture
+    def operator(self):
+        prior = tc.priors.White(0.1) + tc.priors.Tensor(features(8, 10))
+        operator = deep(1).kernel(prior, (8, 10), radius=3, dtype=torch.float32).operator()
+        assert type(operator) is StencilOperator
+        return operator
+
+
+class TestWindowOfAStationaryPrior(OperatorContract):
+    @pytest.fixture
+    def operator(self):
+        operator = deep(1).kernel(tc.priors.Uniform(), (12, 8), radius=3, dtype=torch.float64).operator()
+        assert type(operator) is PeriodicOperator
+        return operator
+
+
+class TestGram(OperatorContract):
+    @pytest.fixture
+    def operator(self):
+        return gram()
+
+
+@pytest.mark.parametrize("combine", ["product", "sum"])
+class TestRowColumn(OperatorContract):
+    @pytest.fixture
+    def operator(self, combine):
+        rows, columns = (f @ f.T for f in (features(n, 5)[0] for n in (3, 4)))
+        return RowColumnOperator(rows, columns, combine)
+
+
+class TestSelected(OperatorContract):
+    @pytest.fixture
+    def operator(self):
+        return SelectedOperator(gram(15), torch.tensor([3, 0, 14, 7, 9, 2]))
+
+
+class TestScaled(OperatorContract):
+    @pytest.fixture
+    def operator(self):
+        return ScaledOperator(gram(), torch.rand(11, generator=seeded(), dtype=torch.float64) + 0.5)
+
+
+class TestSum(OperatorContract):
+    @pytest.fixture
+    def operator(self):
+        return periodic((8, 12)) + random_operator((8, 12), 1e2, seeded())
+
+
+class TestMultiple(OperatorContract):
+    @pytest.fixture
+    def operator(self):
+        return 0.3 * periodic((8, 12))
+
+
+class TestMixture(OperatorContract):
+    tolerance = 1e-6
+
+    @pytest.fixture
+    def operator(self):
+        prior = tc.priors.White(0.1) + tc.priors.Tensor(features(8, 12))
+        stencil = deep(1).kernel(prior, (8, 12), radius=3, dtype=torch.float32).operator()
+        return 2 * (periodic((8, 12)) + 0.5 * stencil)
+
+
+class Exponential(Operator):
+    """exp(-|i - j|): what a user has to write for a kernel of their own."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__((n,), torch.float64, torch.device("cpu"), cost=2 * n)
+
+    def lookup(self, first, second):
+        return torch.exp(-(first[0] - second[0]).abs().double())
+
+    def _multiply(self, images):
+        every = torch.arange(self.size[0])
+        return (images.double() @ self.lookup([every[:, None]], [every])).to(images.dtype)
+
+
+class TestOfAUser(OperatorContract):
+    @pytest.fixture
+    def operator(self):
+        return Exponential(9)
+
+
+# How they compose.
+
+
+def test_sum_is_that_of_the_matrices(generator):
+    first, second = periodic((8, 12)), random_operator((8, 12), 1e2, generator)
+    total = first + second
+    assert type(total) is SumOperator
+    every = torch.arange(96)
+    assert torch.equal(total.entries(every, every), first.entries(every, every) + second.entries(every, every))
+    assert torch.equal(total.diagonal, first.diagonal + second.diagonal)
+    assert torch.equal(total.stationary, first.stationary + second.stationary)
+    assert total.mean_diagonal == pytest.approx(first.mean_diagonal + second.mean_diagonal, rel=1e-12)
+    w = torch.randn(2, 8, 12, generator=generator, dtype=torch.float64)
+    assert torch.equal(total @ w, (first @ w) + (second @ w))
+    assert total.cost == first.cost + second.cost + 1
+    assert total.entry_cost == first.entry_cost + second.entry_cost + 1
+    assert total.traffic == first.traffic + second.traffic
+    assert total.iterations == max(first.iterations, second.iterations)
+
+
+@pytest.mark.parametrize("factor", [2, 0.25, np.float64(3.0), np.int64(2)])
+def test_multiple_is_that_of_the_matrix(factor, generator):
+    operator = periodic((8, 12))
+    w = torch.randn(2, 8, 12, generator=generator, dtype=torch.float64)
+    for multiple in (factor * operator, operator * factor):
+        assert type(multiple) is MultipleOperator
+        assert torch.equal(multiple @ w, (operator @ w) * float(factor))
+        assert torch.equal(multiple.diagonal, operator.diagonal * float(factor))
+        assert torch.equal(multiple.stationary, operator.stationary * float(factor))
+        assert multiple.cost == operator.cost + 1
+        assert multiple.iterations == operator.iterations
+
+
+def test_what_is_known_of_a_sum_is_known_of_both():
+    stencil = deep(1).kernel(tc.priors.Tensor(features(8, 12)), (8, 12), radius=3, dtype=torch.float16).operator()
+    total = periodic((8, 12)) + stencil
+    assert total.stationary is None
+    assert (total.dtype, total.entry_dtype) == (torch.float64, torch.float16)
+    assert total.iterations == stencil.iterations
+    unbounded = DenseOperator(torch.eye(11, dtype=torch.float64))
+    assert (gram() + unbounded).iterations is None
+
+
+def test_what_is_no_sum_or_multiple_is_refused():
+    operator = periodic((8, 12))
+    with pytest.raises(ValueError, match=r"images of one size and device, got 8 x 12 pixels on cpu and 16 x 12"):
+        operator + periodic((16, 12))
+    for factor in (0, -1, -0.5):
+        with pytest.raises(ValueError, match=r"expected .*multiple of an operator"):
+            factor * operator
+    for factor in (math.nan, math.inf):
+        with pytest.raises(ValueError, match="finite"):
+            factor * operator
+    for other in (3, "operator", None, torch.ones(8, 12)):
+        with pytest.raises(TypeError):
+            operator + other
+    for other in ("two", None, operator, True):
+        with pytest.raises(TypeError):
+            operator * other
+
+
+def test_operator_without_entries_says_so():
+    class Nothing(Operator):
+        def _multiply(self, images):
+            return images.clone()
+
+    operator = Nothing((3,), torch.float64, torch.device("cpu"), cost=1)
+    with pytest.raises(NotImplementedError, match="expected Nothing to define lookup"):
+        operator.entries(torch.arange(2), torch.arange(2))
+
+
+def test_function_given_to_the_constructor_is_looked_up():
+    class Given(Operator):
+        def _multiply(self, images):
+            return images.clone()
+
+    def identity(first, second):
+        return (first[0] == second[0]).double()
+
+    operator = Given((3,), torch.float64, torch.device("cpu"), identity, cost=1)
+    assert torch.equal(operator.entries(torch.arange(3), torch.arange(3)), torch.eye(3, dtype=torch.float64))
