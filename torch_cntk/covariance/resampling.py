@@ -42,7 +42,7 @@ class Resampling(ABC):
         return False
 
     @property
-    def reach(self) -> int:
+    def spread(self) -> int:
         """Input pixels that an output can be away from its block, at most."""
         return 2
 
@@ -72,7 +72,7 @@ class Resampling(ABC):
 
         Found by looking: outputs b and b + u use inputs whose distance is least for some pair of taps.
         """
-        blocks = radius + self.up + self.reach + 2
+        blocks = radius + self.up + self.spread + 2
         positions, weights = self.taps(2 * self.down * blocks + 2 * self.down)
         middle = slice(self.up * blocks, self.up * (blocks + 1))
         first = positions[:, middle].reshape(-1, 1)
@@ -220,7 +220,7 @@ class Filter(Resampling):
         return self.step
 
     @property
-    def reach(self) -> int:
+    def spread(self) -> int:
         """Half of what the filter is longer than the step."""
         return len(self.weights)
 
