@@ -192,31 +192,31 @@ def _deep(image: PIL.ImageFile.ImageFile, reader: Reader, source: BinaryIO) -> t
     Raises:
         _RefusedError: channels that are neither grey nor RGB, with or without alpha.
     """
-    raw = _raw(image)
-    if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.uint16)
+    raw, mode = _raw(image), image.mode
+    plain = np.asarray(image)
+    if mode.startswith("I"):
+        values = plain.astype(np.uint16)
         white_is_zero = _tag(image, PIL.TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
         return (65535 - values if white_is_zero else values)[..., None], False
     if _tag(image, PIL.TiffImagePlugin.PLANAR_CONFIGURATION) == 2:
         raise _RefusedError("expected a TIFF image of 16 bits whose channels are not stored one after the other")
     if raw.startswith("LA;16"):
         four = _read_as(reader, source, "RGBA", lambda stored: "RGBA")
-        return _checked(_join(four[..., ::2], four[..., 1::2], raw), image), True
-    if image.mode not in ("RGB", "RGBA"):
+        return _checked(_join(four[..., ::2], four[..., 1::2], raw), plain), True
+    if mode not in ("RGB", "RGBA"):
         raise _RefusedError(f"expected a grey or RGB image of 16 bits, got mode {raw}")
-    first = _read_as(reader, source, image.mode, lambda stored: stored[:-1] + "B")
-    second = _read_as(reader, source, image.mode, lambda stored: stored[:-1] + "L")
-    return _checked(_join(first, second, raw), image), image.mode == "RGBA"
+    first = _read_as(reader, source, mode, lambda stored: stored[:-1] + "B")
+    second = _read_as(reader, source, mode, lambda stored: stored[:-1] + "L")
+    return _checked(_join(first, second, raw), plain), mode == "RGBA"
 
 
-def _checked(values: np.ndarray, image: PIL.ImageFile.ImageFile) -> np.ndarray:
+def _checked(values: np.ndarray, plain: np.ndarray) -> np.ndarray:
     """The same, if Pillow's own reading of 8 bits agrees.
 
     Raises:
         _RefusedError: it does not.
     """
-    image.load()
-    if not np.array_equal(values >> 8, np.asarray(image)):
+    if not np.array_equal(values >> 8, plain):
         raise _RefusedError("expected 16 bits that this version of Pillow reads byte by byte, got another storage")
     return values
 
