@@ -202,7 +202,7 @@ def _deep(image: PIL.ImageFile.ImageFile, reader: Reader, source: BinaryIO) -> t
         raise _RefusedError("expected a TIFF image of 16 bits whose channels are not stored one after the other")
     if raw.startswith("LA;16"):
         four = _read_as(reader, source, "RGBA", lambda stored: "RGBA")
-        return _checked(_join(four[..., ::2], four[..., 1::2], raw), plain), True
+        return _checked(_join(four[..., ::2], four[..., 1::2], raw), plain[..., [0, -1]]), True
     if mode not in ("RGB", "RGBA"):
         raise _RefusedError(f"expected a grey or RGB image of 16 bits, got mode {raw}")
     first = _read_as(reader, source, mode, lambda stored: stored[:-1] + "B")
