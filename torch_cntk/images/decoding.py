@@ -159,9 +159,13 @@ def _bits(image: PIL.ImageFile.ImageFile) -> int:
         _RefusedError: neither 8 nor 16 unsigned ones, or not grey nor RGB.
     """
     raw = _raw(image)
+    deep = max(_tag(image, PIL.TiffImagePlugin.BITSPERSAMPLE) or (8,)) > 8
+    if deep and _tag(image, PIL.TiffImagePlugin.PLANAR_CONFIGURATION) == 2:
+        # Pillow takes the bytes of these for twice as many pixels.
+        raise _RefusedError("expected a TIFF image of 16 bits whose channels are not stored one after the other")
     if ";16" in raw and "S" not in raw and image.mode in (*_MODES, "I", "I;16", "I;16B", "I;16L"):
         return 16
-    if image.mode not in _MODES:
+    if image.mode not in _MODES or deep:
         raise _RefusedError(f"expected a grey, RGB or palette image of 8 or 16 bits, got mode {image.mode}")
     return 8
 
@@ -198,8 +202,6 @@ def _deep(image: PIL.ImageFile.ImageFile, reader: Reader, source: BinaryIO) -> t
         values = plain.astype(np.uint16)
         white_is_zero = _tag(image, PIL.TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
         return (65535 - values if white_is_zero else values)[..., None], False
-    if _tag(image, PIL.TiffImagePlugin.PLANAR_CONFIGURATION) == 2:
-        raise _RefusedError("expected a TIFF image of 16 bits whose channels are not stored one after the other")
     if raw.startswith("LA;16"):
         four = _read_as(reader, source, "RGBA", lambda stored: "RGBA")
         return _checked(_join(four[..., ::2], four[..., 1::2], raw), plain[..., [0, -1]]), True
