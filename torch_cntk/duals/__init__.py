@@ -7,9 +7,10 @@ homogeneous can be had as they are as well, with a gain of 1.
 """
 
 from torch_cntk.duals.base import Dual
+from torch_cntk.duals.clipped import Clipped
 from torch_cntk.duals.closed import Erf, Gelu, Sine
 from torch_cntk.duals.hermite import Hermite
 from torch_cntk.duals.piecewise import Jump, Rectifier
 from torch_cntk.duals.tabulated import Tabulated
 
-__all__ = ["Dual", "Erf", "Gelu", "Hermite", "Jump", "Rectifier", "Sine", "Tabulated"]
+__all__ = ["Clipped", "Dual", "Erf", "Gelu", "Hermite", "Jump", "Rectifier", "Sine", "Tabulated"]

@@ -118,7 +118,7 @@ def _extremes(numbers: Tensor) -> Extremes:
 
 
 def legs(sigma: Tensor, variance: Tensor, other_variance: Tensor) -> tuple[Tensor, Tensor]:
-    """n cos t and n sin t, for the angle t between f and f' and n = sqrt(v v') or a part of it; the first in place.
+    """Return n cos t (in sigma's memory) and n sin t, for the angle t between f and f' and n = sqrt(v v') or part of it.
 
     n sin t = sqrt(n^2 - sigma^2) keeps its digits where arccos loses half of them. Equal features must give exactly 0:
     the root would blow a rounding error of 1e-16 up to 1e-8, hence the shrinkage by a few of them.

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Series", "coefficients", "polynomials", "points", "split", "unresolved"]
+__all__ = ["Series", "coefficients", "points", "polynomials", "split", "unresolved"]
 
 _SHARE = 1e-13
 """Share of the largest coefficient below which others are left out."""
