@@ -55,8 +55,7 @@ def moments(phi: Function, variances: Tensor) -> Pair:
     weights = weights / places * torch.exp(-places.square() / 2) / math.sqrt(2 * math.pi)
     inputs = variances.sqrt()[:, None] * places
     value, slope = (
-        (function(inputs).square() + function(-inputs).square()) @ weights
-        for function in (phi.value, phi.slope)
+        (function(inputs).square() + function(-inputs).square()) @ weights for function in (phi.value, phi.slope)
     )
     return value, slope
 
