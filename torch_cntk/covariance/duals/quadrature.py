@@ -78,21 +78,23 @@ def pairs(phi: Function, variances: Tensor, angles: Tensor) -> Pair:
     values: list[Tensor] = []
     slopes: list[Tensor] = []
     for angle in angles.tolist():
-        wide, narrow = (_quadrant(phi, variances.sqrt(), width) for width in (math.pi - angle, angle))
+        widths = (math.pi - angle, angle)
+        wide, narrow = (_quadrant(phi, variances.sqrt(), *order) for order in (widths, widths[::-1]))
         for results, (even, odd), (other_even, other_odd) in zip((values, slopes), wide, narrow, strict=True):
             both = even + other_even
             results.append(torch.stack([both + odd - other_odd, both - odd + other_odd], -1))
     return torch.stack(values, 2), torch.stack(slopes, 2)
 
 
-def _quadrant(phi: Function, deviations: Tensor, width: float) -> tuple[Pair, Pair]:
-    """(M_e, M_o) of phi and of phi', [n, n] each, for a quadrant of this width."""
+def _quadrant(phi: Function, deviations: Tensor, width: float, beyond: float) -> tuple[Pair, Pair]:
+    """(M_e, M_o) of phi and of phi', [n, n] each, for a quadrant of this width, and what it is short of pi by."""
     largest = float(deviations.max())
     lengths, radial = _radial(largest)
     depth = _LAYERS + math.log1p(largest)
     share, rest, angular = between_ends(depth, depth)
-    # f = sqrt(v) r sin a and f' = sqrt(v') r sin(width - a); beyond the middle from the other side, where sin is small.
-    sines = torch.where(share <= 0.5, torch.sin(width * share), torch.sin(math.pi - width + width * rest))
+    # f = sqrt(v) r sin a and f' = sqrt(v') r sin(width - a). Beyond pi/2 from the other side, where sin is small.
+    near = width * share
+    sines = torch.sin(torch.where(near <= math.pi / 2, near, beyond + width * rest))
     weights = (radial * torch.exp(-lengths.square() / 2))[:, None] * (angular * (width / math.pi))
     inputs = deviations[:, None, None] * (lengths[:, None] * sines)
     value, slope = (_parts(function, inputs, weights) for function in (phi.value, phi.slope))

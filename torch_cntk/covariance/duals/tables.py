@@ -15,10 +15,10 @@ from torch_cntk.covariance.duals.quadrature import moments, pairs
 
 __all__ = ["LARGEST", "Table", "angle_place", "length", "parts_of", "second_moment", "table_between", "table_of"]
 
-LARGEST = 2.0**81
-"""Beyond this variance phi is homogeneous, or as far as its limits, to 1e-12; below its inverse phi is linear."""
+LARGEST = 2.0**61
+"""Beyond this variance phi is homogeneous, or as far as its limits, to 1e-9; below its inverse phi is linear."""
 
-_CELLS = 81
+_CELLS = 61
 """Tables of moments are for variances from 4^k to 4^(k + 1), times 1 / LARGEST."""
 
 _CELL_TERMS = 16

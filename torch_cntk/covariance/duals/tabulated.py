@@ -83,7 +83,7 @@ class Tabulated:
         """Return value (in sigma's memory) and slope.
 
         Raises:
-            ValueError: phi is bounded, and variances beyond 2e24 differ while others are below: what slope parallel
+            ValueError: phi is bounded, and variances beyond 2e18 differ while others are below: what slope parallel
                 features of the former have is not known then.
         """
         low, high, shrink = self._range(variance, other_variance)
