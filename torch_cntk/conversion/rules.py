@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from torch_cntk.layers import (
+    ABReLU,
     Activation,
     AvgPool1d,
     AvgPool2d,
@@ -36,10 +37,12 @@ from torch_cntk.layers import (
     LanczosDown,
     Layer,
     Linear,
+    Logistic,
     NearestUp,
     Residual,
     Sequential,
     Sigmoid,
+    Step,
     StridedConv1d,
     StridedConv2d,
     StridedConv3d,
@@ -317,7 +320,7 @@ RULES: tuple[Rule, ...] = (
     *_of_dimension(2),
     *_of_dimension(3),
     Rule((Linear,), _read_linear, _write_linear, (_nn.Linear,), options=_LINEAR),
-    *(_activation(entry) for entry in ACTIVATIONS.values()),
+    *(_activation(entry) for entry in ACTIVATIONS.values() if entry.functions),
     # Of two rules for one module the first one holds.
     Rule((Elementwise,), lambda given: Elementwise(given["function"]), lambda layer, place: layer.function),
     Rule(
@@ -347,6 +350,9 @@ RULES: tuple[Rule, ...] = (
     Rule((Identity,), lambda given: Identity(), lambda layer, place: _nn.Identity(), (_nn.Identity,)),
 )
 NO_COUNTERPART: Mapping[type[Layer], str] = {
+    ABReLU: "torch.nn has no rectifier of two slopes",
+    Step: "torch.heaviside takes its value at 0 as a second tensor",
+    Logistic: "torch.nn.Sigmoid at the end of a network is the head that the kernel does not see",
     GaussianBlur: "torch.nn has no layer with a fixed filter",
     LanczosDown: "torch.nn has no layer with a fixed filter",
     Sequential: "its nodes are converted one by one",

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 import torch_cntk as tc
-from torch_cntk import duals
+from torch_cntk.covariance import duals
 
 ACTIVATIONS = {
     "tanh": (lambda **o: tc.Tanh(**o), torch.tanh, ()),
@@ -50,7 +50,9 @@ def panels(points: int = 10, finest: int = 12) -> tuple[np.ndarray, np.ndarray]:
     """Gauss-Legendre places and weights on [-1, 1], by panels that halve towards 0."""
     places, weights = np.polynomial.legendre.leggauss(points)
     edges = [0.0, *(2.0**-k for k in range(finest, -1, -1))]
-    right = [((a + b) / 2 + (b - a) / 2 * places, (b - a) / 2 * weights) for a, b in zip(edges, edges[1:], strict=False)]
+    right = [
+        ((a + b) / 2 + (b - a) / 2 * places, (b - a) / 2 * weights) for a, b in zip(edges, edges[1:], strict=False)
+    ]
     x, w = (np.concatenate([part[k] for part in right]) for k in (0, 1))
     return np.concatenate([-x[::-1], x]), np.concatenate([w[::-1], w])
 
@@ -97,8 +99,10 @@ def expectations(function, kinks, sigma: float, v: float, w: float) -> tuple[flo
             for part in (function(at), derivative(function, at))
         )
     outer = torch.from_numpy(math.sqrt(v) * z)
-    results = [torch.dot(torch.from_numpy(weight), own * other) for own, other in
-               zip((function(outer), derivative(function, outer)), values, strict=True)]
+    results = [
+        torch.dot(torch.from_numpy(weight), own * other)
+        for own, other in zip((function(outer), derivative(function, outer)), values, strict=True)
+    ]
     return float(results[0]), float(results[1])
 
 
@@ -257,7 +261,9 @@ def test_monte_carlo(name, variance):
     other, angle = 0.6 * variance, 0.9
     f = math.sqrt(variance) * z[0]
     h = math.sqrt(other) * (math.cos(angle) * z[0] + math.sin(angle) * z[1])
-    value, slope = (float(x) for x in layer._dual()(*of(math.sqrt(variance * other) * math.cos(angle), variance, other)))
+    value, slope = (
+        float(x) for x in layer._dual()(*of(math.sqrt(variance * other) * math.cos(angle), variance, other))
+    )
     steps = name in ("sign", "step")
     for sample, expected in (
         (layer(f) * layer(h), value),
