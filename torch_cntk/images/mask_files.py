@@ -219,8 +219,8 @@ def own_alpha(alpha: Tensor) -> Mask:
         alpha: uint8 or uint16 [1, H, W].
     """
     values = alpha[0].to(torch.int32)
-    observed = values == values.max()
-    return Mask(observed, "transparent pixels of the image", bool(((values > 0) & ~observed).any()))
+    # Not soft: unlike a brush, an eraser leaves the colours beside it as they were.
+    return Mask(values == values.max(), "transparent pixels of the image")
 
 
 def grow(observed: Tensor, steps: int, *, least: float = 0.0) -> tuple[Tensor, int]:
@@ -234,11 +234,12 @@ def grow(observed: Tensor, steps: int, *, least: float = 0.0) -> tuple[Tensor, i
     Returns:
         the new mask, and the number of steps.
     """
-    missing, known = ~observed.numpy(), int(observed.sum())
-    while steps > 0 and missing.any():
-        grown = scipy.ndimage.binary_dilation(missing, np.ones((3, 3), bool), iterations=steps)
-        left = int((~grown).sum())
+    known = int(observed.sum())
+    if known in (0, observed.numel()):
+        return observed, 0
+    distance = scipy.ndimage.distance_transform_cdt(observed.numpy(), "chessboard")
+    for reach in range(min(steps, int(distance.max())), 0, -1):
+        left = int((distance > reach).sum())
         if left >= least * known and left > 0:
-            return torch.from_numpy(~grown), steps
-        steps -= 1
+            return torch.from_numpy(distance > reach), reach
     return observed, 0
