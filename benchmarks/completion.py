@@ -50,7 +50,10 @@ def soft_impute(left: Tensor, known: Tensor) -> Tensor:
         if errors[-1] > min(errors):
             break
     best = int(np.argmin(errors))
-    return baselines.soft_impute(left, known, SHRINKAGES[best], guess=fits[best], max_iterations=100, tolerance=1e-3)
+    filled: torch.Tensor = baselines.soft_impute(
+        left, known, SHRINKAGES[best], guess=fits[best], max_iterations=100, tolerance=1e-3
+    )
+    return filled
 
 
 def knn(table: Tensor, known: Tensor) -> Tensor:
@@ -214,7 +217,7 @@ def scaled(columns: int, options: argparse.Namespace) -> tuple[str, ...]:
     hidden = torch.tanh(features @ torch.randn(width, 50, generator=generator, dtype=torch.float64) / width**0.5)
     table = (hidden @ torch.randn(50, rows, generator=generator, dtype=torch.float64)).T.contiguous()
     observed = (torch.rand(columns, generator=generator) < 0.5).expand(rows, columns)
-    solver = {
+    solvers: dict[str, str | tc.Solver] = {
         "auto": "auto",
         "direct": tc.Direct(),
         "eigenpro": tc.EigenPro(
@@ -224,7 +227,8 @@ def scaled(columns: int, options: argparse.Namespace) -> tuple[str, ...]:
             eigenvectors=options.eigenvectors,
         ),
         "cg": tc.ConjugateGradient(options.tolerance, max_iterations=200),
-    }[options.solver]
+    }
+    solver = solvers[options.solver]
     model = tc.MatrixCompletion(
         1, ridge=options.ridge, identity=0.3, solver=solver, precision=options.precision, progress=options.progress
     )

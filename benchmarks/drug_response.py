@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.timing import print_table
 from torch_cntk import baselines
-from torch_cntk.images.plots import boxplots
+from torch_cntk.images.plotting import boxplots
 from torch_cntk.matrices.drug_response import (
     Comparison,
     DrugResponse,
@@ -87,7 +87,9 @@ def main() -> None:
         header, *rows = comparison.table(CHOSEN)
         print_table(header, rows)
         if options.plot is not None:
-            boxplots(comparison)[0].figure.savefig(options.plot / f"{key}.png", dpi=150)
+            figure = boxplots(comparison)[0].get_figure(root=True)
+            assert figure is not None
+            figure.savefig(options.plot / f"{key}.png", dpi=150)
 
 
 if __name__ == "__main__":

@@ -141,7 +141,7 @@ class Table:
 
     def checkpoint(self, row: Record, settings: Options) -> Path:
         """Where its training may be gone on from; another one if it is done in another way."""
-        differs = [settings.iterate] if settings.iterate != "average" else []
+        differs: list[str] = [settings.iterate] if settings.iterate != "average" else []
         differs += ["bfloat16"] if settings.autocast else []
         return self.folder / "checkpoints" / f"{'-'.join([row.slug, *differs])}.pt"
 
@@ -240,9 +240,16 @@ def measured(task: Task, row: Record, settings: Options, *, memory: bool) -> tup
     if memory:
         few = replace(settings, steps=2, checkpoint=None, progress=False)
         peak = peak_bytes(partial(METHODS[row.method].fill, known, task.observed, few))
-    quality = {"psnr": psnr(image, task.truth), "ssim": ssim(image, task.truth)}
-    costs = {"seconds": seconds, "processor_seconds": None if resumed else processor, "peak_bytes": peak}
-    return replace(row, told=filled.told, **quality, **costs), image
+    done = replace(
+        row,
+        told=filled.told,
+        psnr=psnr(image, task.truth),
+        ssim=ssim(image, task.truth),
+        seconds=seconds,
+        processor_seconds=None if resumed else processor,
+        peak_bytes=peak,
+    )
+    return done, image
 
 
 def run(tasks: Sequence[Task], table: Table, options: argparse.Namespace) -> None:

@@ -28,7 +28,7 @@ from torch import Tensor
 
 import torch_cntk as tc
 from benchmarks.images import grey_images, large_holes, photographs, psnr, random_mask, ssim
-from benchmarks.methods import biharmonic, opencv
+from benchmarks.methods import biharmonic, opencv, radius_of
 from benchmarks.timing import medians, print_table
 from torch_cntk.images import guided
 
@@ -49,7 +49,7 @@ def grey(options: argparse.Namespace) -> None:
                 others = biharmonic(image, observed), tc.inpaint(image, observed).image
                 numbers = [measure(o, image) for measure in (psnr, ssim) for o in (*others, result.image)]
                 means.append([*numbers, seconds])
-                radius = result.guidance[0].radius
+                radius = radius_of(result)
                 rows.append((name, seed, *map("{:.2f}".format, numbers[:3]), *map("{:.4f}".format, numbers[3:])))
                 rows[-1] += (result.passes, radius, f"{seconds:.1f}")
                 print(f"{missing:.0%}", *rows[-1], flush=True)
@@ -93,7 +93,7 @@ def holes(options: argparse.Namespace) -> None:
         result = tc.inpaint(known, observed, passes=options.passes)
         seconds = time.perf_counter() - start
         row = [f"{psnr(filled, image):.2f}" for filled in (biharmonic(image, observed), periodic, result.image)]
-        rows.append((name, *row, result.passes, result.guidance[0].radius, f"{seconds:.1f}"))
+        rows.append((name, *row, result.passes, radius_of(result), f"{seconds:.1f}"))
         print(*rows[-1], flush=True)
     print_table(("image", "biharmonic", "periodic", "guided", "passes", "radius", "seconds"), rows)
 
@@ -134,8 +134,7 @@ def ablation(options: argparse.Namespace) -> None:
         for image in photographs.values():
             observed = random_mask(tuple(image.shape[1:]), 0.5, 0)
             known = torch.where(observed, image, 0)
-            first = tc.inpaint(known, observed).image
-            result = guided.run_passes(known, observed, first, passes, settings, network=network)
+            result = tc.inpaint(known, observed, passes=passes, guidance=replace(settings, network=network))
             numbers.append(psnr(result.image, image))
         rows.append((name, *map("{:.2f}".format, numbers), f"{np.mean(numbers):.2f}"))
         print(*rows[-1], flush=True)
@@ -184,7 +183,9 @@ def finite(options: argparse.Namespace) -> None:
         torch.manual_seed(0)
         net = tc.Sequential(tc.Conv2d(64, 64, 5), tc.LeakyReLU(0.1), tc.Conv2d(64, 1, 3))
         # The kernel begins at 0; so must the network, whose random function would outweigh the small targets.
-        torch.nn.init.zeros_(net.layers[-1].weight)
+        last = net.layers[-1]
+        assert isinstance(last, tc.Conv2d)
+        torch.nn.init.zeros_(last.weight)
         how = tc.Training(steps=options.steps, lr=0.01, head="none", holdout=0.05, iterate="best")
         trained = tc.train(net, targets, observed, prior=prior, training=how)
         row.append(f"{psnr(torch.where(observed, image, trained.image + mean), image):.2f}")

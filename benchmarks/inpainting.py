@@ -47,7 +47,7 @@ def main() -> None:
                 seconds_text(seconds),
                 seconds_text(theirs),
                 f"{theirs / seconds:.2f}",
-                result.iterations,
+                str(result.iterations),
                 f"{result.residual:.1e}",
                 f"{quality[-1][0]:.2f}",
                 f"{quality[-1][1]:.2f}",

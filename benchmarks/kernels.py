@@ -66,8 +66,9 @@ def atan2_pass(entries: int) -> float:
 
 def evaluations(net: tc.Layer, size: int, period: int, symmetries: int) -> int:
     """Numbers that the network's activations see, each counted once however many symmetries repeat it."""
+    assert isinstance(net, tc.Sequential)
     total, n, p = 0, size, period
-    for layer in net.layers:  # type: ignore[attr-defined]
+    for layer in net.layers:
         if isinstance(layer, tc.NearestUp):
             n, p = n * layer.scale_factor, p * layer.scale_factor
         elif isinstance(layer, tc.Conv2d | tc.StridedConv2d):

@@ -18,9 +18,11 @@ import torch_cntk as tc
 from benchmarks.images import folder, grey_images, large_holes, psnr, random_mask
 from benchmarks.methods import biharmonic
 from benchmarks.timing import medians, peak_bytes, print_table, seconds_text
-from torch_cntk.images.inpaint import _canvas, _extend
+from torch_cntk.images.observed import extend
+from torch_cntk.images.periodic import canvas_for
 from torch_cntk.operators.correlation import correlation
 from torch_cntk.solvers import Regression
+from torch_cntk.solvers.preconditioners import Name
 
 RIDGE = 1e-3
 
@@ -98,12 +100,12 @@ def masks(repeats: int) -> None:
     rows = []
     for levels in range(3, 7):
         kernel = dip_kernel(levels)
-        canvas = _canvas(tuple(image.shape[1:]), kernel, wrap=False)
+        canvas = canvas_for(tuple(image.shape[1:]), kernel)
         operator = kernel.operator(canvas, dtype=torch.float32)
         counts = []
         for observed in kinds.values():
-            known = _extend(observed, canvas)
-            targets = _extend(torch.where(observed, image, 0), canvas)
+            known = extend(observed, canvas)
+            targets = extend(torch.where(observed, image, 0), canvas)
             counts.append(solver.solve(Regression(operator, known, RIDGE), targets).iterations)
         rows.append((levels, *counts, max(counts) - min(counts)))
     print_table(("levels", *kinds, "spread"), rows)
@@ -154,7 +156,7 @@ def operators(repeats: int) -> None:
     rows = []
     for levels in range(2, 7):
         kernel = dip_kernel(levels)
-        canvas = _canvas((512, 512), kernel, wrap=False)
+        canvas = canvas_for((512, 512), kernel)
         near = correlation(kernel.near, kernel.radius, torch.float32)
         for channels in (1, 3):
             images = torch.rand(channels, *canvas)
@@ -233,15 +235,15 @@ def preconditioners(repeats: int) -> None:
     """Iterations, and time, for 256 x 256 grey, 3 levels, ridge 1e-3, residual 1e-5; C: the stationary average of K."""
     image, kinds = masked_camera()
     kernel = dip_kernel(3)
-    canvas = _canvas(tuple(image.shape[1:]), kernel, wrap=False)
-    names = ("none", "laplacian", "circulant", "nested")
+    canvas = canvas_for(tuple(image.shape[1:]), kernel)
+    names: tuple[Name, ...] = ("none", "laplacian", "circulant", "nested")
     rows: list[tuple[object, ...]] = []
     for of, by in {"K": kernel, "C": kernel.stationary_average()}.items():
         operator = by.operator(canvas, dtype=torch.float32)
         for mask in ("50 % missing", "90 % missing", "hole of 100 x 110"):
             observed = kinds[mask]
-            regression = Regression(operator, _extend(observed, canvas), RIDGE)
-            targets = _extend(torch.where(observed, image, 0), canvas)
+            regression = Regression(operator, extend(observed, canvas), RIDGE)
+            targets = extend(torch.where(observed, image, 0), canvas)
             solvers = [tc.ConjugateGradient(1e-5, preconditioner=name) for name in names]
             seconds = medians([partial(solver.solve, regression, targets) for solver in solvers], repeats)
             counts = [solver.solve(regression, targets).iterations for solver in solvers]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import statistics
 from itertools import pairwise
+from typing import Any
 
 import torch
 
@@ -25,7 +26,7 @@ VARIANTS = {
 }
 
 
-def seconds_a_step(image: torch.Tensor, net: tc.Layer, steps: int, options: dict[str, bool]) -> float:
+def seconds_a_step(image: torch.Tensor, net: tc.Layer, steps: int, options: dict[str, Any]) -> float:
     """Median time between the ends of steps, after the first few of them."""
     ends: list[float] = []
     tc.train(

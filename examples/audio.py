@@ -193,8 +193,8 @@ def picture(path: Path, signal: Tensor, shown: dict[str, tuple[Tensor, dict[str,
     for axes, (name, (observed, filled)) in zip(
         figure.subplots(len(shown), 1, squeeze=False)[:, 0], shown.items(), strict=True
     ):
-        middle = (~observed).nonzero()[:, 0]
-        middle = int(middle[len(middle) // 2])
+        missing = (~observed).nonzero()[:, 0]
+        middle = int(missing[len(missing) // 2])
         part = slice(max(middle - rate // 50, 0), middle + rate // 50)
         times = np.arange(part.start, min(part.stop, len(observed))) / rate * 1000
         axes.plot(times, torch.where(observed, signal[0], torch.nan)[part], color="black", lw=1.5, label="observed")

@@ -47,7 +47,9 @@ def center(table: torch.Tensor, known: torch.Tensor) -> tuple[torch.Tensor, torc
     return torch.where(known, table - means, 0), means
 
 
-def best_on_validation(fit: Callable[..., torch.Tensor], options: list[dict], left: torch.Tensor, known: torch.Tensor):
+def best_on_validation(
+    fit: Callable[..., torch.Tensor], options: list[dict], left: torch.Tensor, known: torch.Tensor
+) -> torch.Tensor:
     """The fit whose options predict a tenth of what is known best."""
     hidden = known & (torch.rand(known.shape, generator=torch.Generator().manual_seed(1)) < 0.1)
     errors = [float((fit(left, known & ~hidden, **choice) - left)[hidden].square().mean()) for choice in options]
@@ -64,7 +66,9 @@ def kernel(left: torch.Tensor, known: torch.Tensor, features: torch.Tensor) -> t
     # What is left of a rating is what the user's other ratings did not tell: of ratings to come it will be no less.
     told = torch.where(known, model.left_out(), model.predict())
     rest = torch.where(known, left - told, 0)
-    return told + best_on_validation(baselines.matrix_factorisation, FACTORS, rest, known)
+    factors = best_on_validation(baselines.matrix_factorisation, FACTORS, rest, known)
+    completed: torch.Tensor = told + factors
+    return completed
 
 
 SHRINKAGES = [{"shrinkage": value} for value in (1.0, 2.0, 4.0, 8.0, 16.0)]
@@ -92,7 +96,7 @@ def main() -> None:
     single = rated & ~new_items & (torch.rand(table.shape, generator=generator) < options.held_out)
     known = rated & ~new_items & ~single
     left, means = center(table, known)
-    methods = {
+    methods: dict[str, Callable[[], torch.Tensor]] = {
         "means": lambda: torch.zeros_like(left),
         "soft-impute": lambda: best_on_validation(baselines.soft_impute, SHRINKAGES, left, known),
         "matrix factorisation": lambda: best_on_validation(baselines.matrix_factorisation, FACTORS, left, known),

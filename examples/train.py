@@ -40,7 +40,7 @@ def problem(arguments: argparse.Namespace) -> tuple[Tensor, Tensor]:
     image = pattern() if arguments.image is None else read_image(arguments.image).pixels
     generator = torch.Generator().manual_seed(0)
     if arguments.mask is not None:
-        observed = read_mask(arguments.mask, tuple(image.shape[1:]))
+        observed = read_mask(arguments.mask, (image.shape[1], image.shape[2]))
     else:
         observed = torch.rand(image.shape[1:], generator=generator) >= arguments.missing
     if arguments.shrink > 1:

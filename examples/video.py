@@ -135,7 +135,8 @@ def refined(
         seen &= masks[0]
         return float(np.square(moved - first)[seen].mean())
 
-    return scipy.optimize.minimize(difference, start, method="Nelder-Mead", options={"xatol": 0.02, "maxiter": 60}).x
+    found = scipy.optimize.minimize(difference, start, method="Nelder-Mead", options={"xatol": 0.02, "maxiter": 60})
+    return np.asarray(found.x)
 
 
 def chosen_slope(video: Tensor, observed: Tensor, passes: int) -> float:
@@ -269,9 +270,9 @@ def main() -> None:
     with writing(options.output / "video.csv") as temporary, temporary.open("w", newline="") as file:
         header = ["video", "method", "psnr_hole_db", "psnr_db", "ssim", "seconds", "chose"]
         csv.writer(file).writerows([header, *rows])
-    for name, method, hole, whole, alike, seconds, chose in rows:
-        scores = f"hole {hole:5.2f} dB, all {whole:5.2f} dB, SSIM {alike:.4f}"
-        print(f"{name:16s} {method:27s} {scores}, {seconds:.0f} s {chose}".rstrip())
+    for name, method, hole, whole, alike, took, chose in rows:
+        quality = f"hole {hole:5.2f} dB, all {whole:5.2f} dB, SSIM {alike:.4f}"
+        print(f"{name:16s} {method:27s} {quality}, {took:.0f} s {chose}".rstrip())
 
 
 if __name__ == "__main__":

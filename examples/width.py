@@ -66,7 +66,8 @@ def curves(z: Tensor, width: int, steps: int, generator: torch.Generator) -> tup
         losses.append(float(loss.detach()))
         with torch.no_grad():
             for parameter in net.parameters():
-                parameter -= rate * parameter.grad
+                assert parameter.grad is not None
+                parameter.sub_(rate * parameter.grad)
     exact = [flow.loss(rate * step) for step in range(steps)]
     apart = max(abs(a - b) for a, b in zip(losses, exact, strict=True)) / losses[0]
     trained, predicted = net(z[None])[0].detach(), flow.predict(rate * steps)

@@ -15,6 +15,8 @@ import pytest
 import torch
 
 SEED = int(os.environ.get("TORCH_CNTK_SEED") or secrets.randbelow(2**31))
+# Workers of a parallel run draw the same inputs.
+os.environ["TORCH_CNTK_SEED"] = str(SEED)
 
 
 def pytest_report_header(config: pytest.Config) -> str:

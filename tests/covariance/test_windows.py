@@ -11,7 +11,7 @@ import torch
 
 import torch_cntk as tc
 from tests.helpers.monte_carlo import BATCH, empirical_ntks
-from torch_cntk.covariance import lattice
+from torch_cntk.covariance.lattice import evaluation
 
 CONV = {1: tc.Conv1d, 2: tc.Conv2d, 3: tc.Conv3d}
 
@@ -110,7 +110,7 @@ def test_bands_of_rows_are_the_whole_image(name, generator, monkeypatch):
     net, size, radius = NETS[name]
     prior = guided_prior(size, generator)
     expected = net.kernel(prior, size, radius=radius)
-    monkeypatch.setattr(lattice, "_SLAB_ENTRIES", 3 * math.prod(size[1:]))
+    monkeypatch.setattr(evaluation, "_SLAB_ENTRIES", 3 * math.prod(size[1:]))
     banded = net.kernel(prior, size, radius=radius)
     torch.testing.assert_close(banded.near.values, expected.near.values, rtol=1e-13, atol=1e-15)
 

@@ -170,3 +170,67 @@ def test_linearised_training_refuses_what_does_not_fit():
         flow.predict(-1.0)
     with pytest.raises(ValueError, match="expected initial of the image's shape"):
         tc.LinearisedTraining(kernel, torch.zeros(1, 4, 4), initial=torch.zeros(3))
+
+
+def test_linearised_training_between_rows_solves_its_differential_equation(generator):
+    net = tc.Sequential(tc.Linear(3, 8), tc.ReLU(), tc.Linear(8, 2)).double()
+    z = torch.randn(7, 3, generator=generator, dtype=torch.float64)
+    targets = torch.randn(7, 2, generator=generator, dtype=torch.float64)
+    start = torch.randn(7, 2, generator=generator, dtype=torch.float64)
+    seen = torch.tensor([True, True, False, True, False, True, True])
+    for kernel in (net.gram(z), tc.empirical_ntk(net, z)):
+        flow = tc.LinearisedTraining.between_inputs(kernel, targets, seen, start)
+        f, rate, steps = start.clone(), 1e-4 * flow.largest_rate, 1000
+        for _ in range(steps):
+            f -= rate * kernel[:, seen] @ (f - targets)[seen]
+        # Euler steps of 1e-4 of the stability bound err by as much, relatively, as one step covers.
+        torch.testing.assert_close(flow.predict(rate * steps), f, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(flow.predict(0.0), start)
+        ridgeless = torch.linalg.lstsq(kernel[seen][:, seen], (targets - start)[seen]).solution
+        torch.testing.assert_close(flow.predict(math.inf), start + kernel[:, seen] @ ridgeless, rtol=1e-6, atol=1e-6)
+    # Targets that are missing are NaN, and one number an input needs no axis.
+    missing = torch.where(seen, targets[:, 0], math.nan)
+    found = tc.LinearisedTraining.between_inputs(kernel, missing, initial=start[:, 0]).predict(1.0)
+    torch.testing.assert_close(found, flow.predict(1.0)[:, 0])
+
+
+def test_linearised_training_of_several_images_is_that_of_one_with_an_axis_more(generator):
+    net = tc.Sequential(tc.Conv1d(2, 8, 3), tc.ReLU(), tc.Conv1d(8, 1, 3)).double()
+    z = torch.randn(3, 2, 4, generator=generator, dtype=torch.float64)
+    images = torch.randn(1, 3, 4, generator=generator, dtype=torch.float64)
+    observed = torch.ones(3, 4, dtype=torch.bool)
+    observed[1, 2:] = False
+    kernel = tc.empirical_ntk(net, z)
+    found = tc.LinearisedTraining(kernel, images, observed).predict(0.7)
+    flat = tc.LinearisedTraining.between_inputs(kernel.reshape(12, 12), images.flatten(), observed.flatten())
+    torch.testing.assert_close(found.flatten(), flat.predict(0.7))
+
+
+def test_wide_classifiers_follow_linearised_training():
+    torch.manual_seed(1)
+    z, targets = torch.randn(6, 4, dtype=torch.float64), torch.eye(3, dtype=torch.float64).repeat(2, 1)
+    net = tc.Sequential(tc.Linear(4, 1024), tc.ReLU(), tc.Linear(1024, 3)).double()
+    start = net(z).detach()
+    flow = tc.LinearisedTraining.between_inputs(tc.empirical_ntk(net, z), targets, initial=start)
+    rate, steps = 0.02 * flow.largest_rate, 100
+    optimiser = torch.optim.SGD(net.parameters(), lr=rate)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        (0.5 * (net(z) - targets).square().sum()).backward()
+        optimiser.step()
+    moved = net(z).detach()
+    # Of several outputs, the mean kernel stands for all: they differ by 1/sqrt(width), as the kernel's change does.
+    assert (moved - flow.predict(rate * steps)).norm() < 0.1 * (moved - start).norm()
+
+
+def test_linearised_training_between_inputs_refuses_what_does_not_fit():
+    kernel = torch.eye(4)
+    refused = {
+        r"expected a kernel of shape \[n, n\]": (torch.zeros(2, 2, 2, 2), torch.zeros(4)),
+        r"expected targets of shape \[n\] or": (kernel, torch.zeros(4, 1, 1)),
+        "expected a kernel of shape": (kernel, torch.zeros(5, 1)),
+        "expected initial of the targets' shape": (kernel, torch.zeros(4, 2), None, torch.zeros(2, 4)),
+    }
+    for message, arguments in refused.items():
+        with pytest.raises(ValueError, match=message):
+            tc.LinearisedTraining.between_inputs(*arguments)

@@ -2,51 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import math
-import multiprocessing
-import os
-import signal
+import typing
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
-from torch.optim.lr_scheduler import StepLR
 
 import torch_cntk as tc
+from tests.helpers.training import PRIOR, mask, network, photograph, run, same
+from torch_cntk.finite.options import AS_GIVEN, AsGiven
 from torch_cntk.finite.presets import PRESETS, preset
 from torch_cntk.finite.training import Model
 from torch_cntk.layers import Weighted
-
-PRIOR = tc.priors.Uniform(0, 1)
-
-
-def photograph(channels: int = 2, size: tuple[int, int] = (8, 12)) -> torch.Tensor:
-    rows, columns = torch.meshgrid(*(torch.linspace(0, 3, n) for n in size), indexing="ij")
-    return torch.stack([0.5 + 0.3 * torch.sin(rows + k) * torch.cos(columns - k) for k in range(channels)])
-
-
-def mask(size: tuple[int, int] = (8, 12)) -> torch.Tensor:
-    return torch.rand(size, generator=torch.Generator().manual_seed(7)) < 0.7
-
-
-def network(channels: int = 2, dropout: float = 0.0) -> tc.Sequential:
-    torch.manual_seed(3)
-    net = tc.hourglass(1, 8, 2, channels=channels, in_channels=3)
-    return tc.Sequential(*net.layers[:-1], tc.Dropout(dropout), net.layers[-1]) if dropout else net
-
-
-def run(net: tc.Layer | None = None, **options: object) -> tc.TrainingResult:
-    return tc.train(net or network(), photograph(), mask(), prior=PRIOR, **{"steps": 12, **options})
-
-
-def same(first: tc.TrainingResult, second: tc.TrainingResult) -> bool:
-    states = [result.model.state_dict() for result in (first, second)]
-    return (
-        torch.equal(first.output, second.output)
-        and torch.equal(first.losses, second.losses)
-        and all(torch.equal(value, states[1][name]) for name, value in states[0].items())
-    )
 
 
 def test_training_fits_the_observed_pixels_and_keeps_them():
@@ -73,6 +43,26 @@ def test_what_the_image_holds_elsewhere_does_not_matter():
     assert torch.isfinite(tc.train(network(), image, prior=PRIOR, steps=3).image).all()
 
 
+def test_train_lists_all_options():
+    """Each field of ``Training`` is an argument of ``train`` that may be left out, described in its docstring."""
+    fields = {field.name: typing.get_type_hints(tc.Training)[field.name] for field in dataclasses.fields(tc.Training)}
+    hints, parameters = typing.get_type_hints(tc.train), inspect.signature(tc.train).parameters
+    assert not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    for name, hint in fields.items():
+        assert hints[name] == hint | AsGiven
+        assert parameters[name].default is AS_GIVEN
+        assert f"        {name}: " in tc.train.__doc__
+
+
+def test_options_take_the_place_of_those_of_a_training():
+    given = tc.Training(steps=9, jitter=0.2, schedule="cosine", decay=None, iterate="average")
+    whole = tc.Training(steps=4, jitter=0.2, iterate="average")
+    # None says something of its own: no schedule.
+    assert same(run(training=given, steps=4, schedule=None, decay=0.99), run(training=whole, steps=whole.steps))
+    with pytest.raises(TypeError, match="expected training as a Training, got dict"):
+        run(training={"steps": 3})
+
+
 def test_the_network_is_not_changed():
     net = network()
     before = {name: value.clone() for name, value in net.state_dict().items()}
@@ -81,88 +71,6 @@ def test_the_network_is_not_changed():
     assert not torch.equal(result.net.layers[-1].weight, net.layers[-1].weight)
     # A forward pass of the trained one has its normalisations.
     torch.testing.assert_close(result.model(result.input[None]), torch.sigmoid(result.net(result.input[None])))
-
-
-OPTIONS = {
-    "plain": {},
-    "jitter": {"jitter": 0.1},
-    "batch norm": {"batch_norm": True, "parameterisation": "standard"},
-    "Langevin": {"langevin": 1.0, "iterate": "average", "burn_in": 3, "decay": None},
-    "cosine": {"schedule": "cosine"},
-    "step schedule": {"schedule": lambda optimiser: StepLR(optimiser, 4)},
-    "SGD": {"optimiser": lambda parameters, lr: torch.optim.SGD(parameters, lr=lr, momentum=0.9), "lr": 0.001},
-    "held out, best": {"holdout": 0.3, "iterate": "best", "patience": 30},
-    "average": {"iterate": "average", "decay": 0.5},
-    "no head": {"head": "none"},
-    "channels last": {"channels_last": True},
-    "bfloat16": {"autocast": True},
-}
-
-
-@pytest.mark.parametrize("name", OPTIONS)
-def test_interrupted_runs_end_as_uninterrupted_ones(name, tmp_path):
-    options = OPTIONS[name]
-    net = network(dropout=0.2)
-    whole = run(net, **options)
-    assert torch.isfinite(whole.losses).all()
-    path = tmp_path / "run.pt"
-
-    class KilledError(Exception):
-        pass
-
-    def kill_at(number: int):
-        def callback(step):
-            if step.number == number:
-                raise KilledError
-
-        return callback
-
-    for number in (5, 9):  # after the checkpoints of steps 4 and 8
-        with pytest.raises(KilledError):
-            run(net, **options, checkpoint=path, checkpoint_every=4, callback=kill_at(number))
-    resumed = run(net, **options, checkpoint=path, checkpoint_every=4)
-    assert same(resumed, whole)
-    assert torch.equal(resumed.image, whole.image)
-    if whole.holdout_losses is not None:
-        assert torch.equal(resumed.holdout_losses, whole.holdout_losses)
-    assert resumed.best_step == whole.best_step
-    # A finished run is not done again.
-    assert same(run(net, **options, checkpoint=path, callback=kill_at(13)), whole)
-
-
-def train_until_killed(path: Path) -> None:
-    torch.set_num_threads(1)
-
-    def callback(step):
-        if step.number == 7:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    run(jitter=0.1, checkpoint=path, checkpoint_every=1, callback=callback)
-
-
-def test_a_killed_process_is_gone_on_with(tmp_path):
-    path = tmp_path / "run.pt"
-    process = multiprocessing.get_context("spawn").Process(target=train_until_killed, args=(path,))
-    process.start()
-    process.join(120)
-    assert process.exitcode == -signal.SIGKILL
-    assert [entry.name for entry in tmp_path.iterdir()] == ["run.pt"]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        seen = []
-        resumed = run(jitter=0.1, checkpoint=path, callback=lambda step: seen.append(step.number))
-        assert seen == list(range(8, 13))
-        assert same(resumed, run(jitter=0.1))
-    finally:
-        torch.set_num_threads(threads)
-
-
-def test_more_steps_go_on_where_fewer_ended(tmp_path):
-    run(steps=5, checkpoint=tmp_path / "run.pt")
-    assert same(run(steps=12, checkpoint=tmp_path / "run.pt"), run(steps=12))
-    with pytest.raises(ValueError, match=r"expected steps of at least 12, which .* has behind it, got 7"):
-        run(steps=7, checkpoint=tmp_path / "run.pt")
 
 
 def test_seeds_give_the_same_again_and_leave_torchs_alone():
@@ -182,54 +90,6 @@ def test_nan_stops_with_a_message(tmp_path):
         tc.DivergedError, match=r"the loss became (nan|inf) at step \d+; try a lower lr \(it is 1e\+30\)"
     ):
         run(lr=1e30, head="none", optimiser=torch.optim.SGD, checkpoint=path, checkpoint_every=1)
-
-
-def test_damaged_checkpoints_are_refused(tmp_path):
-    path = tmp_path / "run.pt"
-    torch.save({"version": 1}, path)
-    for content in (path.read_bytes(), b"", b"PK\x03\x04 nonsense"):
-        path.write_bytes(content)
-        with pytest.raises(ValueError, match="another or a damaged file"):
-            run(checkpoint=path)
-    run(checkpoint=tmp_path / "good.pt")
-    whole = (tmp_path / "good.pt").read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match="another or a damaged file"):
-        run(checkpoint=path)
-
-
-class Malicious:
-    """What a pickle could hold."""
-
-    def __reduce__(self):
-        return os.mkdir, ("was-executed",)
-
-
-def test_checkpoints_are_read_without_executing_code(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    torch.save({"version": 1, "run": Malicious()}, "run.pt")
-    with pytest.raises(ValueError, match="another or a damaged file"):
-        run(checkpoint="run.pt")
-    assert not Path("was-executed").exists()
-
-
-def test_checkpoints_of_other_runs_are_refused(tmp_path):
-    path = tmp_path / "run.pt"
-    run(checkpoint=path)
-    with pytest.raises(ValueError, match=r"got one of another: .*; different: lr"):
-        run(checkpoint=path, lr=0.02)
-    # An integer says the same as the number that it is.
-    assert same(run(checkpoint=path, jitter=0, langevin=0), run())
-    with pytest.raises(ValueError, match="different: image"):
-        tc.train(network(), photograph() * 0.9, mask(), prior=PRIOR, steps=12, checkpoint=path)
-    with pytest.raises(ValueError, match="different: net"):
-        run(tc.hourglass(1, 9, 2, channels=2, in_channels=3), checkpoint=path)
-    state = torch.load(path, weights_only=True)
-    torch.save(state | {"version": 99}, path)
-    with pytest.raises(ValueError, match="expected a checkpoint of version 1, got 99"):
-        run(checkpoint=path)
-    with pytest.raises(FileNotFoundError, match="expected the checkpoint's folder to exist"):
-        run(checkpoint=tmp_path / "nowhere" / "run.pt")
 
 
 def test_held_out_pixels_are_judged_by_and_not_trained_on():

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 import torch_cntk as tc
-from torch_cntk.images import guided, masks, trials
-from torch_cntk.images.guided import guided_pass, run_passes
+from torch_cntk.images import Guided, Observed, each_pass, guided, masks, trials
+from torch_cntk.images.coarse import smaller_estimate
+from torch_cntk.images.fill import fill
 from torch_cntk.images.trials import choose_passes
 
 GENTLE = tc.Guidance(radius=6)
@@ -34,6 +35,12 @@ def scattered(size, missing, generator):
 FIRST = tc.hourglass(3, 1, 0, channels=1, in_channels=1, slope=0.3, up_filter=(3, 3), one_by_one=False).kernel(
     tc.priors.Uniform(0, 0.1), dtype=torch.float32
 )
+
+
+def passes_from(image, observed, start, number, guidance, wrap=False):
+    """Image after some passes from a first estimate."""
+    *_, last = each_pass(Observed.of(image, observed, wrap=wrap), [guidance.at(k) for k in range(number)], start)
+    return last.image
 
 
 def error(image, truth):
@@ -68,16 +75,16 @@ def test_noise_is_left_to_the_first_estimate():
     # Nothing can be learned from it. A fixed seed: by chance a pass may seem to help.
     size, generator = (56, 56), torch.Generator().manual_seed(0)
     truth, observed = torch.rand(1, *size, generator=generator), scattered(size, 0.5, generator)
-    first = lambda image, seen: torch.full_like(image, 0.5)  # noqa: E731 - the best there is
-    assert choose_passes(truth, observed, first)[0] == 0
+    first = lambda part: torch.full_like(part.pixels, 0.5)  # noqa: E731 - the best there is
+    assert choose_passes(Observed.of(truth, observed), first, [GENTLE])[0] == 0
 
 
 def test_what_is_missing_does_not_matter(generator):
     size = (32, 40)
     truth, observed = stripes(size, generator), scattered(size, 0.5, generator)
     results = []
-    for fill in (0.0, math.nan, 7.0):
-        image = torch.where(observed, truth, fill)
+    for junk in (0.0, math.nan, 7.0):
+        image = torch.where(observed, truth, junk)
         results.append(tc.inpaint(image, observed, FIRST, passes="auto", guidance=replace(GENTLE, radius=4)))
     assert results[0].passes > 0
     # To the bit: passes are reproducible, and their choice does not see the truth.
@@ -90,8 +97,8 @@ def test_scale_and_offset_of_the_image_do_not_matter(generator):
     size = (30, 34)
     truth, observed = stripes(size, generator).double(), scattered(size, 0.5, generator)
     start = torch.where(observed, truth, 0.5)
-    plain = run_passes(truth, observed, start, 2, GENTLE).image
-    scaled = run_passes(300 * truth - 40, observed, 300 * start - 40, 2, GENTLE).image
+    plain = passes_from(truth, observed, start, 2, GENTLE)
+    scaled = passes_from(300 * truth - 40, observed, 300 * start - 40, 2, GENTLE)
     # Within what the solver's tolerance leaves open.
     torch.testing.assert_close((scaled + 40) / 300, plain, rtol=0, atol=1e-6)
 
@@ -106,7 +113,7 @@ def test_opposite_edges_do_not_meet(generator):
     strict = tc.ConjugateGradient(1e-6, preconditioner="jacobi")
     for wrap in (False, True):
         results = [
-            guided_pass(image, observed, estimate, GENTLE, solver=strict, wrap=wrap)[0]
+            fill(Observed.of(image, observed, wrap=wrap), Guided(radius=6, solver=strict), estimate).image
             for image, estimate in ((truth, start), (other, changed))
         ]
         # The scale of the estimate changes with the edge, a little.
@@ -121,7 +128,7 @@ def test_images_of_a_batch_are_filled_apart(generator):
     together = tc.inpaint(images, masks, passes=2, guidance=GENTLE)
     assert together.image.shape == images.shape
     for k in range(2):
-        alone = run_passes(images[k], masks[k], tc.inpaint(images, masks).image[k], 2, GENTLE).image
+        alone = passes_from(images[k], masks[k], tc.inpaint(images, masks).image[k], 2, GENTLE)
         torch.testing.assert_close(together.image[k], alone)
     assert together.guidance == (GENTLE, GENTLE)
 
@@ -140,9 +147,9 @@ def test_float16_stencils_change_little(generator, monkeypatch):
     size = (40, 44)
     truth, observed = stripes(size, generator), scattered(size, 0.5, generator)
     start = tc.inpaint(truth, observed).image
-    expected = run_passes(truth, observed, start, 2, GENTLE).image
+    expected = passes_from(truth, observed, start, 2, GENTLE)
     monkeypatch.setattr(guided, "_MOST_BYTES", 0)
-    half = run_passes(truth, observed, start, 2, GENTLE).image
+    half = passes_from(truth, observed, start, 2, GENTLE)
     assert not torch.equal(half, expected)
     assert error(half, expected) < 0.01 * error(expected, truth)
 
@@ -211,7 +218,7 @@ def test_parts_of_large_images_lie_inside_and_apart():
 @pytest.mark.parametrize("size", [(13,), (12, 15), (4, 7, 6)])
 def test_block_means(size, generator):
     images = torch.rand(2, *size, generator=generator)
-    found = guided._block_means(images, 3)
+    found = smaller_estimate(images[None], 3)[0]
     for place in itertools.product(*(range(math.ceil(n / 3)) for n in size)):
         # What lies beyond the edge repeats the last pixel.
         axes = ([min(3 * b + k, n - 1) for k in range(3)] for b, n in zip(place, size, strict=True))
@@ -224,9 +231,9 @@ def test_coarse_passes_leave_what_is_observed(size, generator):
     truth, observed = stripes(size, generator), torch.ones(size, dtype=torch.bool)
     observed[tuple(slice(n // 3, n // 2) for n in size)] = False
     start = torch.where(observed, truth, 0.5)
-    result = run_passes(truth, observed, start, 2, replace(GENTLE, radius=4, coarse=2))
-    assert torch.equal(result.image[:, observed], truth[:, observed])
-    assert not torch.equal(result.image[:, ~observed], start[:, ~observed])
+    result = passes_from(truth, observed, start, 2, replace(GENTLE, radius=4, coarse=2))
+    assert torch.equal(result[:, observed], truth[:, observed])
+    assert not torch.equal(result[:, ~observed], start[:, ~observed])
 
 
 def test_coarse_passes_mend_what_a_small_window_cannot_see(generator):
@@ -238,8 +245,8 @@ def test_coarse_passes_mend_what_a_small_window_cannot_see(generator):
     observed = torch.ones(size, dtype=torch.bool)
     observed[hole] = False
     start = torch.where(observed, truth, 0.8)
-    fine = run_passes(truth, observed, start, 2, GENTLE).image
-    coarse = run_passes(truth, observed, start, 2, replace(GENTLE, coarse=6)).image
+    fine = passes_from(truth, observed, start, 2, GENTLE)
+    coarse = passes_from(truth, observed, start, 2, replace(GENTLE, coarse=6))
     assert error(coarse, truth) < 0.5 * error(fine, truth)
 
 
@@ -267,11 +274,11 @@ def test_settings_follow_the_share_of_observed_pixels():
 def test_bad_estimates_are_refused(generator):
     image, observed = torch.rand(1, 12, 14, generator=generator), scattered((12, 14), 0.5, generator)
     with pytest.raises(ValueError, match=r"shape \(1, 12, 14\), got \(1, 14, 12\)"):
-        guided_pass(image, observed, image.mT, GENTLE)
+        fill(Observed.of(image, observed), GENTLE, image.mT)
     broken = image.clone()
     broken[0, 3, 3] = math.nan
     with pytest.raises(ValueError, match="finite estimate, got NaN"):
-        guided_pass(image, observed, broken, GENTLE)
+        fill(Observed.of(image, observed), GENTLE, broken)
 
 
 @pytest.mark.parametrize(

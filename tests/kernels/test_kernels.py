@@ -145,7 +145,7 @@ def test_slab_size_does_not_matter(net, entries, monkeypatch, generator):
     _, size, dense = sized_kernel(net)
     prior = features_for(net, generator)
     whole = net.kernel(prior).dense()
-    monkeypatch.setattr("torch_cntk.covariance.lattice._SLAB_ENTRIES", entries)
+    monkeypatch.setattr("torch_cntk.covariance.lattice.evaluation._SLAB_ENTRIES", entries)
     # Only the order of additions may differ.
     assert_equal(net.kernel(tc.priors.Uniform()).dense(size), dense, 1e-14)
     assert_equal(net.kernel(prior).dense(), whole, 1e-13)

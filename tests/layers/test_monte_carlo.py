@@ -235,7 +235,8 @@ def refused(build, monkeypatch) -> tc.Sequential:
     """A network that would be refused, for its rule is not exact."""
     with pytest.raises(ValueError, match=r"exact|uncorrelated"):
         build()
-    monkeypatch.setattr(tc.covariance.signal.Signal, "activated", lambda signal, layer, odd: signal)
+    for verb in ("activate", "normalise"):
+        monkeypatch.setattr(tc.covariance.signal.Signal, verb, lambda signal, *arguments: signal)
     monkeypatch.setattr(tc.covariance.signal, "_correlated", lambda first, second: False)
     return build()
 
@@ -250,6 +251,11 @@ REFUSED = {
     "correlated branches": lambda: chain(
         tc.Conv1d(2, 256, 3), tc.Sum(tc.GaussianBlur(3, 1.0), tc.Identity()), tc.ReLU(), tc.Conv1d(256, 1, 3)
     ),
+    "activation of an activation": lambda: chain(tc.Conv1d(2, 256, 3), tc.ReLU(), tc.Erf(), tc.Conv1d(256, 1, 3)),
+    "activation of pooled activations": lambda: chain(
+        tc.Conv1d(2, 256, 3), tc.ReLU(), tc.GaussianBlur(5, 2.0), tc.Erf(), tc.Conv1d(256, 1, 3)
+    ),
+    "norm of an activation": lambda: chain(tc.Conv1d(2, 256, 3), tc.ReLU(), tc.ChannelNorm(), tc.Conv1d(256, 1, 3)),
     "activation of a sum with an activation": lambda: chain(
         tc.Conv1d(2, 256, 3), tc.ReLU(), tc.Residual(tc.Conv1d(256, 256, 3)), tc.ReLU(), tc.Conv1d(256, 1, 3)
     ),

@@ -2,48 +2,101 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
-__all__ = ["OutOfMemoryError", "available_bytes", "bytes_text", "require_bytes"]
+from torch_cntk._internal.cgroups import group_bytes
 
-_CGROUP = Path("/sys/fs/cgroup")
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+__all__ = ["OutOfMemoryError", "allocating", "available_bytes", "bytes_text", "require_bytes"]
+
 _SMALL = 1 << 24
 """Bytes that are not worth a question to the operating system."""
 _MEMINFO = Path("/proc/meminfo")
+_STATUS = Path("/proc/self/status")
 
 
 class OutOfMemoryError(MemoryError):
-    """Something would not fit; raised before it is begun, with the bytes needed and free."""
-
-
-def _cgroup_bytes() -> int | None:
-    """What a container's limit leaves, where there is one (file cache counts as free: it can be dropped)."""
-    try:
-        limit = (_CGROUP / "memory.max").read_text().strip()
-        if limit == "max":
-            return None
-        used = int((_CGROUP / "memory.current").read_text())
-        statistics = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
-        return int(limit) - used + int(statistics.get("inactive_file", 0))
-    except (OSError, ValueError):
-        return None
+    """Something does not fit into memory; the message says how many bytes are needed and free."""
 
 
 def available_bytes(device: torch.device | str = "cpu") -> int | None:
-    """Bytes that can be allocated on ``device`` now, or None where nobody can tell."""
+    """Bytes that can be allocated on ``device`` now, or None where nobody can tell.
+
+    For the CPU it is the tightest of: what the system has, what the groups of this process may still take (containers,
+    batch systems), the process's own limits (``ulimit -v`` and ``-d``), and what Slurm has promised to the job.
+    """
     device = torch.device(device)
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    limits = [limit for limit in (_cgroup_bytes(),) if limit is not None]
+    answers = (_system_bytes(), group_bytes(), *_process_bytes(), _slurm_bytes())
+    return min((answer for answer in answers if answer is not None), default=None)
+
+
+def _fields(path: Path) -> Mapping[str, int]:
+    """Bytes by name from a file whose lines are ``Name:   123 kB``."""
+    sizes = {}
     try:
-        fields = dict(line.split(":") for line in _MEMINFO.read_text().splitlines())
-        limits.append(int(fields["MemAvailable"].split()[0]) * 1024)
-    except (OSError, KeyError, ValueError):
-        pass
-    return min(limits, default=None)
+        lines = path.read_text().splitlines()
+    except (OSError, ValueError):
+        return {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        if value.endswith(" kB"):
+            sizes[name] = int(value.split()[0]) * 1024
+    return sizes
+
+
+def _system_bytes() -> int | None:
+    """What the whole system can still give without swapping."""
+    free = _fields(_MEMINFO).get("MemAvailable")
+    return _psutil_bytes() if free is None else free
+
+
+def _psutil_bytes() -> int | None:
+    """The same on macOS, Windows and others."""
+    try:
+        import psutil
+
+        return int(psutil.virtual_memory().available)
+    except (ImportError, OSError, RuntimeError):
+        return None
+
+
+def _process_bytes() -> Iterator[int]:
+    """What the limits on this process's own address space leave."""
+    if resource is None:
+        return
+    for limit, field in (("RLIMIT_AS", "VmSize"), ("RLIMIT_DATA", "VmData")):
+        number = getattr(resource, limit, None)
+        if number is None:
+            continue
+        most = resource.getrlimit(number)[0]
+        used = _fields(_STATUS).get(field) if most != resource.RLIM_INFINITY else None
+        if used is not None:
+            yield max(most - used, 0)
+
+
+def _slurm_bytes() -> int | None:
+    """What is left of the memory that Slurm gave to this job; without groups it kills jobs that exceed it."""
+    try:
+        promised = int(os.environ.get("SLURM_MEM_PER_NODE", 0))
+        if not promised:
+            promised = int(os.environ.get("SLURM_MEM_PER_CPU", 0)) * int(os.environ.get("SLURM_CPUS_ON_NODE", 0))
+    except ValueError:
+        return None
+    used = _fields(_STATUS).get("VmRSS")
+    # In megabytes of 2^20; 0 stands for all that the node has.
+    return max(promised * 2**20 - used, 0) if promised and used is not None else None
 
 
 def bytes_text(count: float) -> str:
@@ -52,7 +105,7 @@ def bytes_text(count: float) -> str:
         if count < 1000:
             return f"{count:.3g} {unit}"
         count /= 1000
-    return f"{count:,.3g} TB"
+    return f"{count:,.3g} TB" if count < 1000 else f"{count:,.0f} TB"
 
 
 def require_bytes(needed: int, what: str, hint: Callable[[int], str], device: torch.device | str = "cpu") -> None:
@@ -72,3 +125,51 @@ def require_bytes(needed: int, what: str, hint: Callable[[int], str], device: to
     free = available_bytes(device)
     if free is not None and needed > free:
         raise OutOfMemoryError(f"{what} needs {bytes_text(needed)}, but {bytes_text(free)} are free; {hint(free)}")
+
+
+_FAILED = re.compile(
+    r"can't allocate memory|not enough memory: you tried|out of memory|bad_alloc|unable to allocate|"
+    r"Storage size calculation overflowed|numel: integer multiplication overflow|ALLOC_FAILED|"
+    r"Cannot allocate memory",
+    re.IGNORECASE,
+)
+"""What torch, its libraries and numpy write where memory is too small, on the CPU and on other devices."""
+_SIZE = re.compile(r"allocate (?P<number>[\d.]+) (?P<unit>bytes|[KMGTPE]iB)\b", re.IGNORECASE)
+_UNITS = {"by": 1} | {f"{letter}i": 1024 ** (k + 1) for k, letter in enumerate("kmgtpe")}
+"""Bytes in a unit, by its first two letters."""
+
+
+@contextmanager
+def allocating(what: str) -> Iterator[None]:
+    """Turn failures to allocate memory, which torch raises as RuntimeError, into ``OutOfMemoryError``.
+
+    For what no estimate has foreseen. It serves as a decorator as well: ``@allocating("the training")``.
+
+    Args:
+        what: what needs the memory, as the subject of the message.
+
+    Raises:
+        OutOfMemoryError: memory could not be allocated; the message says how much at once and how much is free.
+        RuntimeError: another one, as it came.
+        MemoryError: an ``OutOfMemoryError`` of the work, as it came.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        told = isinstance(error, OutOfMemoryError)
+        if told or (isinstance(error, RuntimeError) and not _FAILED.search(str(error))):
+            raise
+        raise OutOfMemoryError(_failure(what, error)) from error
+
+
+def _failure(what: str, error: Exception) -> str:
+    text = " ".join(str(error).split())
+    where = "cuda" if isinstance(error, torch.OutOfMemoryError) and torch.cuda.is_available() else "cpu"
+    free = available_bytes(where)
+    left = "" if free is None else f"{bytes_text(free)} are free"
+    size = _SIZE.search(text)
+    if size is None:
+        reason = "; ".join(part for part in (left, text) if part)
+        return f"{what} needs more memory than there is{f' ({reason})' if reason else ''}"
+    asked = float(size["number"]) * _UNITS[size["unit"].lower()[:2]]
+    return f"{what} could not get another {bytes_text(asked)} of memory{'; ' if left else ''}{left}"

@@ -35,6 +35,7 @@ from torch_cntk.layers import (
     Sin,
     Weighted,
 )
+from torch_cntk.layers.joins import Join
 
 __all__ = ["from_torch"]
 
@@ -220,7 +221,7 @@ class _Reader:
         if not self.nodes:
             raise ValueError("expected a model that does something, got one that returns its input")
 
-    def _emit(self, does: Layer | str, *inputs: _Value) -> _Value:
+    def _emit(self, does: Layer | Join, *inputs: _Value) -> _Value:
         self.nodes.append(Node(does, tuple(value.place for value in inputs)))
         return replace(inputs[0], place=len(self.nodes))
 

@@ -4,47 +4,19 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Any, cast
 
 import torch
 
 from torch_cntk._internal.checks import positive_int
-from torch_cntk.conversion.flat import Scales, assemble, channels_of, flatten
-from torch_cntk.layers import (
-    GELU,
-    Abs,
-    AvgPool1d,
-    AvgPool2d,
-    AvgPool3d,
-    BilinearUp,
-    ChannelNorm,
-    Conv1d,
-    Conv2d,
-    Conv3d,
-    Dropout,
-    Elementwise,
-    Erf,
-    Identity,
-    Layer,
-    LeakyReLU,
-    NearestUp,
-    Node,
-    ReLU,
-    Sigmoid,
-    Sin,
-    StridedConv1d,
-    StridedConv2d,
-    StridedConv3d,
-    Weighted,
-    from_description,
-)
+from torch_cntk._internal.options import options_of
+from torch_cntk.conversion.rules import Place, Target, rule_for
+from torch_cntk.conversion.scales import Scales
+from torch_cntk.layers import ChannelNorm, Layer, Node, Weighted, from_description
+from torch_cntk.layers.graph import assemble
+from torch_cntk.layers.joins import JOINS
+from torch_cntk.layers.network import channels_of, flatten
 
 __all__ = ["to_torch", "with_width"]
-
-_CONVOLUTIONS = (Conv1d, Conv2d, Conv3d, StridedConv1d, StridedConv2d, StridedConv3d)
-_MODULES: dict[int, Any] = {1: torch.nn.Conv1d, 2: torch.nn.Conv2d, 3: torch.nn.Conv3d}
-_POOLS = {1: torch.nn.AvgPool1d, 2: torch.nn.AvgPool2d, 3: torch.nn.AvgPool3d}
-_LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 def to_torch(net: Layer, width: int | None = None) -> torch.nn.Module:
@@ -82,95 +54,21 @@ def to_torch(net: Layer, width: int | None = None) -> torch.nn.Module:
     return _graph(nodes, modules)
 
 
-def _module(
-    layer: Layer, place: int, scales: Scales, ndim: int, channels: int | None
-) -> torch.nn.Module | torch.fx.node.Target:
+def _module(layer: Layer, place: int, scales: Scales, ndim: int, channels: int | None) -> Target:
     """A module, or a function.
 
     Raises:
         ValueError: torch.nn has no such layer.
     """
-    match layer:
-        case Weighted() if isinstance(layer, _CONVOLUTIONS):
-            return _convolution(layer, place, scales)
-        case ReLU():
-            return torch.nn.ReLU()
-        case LeakyReLU():
-            return torch.nn.LeakyReLU(layer.negative_slope)
-        case GELU():
-            return torch.nn.GELU()
-        case Abs():
-            return torch.abs
-        case Erf():
-            return torch.erf
-        case Sin():
-            return torch.sin
-        case Elementwise():
-            return cast("torch.fx.node.Target", layer.function)
-        case NearestUp():
-            return torch.nn.Upsample(scale_factor=layer.scale_factor, mode="nearest")
-        case BilinearUp() if layer.align_corners or layer.padding_mode == "border":
-            return torch.nn.Upsample(
-                scale_factor=layer.scale_factor, mode=_LINEAR[ndim], align_corners=layer.align_corners
-            )
-        case BilinearUp():
-            raise ValueError(f'torch.nn has no circular {layer}: expected one with padding_mode="border" or nearest')
-        case AvgPool1d() | AvgPool2d() | AvgPool3d():
-            pool: torch.nn.Module = _POOLS[ndim](layer.kernel_size)
-            return pool
-        case ChannelNorm():
-            return _norm(layer, float(scales.incoming[place]), layer.in_channels or channels)
-        case Dropout():
-            return torch.nn.Dropout(layer.p)
-        case Sigmoid():
-            return torch.nn.Sigmoid()
-        case Identity():
-            return torch.nn.Identity()
-    raise ValueError(f"torch.nn has no {layer}")
+    rule = rule_for(layer)
+    if rule is None or rule.write is None:
+        raise ValueError(f"torch.nn has no {layer}")
+    factors = scales.of_weights(place, layer.ndim or 0) if isinstance(layer, Weighted) else None
+    scale = float(scales.incoming[place]) if isinstance(layer, ChannelNorm) else 1.0
+    return rule.write(layer, Place(ndim, channels, scale, factors))
 
 
-def _norm(layer: ChannelNorm, scale: float, channels: int | None) -> torch.nn.LayerNorm:
-    """Over the last axis; ``_graph`` permutes the others.
-
-    Raises:
-        ValueError: the number of channels is not known.
-    """
-    if channels is None:
-        raise ValueError(f"expected the channels of {layer} to be known: give them, or put it behind a convolution")
-    # sqrt((scale x)^2 + eps) = scale sqrt(x^2 + eps / scale^2).
-    norm = torch.nn.LayerNorm(channels, eps=layer.eps / scale**2, elementwise_affine=layer.affine)
-    if layer.scale is not None and layer.offset is not None:
-        norm = norm.to(dtype=layer.scale.dtype, device=layer.scale.device)
-        with torch.no_grad():
-            norm.weight.copy_(layer.scale)
-            norm.bias.copy_(layer.offset)
-    return norm
-
-
-def _convolution(layer: Weighted, place: int, scales: Scales) -> torch.nn.Module:
-    assert isinstance(layer, _CONVOLUTIONS)
-    module: torch.nn.Conv2d = _MODULES[layer.ndim](
-        layer.in_channels,
-        layer.out_channels,
-        layer.kernel_size,
-        layer.stride,
-        padding=tuple(q // 2 for q in layer.kernel_size),
-        padding_mode=layer.padding_mode,
-        bias=layer.bias is not None,
-    )
-    module = module.to(dtype=layer.weight.dtype, device=layer.weight.device)
-    weight, bias = layer.effective()
-    factor, bias_factor = (f.to(weight.device) for f in scales.of_weights(place, layer.ndim))
-    with torch.no_grad():
-        module.weight.copy_(weight / factor)
-        if bias is not None and module.bias is not None:
-            module.bias.copy_(bias / bias_factor)
-    return module
-
-
-def _graph(
-    nodes: Sequence[Node], modules: Sequence[torch.nn.Module | torch.fx.node.Target | None]
-) -> torch.fx.GraphModule:
+def _graph(nodes: Sequence[Node], modules: Sequence[Target | None]) -> torch.fx.GraphModule:
     graph, root = torch.fx.Graph(), torch.nn.Module()
     values = [graph.placeholder("input")]
     for place, (node, module) in enumerate(zip(nodes, modules, strict=True)):
@@ -224,13 +122,21 @@ def with_width(net: Layer, width: int) -> Layer:
         does = node.does
         if isinstance(does, Weighted):
             out = channels[place] if place in fixed else max(1, round((channels[place] or 1) * factor))
-            options = does.description() | {"in_channels": given[0], "out_channels": out}
-            does = from_description(options).to(dtype=does.weight.dtype, device=does.weight.device)
+            does = _of_channels(does, given[0], out).to(dtype=does.weight.dtype, device=does.weight.device)
         elif isinstance(does, ChannelNorm) and does.in_channels is not None:
-            does = from_description(does.description() | {"channels": given[0]})
+            does = _of_channels(does, given[0])
         rebuilt.append(Node(does, node.inputs))
-        new = channels_of(rebuilt, net.in_channels)
+        if isinstance(does, str):
+            new.append(JOINS[does].channels(given))
+        else:
+            new.append(does.out_channels or given[0])
     return assemble(rebuilt, net.in_channels)
+
+
+def _of_channels(layer: Layer, *channels: int | None) -> Layer:
+    """The layer anew with other channels, which its first options are."""
+    names = [option.name for option in options_of(type(layer))]
+    return from_description(layer.description() | dict(zip(names, channels, strict=False)))
 
 
 def _weighted(nodes: Sequence[Node]) -> list[tuple[int, Layer]]:

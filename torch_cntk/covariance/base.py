@@ -53,11 +53,28 @@ class Covariance(ABC):
 
     # Verbs of networks that branch or normalise.
 
+    def add(self, others: tuple[Self, ...]) -> Self:
+        """The covariance of a sum of features, this branch's and the others', which are uncorrelated.
+
+        Raises:
+            NotImplementedError: the form cannot.
+            ValueError: the branches' images differ in size.
+        """
+        return self.mix((1.0,) * (1 + len(others)), others) if others else self
+
+    def concatenate(self, shares: tuple[float, ...], others: tuple[Self, ...]) -> Self:
+        """The covariance of this branch's channels and the others' side by side, given their shares of all channels.
+
+        Raises:
+            NotImplementedError: the form cannot.
+            ValueError: the branches' images differ in size.
+        """
+        return self.mix(shares, others) if others else self
+
     def mix(self, weights: tuple[float, ...], others: tuple[Self, ...]) -> Self:
         """A weighted sum of this covariance (of the first weight) and those of other branches.
 
-        Weights of one are a sum of features that are uncorrelated; weights that are shares of the channels, a
-        concatenation.
+        What ``add`` and ``concatenate`` have in common.
 
         Raises:
             NotImplementedError: the form cannot.
@@ -68,7 +85,8 @@ class Covariance(ABC):
     def normalise(self, epsilon: float = 0.0, affine: bool = False) -> Self:
         """Features divided by their root mean square over channels: Sigma' = Sigma / n, Theta' = Theta / n.
 
-        Here n^2 = (Sigma(x, x) + epsilon)(Sigma(x', x') + epsilon). A scale and an offset for each channel that are
+        Here n^2 = (Sigma(x, x) + epsilon)(Sigma(x', x') + epsilon). Features that vanish do so afterwards as well, also
+        with an epsilon of 0, to which that is the limit. A scale and an offset for each channel that are
         trained from 1 and 0 (``affine``) add Sigma' + 1 to Theta'.
 
         Raises:

@@ -82,9 +82,9 @@ class Extent(Covariance):
         else:
             period = tuple(axis.output_period(p, 0) for axis, p in zip(resampling, self.period, strict=True))
             radius = tuple(axis.output_radius(r) for axis, r in zip(resampling, self.radius, strict=True))
-        extent = self._next(period, radius, tuple(Fraction(axis.up, axis.down) for axis in resampling))
+        factor = tuple(Fraction(axis.up, axis.down) for axis in resampling)
         uniform = self.uniform and all(axis.single for axis in resampling)
-        return replace(extent, uniform=uniform, shift_invariant=invariant)
+        return self._next(period, radius, factor, uniform, invariant)
 
     def mix(self, weights: tuple[float, ...], others: tuple[Extent, ...]) -> Extent:
         """The least common period, the largest radius.
@@ -111,17 +111,30 @@ class Extent(Covariance):
         """Pointwise: nothing changes."""
         return self
 
-    def _next(self, period: tuple[int, ...], radius: tuple[int, ...], factor: tuple[Fraction, ...]) -> Extent:
-        scale = tuple(s * f for s, f in zip(self.scale, factor, strict=True))
-        return replace(
-            self,
-            period=period,
-            radius=radius,
-            scale=scale,
-            fewest=tuple(
-                max(old, math.ceil((2 * r + 1) / s)) for old, r, s in zip(self.fewest, radius, scale, strict=True)
-            ),
-            granule=tuple(math.lcm(old, s.denominator) for old, s in zip(self.granule, scale, strict=True)),
+    def _next(
+        self,
+        period: tuple[int, ...],
+        radius: tuple[int, ...],
+        factor: tuple[Fraction, ...],
+        uniform: bool | None = None,
+        shift_invariant: bool | None = None,
+    ) -> Extent:
+        """The extent of images of ``factor`` times as many pixels, an entry an axis."""
+        axes: list[tuple[Fraction, int, int]] = []
+        before: tuple[object, ...] = ()
+        for axis in zip(self.scale, factor, radius, self.fewest, self.granule, strict=True):
+            # Most images have equal axes, and fractions take long.
+            axes.append(axes[-1] if axis == before else _scaled(*axis))
+            before = axis
+        scale, fewest, granule = zip(*axes, strict=True)
+        return Extent(
+            period,
+            radius,
+            scale,
+            fewest,
+            granule,
+            self.uniform if uniform is None else uniform,
+            self.shift_invariant if shift_invariant is None else shift_invariant,
         )
 
     def input_size(self, size: tuple[int, ...]) -> tuple[int, ...]:
@@ -151,3 +164,11 @@ class Extent(Covariance):
             least = max(math.ceil(fewest * scale), 2 * radius + 1 + (1 if self.uniform else p))
             sizes.append(math.ceil(least / step) * step)
         return tuple(sizes)
+
+
+def _scaled(scale: Fraction, factor: Fraction, radius: int, fewest: int, granule: int) -> tuple[Fraction, int, int]:
+    """Scale, fewest input pixels and granule of an axis that gets ``factor`` times as many pixels, of a new radius."""
+    scale = scale * factor
+    # Rounded up.
+    pixels = -(-(2 * radius + 1) * scale.denominator // scale.numerator)
+    return scale, max(fewest, pixels), math.lcm(granule, scale.denominator)

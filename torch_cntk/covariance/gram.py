@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from torch_cntk.covariance.base import Covariance
@@ -103,13 +104,18 @@ class Gram(Covariance):
 
     def normalise(self, epsilon: float = 0.0, affine: bool = False) -> Gram:
         """Divide by the root mean square over features."""
-        norm = ((self.variance + epsilon) * (self.other_variance + epsilon)).sqrt_()
+        norm = _above_zero(((self.variance + epsilon) * (self.other_variance + epsilon)).sqrt_())
         sigma = self.sigma / norm
         theta = None if self.theta is None else self.theta / norm
         if affine:
             theta = sigma + 1 if theta is None else theta + sigma + 1
-        variance, other = (v / (v + epsilon) for v in (self.variance, self.other_variance))
+        variance, other = (v / _above_zero(v + epsilon) for v in (self.variance, self.other_variance))
         return Gram(sigma, theta, variance, other)
+
+
+def _above_zero(norm: Tensor) -> Tensor:
+    """Norms, in place; those of features that vanish become positive, so that 0 / 0 is 0."""
+    return norm.clamp_min_(torch.finfo(norm.dtype).tiny)
 
 
 def _weighted_sum(terms: list[tuple[float, Tensor]]) -> Tensor:

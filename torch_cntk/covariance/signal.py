@@ -1,118 +1,237 @@
-"""What must hold at a place in a network, beyond its covariance, for the rules of the layers to be exact."""
+"""What must hold at a place in a network, beyond its covariance, for the rules of the layers to be exact.
+
+``Signal`` has the verbs of a covariance and no numbers: propagated through a network, it finds the first layer whose
+rule would not give the covariance of the infinitely wide network. As every layer is written against the verbs, none
+can be left out.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import combinations
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
-__all__ = ["Signal"]
+import torch
+
+from torch_cntk.covariance.base import Covariance
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from torch_cntk.covariance.duals import Dual
+    from torch_cntk.covariance.resampling import Resampling
+
+__all__ = ["InexactError", "Signal"]
+
+Obstacle = Literal["input", "activation", "sum", "concatenation", "scales"]
+
+_OBSTACLES: dict[Obstacle, str] = {
+    "input": (
+        "the network's input, which is no draw of one centred Gaussian process a channel: the dual would not be exact; "
+        "put a weight layer (a convolution) between them, or take a prior that is Gaussian, such as priors.Normal"
+    ),
+    "activation": (
+        "another activation, whose output is not Gaussian: the dual would not be exact, whatever lies between them "
+        "without weights of its own; put a weight layer (a convolution) between them, or make one activation of both"
+    ),
+    "sum": (
+        "a sum with a branch that is not Gaussian, such as the output of an activation or the network's input: the "
+        "dual would not be exact; put a weight layer between them, or let the branch start before the activation"
+    ),
+    "concatenation": (
+        "a concatenation, whose channels differ in variance: the dual would not be exact; put the activation into each "
+        "branch, which is the same network"
+    ),
+    "scales": (
+        "a normalisation whose scales are trained: the kernel would not be exact; put a weight layer between them, or "
+        "leave scale and offset out (affine=False; in torch elementwise_affine=False)"
+    ),
+}
+_UNCENTRED = (
+    "an activation or the network's input, whose mean over the channels is not zero: its kernel would not be exact. "
+    "Put it behind a weight layer"
+)
+_CORRELATED = (
+    "expected the branches of a sum to end in weight layers of their own, all but one, so that they are uncorrelated; "
+    "got branches {} and {}, of which neither does. End one of them in a convolution"
+)
 
 
-@dataclass(frozen=True)
-class Part:
-    """A term of a sum of features.
+class InexactError(ValueError):
+    """A layer's rule for covariances would not be exact at its place.
 
     Attributes:
-        last: the weight layer that it comes from through linear maps alone, by its id, or None.
+        reason: why.
+        path: names of the networks' parts that lead to the layer, outermost first; ``".".join(path)`` is its name
+            among ``named_modules()``.
+        layer: the layer as it prints itself, or None as long as nobody has said.
+    """
+
+    def __init__(self, reason: str, path: tuple[str, ...] = (), layer: str | None = None) -> None:
+        super().__init__(reason, path, layer)
+        self.reason, self.path, self.layer = reason, path, layer
+
+    def at(self, layer: str, name: str | None = None) -> InexactError:
+        """The same, found in a layer of this text, or in a part of it, which stands under this name in a network."""
+        path = self.path if name is None else (name, *self.path)
+        return InexactError(self.reason, path, layer if self.layer is None else self.layer)
+
+    def __str__(self) -> str:
+        if self.reason.startswith("cannot"):
+            layer = self.layer or "a layer"
+            return f"layer {'.'.join(self.path)}, {layer}, {self.reason}" if self.path else f"{layer} {self.reason}"
+        return f"layer {'.'.join(self.path)}: {self.reason}" if self.path else self.reason
+
+
+class _Part(NamedTuple):
+    """A term of a sum of features. Sets of weight layers are the bits of integers.
+
+    Attributes:
+        last: the weight layer that it comes from through linear maps alone, or 0.
         before: all weight layers that it depends on.
     """
 
-    last: int | None = None
-    before: frozenset[int] = frozenset()
+    last: int = 0
+    before: int = 0
 
 
-@dataclass(frozen=True)
-class Signal:
+class Signal(Covariance):
     """Features at a place in a network, as far as the limit of infinite width goes.
 
     Attributes:
         parts: the terms that they are a sum of, or (after a concatenation) that stand side by side.
-        gaussian: whether each channel is a draw of the same centred Gaussian process.
+        obstacle: why an activation here would not be exact; None if each channel is a draw of the same centred
+            Gaussian process.
         centred: whether the features' mean over the channels is zero.
-        obstacle: why an activation here would not be exact, or None.
-        head: the layer that must be the last one, or None.
     """
 
-    parts: frozenset[Part] = frozenset({Part()})
-    gaussian: bool = True
-    centred: bool = True
-    obstacle: str | None = None
-    head: str | None = None
+    def __init__(
+        self,
+        parts: frozenset[_Part],
+        obstacle: Obstacle | None,
+        centred: bool,
+        counter: list[int],
+    ) -> None:
+        self.parts = parts
+        self.obstacle = obstacle
+        self.centred = centred
+        # How many weight layers have been met, in all branches: every one of them gets a number of its own, as the
+        # weights of a layer that stands in two places are refused.
+        self._counter = counter
+        self._before = self._lasts = 0
+        for last, before in parts:
+            self._before |= before
+            self._lasts |= last
 
     @classmethod
-    def of_prior(cls) -> Signal:
-        """The input of a network: not Gaussian, in general, and not centred."""
-        return cls(gaussian=False, centred=False)
+    def of_input(cls, *, gaussian: bool) -> Signal:
+        """The input of a network, each channel of which is a draw of one centred Gaussian process, or is not."""
+        return cls(frozenset((_Part(),)), None if gaussian else "input", gaussian, [0])
 
-    def weighted(self, layer: int) -> Signal:
-        """After a weight layer, given by its id: Gaussian in the limit, whatever came before."""
-        return Signal(frozenset({Part(layer, self._before() | {layer})}))
+    @property
+    def ndim(self) -> int:
+        """1: one axis stands for any number of them."""
+        return 1
 
-    def activated(self, layer: object, odd: bool) -> Signal:
-        """After a nonlinearity.
+    # Verbs.
+
+    def average_patches(self, kernel_size: tuple[int, ...], bias_variance: float = 0.0) -> Signal:
+        """After a weight layer: Gaussian in the limit, whatever came before."""
+        own = 1 << self._counter[0]
+        self._counter[0] += 1
+        return Signal(frozenset((_Part(own, self._before | own),)), None, True, self._counter)
+
+    def average_patches_inside(self, kernel_size: tuple[int, ...], bias_variance: float = 0.0) -> Signal:
+        """As ``average_patches``: what is beyond the border does not matter."""
+        return self.average_patches(kernel_size, bias_variance)
+
+    def activate(self, dual: Dual) -> Signal:
+        """After a nonlinearity: no longer Gaussian.
 
         Raises:
-            ValueError: its dual is not exact here.
+            InexactError: the features are not Gaussian before.
         """
+        linear, centred = _traits(cast("Hashable", dual))
+        if linear:
+            return self
         if self.obstacle is not None:
-            raise ValueError(f"{layer} cannot follow {self.obstacle}")
-        return Signal(frozenset({Part(None, self._before())}), gaussian=False, centred=self.centred and odd)
+            raise InexactError(f"cannot follow {_OBSTACLES[self.obstacle]}")
+        return Signal(frozenset((_Part(0, self._before),)), "activation", centred, self._counter)
 
-    def _before(self) -> frozenset[int]:
-        return frozenset().union(*(part.before for part in self.parts))
+    def subsample(self, stride: tuple[int, ...]) -> Signal:
+        """A linear map of pixels."""
+        return self
 
-    @staticmethod
-    def summed(signals: Sequence[Signal]) -> Signal:
+    def resample(self, resampling: tuple[Resampling, ...]) -> Signal:
+        """A linear map of pixels."""
+        return self
+
+    def add(self, others: tuple[Signal, ...]) -> Signal:
         """After a sum of branches.
 
         Raises:
-            ValueError: two branches are correlated, so that their covariances do not add up.
+            InexactError: two branches are correlated, so that their covariances do not add up.
         """
-        for (place, first), (other, second) in combinations(enumerate(signals), 2):
-            if any(_correlated(a, b) for a in first.parts for b in second.parts):
-                raise ValueError(
-                    f"expected the branches of a sum to end in weight layers of their own, all but one, so that they "
-                    f"are uncorrelated; got branches {place} and {other}, of which neither does. End one of them in a "
-                    "convolution"
-                )
-        gaussian = all(signal.gaussian for signal in signals)
-        obstacle = next((signal.obstacle for signal in signals if signal.obstacle), None)
-        if not gaussian and obstacle is None:
-            obstacle = (
-                "a sum with a branch that is not Gaussian, such as the output of an activation or the network's input: "
-                "the dual would not be exact; put a weight layer between them, or let the branch start before the "
-                "activation"
-            )
-        return Signal(
-            frozenset().union(*(signal.parts for signal in signals)),
-            gaussian,
-            all(signal.centred for signal in signals),
-            obstacle,
-        )
+        if not others:
+            return self
+        branches = (self, *others)
+        for (place, first), (other, second) in combinations(enumerate(branches), 2):
+            if _correlated(first, second):
+                raise InexactError(_CORRELATED.format(place, other))
+        obstacles = {branch.obstacle for branch in branches} - {None}
+        lasting: tuple[Obstacle, ...] = ("concatenation", "scales")
+        obstacle = next((name for name in lasting if name in obstacles), "sum" if obstacles else None)
+        return self._joined(branches, obstacle)
 
-    @staticmethod
-    def concatenated(signals: Sequence[Signal]) -> Signal:
+    def concatenate(self, shares: tuple[float, ...], others: tuple[Signal, ...]) -> Signal:
         """After a concatenation of branches, whose channels differ in distribution."""
-        if len(signals) == 1:
-            return signals[0]
-        return Signal(
-            frozenset().union(*(signal.parts for signal in signals)),
-            gaussian=False,
-            centred=all(signal.centred for signal in signals),
-            obstacle=(
-                "a concatenation, whose channels differ in variance: the dual would not be exact; put the activation "
-                "into each branch, which is the same network"
-            ),
-        )
+        return self._joined((self, *others), "concatenation") if others else self
 
-    def with_head(self, layer: object) -> Signal:
-        """After a layer that must be the last one."""
-        return replace(self, head=str(layer))
+    def _joined(self, branches: tuple[Signal, ...], obstacle: Obstacle | None) -> Signal:
+        parts = frozenset().union(*(branch.parts for branch in branches))
+        return Signal(parts, obstacle, all(branch.centred for branch in branches), self._counter)
+
+    def normalise(self, epsilon: float = 0.0, affine: bool = False) -> Signal:
+        """After a division by numbers, in the limit: what was Gaussian stays so, unless scales are trained.
+
+        Raises:
+            InexactError: the features' mean over the channels is not zero.
+        """
+        if not self.centred:
+            raise InexactError(f"cannot follow {_UNCENTRED}")
+        # E[f f' phi'(f) phi'(f')], which the scales would add behind an activation, is not Sigma times the slope.
+        return Signal(self.parts, self.obstacle or "scales", True, self._counter) if affine else self
 
 
-def _correlated(first: Part, second: Part) -> bool:
-    """Whether neither ends in weights that the other does not depend on: E[W h . g] = 0 if g is independent of W."""
-    own = first.last is not None and first.last not in second.before
-    other = second.last is not None and second.last not in first.before
-    return not own and not other
+def _correlated(first: Signal, second: Signal) -> bool:
+    """Whether neither of two terms ends in weights that the other does not depend on.
+
+    E[W h . g] = 0 if g is independent of W.
+    """
+    for one, other in ((first, second), (second, first)):
+        if not one._lasts & other._before and all(last for last, _ in one.parts):
+            return False
+    return any(
+        (not a.last or bool(a.last & b.before)) and (not b.last or bool(b.last & a.before))
+        for a in first.parts
+        for b in second.parts
+    )
+
+
+@lru_cache(maxsize=1024)
+def _traits(dual: Hashable) -> tuple[bool, bool]:
+    """Whether a function is linear, and whether its mean is zero, as its dual tells.
+
+    E[phi(f) phi(f')] is the squared mean for independent f, f', and proportional to their covariance for linear phi
+    alone. Variances of three sizes: a mean may vanish for one of them by chance, as that of u^2 - 1 does.
+    """
+    linear = centred = True
+    for variance in (0.6, 1.0, 1.9):
+        correlation = torch.tensor([0.0, 0.4, 1.0], dtype=torch.float64, device="cpu")
+        v = torch.full_like(correlation, variance)
+        value = cast("Dual", dual)(correlation * variance, v, v)[0]
+        # Relative to the second moment; rounding is 1e-16 of it.
+        straight = correlation * value[-1]
+        linear &= bool((value - straight).abs().max() <= 1e-14 * value[-1])
+        centred &= bool(value[0].abs() <= 1e-14 * value[-1])
+    return linear, centred

@@ -2,16 +2,20 @@
 
 from torch_cntk.finite import presets
 from torch_cntk.finite.empirical import empirical_ntk
+from torch_cntk.finite.expected import ExpectedKernel, expected_kernel
 from torch_cntk.finite.linearised import LinearisedTraining
-from torch_cntk.finite.training import DivergedError, Training, TrainingResult, TrainingStatus, train
+from torch_cntk.finite.training import DivergedError, Step, Training, TrainingResult, TrainingStatus, train
 
 __all__ = [
     "DivergedError",
+    "ExpectedKernel",
     "LinearisedTraining",
+    "Step",
     "Training",
     "TrainingResult",
     "TrainingStatus",
     "empirical_ntk",
+    "expected_kernel",
     "presets",
     "train",
 ]

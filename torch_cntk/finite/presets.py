@@ -6,11 +6,11 @@ What cannot be taken over is said in ``Preset.differs``. All of them normalise o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch_cntk.finite.training import Training
 from torch_cntk.layers import Sequential
-from torch_cntk.priors.base import Meshgrid, Prior, Uniform
+from torch_cntk.priors import Meshgrid, Prior, Uniform
 from torch_cntk.zoo.hourglass import hourglass
 
 __all__ = ["PRESETS", "Preset", "preset"]
@@ -44,8 +44,8 @@ class Preset:
         return self.build(channels)
 
 
-def _standard(**changes: object) -> Training:
-    return Training(parameterisation="standard", batch_norm=True, **changes)  # type: ignore[arg-type]
+_STANDARD = Training(parameterisation="standard", batch_norm=True)
+"""What all of them have in common."""
 
 
 def _dip(name: str, notebook: str, prior: Prior, training: Training, build: Callable[[int], Sequential]) -> Preset:
@@ -59,7 +59,7 @@ PRESETS: Mapping[str, Preset] = {
             "dip-library",
             "inpainting.ipynb, figure 8",
             Uniform(0, 0.1),
-            _standard(steps=3001, lr=0.01),
+            replace(_STANDARD, steps=3001, lr=0.01),
             lambda channels: hourglass(
                 6,
                 (16, 32, 64, 128, 128, 128),
@@ -75,21 +75,21 @@ PRESETS: Mapping[str, Preset] = {
             "dip-vase",
             "inpainting.ipynb, figure 6",
             Meshgrid(),
-            _standard(steps=5001, lr=0.01, jitter=0.03),
+            replace(_STANDARD, steps=5001, lr=0.01, jitter=0.03),
             lambda channels: hourglass(5, 128, 0, channels=channels, in_channels=2, bias=True),
         ),
         _dip(
             "dip-kate",
             "inpainting.ipynb, figure 7 (top)",
             Uniform(0, 0.1),
-            _standard(steps=6001, lr=0.01, jitter=0.03),
+            replace(_STANDARD, steps=6001, lr=0.01, jitter=0.03),
             lambda channels: hourglass(5, 128, 128, channels=channels, bias=True),
         ),
         _dip(
             "dip-half-missing",
             "restoration.ipynb, figure 7 (bottom)",
             Uniform(0, 0.1),
-            _standard(steps=11000, lr=0.001, jitter=0.03),
+            replace(_STANDARD, steps=11000, lr=0.001, jitter=0.03),
             lambda channels: hourglass(5, 128, 4, "bilinear", channels=channels, bias=True),
         ),
         Preset(
@@ -98,7 +98,9 @@ PRESETS: Mapping[str, Preset] = {
             "128 filters, Adam with Langevin noise of twice the learning rate, average of the outputs after a burn-in",
             f"{_PADDING}; numbers of steps are those of their denoising experiment; no weight decay",
             Uniform(0, 0.1),
-            _standard(steps=20000, lr=0.01, jitter=0.03, langevin=2.0, iterate="average", decay=None, burn_in=7000),
+            replace(
+                _STANDARD, steps=20000, lr=0.01, jitter=0.03, langevin=2.0, iterate="average", decay=None, burn_in=7000
+            ),
             lambda channels: hourglass(6, 128, 0, channels=channels, bias=True),
         ),
     )

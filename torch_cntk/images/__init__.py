@@ -1,19 +1,49 @@
-"""Fill the missing pixels of images, signals and videos."""
+"""Fill the missing pixels of images, signals and videos.
 
-from torch_cntk.images.autocorrelation import autocorrelation_network, autocorrelation_passes
-from torch_cntk.images.guided import Guidance, guided_network
-from torch_cntk.images.inpaint import InpaintingResult, default_kernel, default_network, inpaint, levels_for
+``inpaint`` is what users call. Underneath, a fill is one regression (``fill``) of what is known (``Observed``), and
+what differs is the ``Filler`` that poses its ``Equations``: ``Periodic``, ``Guided``, ``Autocorrelated``, ``Coarse``,
+or a user's own.
+"""
+
+from torch_cntk.images import plotting
+from torch_cntk.images.autocorrelation import Autocorrelated, autocorrelation_network, autocorrelation_passes
+from torch_cntk.images.coarse import Coarse
+from torch_cntk.images.default import default_kernel, default_network, levels_for
+from torch_cntk.images.files import Photograph, check_output, read_image, read_mask, write_image
+from torch_cntk.images.fill import Filled, each_pass, fill
+from torch_cntk.images.filler import Equations, Filler, Series
+from torch_cntk.images.guided import Guidance, Guided, guided_network
+from torch_cntk.images.inpaint import InpaintingResult, inpaint
+from torch_cntk.images.observed import Observed
+from torch_cntk.images.periodic import Periodic
 from torch_cntk.images.trials import leave_out_error
 
 __all__ = [
+    "Autocorrelated",
+    "Coarse",
+    "Equations",
+    "Filled",
+    "Filler",
     "Guidance",
+    "Guided",
     "InpaintingResult",
+    "Observed",
+    "Periodic",
+    "Photograph",
+    "Series",
     "autocorrelation_network",
     "autocorrelation_passes",
+    "check_output",
     "default_kernel",
     "default_network",
+    "each_pass",
+    "fill",
     "guided_network",
     "inpaint",
     "leave_out_error",
     "levels_for",
+    "plotting",
+    "read_image",
+    "read_mask",
+    "write_image",
 ]

@@ -8,6 +8,8 @@ at each place. K is stationary, so that a product with it takes two Fourier tran
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from itertools import repeat
 
 import torch
 from torch import Tensor
@@ -15,12 +17,64 @@ from tqdm import tqdm
 
 from torch_cntk import priors
 from torch_cntk._internal.checks import finite_number, positive_int
-from torch_cntk.images.inpaint import _checked, _crop, _extend, _transformable
+from torch_cntk.images.fill import each_pass
+from torch_cntk.images.filler import Equations
+from torch_cntk.images.observed import Observed
+from torch_cntk.images.periodic import fast_length
 from torch_cntk.layers import Layer, LeakyReLU, Sequential
 from torch_cntk.layers.conv import CONVOLUTIONS
-from torch_cntk.solvers import ConjugateGradient, Regression, Solver
+from torch_cntk.solvers import ConjugateGradient, Solver
 
-__all__ = ["autocorrelation_network", "autocorrelation_passes"]
+__all__ = ["Autocorrelated", "autocorrelation_network", "autocorrelation_passes"]
+
+_TOLERANCE = 1e-3
+"""Relative residual of a pass: a smaller one changes no image by more than its error."""
+_ROOM = 1.5
+"""Size of the canvas by that of the image: opposite edges are apart by more than most of an autocorrelation reaches."""
+
+
+@dataclass(frozen=True)
+class Autocorrelated:
+    """A pass whose kernel is that of the estimate's autocorrelation.
+
+    Attributes:
+        network: None takes ``autocorrelation_network``.
+        white: variance of white noise in the prior, relative to the estimate's autocorrelation at 0.
+        ridge: of the regression, relative to the mean of K's diagonal.
+        solver: None takes ``ConjugateGradient(1e-3, preconditioner="circulant")``.
+
+    Raises:
+        TypeError: a setting is no number.
+        ValueError: a setting is out of range.
+    """
+
+    network: Layer | None = None
+    white: float = 1e-4
+    ridge: float = 1e-4
+    solver: Solver | None = None
+
+    def __post_init__(self) -> None:
+        if finite_number(self.white, "white", minimum=0) == 0:
+            raise ValueError("expected white > 0, got 0")
+        finite_number(self.ridge, "ridge", minimum=0)
+
+    def equations(self, given: Observed, estimate: Tensor | None) -> Equations:
+        """See ``Filler``.
+
+        Raises:
+            ValueError: there is no estimate, or it is constant, or there are several images.
+        """
+        if estimate is None:
+            raise ValueError("expected an estimate, whose autocorrelation a pass takes, got None")
+        if len(estimate) != 1:
+            raise ValueError(f"expected one image, got a batch of {len(estimate)}")
+        canvas = tuple(fast_length(math.ceil(_ROOM * n)) for n in given.size)
+        prior = priors.Autocorrelation(given.in_one_unit(estimate)[0]) + priors.White(self.white)
+        network = self.network or autocorrelation_network(given.ndim)
+        kernel = network.kernel(prior, canvas, dtype=torch.float64, device=estimate.device)
+        mean = estimate.mean(tuple(range(2, estimate.ndim)), keepdim=True)
+        solver = self.solver or ConjugateGradient(_TOLERANCE, preconditioner="circulant")
+        return Equations(kernel.operator(dtype=estimate.dtype), self.ridge, mean, solver)
 
 
 def autocorrelation_network(ndim: int = 2, slope: float = 0.5) -> Layer:
@@ -68,29 +122,13 @@ def autocorrelation_passes(
             nothing is observed.
     """
     positive_int(passes, "passes")
-    if finite_number(white, "white", minimum=0) == 0:
-        raise ValueError("expected white > 0, got 0")
-    ndim = observed.ndim
-    batch, mask = _checked(image, observed, ndim)
-    if len(batch) != 1 or image.ndim != ndim + 1:
+    filler = Autocorrelated(network, white, ridge, solver)
+    given = Observed.of(image, observed, observed.ndim)
+    if image.ndim != given.ndim + 1:
         raise ValueError(
-            f"expected an image [channels, *size] of the mask's {ndim} dimensions, got {tuple(image.shape)}"
+            f"expected an image [channels, *size] of the mask's {given.ndim} dimensions, got {tuple(image.shape)}"
         )
-    if estimate.shape != image.shape:
-        raise ValueError(f"expected an estimate of the image's shape {tuple(image.shape)}, got {tuple(estimate.shape)}")
-    size = tuple(observed.shape)
-    # Half as large again: opposite edges are apart by more than most of an autocorrelation reaches.
-    canvas = tuple(_transformable(math.ceil(1.5 * n)) for n in size)
-    network = network or autocorrelation_network(ndim)
-    solver = solver or ConjugateGradient(1e-3, preconditioner="circulant")
-    known = _extend(mask, canvas)[0]
-    for _ in tqdm(range(passes), disable=not progress, desc="passes", unit="pass"):
-        prior = priors.Autocorrelation(estimate) + priors.White(white)
-        kernel = network.kernel(prior, canvas, dtype=torch.float64, device=image.device)
-        regression = Regression(kernel.operator(dtype=image.dtype), known, ridge)
-        mean = estimate.mean(tuple(range(1, ndim + 1)), keepdim=True)
-        targets = _extend(torch.where(mask, batch[0] - mean, 0), canvas)
-        solution = solver.factorise(regression).solve(targets, progress=progress)
-        filled = _crop(regression.operator @ solution.weights, size).to(image.dtype) + mean
-        estimate = torch.where(mask, batch[0], filled)
+    results = each_pass(given, repeat(filler, passes), estimate, progress=progress)
+    for filled in tqdm(results, total=passes, disable=not progress, desc="passes", unit="pass"):
+        estimate = filled.image
     return estimate

@@ -7,34 +7,42 @@ docs/math.md. ``torch_cntk.images.trials`` chooses their settings and number.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from itertools import count
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from torch_cntk import priors
 from torch_cntk._internal.checks import finite_number, positive_int
 from torch_cntk._internal.memory import available_bytes
+from torch_cntk.images.coarse import Coarse
+from torch_cntk.images.filler import Equations, Filler
+from torch_cntk.images.masks import has_holes, reach
+from torch_cntk.images.observed import Observed
 from torch_cntk.layers import Layer, LeakyReLU, Sequential
 from torch_cntk.layers.conv import CONVOLUTIONS
-from torch_cntk.solvers import ConjugateGradient, Regression, Solution, Solver
+from torch_cntk.solvers import ConjugateGradient, Solver
 
-__all__ = ["Guidance", "Guided", "each_pass", "guided_network", "guided_pass", "run_passes"]
+__all__ = ["Guidance", "Guided", "guided_network", "guided_series"]
 
 _MOST_BYTES = 2 << 30
 """Of a stencil in float32; larger ones are kept in float16. At most a third of the free memory, too."""
+_TOLERANCE = 1e-2
+"""Relative residual of a pass: a smaller one changes no image by more than its error."""
+_CELLS = (4, 2.5)
+"""A hole's reach in pixels of the smaller images that are tried."""
+_SHARE_AROUND_HOLES = 0.9
+"""Of observed pixels, for the settings where the mask has holes: around them everything is observed."""
 
 
 @dataclass(frozen=True)
-class Guidance:
-    """Settings of a guided pass. The estimate is scaled to a standard deviation of 1 before it is weighted.
+class Guided:
+    """A pass whose kernel is that of an estimate. The estimate is scaled to a standard deviation of 1 before weighting.
 
     The feature prior has the covariance ``coordinates * exp(-|u|^2 / (2 length^2)) + white [u = 0] + constant +
     detail <d, d'> + level <m, m'>``, where m is the local mean of the estimate, d what is left of it, and products
-    are summed over the image's channels. The regression is of the image less m.
+    are summed over the image's channels. The regression is of the image less m. Each channel of an estimate is clipped
+    to the range of its observed pixels: far outliers would make features of their own.
 
     Attributes:
         radius: of the window, in pixels.
@@ -46,8 +54,8 @@ class Guidance:
         white: variance of white noise.
         constant: added to all entries.
         ridge: of the regression, relative to the mean of the kernel's diagonal.
-        coarse: passes are made on an image that is smaller by this factor along each axis, so that the window reaches
-            as much further; what they change there is added to the first estimate.
+        network: None takes ``guided_network``.
+        solver: None takes ``ConjugateGradient(1e-2, preconditioner="jacobi")``.
 
     Raises:
         TypeError: a setting is no number.
@@ -63,16 +71,66 @@ class Guidance:
     white: float = 1e-3
     constant: float = 1e-4
     ridge: float = 1e-3
-    coarse: int = 1
+    network: Layer | None = field(default=None, kw_only=True)
+    solver: Solver | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         positive_int(self.radius, "radius")
-        positive_int(self.coarse, "coarse")
         for name in ("detail", "level", "coordinates", "constant", "ridge"):
             finite_number(getattr(self, name), name, minimum=0)
         for name in ("smoothing", "length", "white"):
             if finite_number(getattr(self, name), name, minimum=0) == 0:
                 raise ValueError(f"expected {name} > 0, got 0")
+
+    def equations(self, given: Observed, estimate: Tensor | None) -> Equations:
+        """See ``Filler``.
+
+        Raises:
+            ValueError: there is no estimate, or there are several images.
+            OutOfMemoryError: the kernel would not fit.
+        """
+        if estimate is None:
+            raise ValueError("expected an estimate, whose kernel a guided pass takes, got None")
+        observed = given.single_mask
+        seen = given.pixels[0][:, observed].reshape(given.pixels.shape[1], -1, *(1,) * (given.ndim - 1))
+        clipped = estimate.clamp(seen.amin(1, keepdim=True), seen.amax(1, keepdim=True))
+        extended = _mirrored(given.restore(clipped)[0], self._canvas(given))
+        mean = _local_mean(extended, self.smoothing)
+        features = given.in_one_unit(extended[None])[0], given.in_one_unit(mean[None])[0]
+        canvas = tuple(extended.shape[1:])
+        kernel = (self.network or guided_network(given.ndim)).kernel(
+            _prior(*features, self),
+            canvas,
+            radius=tuple(max(min(self.radius, n // 2), 1) for n in canvas),
+            dtype=_stored_dtype(extended, canvas, self.radius),
+            device=extended.device,
+        )
+        solver = self.solver or ConjugateGradient(_TOLERANCE, preconditioner="jacobi")
+        return Equations(kernel.operator(dtype=extended.dtype), self.ridge, mean, solver)
+
+    def _canvas(self, given: Observed) -> tuple[int, ...]:
+        """Size of the torus: with room for the window, so that opposite edges do not meet."""
+        return given.size if given.wrap else tuple(n + min(self.radius, n) for n in given.size)
+
+
+@dataclass(frozen=True)
+class Guidance(Guided):
+    """Settings of guided passes that follow one another: those of ``Guided``, and how the passes begin.
+
+    Attributes:
+        coarse: passes are made on an image that is smaller by this factor along each axis, so that the window reaches
+            as much further; what they change there is added to the first estimate (see ``Coarse``).
+
+    Raises:
+        TypeError: a setting is no number.
+        ValueError: a setting is out of range.
+    """
+
+    coarse: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive_int(self.coarse, "coarse")
 
     @classmethod
     def for_share(cls, share: float, ndim: int = 2) -> Guidance:
@@ -99,30 +157,26 @@ class Guidance:
             ridge=between("ridge"),
         )
 
-    def at(self, number: int) -> Guidance:
-        """Settings of a pass, counted from 0: the first two are coarse and cheap, while the estimate changes much."""
-        if number > 1:
-            return self
-        return replace(
-            self, radius=math.ceil(self.radius * 2 / 3), smoothing=self.smoothing * (1.5 if number == 0 else 1)
-        )
+    def at(self, number: int) -> Filler:
+        """The filler of a pass, counted from 0: the first two are coarse and cheap, while the estimate changes much."""
+        settings = Guided(**{option.name: getattr(self, option.name) for option in fields(Guided)})
+        if number <= 1:
+            radius, wider = math.ceil(self.radius * 2 / 3), 1.5 if number == 0 else 1
+            settings = replace(settings, radius=radius, smoothing=self.smoothing * wider)
+        return settings if self.coarse == 1 else Coarse(settings, self.coarse)
 
 
-@dataclass(frozen=True)
-class Guided:
-    """What passes give.
-
-    Attributes:
-        image: [channels, *size], observed pixels untouched.
-        solution: of the last pass; None if there was none.
-        passes: number of passes.
-        guidance: their settings.
-    """
-
-    image: Tensor
-    solution: Solution | None
-    passes: int
-    guidance: Guidance
+def guided_series(observed: Tensor) -> list[Guidance]:
+    """Settings to try for a mask [*size]; in holes, those of smaller images as well."""
+    if has_holes(observed):
+        usual = Guidance.for_share(_SHARE_AROUND_HOLES, observed.ndim)
+        # In a smaller image the window reaches across.
+        factors = {round(reach(observed) / cells) for cells in _CELLS}
+        return [usual, *(replace(usual, coarse=factor) for factor in sorted(factors) if factor > 1)]
+    share = float(observed.double().mean())
+    usual = Guidance.for_share(share, observed.ndim)
+    wider = replace(usual, radius=round(usual.radius * 4 / 3))
+    return [usual, Guidance.for_share(share / 1.7, observed.ndim), wider]
 
 
 def guided_network(ndim: int = 2, slope: float = 0.1) -> Layer:
@@ -134,79 +188,6 @@ def guided_network(ndim: int = 2, slope: float = 0.1) -> Layer:
     """
     conv = CONVOLUTIONS[ndim]
     return Sequential(conv(1, 1, 5), LeakyReLU(slope), conv(1, 1, 3))
-
-
-def guided_pass(
-    image: Tensor,
-    observed: Tensor,
-    estimate: Tensor,
-    guidance: Guidance,
-    *,
-    network: Layer | None = None,
-    solver: Solver | None = None,
-    guess: Tensor | None = None,
-    wrap: bool = False,
-    progress: bool = False,
-) -> tuple[Tensor, Solution]:
-    """Fill an image by the kernel that an estimate of it gives.
-
-    Args:
-        image: [channels, *size].
-        observed: boolean, True = known, [*size].
-        estimate: [channels, *size].
-        guidance: the settings.
-        network: ``guided_network`` by default.
-        solver: ``ConjugateGradient(1e-2, preconditioner="jacobi")`` by default.
-        guess: the last pass's ``Solution.weights``.
-        wrap: whether opposite edges of the image are neighbours.
-        progress: whether to show bars.
-
-    Returns:
-        the filled image and the solution.
-
-    Raises:
-        ValueError: the estimate is of another shape than the image, or not finite.
-        OutOfMemoryError: the kernel would not fit.
-    """
-    if estimate.shape != image.shape:
-        raise ValueError(f"expected an estimate of the image's shape {tuple(image.shape)}, got {tuple(estimate.shape)}")
-    if not bool(torch.isfinite(estimate).all()):
-        raise ValueError("expected a finite estimate, got NaN or infinity in it")
-    size = tuple(image.shape[1:])
-    canvas = _canvas(size, guidance.radius, wrap)
-    extended = _mirrored(estimate, canvas)
-    mean = _local_mean(extended, guidance.smoothing)
-    operator = (
-        (network or guided_network(len(size)))
-        .kernel(
-            _prior(extended, mean, guidance),
-            canvas,
-            radius=_radius(guidance.radius, canvas),
-            dtype=_stored_dtype(image, canvas, guidance.radius),
-            device=image.device,
-            progress=progress,
-        )
-        .operator(dtype=image.dtype)
-    )
-    inside = tuple(slice(n) for n in size)
-    targets, seen = torch.zeros_like(extended), torch.zeros(canvas, dtype=torch.bool, device=image.device)
-    seen[inside] = observed
-    targets[(slice(None), *inside)] = torch.where(observed, image, 0)
-    targets = torch.where(seen, targets - mean, 0)
-    solver = solver or ConjugateGradient(1e-2, preconditioner="jacobi")
-    regression = Regression(operator, seen, guidance.ridge)
-    solution = solver.factorise(regression).solve(targets, guess=guess, progress=progress)
-    filled = (operator @ solution.weights).add_(mean)[(slice(None), *inside)]
-    return torch.where(observed, image, filled.to(image.dtype)), solution
-
-
-def _canvas(size: tuple[int, ...], radius: int, wrap: bool) -> tuple[int, ...]:
-    """Size of the torus: with room for the window, so that opposite edges do not meet."""
-    return size if wrap else tuple(n + min(radius, n) for n in size)
-
-
-def _radius(radius: int, canvas: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(max(min(radius, n // 2), 1) for n in canvas)
 
 
 def _mirrored(images: Tensor, canvas: tuple[int, ...]) -> Tensor:
@@ -233,7 +214,7 @@ def _local_mean(images: Tensor, deviation: float) -> Tensor:
     return blurred
 
 
-def _prior(estimate: Tensor, mean: Tensor, guidance: Guidance) -> priors.Prior:
+def _prior(estimate: Tensor, mean: Tensor, guidance: Guided) -> priors.Prior:
     channels = len(estimate)
     scale = float(estimate.std(tuple(range(1, estimate.ndim)), correction=0).square().mean().sqrt()) or 1.0
     level = mean - mean.mean(tuple(range(1, mean.ndim)), keepdim=True)
@@ -254,106 +235,3 @@ def _stored_dtype(image: Tensor, canvas: tuple[int, ...], radius: int) -> torch.
     free = available_bytes(image.device)
     most = _MOST_BYTES if free is None else min(_MOST_BYTES, free // 3)
     return torch.float16 if 4 * ball * math.prod(canvas) > most else torch.float32
-
-
-def each_pass(
-    image: Tensor,
-    observed: Tensor,
-    estimate: Tensor,
-    guidance: Guidance,
-    *,
-    network: Layer | None = None,
-    wrap: bool = False,
-    progress: bool = False,
-) -> Iterator[tuple[Tensor, Solution]]:
-    """Guided passes without end, each with the last one's result as estimate; arguments as for ``guided_pass``.
-
-    Yields:
-        the filled image and the solution of each pass.
-    """
-    if guidance.coarse > 1:
-        yield from _coarse_passes(image, observed, estimate, guidance, network, progress)
-        return
-    solution: Solution | None = None
-    # Far outliers of an estimate would make features of their own.
-    lowest, highest = image[:, observed].amin(), image[:, observed].amax()
-    for number in count():
-        settings = guidance.at(number)
-        # A warm start needs a canvas of the same size.
-        same = solution is not None and settings.radius == guidance.at(number - 1).radius
-        estimate, solution = guided_pass(
-            image,
-            observed,
-            torch.where(observed, image, estimate.clamp(lowest, highest)),
-            settings,
-            network=network,
-            guess=solution.weights if solution is not None and same else None,
-            wrap=wrap,
-            progress=progress,
-        )
-        yield estimate, solution
-
-
-def _coarse_passes(
-    image: Tensor, observed: Tensor, estimate: Tensor, guidance: Guidance, network: Layer | None, progress: bool
-) -> Iterator[tuple[Tensor, Solution]]:
-    """As ``each_pass``, on a smaller image; its opposite edges are no neighbours."""
-    factor, size = guidance.coarse, tuple(image.shape[1:])
-    share = _block_means(observed[None].to(image.dtype), factor)
-    # Means of what is observed, where that is at least half of a block.
-    means = _block_means(torch.where(observed, image, 0), factor) / share.clamp_min(0.5)
-    known, start = share[0] >= 0.5, _block_means(estimate, factor)
-    if not bool(known.any()):
-        known = share[0] == share.max()
-        means = _block_means(torch.where(observed, image, 0), factor) / share.clamp_min(1e-9)
-    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(size)]
-    for coarse, solution in each_pass(
-        means, known, start, replace(guidance, coarse=1), network=network, progress=progress
-    ):
-        change = torch.nn.functional.interpolate((coarse - start)[None], scale_factor=factor, mode=mode)[0]
-        filled = estimate + change[(slice(None), *(slice(n) for n in size))]
-        yield torch.where(observed, image, filled), solution
-
-
-def _block_means(images: Tensor, factor: int) -> Tensor:
-    """Means over blocks of ``factor`` pixels along each axis; the last ones are filled up with the last pixel."""
-    for axis in range(1, images.ndim):
-        n = images.shape[axis]
-        blocks = math.ceil(n / factor)
-        place = torch.arange(blocks * factor, device=images.device).clamp_max(n - 1)
-        shape = (*images.shape[:axis], blocks, factor, *images.shape[axis + 1 :])
-        images = images.index_select(axis, place).reshape(shape).mean(axis + 1)
-    return images
-
-
-def run_passes(
-    image: Tensor,
-    observed: Tensor,
-    estimate: Tensor,
-    passes: int,
-    guidance: Guidance,
-    *,
-    network: Layer | None = None,
-    wrap: bool = False,
-    progress: bool = False,
-) -> Guided:
-    """Fill an image by several guided passes.
-
-    Args:
-        image: [channels, *size].
-        observed: boolean, True = known, [*size].
-        estimate: the first one, [channels, *size].
-        passes: how many.
-        guidance: the settings.
-        network: ``guided_network`` by default.
-        wrap: whether opposite edges of the image are neighbours.
-        progress: whether to show bars.
-
-    Returns:
-        the image after the last pass.
-    """
-    solution: Solution | None = None
-    results = each_pass(image, observed, estimate, guidance, network=network, wrap=wrap, progress=progress)
-    for _ in tqdm(range(passes), disable=not progress, desc="guided passes", unit="pass"):
-        estimate, solution = next(results)
-    return Guided(estimate, solution, passes, guidance)

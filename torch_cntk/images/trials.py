@@ -1,19 +1,24 @@
-"""Choices that are made by leaving out observed pixels: the number of guided passes and their settings, kernels."""
+"""Choices that are made by leaving out observed pixels: the number of passes and their fillers, kernels."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from torch_cntk.images.guided import Guidance, each_pass
+from torch_cntk.images.fill import each_pass
+from torch_cntk.images.filler import Filler, Series, of_pass
 from torch_cntk.images.masks import has_holes, reach
+from torch_cntk.images.observed import Observed
 
 __all__ = ["choose_passes", "leave_out_error"]
+
+C = TypeVar("C", bound=Filler | Series)
 
 _CROP = 80 * 80
 """Pixels of a part of the image on which settings are tried out."""
@@ -28,68 +33,68 @@ _FIRST_PASSES = 3
 _MOST_PASSES = 6
 _GAIN = 0.01
 """Another choice must lower the error by this share to be preferred: smaller differences are chance."""
-_CELLS = (4, 2.5)
-"""A hole's reach in pixels of the smaller images that are tried."""
 _GAIN_IN_HOLES = 0.05
 """The same for holes: there are few of them, each with its own error."""
 
 
 def choose_passes(
-    image: Tensor,
-    observed: Tensor,
-    first: Callable[[Tensor, Tensor], Tensor],
+    given: Observed,
+    first: Callable[[Observed], Tensor],
+    candidates: Sequence[C],
     *,
-    guidance: Guidance | None = None,
-    wrap: bool = False,
     progress: bool = False,
-) -> tuple[int, Guidance]:
-    """Choose the number of passes, and their settings, by leaving out observed pixels.
+) -> tuple[int, C]:
+    """Choose the number of passes, and their fillers, by leaving out observed pixels.
 
     Scattered pixels are left out in some parts of the image. Where there are holes, those of the mask are moved to
     other places, and all that is observed there is left out.
 
     Args:
-        image: [channels, *size].
-        observed: boolean, True = known, [*size].
-        first: gives the first estimate of an image, or a part of it, and its mask.
-        guidance: the settings; by default they are chosen as well.
-        wrap: whether opposite edges of the image are neighbours.
+        given: one image.
+        first: gives the first estimate of an image, or a part of it.
+        candidates: fillers, or series of them, to choose from; the first is preferred where they are equally good.
         progress: whether to show a bar.
 
     Returns:
-        number of passes, 0 if none of them helps, and settings.
+        number of passes, 0 if none of them helps, and the filler or series.
     """
+    observed = given.single_mask
     holes = has_holes(observed)
-    share = 0.9 if holes else float(observed.double().mean())
-    candidates = [guidance] if guidance is not None else _candidates(share, observed, holes)
     trials = _trials(observed, holes)
     if not trials:
         return 0, candidates[0]
+    # Squares of the differences must stay finite, and not vanish.
+    unit = float(given.scale.max()) or 1.0
     races: list[list[_Trial]] = [[] for _ in candidates]
-    for part, left_out in trials:
-        pixels, seen = image[(slice(None), *part)], observed[part] & ~left_out
-        start = first(torch.where(seen, pixels, 0), seen)
-        around = wrap and pixels.shape == image.shape
+    for place, left_out in trials:
+        part = given.part(place, left_out)
+        truth = given.pixels[0][(slice(None), *place)][:, left_out].double() / unit
+        start = first(part)
         for race, candidate in zip(races, candidates, strict=True):
-            race.append(_Trial(pixels, seen, left_out, start, candidate, around))
+            race.append(_Trial(part, truth, left_out, start, candidate, unit))
     with tqdm(total=len(trials) * (len(candidates) + 1), disable=not progress, desc="leaving out", unit="trial") as bar:
         if len(candidates) > 1:
             for race in races:
-                for trial in race:
-                    trial.go_on(1)
-                # A candidate that does harm at once is out.
-                promising = float(_total(race)[1]) < float(_total(race)[0])
-                for trial in race:
-                    trial.go_on(_FIRST_PASSES if promising else 1)
-                    bar.update()
+                _qualify(race, bar)
         best = 0
-        for place, race in enumerate(races):
+        for rank, race in enumerate(races):
             if _total(race).min() < _total(races[best]).min() * (1 - _GAIN):
-                best = place
+                best = rank
         for trial in races[best]:
             trial.go_on(_MOST_PASSES)
             bar.update()
     return _worthwhile(races[best], holes), candidates[best]
+
+
+def _qualify(race: list[_Trial], bar: tqdm) -> None:
+    """The first passes of a candidate."""
+    for trial in race:
+        trial.go_on(1)
+    # A candidate that does harm at once is out.
+    promising = float(_total(race)[1]) < float(_total(race)[0])
+    for trial in race:
+        trial.go_on(_FIRST_PASSES if promising else 1)
+        bar.update()
 
 
 def leave_out_error(image: Tensor, observed: Tensor, fill: Callable[[Tensor, Tensor], Tensor]) -> float:
@@ -127,21 +132,23 @@ class _Trial:
     """
 
     def __init__(
-        self, image: Tensor, seen: Tensor, left_out: Tensor, start: Tensor, guidance: Guidance, wrap: bool
+        self, part: Observed, truth: Tensor, left_out: Tensor, start: Tensor, candidate: Filler | Series, unit: float
     ) -> None:
+        self._unit = unit
         self._left_out = left_out
-        self._truth = image[:, left_out].double()
-        self._results = each_pass(image, seen, start, guidance, wrap=wrap)
+        self._truth = truth
+        self._results = each_pass(part, (of_pass(candidate, number) for number in count()), start)
         self.errors: list[float] = []
         self._note(start)
 
     def _note(self, estimate: Tensor) -> None:
-        self.errors.append(float((estimate[:, self._left_out] - self._truth).square().sum()))
+        values = estimate.reshape(-1, *self._left_out.shape)[:, self._left_out]
+        self.errors.append(float((values.double() / self._unit - self._truth).square().sum()))
 
     def go_on(self, passes: int) -> None:
         """Until there have been so many passes."""
         while len(self.errors) <= passes:
-            self._note(next(self._results)[0])
+            self._note(next(self._results).image)
 
 
 def _total(trials: list[_Trial]) -> Tensor:
@@ -160,16 +167,6 @@ def _worthwhile(trials: list[_Trial], holes: bool) -> int:
     gain = _GAIN_IN_HOLES if holes else _GAIN
     groups = [[trial] for trial in trials] if holes else [trials]
     return passes if all(float(_total(g)[passes]) < float(_total(g)[0]) * (1 - gain) for g in groups) else 0
-
-
-def _candidates(share: float, observed: Tensor, holes: bool) -> list[Guidance]:
-    usual = Guidance.for_share(share, observed.ndim)
-    if holes:
-        # In a smaller image the window reaches across.
-        factors = {round(reach(observed) / cells) for cells in _CELLS}
-        return [usual, *(replace(usual, coarse=factor) for factor in sorted(factors) if factor > 1)]
-    wider = replace(usual, radius=round(usual.radius * 4 / 3))
-    return [usual, Guidance.for_share(share / 1.7, observed.ndim), wider]
 
 
 _Part = tuple[tuple[slice, ...], Tensor]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from torch_cntk._internal.checks import as_size, shape_text
 from torch_cntk._internal.grids import open_grid
+from torch_cntk._internal.memory import allocating
 from torch_cntk.covariance import Table
 from torch_cntk.kernels import files
 from torch_cntk.kernels.storage import Storage
@@ -160,6 +161,7 @@ class Kernel:
         first, second = self._pixel(pixel, size), self._pixel(other, size)
         return float(self.on(size).storage.entries(first, second, size))
 
+    @allocating("a row of the kernel")
     def row(self, pixel: tuple[int, ...], size: tuple[int, ...] | None = None) -> Tensor:
         """K(pixel, x) for all pixels x, [*size]: which pixels fill this one.
 
@@ -171,6 +173,7 @@ class Kernel:
         size = self._default_size(size)
         return self.on(size).storage.entries(self._pixel(pixel, size), open_grid(size, self.device), size)
 
+    @allocating("the dense kernel")
     def dense(self, size: tuple[int, ...] | None = None) -> Tensor:
         """All of K, [*size, *size].
 
@@ -182,6 +185,7 @@ class Kernel:
         size = self._default_size(size)
         return self.on(size).storage.dense(size)
 
+    @allocating("the kernel as an operator")
     def operator(
         self,
         size: tuple[int, ...] | None = None,

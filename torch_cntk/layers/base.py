@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import torch
 from torch import Tensor
 
+from torch_cntk._internal.memory import allocating
+from torch_cntk._internal.options import Option, as_json, as_typed, collapsed, options_of
 from torch_cntk.covariance import Covariance
-from torch_cntk.covariance.signal import Signal
+from torch_cntk.covariance.signal import InexactError, Signal
 from torch_cntk.kernels.kernel import Kernel
 from torch_cntk.layers import computing
 from torch_cntk.operators.gram import GramOperator
@@ -38,32 +40,47 @@ class Layer(torch.nn.Module):
     in_channels: int | None = None
     out_channels: int | None = None
     ndim: int | None = None
+    ends_in: str | None = None
+    """The head, in words, that nothing may follow, if the layer is or ends in one."""
 
-    _options: ClassVar[tuple[str, ...]] = ()
+    _unnamed: ClassVar[int] = 1
+    """How many of the first options are shown without their names."""
+    _always_shown: ClassVar[tuple[str, ...]] = ()
+    """Options that are shown at their defaults as well, as the first one is."""
     _by_name: ClassVar[dict[str, type[Layer]]] = {}
 
-    def __init_subclass__(cls, **options: Any) -> None:
+    def __init_subclass__(cls, *, abstract: bool = False, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if not cls.__name__.startswith("_"):
+        if not abstract and not cls.__name__.startswith("_"):
             Layer._by_name[cls.__name__] = cls
 
     @abstractmethod
     def propagate(self, covariance: C) -> C:
         """Covariance of the output, given that of the input, in whatever form it is stored."""
 
-    def trace(self, signal: Signal) -> Signal:
-        """What is known of the features after this layer: by default, those of weights if it has any, or a linear map.
+    def require_exact(self, *, gaussian: bool = False) -> None:
+        """Check that the rule of every layer is exact at its place, so that the kernel is that of the wide network.
+
+        Args:
+            gaussian: whether each channel of the input is a draw of one centred Gaussian process, as for
+                ``priors.Normal``; a given input is not.
 
         Raises:
-            ValueError: the layer's rule for covariances would not be exact here.
+            ValueError: a rule would not be; it says which and why.
         """
-        if next(self.parameters(recurse=False), None) is not None:
-            return signal.weighted(id(self))
-        return signal
+        try:
+            self.propagate(Signal.of_input(gaussian=gaussian))
+        except InexactError as error:
+            raise error.at(str(self)) from None
 
     def description(self) -> dict[str, Any]:
         """Name and options of the layer, of which ``from_description`` makes it anew (with fresh weights)."""
-        return {"layer": type(self).__name__, **{name: getattr(self, name) for name in self._options}}
+        told: dict[str, Any] = {"layer": type(self).__name__}
+        for option in options_of(type(self)):
+            value = self._value_of(option)
+            if self._describes(option, value):
+                told[option.name] = as_json(value)
+        return told
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> Layer:
@@ -71,9 +88,30 @@ class Layer(torch.nn.Module):
         return cls(**options)
 
     def extra_repr(self) -> str:
-        """The options, as they would be typed."""
-        return ", ".join(f"{name}={getattr(self, name)!r}" for name in self._options)
+        """The options, as they would be typed: those that are needed, the first one, and what is not the default."""
+        texts = []
+        for option in options_of(type(self)):
+            value = self._value_of(option)
+            if self._shows(option, value):
+                bare = option.leading is not None and option.leading < self._unnamed
+                texts.append(as_typed(value) if bare else f"{option.name}={as_typed(value)}")
+        return ", ".join(texts)
 
+    def _value_of(self, option: Option) -> Any:
+        """What was given for an option of the constructor: the attribute of that name."""
+        return getattr(self, option.name)
+
+    def _shows(self, option: Option, value: Any) -> bool:
+        """Whether the repr tells an option."""
+        if option.required or option.name in self._always_shown:
+            return True
+        return (option.leading == 0 and value is not None) or collapsed(value) != option.default
+
+    def _describes(self, option: Option, value: Any) -> bool:
+        """Whether the description tells an option."""
+        return True
+
+    @allocating("the kernel")
     def kernel(
         self,
         prior: Prior,
@@ -135,6 +173,7 @@ class Layer(torch.nn.Module):
         """
         return computing.gram_operator(self, features, kind=kind, white=white, dtype=dtype)
 
+    @allocating("the matrix of the kernel")
     def gram(self, features: Tensor, others: Tensor | None = None, *, kind: str = "ntk") -> Tensor:
         """The exact kernel of this fully connected network between inputs, as a matrix.
 

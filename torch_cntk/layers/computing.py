@@ -16,7 +16,6 @@ from torch_cntk._internal.checks import as_size, shape_text
 from torch_cntk._internal.contexts import plain
 from torch_cntk._internal.memory import require_bytes
 from torch_cntk.covariance import Extent
-from torch_cntk.covariance.signal import Signal
 from torch_cntk.kernels.build import from_table, from_window
 from torch_cntk.kernels.kernel import Kernel
 from torch_cntk.operators.gram import GramOperator
@@ -75,7 +74,7 @@ def kernel(network: Layer, prior: Prior, size: tuple[int, ...] | None, options: 
     """
     if options.kind not in ("ntk", "nngp"):
         raise ValueError(f'expected kind "ntk" or "nngp", got {options.kind!r}')
-    network.trace(Signal.of_prior())
+    network.require_exact(gaussian=prior.gaussian)
     device = torch.device(options.device or prior.device or "cpu")
     ndim = _ndim(network, prior, size)
     task = _Task(network, prior, ndim, options.kind, options.dtype or prior.dtype, device, options.progress)
@@ -90,6 +89,7 @@ def _whole(task: _Task, size: tuple[int, ...] | None) -> Kernel:
     start = task.prior.extent(task.ndim)
     extent = task.network.propagate(start or Extent.start(task.ndim))
     torus = _torus(task, extent, size, stationary=start is not None)
+    # Also of a kernel that serves any size the size that was asked for must be one of them.
     source = extent.input_size(torus)
     # A kernel of any size also serves this one, unless displacements would wrap.
     free = (
@@ -297,7 +297,7 @@ def gram_operator(
         raise ValueError("expected finite features, got NaN or infinity among them")
     if features.ndim == 2 and network.in_channels not in (None, features.shape[1]):
         raise ValueError(f"expected the network's {network.in_channels} features, got {features.shape[1]}")
-    network.trace(Signal.of_prior())
+    network.require_exact()
     with plain():
         return GramOperator(network.propagate, features, kind=kind, white=white, dtype=dtype)
 

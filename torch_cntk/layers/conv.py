@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from torch_cntk._internal.checks import finite_number, positive_int
 from torch_cntk.layers.base import C
-from torch_cntk.layers.weights import Weighted, checked_parameterisation
+from torch_cntk.layers.weights import Parameterisation, Weighted, checked_parameterisation
 
 __all__ = [
     "CONVOLUTIONS",
@@ -23,6 +23,8 @@ __all__ = [
     "StridedConv2d",
     "StridedConv3d",
 ]
+
+PaddingMode = Literal["circular", "zeros"]
 
 _FUNCTIONS = {
     1: torch.nn.functional.conv1d,
@@ -44,7 +46,7 @@ class _Conv(Weighted):
     ndim: int
     in_channels: int
     out_channels: int
-    _default_stride: ClassVar[int] = 1
+    _unnamed: ClassVar[int] = 2
 
     def __init__(
         self,
@@ -55,8 +57,8 @@ class _Conv(Weighted):
         *,
         bias: bool = False,
         bias_std: float = 1.0,
-        padding_mode: str = "circular",
-        parameterisation: str = "ntk",
+        padding_mode: PaddingMode = "circular",
+        parameterisation: Parameterisation = "ntk",
     ) -> None:
         super().__init__()
         self.in_channels = positive_int(in_channels, "in_channels")
@@ -104,43 +106,6 @@ class _Conv(Weighted):
         inside = self.padding_mode == "zeros"
         average = covariance.average_patches_inside if inside else covariance.average_patches
         return average(self.kernel_size, variance).subsample(self.stride)
-
-    @property
-    def _tells_stride(self) -> bool:
-        """Whether the stride is worth saying: it is not 1, or 1 would not be what its absence means."""
-        return self._default_stride != 1 or any(r != 1 for r in self.stride)
-
-    def description(self) -> dict:
-        """Name and options."""
-        options: dict = {
-            "layer": type(self).__name__,
-            "in_channels": self.in_channels,
-            "out_channels": self.out_channels,
-            "kernel_size": list(self.kernel_size),
-        }
-        if self._tells_stride:
-            options["stride"] = list(self.stride)
-        if self.bias is not None:
-            options |= {"bias": True, "bias_std": self.bias_std}
-        return options | self._unusual()
-
-    def _unusual(self) -> dict[str, str]:
-        """Options that are seldom used, where they differ from their defaults."""
-        defaults = {"padding_mode": "circular", "parameterisation": "ntk"}
-        return {name: getattr(self, name) for name, value in defaults.items() if getattr(self, name) != value}
-
-    def extra_repr(self) -> str:
-        """Channels, width, and what differs from the defaults."""
-        text = f"{self.in_channels}, {self.out_channels}, kernel_size={_short(self.kernel_size)}"
-        if self._tells_stride:
-            text += f", stride={_short(self.stride)}"
-        if self.bias is not None:
-            text += f", bias=True, bias_std={self.bias_std:g}"
-        return text + "".join(f", {name}={value!r}" for name, value in self._unusual().items())
-
-
-def _short(values: tuple[int, ...]) -> int | tuple[int, ...]:
-    return values[0] if len(set(values)) == 1 else values
 
 
 def _pad_circular(images: Tensor, reach: tuple[int, ...]) -> Tensor:
@@ -190,7 +155,7 @@ class Conv3d(_Conv):
 class _StridedConv(_Conv):
     """A convolution whose stride must be given: ``StridedConv2d(32, 128, 3, stride=2)``. See ``Conv2d``."""
 
-    _default_stride = 2
+    _always_shown = ("stride",)
 
     def __init__(
         self,
@@ -201,8 +166,8 @@ class _StridedConv(_Conv):
         *,
         bias: bool = False,
         bias_std: float = 1.0,
-        padding_mode: str = "circular",
-        parameterisation: str = "ntk",
+        padding_mode: PaddingMode = "circular",
+        parameterisation: Parameterisation = "ntk",
     ) -> None:
         super().__init__(
             in_channels,

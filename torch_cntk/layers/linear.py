@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from torch_cntk._internal.checks import finite_number, positive_int
 from torch_cntk.layers.base import C
-from torch_cntk.layers.weights import Weighted, checked_parameterisation
+from torch_cntk.layers.weights import Parameterisation, Weighted, checked_parameterisation
 
 __all__ = ["Linear"]
 
@@ -30,6 +28,7 @@ class Linear(Weighted):
     """
 
     ndim = 0
+    _unnamed = 2
     in_channels: int
     out_channels: int
 
@@ -40,7 +39,7 @@ class Linear(Weighted):
         *,
         bias: bool = False,
         bias_std: float = 1.0,
-        parameterisation: str = "ntk",
+        parameterisation: Parameterisation = "ntk",
     ) -> None:
         super().__init__()
         self.in_channels = positive_int(in_features, "in_features")
@@ -79,21 +78,3 @@ class Linear(Weighted):
     def propagate(self, covariance: C) -> C:
         """Theta' = Theta + Sigma, and what the bias adds to both."""
         return covariance.average_patches((), 0.0 if self.bias is None else self.bias_std**2)
-
-    def description(self) -> dict[str, Any]:
-        """Name and options."""
-        options: dict[str, Any] = {
-            "layer": "Linear",
-            "in_features": self.in_features,
-            "out_features": self.out_features,
-        }
-        if self.bias is not None:
-            options |= {"bias": True, "bias_std": self.bias_std}
-        return options if self.parameterisation == "ntk" else options | {"parameterisation": self.parameterisation}
-
-    def extra_repr(self) -> str:
-        """Sizes, and the bias if there is one."""
-        text = f"{self.in_features}, {self.out_features}"
-        if self.bias is not None:
-            text += f", bias=True, bias_std={self.bias_std:g}"
-        return text if self.parameterisation == "ntk" else f"{text}, parameterisation={self.parameterisation!r}"

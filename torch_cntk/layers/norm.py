@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
 from torch_cntk._internal.checks import finite_number, positive_int
-from torch_cntk.covariance.signal import Signal
 from torch_cntk.layers.base import C, Layer
 
 __all__ = ["ChannelNorm"]
@@ -23,7 +20,7 @@ class ChannelNorm(Layer):
 
     Args:
         channels: of the input; needed for ``affine`` only.
-        eps: added to the variance.
+        eps: added to the variance. With 0, features that vanish at a pixel do so afterwards as well: the limit to 0.
         affine: whether each channel has a scale and an offset, trained from 1 and 0, which add Sigma' + 1 to Theta'.
             That is exact if a weight layer comes before the next activation, and refused otherwise.
 
@@ -59,40 +56,15 @@ class ChannelNorm(Layer):
             channels = "channels" if self.in_channels is None else self.in_channels
             raise ValueError(f"expected input of shape [batch, {channels}, *size], got {tuple(input.shape)}")
         last = input.movedim(1, -1)
-        return torch.nn.functional.layer_norm(last, last.shape[-1:], self.scale, self.offset, self.eps).movedim(-1, 1)
+        # Instead of 0 the least positive number, which gives 0 / 0 = 0.
+        eps = self.eps or torch.finfo(input.dtype).tiny
+        return torch.nn.functional.layer_norm(last, last.shape[-1:], self.scale, self.offset, eps).movedim(-1, 1)
 
     def propagate(self, covariance: C) -> C:
         """Divide by the root mean square over channels."""
         return covariance.normalise(self.eps, self.affine)
 
-    def trace(self, signal: Signal) -> Signal:
-        """A division by numbers, in the limit: what was Gaussian stays so.
-
-        Raises:
-            ValueError: the features' mean over channels is not zero.
-        """
-        if not signal.centred:
-            raise ValueError(
-                f"{self} cannot follow an activation or the network's input, whose mean over the channels is not zero: "
-                "its kernel would not be exact. Put it behind a weight layer"
-            )
-        if not self.affine:
-            return signal
-        # E[f f' phi'(f) phi'(f')], which the scales would add behind an activation, is not Sigma times the slope.
-        return replace(
-            signal,
-            obstacle=(
-                f"{self}, whose scales are trained: the kernel would not be exact; put a weight layer between them, or "
-                "leave scale and offset out (affine=False; in torch elementwise_affine=False)"
-            ),
-        )
-
-    def description(self) -> dict[str, object]:
-        """Name and options."""
-        return {"layer": "ChannelNorm", "channels": self.in_channels, "eps": self.eps, "affine": self.affine}
-
-    def extra_repr(self) -> str:
-        """Channels, and what differs from the defaults."""
-        text = [] if self.in_channels is None else [str(self.in_channels)]
-        text += [] if self.eps == 1e-5 else [f"eps={self.eps:g}"]
-        return ", ".join(text + (["affine=True"] if self.affine else []))
+    @property
+    def channels(self) -> int | None:
+        """Those of the input, where they are known."""
+        return self.in_channels

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from torch_cntk._internal.checks import finite_number
-from torch_cntk.covariance.signal import Signal
 from torch_cntk.layers.base import C, Layer
 
 __all__ = ["Dropout", "Identity", "Sigmoid"]
@@ -35,8 +34,6 @@ class Dropout(Identity):
         ValueError: it is below 0 or not below 1.
     """
 
-    _options = ("p",)
-
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
         self.p = finite_number(p, "p", minimum=0)
@@ -47,18 +44,12 @@ class Dropout(Identity):
         """Drop entries of a tensor of any shape, if in training."""
         return torch.nn.functional.dropout(input, self.p, self.training)
 
-    def extra_repr(self) -> str:
-        """The share."""
-        return f"{self.p:g}"
-
 
 class Sigmoid(Identity):
     """The head of a network that is trained on images in [0, 1]; the kernel is that of what comes before."""
 
+    ends_in = "Sigmoid()"
+
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch.nn's name
         """Squash a tensor of any shape into (0, 1)."""
         return torch.sigmoid(input)
-
-    def trace(self, signal: Signal) -> Signal:
-        """Nothing may follow."""
-        return signal.with_head(self)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from typing import Literal
 
 from torch import Tensor
 
@@ -12,6 +13,8 @@ from torch_cntk.covariance import Filter, Linear, Nearest, Resampling
 from torch_cntk.layers.base import C, Layer
 
 __all__ = ["AvgPool1d", "AvgPool2d", "AvgPool3d", "BilinearUp", "GaussianBlur", "LanczosDown", "NearestUp"]
+
+EdgeMode = Literal["circular", "border"]
 
 
 class _Resample(Layer):
@@ -52,18 +55,12 @@ class NearestUp(_Resample):
         ValueError: the factor is below 1.
     """
 
-    _options = ("scale_factor",)
-
     def __init__(self, scale_factor: int = 2) -> None:
         super().__init__()
         self.scale_factor = positive_int(scale_factor, "scale_factor")
 
     def _rule(self) -> Resampling:
         return Nearest(self.scale_factor)
-
-    def extra_repr(self) -> str:
-        """The factor."""
-        return str(self.scale_factor)
 
 
 class BilinearUp(_Resample):
@@ -83,9 +80,7 @@ class BilinearUp(_Resample):
         ValueError: the factor is below 1, or the padding mode unknown.
     """
 
-    _options = ("scale_factor", "align_corners", "padding_mode")
-
-    def __init__(self, scale_factor: int = 2, align_corners: bool = False, padding_mode: str = "circular") -> None:
+    def __init__(self, scale_factor: int = 2, align_corners: bool = False, padding_mode: EdgeMode = "circular") -> None:
         super().__init__()
         self.scale_factor = positive_int(scale_factor, "scale_factor")
         self.align_corners = bool(align_corners)
@@ -96,18 +91,9 @@ class BilinearUp(_Resample):
     def _rule(self) -> Resampling:
         return Linear(self.scale_factor, self.align_corners, self.padding_mode)
 
-    def extra_repr(self) -> str:
-        """The factor, and what differs from the defaults."""
-        text = str(self.scale_factor)
-        if self.align_corners:
-            text += ", align_corners=True"
-        return text if self.padding_mode == "circular" else f"{text}, padding_mode={self.padding_mode!r}"
-
 
 class _AvgPool(_Resample):
     """Mean over blocks; see ``AvgPool2d``."""
-
-    _options = ("kernel_size",)
 
     def __init__(self, kernel_size: int = 2) -> None:
         super().__init__()
@@ -115,10 +101,6 @@ class _AvgPool(_Resample):
 
     def _rule(self) -> Resampling:
         return Filter((1 / self.kernel_size,) * self.kernel_size, self.kernel_size)
-
-    def extra_repr(self) -> str:
-        """The width."""
-        return str(self.kernel_size)
 
 
 class AvgPool1d(_AvgPool):
@@ -159,8 +141,6 @@ class GaussianBlur(_Resample):
         ValueError: the width is even or below 1, or sigma is not positive.
     """
 
-    _options = ("kernel_size", "sigma")
-
     def __init__(self, kernel_size: int, sigma: float) -> None:
         super().__init__()
         self.kernel_size = positive_int(kernel_size, "kernel_size")
@@ -175,10 +155,6 @@ class GaussianBlur(_Resample):
             [math.exp(-0.5 * (place / self.sigma) ** 2) for place in _places(self.kernel_size)],
             step=1,
         )
-
-    def extra_repr(self) -> str:
-        """Width and standard deviation."""
-        return f"{self.kernel_size}, sigma={self.sigma:g}"
 
 
 class LanczosDown(_Resample):
@@ -196,7 +172,7 @@ class LanczosDown(_Resample):
         ValueError: an argument is below 1.
     """
 
-    _options = ("scale_factor", "lobes")
+    _always_shown = ("lobes",)
 
     def __init__(self, scale_factor: int = 2, lobes: int = 2) -> None:
         super().__init__()
@@ -208,10 +184,6 @@ class LanczosDown(_Resample):
         count = 2 * self.lobes * self.scale_factor - self.scale_factor % 2
         places = [place / self.scale_factor for place in _places(count)]
         return _normalised([_sinc(x) * _sinc(x / self.lobes) for x in places], step=self.scale_factor)
-
-    def extra_repr(self) -> str:
-        """Factor and lobes."""
-        return f"{self.scale_factor}, lobes={self.lobes}"
 
 
 def _sinc(x: float) -> float:

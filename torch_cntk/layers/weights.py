@@ -5,14 +5,17 @@ from __future__ import annotations
 import copy
 import math
 from abc import abstractmethod
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor
 
+from torch_cntk._internal.options import Option
 from torch_cntk.layers.base import Layer
 
-__all__ = ["Weighted", "checked_parameterisation", "reparameterise"]
+__all__ = ["Parameterisation", "Weighted", "checked_parameterisation", "reparameterise"]
+
+Parameterisation = Literal["ntk", "standard"]
 
 _KEY = "standard_parameterisation"
 """In a state dict, beside weights that are those of the standard parameterisation."""
@@ -20,7 +23,7 @@ _KEY = "standard_parameterisation"
 L = TypeVar("L", bound=Layer)
 
 
-def checked_parameterisation(parameterisation: str) -> str:
+def checked_parameterisation(parameterisation: str) -> Parameterisation:
     """Return it if there is such a parameterisation.
 
     Raises:
@@ -28,10 +31,10 @@ def checked_parameterisation(parameterisation: str) -> str:
     """
     if parameterisation not in ("ntk", "standard"):
         raise ValueError(f'expected parameterisation "ntk" or "standard", got {parameterisation!r}')
-    return parameterisation
+    return cast("Parameterisation", parameterisation)
 
 
-class Weighted(Layer):
+class Weighted(Layer, abstract=True):
     """A layer with ``weight``, ``bias`` (or None) and ``bias_std``.
 
     In the NTK parameterisation, parameters are N(0, 1) and the forward pass scales them: weights by 1/sqrt(fan_in),
@@ -42,12 +45,23 @@ class Weighted(Layer):
     weight: torch.nn.Parameter
     bias: torch.nn.Parameter | None
     bias_std: float
-    parameterisation: str = "ntk"
+    parameterisation: Parameterisation = "ntk"
 
     @property
     @abstractmethod
     def fan_in(self) -> int:
         """Inputs of each output."""
+
+    def _value_of(self, option: Option) -> Any:
+        # Of the bias, whether there is one.
+        return self.bias is not None if option.name == "bias" else getattr(self, option.name)
+
+    def _shows(self, option: Option, value: Any) -> bool:
+        return self.bias is not None if option.name == "bias_std" else super()._shows(option, value)
+
+    def _describes(self, option: Option, value: Any) -> bool:
+        # What is not told has its default, so that files of versions with fewer options are understood.
+        return self._shows(option, value)
 
     def _scales(self) -> tuple[float, float]:
         """What parameters that are N(0, 1) are multiplied by: weight and bias."""
@@ -88,7 +102,7 @@ class Weighted(Layer):
             elif self.bias is not None:
                 self.bias.zero_()
 
-    def _convert(self, parameterisation: str) -> None:
+    def _convert(self, parameterisation: Parameterisation) -> None:
         if parameterisation == self.parameterisation:
             return
         with torch.no_grad():
@@ -106,13 +120,13 @@ class Weighted(Layer):
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any, **options: Any) -> None:
         """Weights of the other parameterisation are converted."""
-        stored = "standard" if state_dict.pop(prefix + _KEY, None) is not None else "ntk"
+        stored: Parameterisation = "standard" if state_dict.pop(prefix + _KEY, None) is not None else "ntk"
         wanted, self.parameterisation = self.parameterisation, stored
         super()._load_from_state_dict(state_dict, prefix, *arguments, **options)
         self._convert(wanted)
 
 
-def reparameterise(net: L, parameterisation: str) -> L:
+def reparameterise(net: L, parameterisation: Parameterisation) -> L:
     """A copy of a network that computes the same function in another parameterisation.
 
     Args:

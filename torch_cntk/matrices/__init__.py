@@ -1,6 +1,11 @@
 """Complete matrices from features of their rows and columns."""
 
+import lazy_loader
+
 from torch_cntk.matrices import features
 from torch_cntk.matrices.completion import MatrixCompletion
+
+# Few users need them: each is imported when it is asked for.
+__getattr__, _, _ = lazy_loader.attach(__name__, submodules=["baselines", "drug_response"])
 
 __all__ = ["MatrixCompletion", "features"]

@@ -10,7 +10,7 @@ import copy
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from torch_cntk._internal.checks import finite_number, positive_int
-from torch_cntk.layers import GELU, Abs, Erf, Layer, LeakyReLU, Linear, ReLU, Sequential, Sin
+from torch_cntk._internal.memory import allocating
+from torch_cntk.layers import ACTIVATIONS, Layer, Linear, Sequential, activation_of
 from torch_cntk.matrices.systems import System, systems_of_columns
 from torch_cntk.matrices.tables import Matrix, name_of, read_features, read_matrix
 from torch_cntk.operators.gram import GramOperator
@@ -28,16 +29,6 @@ from torch_cntk.operators.row_column import COMBINATIONS, RowColumnOperator, bet
 from torch_cntk.solvers import Solver, Status
 
 __all__ = ["ACTIVATIONS", "MatrixCompletion", "fully_connected"]
-
-ACTIVATIONS: dict[str, Callable[[], Layer]] = {
-    "relu": ReLU,
-    "leaky_relu": lambda: LeakyReLU(0.1),
-    "abs": Abs,
-    "erf": Erf,
-    "gelu": GELU,
-    "sin": Sin,
-}
-"""Activations by name; any activation layer will do as well."""
 
 _SINGULAR = (
     "the kernel between observed columns is singular: solved in the least-squares sense, in which columns that cannot "
@@ -65,13 +56,8 @@ def fully_connected(hidden_layers: int, activation: str | Layer = "relu") -> Seq
         raise TypeError(f"expected hidden_layers to be an integer, got {hidden_layers!r}")
     if hidden_layers < 0:
         raise ValueError(f"expected hidden_layers to be at least 0, got {hidden_layers}")
-    if isinstance(activation, str):
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"expected an activation among {', '.join(ACTIVATIONS)}, got {activation!r}")
-        activation = ACTIVATIONS[activation]()
-    if not isinstance(activation, Layer):
-        raise TypeError(f"expected the activation as a name or a layer, got {type(activation).__name__}")
-    hidden = [layer for _ in range(hidden_layers) for layer in (Linear(1, 1), activation)]
+    bend = activation_of(activation)
+    hidden = [layer for _ in range(hidden_layers) for layer in (Linear(1, 1), bend)]
     return Sequential(*hidden, Linear(1, 1))
 
 
@@ -188,6 +174,7 @@ class MatrixCompletion:
 
     # Fitting.
 
+    @allocating("fitting the matrix")
     def fit(
         self,
         Y: Any,  # noqa: N803 - the paper's name
@@ -352,6 +339,7 @@ class MatrixCompletion:
 
     # Prediction.
 
+    @allocating("predicting the matrix")
     def predict(self, features: Any = None, row_features: Any = None) -> Any:
         """Complete the matrix, or predict columns (and rows) that it did not have.
 

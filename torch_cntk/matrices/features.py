@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from torch_cntk._internal.checks import finite_number
+from torch_cntk._internal.memory import allocating
 
 __all__ = ["TableEncoder", "concatenate", "laplacian", "one_hot", "unit"]
 
@@ -70,6 +71,7 @@ def concatenate(*blocks: Tensor, weights: Sequence[float] | None = None) -> Tens
     return torch.cat([factor * block for factor, block in zip(factors, blocks, strict=True)], 1)
 
 
+@allocating("the Laplacian")
 def laplacian(adjacency: Tensor, shift: float = 0.0) -> Tensor:
     """Features whose products are a graph's kernel: F F^T = (L + shift I)^+, with L = diag(degrees) - adjacency.
 

@@ -20,15 +20,26 @@ from typing import Any
 import torch
 
 from torch_cntk import priors
-from torch_cntk.layers import Conv2d, Layer, LeakyReLU, NearestUp, ReLU, Sequential, StridedConv2d
+from torch_cntk.layers import (
+    ACTIVATIONS,
+    Conv2d,
+    Layer,
+    LeakyReLU,
+    NearestUp,
+    Sequential,
+    StridedConv2d,
+    activation_of,
+)
 from torch_cntk.zoo.hourglass import hourglass
 
 __all__ = ["SHAPES", "Recipe", "Shipped", "index", "recipe"]
 
 _NAME = re.compile(
     r"(?P<prior>uniform|identity|meshgrid)-((?P<shape>plain|skip|fine|wide)-)?(?P<levels>[1-9]\d*)x(?P<channels>[1-9]\d*)-"
-    r"(?P<activation>relu|leaky(?P<slope>\d+(\.\d+)?))(-(?P<height>[1-9]\d*)x(?P<width>[1-9]\d*))?"
+    rf"(?P<activation>leaky(?P<slope>\d+(\.\d+)?)|{'|'.join(ACTIVATIONS)})(-(?P<height>[1-9]\d*)x(?P<width>[1-9]\d*))?"
 )
+_MOST_LEVELS = 16
+"""At which one pixel of the lowest resolution covers 65,536 by 65,536."""
 _PRIORS: Mapping[str, priors.Prior] = {
     "uniform": priors.Uniform(0, 0.1),
     "identity": priors.Identity(),
@@ -127,12 +138,12 @@ def deep_network(levels: int, activation: Layer, channels: int = 128, out_channe
     Down: a strided 3x3 convolution and another; up: nearest upsampling, a 3x3 and a 1x1 convolution; an activation
     after each of them; a 1x1 convolution at the end.
     """
-    return hourglass(levels, channels, 0, channels=out_channels, slope=_slope(activation))
+    return hourglass(levels, channels, 0, channels=out_channels, activation=activation)
 
 
 def skip_network(levels: int, activation: Layer, channels: int = 128, out_channels: int = 3) -> Layer:
     """The deep image prior's hourglass with skip connections of 4 channels; see ``hourglass``."""
-    return hourglass(levels, channels, 4, channels=out_channels, slope=_slope(activation))
+    return hourglass(levels, channels, 4, channels=out_channels, activation=activation)
 
 
 def fine_network(levels: int, activation: Layer, channels: int = 128, out_channels: int = 3) -> Layer:
@@ -152,11 +163,7 @@ def wide_network(levels: int, activation: Layer, channels: int = 128, out_channe
 
 
 def _default(activation: Layer, channels: int) -> dict[str, Any]:
-    return {"in_channels": max(channels // 4, 1), "slope": _slope(activation), "one_by_one": False}
-
-
-def _slope(activation: Layer) -> float:
-    return getattr(activation, "negative_slope", 0.0)
+    return {"in_channels": max(channels // 4, 1), "activation": activation, "one_by_one": False}
 
 
 SHAPES: Mapping[str, Callable[[int, Layer, int, int], Layer]] = {
@@ -188,7 +195,9 @@ def recipe(name: str) -> Recipe | None:
         raise ValueError(f"the kernel of independent pixels serves every size: expected a name without one, got {name}")
     if not stationary and size is None:
         raise ValueError(f"the kernel of the prior {match['prior']!r} has one size: expected {name}-64x64, got {name}")
-    activation = ReLU() if match["slope"] is None else LeakyReLU(float(match["slope"]))
+    if len(match["levels"]) > 2 or int(match["levels"]) > _MOST_LEVELS:
+        raise ValueError(f"expected at most {_MOST_LEVELS} levels, got {match['levels']} in {name}")
+    activation = activation_of(match["activation"]) if match["slope"] is None else LeakyReLU(float(match["slope"]))
     shape, levels, channels = match["shape"] or "deep", match["levels"], match["channels"]
     return Recipe(
         name,

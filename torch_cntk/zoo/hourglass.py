@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch_cntk._internal.checks import positive_int
-from torch_cntk.layers import BilinearUp, Concat, Layer, LeakyReLU, NearestUp, ReLU, Sequential
+from torch_cntk.layers import BilinearUp, Concat, Layer, LeakyReLU, NearestUp, ReLU, Sequential, activation_of
 from torch_cntk.layers.conv import CONVOLUTIONS, STRIDED_CONVOLUTIONS
 
 __all__ = ["hourglass"]
@@ -21,6 +21,7 @@ def hourglass(
     channels: int = 3,
     in_channels: int = 32,
     slope: float = 0.2,
+    activation: str | Layer | None = None,
     down_filter: int | Sequence[int] = 3,
     up_filter: int | Sequence[int] = 3,
     one_by_one: bool = True,
@@ -32,7 +33,7 @@ def hourglass(
 
     Each level halves the resolution by a strided convolution, followed by others, and doubles it again; a convolution
     of width 1 carries the features around the level, where both are concatenated; more convolutions follow. LeakyReLU
-    comes after each of them; a convolution of width 1 ends the network.
+    (or another activation) comes after each of them; a convolution of width 1 ends the network.
 
     Args:
         levels: number of times that the resolution is halved.
@@ -42,6 +43,7 @@ def hourglass(
         channels: of the image.
         in_channels: of the feature prior.
         slope: negative slope of the activations; 0 is ReLU.
+        activation: another one than these: a name among ``layers.ACTIVATIONS``, or a layer.
         down_filter: widths of the filters of a level on the way down, of which the first is strided; one number stands
             for two of them.
         up_filter: widths of the filters of a level on the way up, or of a single one.
@@ -51,9 +53,9 @@ def hourglass(
         ndim: number of spatial dimensions, 1 to 3.
 
     Raises:
-        TypeError: a number is no integer.
-        ValueError: a number is out of range, there are not as many widths as levels, there is no filter, or ``up`` is
-            unknown.
+        TypeError: a number is no integer, or the activation neither a name nor a layer.
+        ValueError: a number is out of range, there are not as many widths as levels, there is no filter, or ``up`` or
+            the activation's name is unknown.
     """
     levels = positive_int(levels, "levels")
     widths = _per_level(width, levels, "width", least=1)
@@ -67,7 +69,9 @@ def hourglass(
         raise ValueError(f"expected at least one filter on the way down and up, got {down_filter!r} and {up_filter!r}")
     if ndim not in (1, 2, 3):
         raise ValueError(f"expected ndim 1, 2 or 3, got {ndim!r}")
-    activation = LeakyReLU(slope) if slope else ReLU()
+    if activation is None:
+        activation = LeakyReLU(slope) if slope else ReLU()
+    activation = activation_of(activation)
     conv = CONVOLUTIONS[ndim]
     strided = STRIDED_CONVOLUTIONS[ndim]
     biased: dict[str, Any] = {"bias": bias, "bias_std": bias_std}

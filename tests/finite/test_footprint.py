@@ -1,0 +1,137 @@
+"""Memory is counted before it is allocated, and what torch cannot allocate is an OutOfMemoryError."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import torch_cntk as tc
+from tests.helpers.training import PRIOR, mask, network, photograph, run
+from torch_cntk.finite.footprint import _without_numbers, allocations, saved_bytes
+from torch_cntk.finite.model import Model
+from torch_cntk.finite.options import Training
+
+# As torch, oneDNN and others word it.
+FAILURES = {
+    "cpu": "[enforce fail at alloc_cpu.cpp:128] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to "
+    "allocate 36000000000 bytes. Error code 12 (Cannot allocate memory)",
+    "windows": "DefaultCPUAllocator: not enough memory: you tried to allocate 36000000000 bytes.",
+    "cuda": "CUDA out of memory. Tried to allocate 33.53 GiB. GPU 0 has a total capacity of 79.11 GiB",
+    "overflow": "Storage size calculation overflowed with sizes=[4611686018427387904, 4]",
+    "oneDNN": "could not create a memory object",
+    "bad_alloc": "std::bad_alloc",
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_failed_allocations_say_what_was_asked_for(name):
+    with (
+        pytest.raises(tc.OutOfMemoryError, match="the work needs") as caught,
+        allocations("the work", torch.device("cpu"), lambda: "take less"),
+    ):
+        raise RuntimeError(FAILURES[name])
+    assert "are free; take less" in str(caught.value)
+    assert ("36 GB more" in str(caught.value)) == (name in ("cpu", "windows", "cuda"))
+
+
+@pytest.mark.parametrize("error", [RuntimeError("mat1 and mat2 cannot be multiplied"), ValueError("x"), KeyError("x")])
+def test_other_errors_pass(error):
+    with pytest.raises(type(error)) as caught, allocations("the work", torch.device("cpu")):
+        raise error
+    assert caught.value is error
+
+
+def test_real_failures_are_turned():
+    for allocate in (
+        lambda: torch.empty(1 << 50, dtype=torch.uint8),
+        lambda: torch.empty((1 << 62, 4)),
+        lambda: torch.zeros(3).expand(1 << 50, 3).contiguous(),
+        lambda: torch.nn.functional.pad(torch.zeros(1, 1, 1), (1 << 48, 0)),
+    ):
+        with pytest.raises(tc.OutOfMemoryError), allocations("the work", torch.device("cpu")):
+            allocate()
+
+
+def test_failures_during_training_are_turned():
+    def fail(step: object) -> None:
+        torch.empty(1 << 50, dtype=torch.uint8)
+
+    with pytest.raises(tc.OutOfMemoryError, match=r"the training of [\d,]+ weights on 96 pixels needs"):
+        run(callback=fail)
+
+
+NETS = {
+    "hourglass": lambda: tc.hourglass(2, 8, 2, channels=2, in_channels=3),
+    "bilinear, bias": lambda: tc.hourglass(1, 8, 2, "bilinear", channels=2, in_channels=3, bias=True),
+    "norm": lambda: tc.Sequential(tc.Conv2d(3, 8, 3), tc.ChannelNorm(8, affine=True), tc.Conv2d(8, 2, 3)),
+    "dropout": lambda: network(dropout=0.2),
+}
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("options", [{}, {"batch_norm": True, "parameterisation": "standard"}], ids=["plain", "normed"])
+def test_feature_maps_are_counted_without_being_computed(name, options):
+    net, training = NETS[name](), Training(**options)
+    counted = saved_bytes(_without_numbers(net, training), torch.empty(1, 3, 16, 24, device="meta"))
+    # The independent way: what a real pass saves.
+    found = saved_bytes(Model(net, training), torch.rand(1, 3, 16, 24))
+    assert counted == found > 0
+    assert not any(parameter.is_meta for parameter in net.parameters())
+
+
+def limit(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+    for place in ("_internal.memory", "finite.footprint"):
+        monkeypatch.setattr(f"torch_cntk.{place}.available_bytes", lambda device="cpu": free)
+    monkeypatch.setattr("torch_cntk._internal.memory._SMALL", 1)
+    monkeypatch.setattr("torch_cntk.finite.footprint._WORTH_TRACING", 1)
+
+
+def test_weights_that_would_not_fit_are_refused_before_they_are_copied(monkeypatch):
+    net = network()
+    weights = 4 * sum(parameter.numel() for parameter in net.parameters())
+    monkeypatch.setattr("copy.deepcopy", lambda *arguments: pytest.fail("copied before it was counted"))
+    # Adam holds the weights, two moments and, at its step, the gradients.
+    limit(monkeypatch, 4 * weights - 1)
+    with pytest.raises(tc.OutOfMemoryError, match=r"weights on 96 pixels needs .* are free; take a narrower network"):
+        run(net)
+    limit(monkeypatch, 2 * weights - 1)
+    with pytest.raises(tc.OutOfMemoryError):
+        run(net, optimiser=torch.optim.SGD)
+
+
+OPTIMISERS = [(torch.optim.SGD, 1), (torch.optim.RMSprop, 2), (torch.optim.Adam, 3)]
+
+
+@pytest.mark.parametrize(("optimiser", "copies"), OPTIMISERS)
+def test_feature_maps_that_would_not_fit_are_refused(optimiser, copies, monkeypatch):
+    net, image, observed = network(), photograph(2, (64, 96)), mask((64, 96))
+    weights = 4 * sum(parameter.numel() for parameter in net.parameters())
+    maps = saved_bytes(Model(net, Training()), torch.rand(1, 3, 64, 96))
+    assert maps > weights
+    options = {"prior": PRIOR, "steps": 1, "optimiser": optimiser, "lr": 1e-4}
+    limit(monkeypatch, copies * weights + maps - 1)
+    with pytest.raises(tc.OutOfMemoryError, match="weights on 6,144 pixels needs"):
+        tc.train(net, image, observed, **options)
+    limit(monkeypatch, copies * weights + maps)
+    tc.train(net, image, observed, **options)
+
+
+def test_a_layer_that_looks_at_its_numbers_is_not_counted_and_trained(monkeypatch):
+    class Looking(tc.Layer):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x if bool((x > 0).any()) else -x
+
+        def propagate(self, covariance):
+            return covariance
+
+    limit(monkeypatch, 1 << 40)
+    net = tc.Sequential(tc.Conv2d(3, 4, 3), Looking(), tc.Conv2d(4, 2, 1))
+    assert len(run(net, steps=2).losses) == 2
+
+
+def test_empirical_kernels_that_would_not_fit_are_refused():
+    net = tc.Sequential(tc.Linear(2, 3), tc.ReLU(), tc.Linear(3, 1))
+    with pytest.raises(tc.OutOfMemoryError, match=r"the empirical kernel of 3,000,000 inputs .* take fewer inputs"):
+        tc.empirical_ntk(net, torch.zeros(1, 2).expand(3_000_000, 2))
+    with pytest.raises(tc.OutOfMemoryError, match="with its standard error"):
+        tc.finite.expected_kernel(net, torch.zeros(1, 2).expand(3_000_000, 2))

@@ -1,0 +1,151 @@
+"""``torch-cntk inpaint``: fill the missing pixels of an image."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from torch_cntk._internal.checks import finite_number
+from torch_cntk.cli import options, pictures
+from torch_cntk.images.default import default_kernel
+from torch_cntk.images.files import check_output
+from torch_cntk.images.guided import Guidance
+from torch_cntk.images.inpaint import InpaintingResult, inpaint
+from torch_cntk.kernels.kernel import Kernel
+from torch_cntk.solvers import ConjugateGradient, Direct, EigenPro, Solver
+from torch_cntk.zoo.loading import load_kernel
+
+if TYPE_CHECKING:
+    from torch_cntk.cli.options import Commands
+
+__all__ = ["add", "summary", "warn_unless_converged"]
+
+_SOLVERS = ("direct", "cg", "eigenpro")
+
+
+def add(commands: Commands) -> None:
+    """Add the subcommand."""
+    parser = commands.add_parser(
+        "inpaint", help="fill the missing pixels of an image", description="Fill the missing pixels of an image."
+    )
+    pictures.add_files(parser)
+    parser.add_argument(
+        "--kernel",
+        metavar="NAME|FILE",
+        help="see torch-cntk kernels, or of Kernel.save (default: suits the mask's holes)",
+    )
+    parser.add_argument(
+        "--ridge",
+        type=options.ridge,
+        default=1e-4,
+        metavar="R|cv",
+        help="more forgives more noise; cv chooses by leaving observed pixels out (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--solver",
+        choices=("auto", *_SOLVERS),
+        default="auto",
+        help="auto: direct for small images, else conjugate gradients (cg)",
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        metavar="T",
+        help=f"relative residual at which cg or eigenpro is done (default: {ConjugateGradient.tolerance:g})",
+    )
+    parser.add_argument(
+        "--max-iterations",
+        type=int,
+        metavar="N",
+        help=f"of cg (default: {ConjugateGradient.max_iterations}), or epochs of eigenpro ({EigenPro.epochs})",
+    )
+    options.add_passes(parser)
+    options.add_machine(parser)
+    parser.set_defaults(run=_inpaint)
+
+
+def _solver(arguments: argparse.Namespace) -> Solver | Literal["auto"]:
+    """Make the solver that was asked for.
+
+    Raises:
+        ValueError: an option is out of range, or is none of this solver's.
+    """
+    name, tolerance, iterations = arguments.solver, arguments.tolerance, arguments.max_iterations
+    if name == "direct":
+        if tolerance is not None or iterations is not None:
+            raise ValueError("expected --tolerance and --max-iterations with an iterative solver, got --solver direct")
+        return Direct()
+    if name == "auto" and tolerance is None and iterations is None:
+        return "auto"
+    tolerance = ConjugateGradient.tolerance if tolerance is None else tolerance
+    if name == "eigenpro":
+        return EigenPro(epochs=EigenPro.epochs if iterations is None else iterations, tolerance=tolerance)
+    return ConjugateGradient(tolerance, ConjugateGradient.max_iterations if iterations is None else iterations)
+
+
+def _inpaint(arguments: argparse.Namespace) -> None:
+    """Check all that can be checked, fill, write."""
+    check_output(arguments.output)
+    device = options.device(arguments)
+    solver, ridge = _solver(arguments), arguments.ridge
+    if not isinstance(ridge, str):
+        finite_number(ridge, "--ridge", minimum=0)
+    task = pictures.read_task(arguments)
+    kernel = _kernel_for(task.observed, arguments.kernel, options.progress(arguments))
+    if kernel is None and not torch.equal(task.observed, task.known):
+        # A drawing's transparent background is no hole: it shall not choose the network.
+        kernel = default_kernel(task.observed)
+    start = time.perf_counter()
+    result = inpaint(
+        task.photograph.pixels.to(device),
+        task.known.to(device),
+        kernel,
+        solver=solver,
+        ridge=ridge,
+        passes=arguments.passes,
+        progress=options.progress(arguments),
+    )
+    seconds = time.perf_counter() - start
+    task.write(arguments.output, result.image)
+    warn_unless_converged(result)
+    options.report(f"{summary(task.observed, result, seconds)}: {arguments.output}", arguments.output)
+
+
+def _kernel_for(observed: Tensor, name: str | None, progress: bool) -> Kernel | None:
+    """Get the kernel that was asked for, or return None for the default one.
+
+    Raises:
+        ValueError: it is no kernel for this image.
+    """
+    if name is None:
+        return None
+    kernel = load_kernel(name, progress=progress)
+    if kernel.ndim != observed.ndim:
+        raise ValueError(f"expected a kernel for images, of 2 dimensions, got one of {kernel.ndim}: {name}")
+    if kernel.size is not None:
+        kernel.check_size(tuple(observed.shape))
+    return kernel
+
+
+def warn_unless_converged(result: InpaintingResult) -> None:
+    """Say how the solver ended if that is not where it should have."""
+    if not result.converged:
+        options.warn(f"{result.status.value}; residual {result.residual:.1e}")
+
+
+def summary(observed: Tensor, result: InpaintingResult, seconds: float) -> str:
+    """What was filled, how and how well, in a line."""
+    missing, size = int((~observed).sum()), f"{observed.shape[1]} x {observed.shape[0]}"
+    how = result.solver if result.iterations == 0 else f"{result.solver}, {result.iterations} iterations"
+    if result.passes:
+        settings = result.guidance[0]
+        assert isinstance(settings, Guidance)  # there is no other kind on the command line
+        how = f"{result.passes} guided pass{'es' if result.passes > 1 else ''} of radius {settings.radius}, {how}"
+    return (
+        f"filled {missing:,} of {observed.numel():,} pixels ({size}) in {seconds:.1f} s by {how}, "
+        f"residual {result.residual:.1e}"
+    )

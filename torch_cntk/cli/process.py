@@ -1,0 +1,90 @@
+"""What the command owns as a process: signals, warnings and the standard streams. Imports neither torch nor numpy."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+__all__ = ["governed", "interrupted"]
+
+Handler = Callable[[int, FrameType | None], None]
+
+_pressed: list[int] = []
+"""Numbers of the signals that Ctrl-C sent so far."""
+
+
+@contextmanager
+def governed() -> Iterator[None]:
+    """Let Ctrl-C end the process in one line whenever it comes, and warnings and odd file names be told in one line."""
+    _answer(_leave, _leave)
+    _load()
+    _answer(_interrupt, _terminate)
+    if sys.stdout is not None:
+        # Names of files may hold what the terminal's encoding does not.
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    warnings.showwarning = _show
+    try:
+        yield
+    finally:
+        # All is told and cleaned up; Ctrl-C shall not add a traceback of Python's own end.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _answer(interrupt: Handler, terminate: Handler) -> None:
+    signal.signal(signal.SIGINT, interrupt)
+    with suppress(AttributeError, ValueError):  # not on every system
+        signal.signal(signal.SIGTERM, terminate)
+
+
+def interrupted() -> bool:
+    """Whether Ctrl-C was pressed: libraries turn its exception into others, such as an ImportError."""
+    return bool(_pressed)
+
+
+def _load() -> None:
+    """Import what takes long, while Ctrl-C may still leave at once."""
+    from torch_cntk.cli import complete, demo, inpaint, kernels, train  # noqa: F401
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """End the process. During imports an exception might be swallowed or changed by a library; and nothing is open."""
+    _say(number)
+    os._exit(128 + number)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Let the work clean up behind itself; who presses again does not want to wait for that.
+
+    Raises:
+        KeyboardInterrupt: always, at the first time.
+    """
+    _pressed.append(number)
+    if len(_pressed) > 1:
+        _leave(number, frame)
+    raise KeyboardInterrupt
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    """What batch systems send before they kill: leave no temporary files behind.
+
+    Raises:
+        SystemExit: always.
+    """
+    _say(number)
+    raise SystemExit(128 + number)
+
+
+def _say(number: int) -> None:
+    with suppress(OSError):  # stderr is closed
+        os.write(2, b"torch-cntk: interrupted\n" if number == signal.SIGINT else b"torch-cntk: terminated\n")
+
+
+def _show(message: Warning | str, *_: object, **__: object) -> None:
+    text = " ".join(str(message).split())
+    if sys.stderr is not None:
+        print(f"torch-cntk: warning: {text}", file=sys.stderr)

@@ -1,0 +1,383 @@
+"""What torch.nn has for each of our layers: one table, read both ways.
+
+From torch, a rule reads the options of a module or of a call (``options_of_module``, ``options_of_call``) and gives our
+layer, or says what it expects. To torch, it writes a module, or a function where torch.nn has none. Whoever reads a
+model looks after what is not a matter of one layer: padding that was put around the image before, permuted axes,
+weights, layers that stand in two places.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from torch_cntk.layers import (
+    ABReLU,
+    Activation,
+    AvgPool1d,
+    AvgPool2d,
+    AvgPool3d,
+    BilinearUp,
+    ChannelNorm,
+    Concat,
+    Conv1d,
+    Conv2d,
+    Conv3d,
+    Dropout,
+    Elementwise,
+    GaussianBlur,
+    Graph,
+    Identity,
+    LanczosDown,
+    Layer,
+    Linear,
+    Logistic,
+    NearestUp,
+    Residual,
+    Sequential,
+    Sigmoid,
+    Step,
+    StridedConv1d,
+    StridedConv2d,
+    StridedConv3d,
+    Sum,
+    Weighted,
+)
+from torch_cntk.layers.registry import ACTIVATIONS, NamedActivation
+
+__all__ = ["NO_COUNTERPART", "RULES", "Place", "Rule", "rule_for", "rule_of_function", "rule_of_module"]
+
+_nn = torch.nn
+Target = _nn.Module | Callable[..., Any]
+"""What stands for a layer in a torch model: a module, or a function of a tensor."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a layer's counterpart depends on beside the layer.
+
+    Attributes:
+        ndim: number of spatial dimensions of the network.
+        channels: of the layer's input, or None if they are not known.
+        scale: by which the layer's input differs from that of its counterpart: ours = scale * its.
+        factors: what torch's weight and bias are multiplied by to become ours; they broadcast.
+    """
+
+    ndim: int = 2
+    channels: int | None = None
+    scale: float = 1.0
+    factors: tuple[Tensor, Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Layers of ours and what torch has for them.
+
+    Attributes:
+        layers: classes of ours.
+        read: torch's options to our layer; raises a ValueError "expected ..." for options that have no rule.
+        write: our layer, at its place, to torch's; None if there is no way back.
+        modules: torch.nn's classes.
+        functions: torch's functions, and methods of tensors by their names.
+        options: of the module, and of the function after its input in this order, with the function's defaults.
+    """
+
+    layers: tuple[type[Layer], ...]
+    read: Callable[[Mapping[str, Any]], Layer]
+    write: Callable[[Any, Place], Target] | None
+    modules: tuple[type[_nn.Module], ...] = ()
+    functions: tuple[Callable[..., Any] | str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def options_of_module(self, module: _nn.Module) -> dict[str, Any]:
+        """The options of one of ``modules``; ``bias`` says whether there is one."""
+        values = {name: getattr(module, name, default) for name, default in self.options.items()}
+        if "bias" in values:
+            values["bias"] = values["bias"] is not None
+        if "training" in values:
+            # Of a module it says how the whole model is used at the moment, not what it is.
+            values["training"] = self.options["training"]
+        return values
+
+    def options_of_call(self, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> dict[str, Any]:
+        """The options of a call of one of ``functions``, given its arguments after the input and those with names."""
+        named = {name: value for name, value in named.items() if name not in ("input", "inplace")}
+        return {**self.options, **dict(zip(self.options, arguments, strict=False)), **named}
+
+
+# Weight layers.
+
+_CONV: dict[str, Any] = dict.fromkeys(("in_channels", "out_channels", "kernel_size"))
+_LINEAR: dict[str, Any] = {"in_features": None, "out_features": None, "bias": True, "bias_std": 1.0}
+_CONV |= {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "bias": True, "padding_mode": "zeros", "bias_std": 1.0}
+
+
+def _tuple(value: Any, ndim: int) -> tuple[int, ...]:
+    return tuple(value) if isinstance(value, tuple | list) else (value,) * ndim
+
+
+def _read_convolution(ours: Any, ndim: int) -> Callable[[Mapping[str, Any]], Layer]:
+    def read(given: Mapping[str, Any]) -> Layer:
+        widths, stride, dilation = (_tuple(given[name], ndim) for name in ("kernel_size", "stride", "dilation"))
+        half = tuple(q // 2 for q in widths)
+        if given["groups"] != 1 or any(d != 1 for d in dilation):
+            raise ValueError("expected groups=1 and dilation=1")
+        if any(q % 2 == 0 for q in widths):
+            raise ValueError(f"expected filters of odd width, got {widths}")
+        padding = given["padding"]
+        if padding == "same" and all(r == 1 for r in stride):
+            padding = half
+        padding = (0,) * ndim if isinstance(padding, str) else _tuple(padding, ndim)
+        if padding != half:
+            raise ValueError(f"expected padding by half the width, {half}, got {padding}")
+        mode = given["padding_mode"]
+        if mode not in ("zeros", "circular"):
+            raise ValueError(f"padding_mode={mode!r}: pad circularly or with zeros")
+        layer: Layer = ours(
+            given["in_channels"],
+            given["out_channels"],
+            widths,
+            stride,
+            bias=given["bias"],
+            bias_std=given["bias_std"],
+            padding_mode=mode if any(half) else "circular",
+        )
+        return layer
+
+    return read
+
+
+def _with_weights(module: Any, layer: Weighted, place: Place) -> _nn.Module:
+    """The module with the layer's weights, which are ``place.factors`` times its own."""
+    module = module.to(dtype=layer.weight.dtype, device=layer.weight.device)
+    weight, bias = layer.effective()
+    factor, bias_factor = place.factors or (torch.ones(()), torch.ones(()))
+    with torch.no_grad():
+        module.weight.copy_(weight / factor.to(weight.device))
+        if bias is not None:
+            module.bias.copy_(bias / bias_factor.to(weight.device))
+    written: _nn.Module = module
+    return written
+
+
+def _write_convolution(theirs: Any) -> Callable[[Any, Place], Target]:
+    def write(layer: Conv2d, place: Place) -> Target:
+        module = theirs(
+            layer.in_channels,
+            layer.out_channels,
+            layer.kernel_size,
+            layer.stride,
+            padding=tuple(q // 2 for q in layer.kernel_size),
+            padding_mode=layer.padding_mode,
+            bias=layer.bias is not None,
+        )
+        return _with_weights(module, layer, place)
+
+    return write
+
+
+def _read_linear(given: Mapping[str, Any]) -> Layer:
+    return Linear(given["in_features"], given["out_features"], bias=given["bias"], bias_std=given["bias_std"])
+
+
+def _write_linear(layer: Linear, place: Place) -> Target:
+    module = _nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
+    return _with_weights(module, layer, place)
+
+
+# Activations.
+
+
+def _activation(entry: NamedActivation) -> Rule:
+    def read(given: Mapping[str, Any]) -> Layer:
+        for name, value in entry.fixed.items():
+            if given[name] != value:
+                raise ValueError(f"expected {name}={value!r}, got {given[name]!r}")
+        return entry.layer(**{name: given[name] for name in entry.options})
+
+    def write(layer: Activation, place: Place) -> Target:
+        options = {name: getattr(layer, name) for name in entry.options}
+        if entry.module is not None:
+            return entry.module(**options)
+        function = entry.functions[0]
+        assert callable(function)
+        return function
+
+    if entry.module is None:
+        return Rule((entry.layer,), read, write, (), entry.functions)
+    parameters = inspect.signature(entry.module).parameters
+    defaults = {name: parameters[name].default for name in (*entry.options, *entry.fixed)}
+    return Rule((entry.layer,), read, write, (entry.module,), entry.functions, defaults)
+
+
+# Everything else.
+
+
+def _read_upsampling(given: Mapping[str, Any]) -> Layer:
+    factor, mode = given["scale_factor"], given["mode"]
+    factors = set(factor) if isinstance(factor, tuple | list) else {factor}
+    if given["size"] is not None or None in factors:
+        raise ValueError("expected scale_factor, as a kernel may serve many sizes, got size")
+    (scale, *others) = factors
+    if others or int(scale) != scale:
+        raise ValueError(f"expected one integer as scale_factor, got {factor}")
+    if given["antialias"]:
+        raise ValueError("expected antialias=False")
+    if mode == "nearest":
+        return NearestUp(int(scale))
+    if mode not in ("linear", "bilinear", "trilinear"):
+        raise ValueError(f"mode={mode!r}: take nearest or bilinear")
+    return (
+        BilinearUp(int(scale), align_corners=True)
+        if given["align_corners"]
+        else BilinearUp(int(scale), padding_mode="border")
+    )
+
+
+def _write_upsampling(layer: NearestUp | BilinearUp, place: Place) -> Target:
+    if isinstance(layer, NearestUp):
+        return _nn.Upsample(scale_factor=layer.scale_factor, mode="nearest")
+    if not layer.align_corners and layer.padding_mode == "circular":
+        raise ValueError(f'torch.nn has no circular {layer}: expected one with padding_mode="border" or nearest')
+    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[place.ndim]
+    return _nn.Upsample(scale_factor=layer.scale_factor, mode=mode, align_corners=layer.align_corners)
+
+
+def _read_pooling(ours: Any) -> Callable[[Mapping[str, Any]], Layer]:
+    def read(given: Mapping[str, Any]) -> Layer:
+        width, stride, padding = (
+            set(value) if isinstance(value, tuple | list) else {value}
+            for value in (given[name] for name in ("kernel_size", "stride", "padding"))
+        )
+        disjoint = stride in ({None}, set(), width) and padding == {0}
+        if len(width) != 1 or not disjoint or given["ceil_mode"] or given["divisor_override"] is not None:
+            raise ValueError("expected disjoint square blocks without padding")
+        layer: Layer = ours(next(iter(width)))
+        return layer
+
+    return read
+
+
+def _read_norm(given: Mapping[str, Any]) -> Layer:
+    if len(given["normalized_shape"]) != 1:
+        raise ValueError("expected one over channels, of images permuted to [batch, *size, channels]")
+    if given["elementwise_affine"] and not given["bias"]:
+        raise ValueError("expected scale and offset, or neither")
+    (channels,) = given["normalized_shape"]
+    return ChannelNorm(channels, eps=given["eps"], affine=given["elementwise_affine"])
+
+
+def _write_norm(layer: ChannelNorm, place: Place) -> Target:
+    channels = layer.in_channels or place.channels
+    if channels is None:
+        raise ValueError(f"expected the channels of {layer} to be known: give them, or put it behind a convolution")
+    # sqrt((scale x)^2 + eps) = scale sqrt(x^2 + eps / scale^2).
+    norm = _nn.LayerNorm(channels, eps=layer.eps / place.scale**2, elementwise_affine=layer.affine)
+    if layer.scale is not None and layer.offset is not None:
+        norm = norm.to(dtype=layer.scale.dtype, device=layer.scale.device)
+        with torch.no_grad():
+            norm.weight.copy_(layer.scale)
+            norm.bias.copy_(layer.offset)
+    return norm
+
+
+_POOL: dict[str, Any] = {"kernel_size": None, "stride": None, "padding": 0, "ceil_mode": False}
+_POOL |= {"count_include_pad": True, "divisor_override": None}
+_UPSAMPLE: dict[str, Any] = {"size": None, "scale_factor": None, "mode": "nearest", "align_corners": None}
+_UPSAMPLE |= {"recompute_scale_factor": None, "antialias": False}
+_NORM: dict[str, Any] = {"normalized_shape": None, "eps": 1e-5, "elementwise_affine": True, "bias": True}
+_OF_DIMENSION: dict[int, tuple[Any, ...]] = {
+    1: (Conv1d, StridedConv1d, _nn.Conv1d, AvgPool1d, _nn.AvgPool1d, functional.avg_pool1d),
+    2: (Conv2d, StridedConv2d, _nn.Conv2d, AvgPool2d, _nn.AvgPool2d, functional.avg_pool2d),
+    3: (Conv3d, StridedConv3d, _nn.Conv3d, AvgPool3d, _nn.AvgPool3d, functional.avg_pool3d),
+}
+
+
+def _of_dimension(ndim: int) -> tuple[Rule, Rule]:
+    conv, strided, their_conv, pool, their_pool, average = _OF_DIMENSION[ndim]
+    read, write = _read_convolution(conv, ndim), _write_convolution(their_conv)
+    return (
+        Rule((conv, strided), read, write, (their_conv,), options=_CONV),
+        Rule(
+            (pool,),
+            _read_pooling(pool),
+            lambda layer, place: their_pool(layer.kernel_size),
+            (their_pool,),
+            (average,),
+            _POOL,
+        ),
+    )
+
+
+RULES: tuple[Rule, ...] = (
+    *_of_dimension(1),
+    *_of_dimension(2),
+    *_of_dimension(3),
+    Rule((Linear,), _read_linear, _write_linear, (_nn.Linear,), options=_LINEAR),
+    *(_activation(entry) for entry in ACTIVATIONS.values() if entry.functions),
+    # Of two rules for one module the first one holds.
+    Rule((Elementwise,), lambda given: Elementwise(given["function"]), lambda layer, place: layer.function),
+    Rule(
+        (NearestUp, BilinearUp),
+        _read_upsampling,
+        _write_upsampling,
+        (_nn.Upsample, _nn.UpsamplingNearest2d, _nn.UpsamplingBilinear2d),
+        (functional.interpolate,),
+        _UPSAMPLE,
+    ),
+    Rule((ChannelNorm,), _read_norm, _write_norm, (_nn.LayerNorm,), options=_NORM),
+    Rule(
+        (Dropout,),
+        lambda given: Dropout(given["p"]) if given["training"] else Identity(),
+        lambda layer, place: _nn.Dropout(layer.p),
+        (_nn.Dropout, _nn.Dropout1d, _nn.Dropout2d, _nn.Dropout3d),
+        (functional.dropout,),
+        {"p": 0.5, "training": True},
+    ),
+    Rule(
+        (Sigmoid,),
+        lambda given: Sigmoid(),
+        lambda layer, place: _nn.Sigmoid(),
+        (_nn.Sigmoid,),
+        (torch.sigmoid, functional.sigmoid, "sigmoid"),
+    ),
+    Rule((Identity,), lambda given: Identity(), lambda layer, place: _nn.Identity(), (_nn.Identity,)),
+)
+NO_COUNTERPART: Mapping[type[Layer], str] = {
+    ABReLU: "torch.nn has no rectifier of two slopes",
+    Step: "torch.heaviside takes its value at 0 as a second tensor",
+    Logistic: "torch.nn.Sigmoid at the end of a network is the head that the kernel does not see",
+    GaussianBlur: "torch.nn has no layer with a fixed filter",
+    LanczosDown: "torch.nn has no layer with a fixed filter",
+    Sequential: "its nodes are converted one by one",
+    Sum: "its nodes are converted one by one",
+    Residual: "its nodes are converted one by one",
+    Concat: "its nodes are converted one by one",
+    Graph: "its nodes are converted one by one",
+}
+"""Why other layers have no rule."""
+
+_BY_LAYER = {layer: rule for rule in RULES for layer in rule.layers}
+_BY_MODULE = {module: rule for rule in reversed(RULES) for module in rule.modules}
+_BY_FUNCTION = {function: rule for rule in reversed(RULES) for function in rule.functions}
+
+
+def rule_for(layer: Layer) -> Rule | None:
+    """The rule of a layer of ours, or of the class that it refines."""
+    return next((_BY_LAYER[cls] for cls in type(layer).__mro__ if cls in _BY_LAYER), None)
+
+
+def rule_of_module(module: _nn.Module) -> Rule | None:
+    """The rule of a module of torch.nn; of a class of its own there is none."""
+    return _BY_MODULE.get(type(module))
+
+
+def rule_of_function(function: Callable[..., Any] | str) -> Rule | None:
+    """The rule of a function of torch's, or of a method of tensors by its name."""
+    return _BY_FUNCTION.get(function)

@@ -1,0 +1,76 @@
+"""Duals of functions that are linear or constant on both sides of 0: arc-cosine kernels."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from torch_cntk.covariance.duals.base import ROUNDING, legs, levelled
+
+__all__ = ["Jump", "Rectifier"]
+
+
+@dataclass(frozen=True)
+class Rectifier:
+    """A rectifier of any two slopes, a below 0 and b above: the arc-cosine kernel of Cho & Saul (2009).
+
+    With w = 2ab/(a^2 + b^2), n = sqrt(v v') and the angle t = arccos(sigma / n) between f and f', the value is
+    n ((1-w) k1 + w cos t) and the slope (1-w) k0 + w, where k0 = (pi - t)/pi and
+    k1 = (cos t (pi - t) + sin t)/pi. Both follow from the slope g = 1 - (1-w) t/pi: value = sigma g + (1-w)/pi n sin t.
+    b = 1 makes it LeakyReLU, with a = 0 ReLU and with a = -1 the absolute value. Exact to rounding, relative to
+    n, at every scale; angles below 1e-7 (float32: 5e-4) count as 0.
+    """
+
+    negative_slope: float = 0.0
+    positive_slope: float = 1.0
+
+    @cached_property
+    def bend(self) -> float:
+        """(1 - w) / pi = (b - a)^2 / (a^2 + b^2) / pi."""
+        # By a power of 2, which changes no digit: the squares of very large or small slopes are no numbers.
+        _, exponent = math.frexp(max(abs(self.negative_slope), abs(self.positive_slope)))
+        below, above = (math.ldexp(slope, -exponent) for slope in (self.negative_slope, self.positive_slope))
+        return (above - below) ** 2 / (above**2 + below**2) / math.pi
+
+    def __call__(self, sigma: Tensor, variance: Tensor, other_variance: Tensor) -> tuple[Tensor, Tensor]:
+        """Return value (in sigma's memory) and slope."""
+        bend = self.bend
+        (sigma, variance, other_variance), back = levelled(sigma, variance, other_variance)
+        # n sin t as in ``legs``, but shrunk at another place: kernels stay the same to the last bit.
+        root = torch.mul(variance * (1 - ROUNDING[sigma.dtype]), other_variance, out=torch.empty_like(sigma))
+        root.addcmul_(sigma, sigma, value=-1).clamp_min_(0).sqrt_()
+        angle = torch.atan2(root, sigma)
+        slope = torch.add(angle.new_ones(()), angle, alpha=-bend, out=angle)
+        value = sigma.mul_(slope).add_(root, alpha=bend)
+        if back is not None:
+            value.mul_(back[0]).mul_(back[1])
+        return value, slope
+
+
+@dataclass(frozen=True)
+class Jump:
+    """A function of two values, one below 0 and one above, and their mean at 0: Sign, Step.
+
+    With their mean m, half of their difference h and sin t = sigma / sqrt(v v'), the value is m^2 + h^2 (2/pi) t. The
+    slope is 0: the derivative is, except at 0, so that no gradient passes. That is the limit of the finite network as
+    it is trained; the limit of ever steeper sigmoids differs, whose slope is infinite for equal features.
+    """
+
+    below: float = -1.0
+    above: float = 1.0
+
+    @property
+    def gain(self) -> float:
+        """The height of the jump beyond that of 0 and 1."""
+        return self.above - self.below
+
+    def __call__(self, sigma: Tensor, variance: Tensor, other_variance: Tensor) -> tuple[Tensor, Tensor]:
+        """Return value (in sigma's memory) and slope."""
+        mean, half = (self.above + self.below) / 2, (self.above - self.below) / 2
+        cosine, sine = legs(sigma, variance, other_variance)
+        value = torch.atan2(cosine, sine, out=cosine).mul_(half**2 * 2 / math.pi)
+        return value.add_(mean**2), sine.zero_()

@@ -1,0 +1,390 @@
+"""What is to be computed: the covariances of an image's features as an expression of frozen nodes.
+
+A verb adds a node that says what it is made from (``parents``) and what its table will look like (``geometry``);
+nothing is computed, nothing changes later, and nodes may be shared between expressions and threads. An ``Evaluation``
+computes the numbers. Whatever walks through an expression does so in a loop: there may be thousands of layers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from torch_cntk._internal.checks import shape_text
+from torch_cntk.covariance.base import Covariance
+from torch_cntk.covariance.duals import Dual
+from torch_cntk.covariance.resampling import Nearest, Resampling
+from torch_cntk.covariance.table import Geometry, Table
+
+__all__ = ["Activated", "Averaged", "AveragedInside", "Features", "Lattice", "Mixed", "Normalised", "Resampled"]
+__all__ += ["Stored", "Subsampled", "parents_first"]
+
+N = TypeVar("N", bound=Hashable)
+
+
+def parents_first(last: N, parents: Callable[[N], Iterable[N]]) -> list[N]:
+    """All that ``last`` is made from, each once, and ``last`` itself; parents come before what is made from them."""
+    found: dict[N, None] = {}
+    waiting = [last]
+    while waiting:
+        node = waiting[-1]
+        missing = [parent for parent in parents(node) if parent not in found]
+        if missing:
+            # The first of them on top: branches are computed in their order.
+            waiting.extend(reversed(missing))
+        else:
+            # A node that waits several times keeps its first place.
+            found[waiting.pop()] = None
+    return list(found)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Lattice(Covariance):
+    """The pair (Sigma, Theta) of an image on a torus, as an expression; two nodes are equal if they are the same.
+
+    It is computed in float64, so that rounding does not show in float32 results (the angle between two almost equal
+    features has only half of a number's digits), unless features are given with another precision to compute in.
+
+    Attributes:
+        parents: the nodes that it is made from.
+        level: those of them whose slabs it is computed from, slab by slab; not those whose finished table it reads.
+        geometry: size, period and symmetry of the table that it stands for.
+        device: where it is computed.
+        load: positions of the largest image on the way to one displacement of this node, from the last resampling on.
+        untrained: whether no weight layer has been passed yet, so that Theta = 0 and only Sigma is computed.
+        margin: rows on both sides of a band of positions (see ``Slab``) that get wrong values; None where the rules
+            do not know bands.
+    """
+
+    parents: tuple[Lattice, ...] = field(init=False)
+    level: tuple[Lattice, ...] = field(init=False)
+    geometry: Geometry = field(init=False)
+    device: torch.device = field(init=False)
+    load: int = field(init=False)
+    untrained: bool = field(init=False)
+    margin: int | None = field(init=False)
+
+    def _settle(
+        self,
+        parents: tuple[Lattice, ...],
+        geometry: Geometry,
+        *,
+        level: tuple[Lattice, ...] | None = None,
+        device: torch.device | None = None,
+        load: int = 1,
+        untrained: bool = False,
+        margin: int | None = 0,
+    ) -> None:
+        """Set what follows from a node's arguments, once, when it is made."""
+        # As ``object.__setattr__`` for each of them, which takes several times as long.
+        self.__dict__.update(
+            parents=parents,
+            level=parents if level is None else level,
+            geometry=geometry,
+            device=device or parents[0].device,
+            load=max(load, math.prod(geometry.period)),
+            untrained=untrained,
+            margin=margin,
+        )
+
+    def __repr__(self) -> str:
+        """The last node only: an expression may have thousands."""
+        period, size = shape_text(self.geometry.period), shape_text(self.geometry.size)
+        return f"<{type(self).__name__}, period {period} on {size} pixels>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle and copy all nodes as a list, which takes no recursion."""
+        nodes = parents_first(self, lambda node: node.parents)
+        places = {node: place for place, node in enumerate(nodes)}
+        return _rebuilt, (
+            [(type(node), tuple(places[parent] for parent in node.parents), node._options()) for node in nodes],
+        )
+
+    def _options(self) -> tuple[Any, ...]:
+        """What it was made with, less the parents."""
+        return tuple(getattr(self, own.name) for own in fields(self) if own.init and own.name != "parent")
+
+    @classmethod
+    def _from_parents(cls, parents: tuple[Lattice, ...], options: tuple[Any, ...]) -> Lattice:
+        return cls(*parents, *options)
+
+    @property
+    def ndim(self) -> int:
+        """Number of spatial dimensions."""
+        return self.geometry.ndim
+
+    # Verbs.
+
+    def average_patches(self, kernel_size: tuple[int, ...], bias_variance: float = 0.0) -> Lattice:
+        """A weight layer: a circular box blur of each displacement's image."""
+        return Averaged(self, kernel_size, bias_variance)
+
+    def average_patches_inside(self, kernel_size: tuple[int, ...], bias_variance: float = 0.0) -> Lattice:
+        """The same without the pairs of neighbours of which one is outside of the image."""
+        rule = Averaged if all(q == 1 for q in kernel_size) else AveragedInside
+        return rule(self, kernel_size, bias_variance)
+
+    def activate(self, dual: Dual) -> Lattice:
+        """A nonlinearity: pointwise, given the variance image and its shifts."""
+        return Activated(self, dual)
+
+    def subsample(self, stride: tuple[int, ...]) -> Lattice:
+        """T'[u][a] = T[r u][r a].
+
+        Raises:
+            ValueError: the size is not a multiple of the stride.
+        """
+        return Subsampled(self, stride) if any(r != 1 for r in stride) else self
+
+    def resample(self, resampling: tuple[Resampling, ...]) -> Lattice:
+        """A fixed linear map along each axis.
+
+        Raises:
+            ValueError: the size does not fit the map.
+        """
+        square = self.geometry.square and resampling[0] == resampling[1]
+        if all(rule.single for rule in resampling):
+            return Resampled(self, resampling, square)
+        # Pairs of taps multiply from axis to axis: one axis at a time there are far fewer of them.
+        lattice: Lattice = self
+        for axis, rule in enumerate(resampling):
+            one = tuple(rule if k == axis else Nearest(1) for k in range(self.ndim))
+            lattice = Resampled(lattice, one, square and axis == self.ndim - 1)
+        return lattice
+
+    def mix(self, weights: tuple[float, ...], others: tuple[Lattice, ...]) -> Lattice:
+        """A weighted sum, slab by slab.
+
+        Raises:
+            ValueError: the branches' images differ in size, or there are not as many weights as branches.
+        """
+        return Mixed((self, *others), weights)
+
+    def normalise(self, epsilon: float = 0.0, affine: bool = False) -> Lattice:
+        """Pointwise, given the variance image and its shifts."""
+        return Normalised(self, epsilon, affine)
+
+    # Readings.
+
+    def tabulate(
+        self,
+        kind: str,
+        dtype: torch.dtype = torch.float64,
+        *,
+        radius: tuple[int, ...] | None = None,
+        progress: bool = False,
+    ) -> tuple[Table, float]:
+        """Compute the whole table, less what it is beyond a radius: see ``Evaluation.tabulate``."""
+        from torch_cntk.covariance.lattice.evaluation import Evaluation
+
+        return Evaluation(self, kind).tabulate(dtype, radius=radius, progress=progress)
+
+    def tabulate_window(
+        self, kind: str, dtype: torch.dtype, reach: tuple[int, ...], *, progress: bool = False
+    ) -> Table:
+        """Compute the displacements of an ellipsoid only, tapered: see ``Evaluation.tabulate_window``."""
+        from torch_cntk.covariance.lattice.evaluation import Evaluation
+
+        return Evaluation(self, kind).tabulate_window(dtype, reach, progress=progress)
+
+    def bytes_needed(self, dtype: torch.dtype = torch.float64) -> int:
+        """Bytes that ``tabulate`` holds at its peak: see ``Evaluation.bytes_needed``."""
+        from torch_cntk.covariance.lattice.evaluation import Evaluation
+
+        return Evaluation(self, "ntk").bytes_needed(dtype)
+
+
+def _rebuilt(records: list[tuple[type[Lattice], tuple[int, ...], tuple[Any, ...]]]) -> Lattice:
+    nodes: list[Lattice] = []
+    for kind, places, options in records:
+        nodes.append(kind._from_parents(tuple(nodes[place] for place in places), options))
+    return nodes[-1]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Stored(Lattice):
+    """The covariance of a prior, known as a table [2, ...] (Sigma, and zeros for Theta)."""
+
+    table: Table
+
+    def __post_init__(self) -> None:
+        geometry = self.table.geometry
+        # A table is looked up for all rows of its period.
+        margin = 0 if geometry.period[0] == 1 else None
+        self._settle((), geometry, device=self.table.values.device, untrained=True, margin=margin)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Features(Lattice):
+    """The covariance of given features Z: Sigma(x, x') = weight * mean over channels of Z_c(x) Z_c(x'), Theta = 0.
+
+    Attributes:
+        features: Z, [channels, *size].
+        weight: of the covariance.
+        dtype: of the computation, of this node and all that follow.
+    """
+
+    features: Tensor
+    weight: float = 1.0
+    dtype: torch.dtype = torch.float64
+
+    def __post_init__(self) -> None:
+        size = tuple(self.features.shape[1:])
+        square = len(size) == 2 and _same_channels(self.features, self.features.transpose(1, 2))
+        geometry = Geometry(size, size, reflective=False, square=square)
+        self._settle((), geometry, device=self.features.device, untrained=True)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Averaged(Lattice):
+    """A weight layer: Theta' = P[Theta + Sigma] + b, Sigma' = P[Sigma] + b."""
+
+    parent: Lattice
+    kernel_size: tuple[int, ...]
+    bias_variance: float
+
+    def __post_init__(self) -> None:
+        parent, kernel_size = self.parent, self.kernel_size
+        geometry = parent.geometry
+        if geometry.square and kernel_size[0] != kernel_size[1]:
+            geometry = replace(geometry, square=False)
+        margin = None if parent.margin is None else parent.margin + kernel_size[0] // 2
+        self._settle((parent,), geometry, load=parent.load, margin=margin)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AveragedInside(Averaged):
+    """A weight layer over patches that are padded with zeros: its period is the image."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        geometry = replace(self.geometry, period=self.geometry.size)
+        self._settle((self.parent,), geometry, load=self.parent.load, margin=None)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Activated(Lattice):
+    """A nonlinearity: Sigma' = value, Theta' = Theta * slope."""
+
+    parent: Lattice
+    dual: Dual
+
+    def __post_init__(self) -> None:
+        self._settle((self.parent,), self.parent.geometry, load=self.parent.load, margin=self.parent.margin)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Normalised(Lattice):
+    """Division by the root mean square over channels: Sigma' = Sigma / n, Theta' = Theta / n.
+
+    Sigma' + 1 is added to Theta' if scale and offset are trained (``affine``).
+    """
+
+    parent: Lattice
+    epsilon: float
+    affine: bool
+
+    def __post_init__(self) -> None:
+        self._settle((self.parent,), self.parent.geometry, load=self.parent.load, margin=self.parent.margin)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Mixed(Lattice):
+    """A weighted sum of branches; its period is their least common one."""
+
+    branches: tuple[Lattice, ...]
+    weights: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        branches = self.branches
+        if len(self.weights) != len(branches):
+            raise ValueError(f"expected a weight for each of {len(branches)} branches, got {len(self.weights)}")
+        first = branches[0].geometry
+        for branch in branches[1:]:
+            if branch.geometry.size != first.size:
+                sizes = f"{shape_text(first.size)} and {shape_text(branch.geometry.size)}"
+                raise ValueError(f"expected branches with outputs of one size, got {sizes} pixels")
+        geometry = Geometry(
+            first.size,
+            tuple(math.lcm(*periods) for periods in zip(*(b.geometry.period for b in branches), strict=True)),
+            all(branch.geometry.reflective for branch in branches),
+            all(branch.geometry.square for branch in branches),
+        )
+        margins = [branch.margin for branch in branches if branch.margin is not None]
+        # Rows of a band are those of the period, or all alike.
+        known = len(margins) == len(branches) and {b.geometry.period[0] for b in branches} <= {1, geometry.period[0]}
+        self._settle(
+            branches,
+            geometry,
+            load=max(branch.load for branch in branches),
+            untrained=all(branch.untrained for branch in branches),
+            margin=max(margins) if known else None,
+        )
+
+    def _options(self) -> tuple[Any, ...]:
+        return (self.weights,)
+
+    @classmethod
+    def _from_parents(cls, parents: tuple[Lattice, ...], options: tuple[Any, ...]) -> Lattice:
+        return cls(parents, *options)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Subsampled(Lattice):
+    """Every r-th pixel; only the displacements that are kept are ever computed."""
+
+    parent: Lattice
+    stride: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        before, stride = self.parent.geometry, self.stride
+        for n, r in zip(before.size, stride, strict=True):
+            if n % r:
+                raise ValueError(f"stride {r} needs a multiple of {r} pixels, got {shape_text(before.size)}")
+        geometry = Geometry(
+            tuple(n // r for n, r in zip(before.size, stride, strict=True)),
+            tuple(p // math.gcd(p, r) for p, r in zip(before.period, stride, strict=True)),
+            # Keeping pixel 0 of each stride prefers one side, unless all pixels are alike.
+            before.reflective and all(p == 1 or r == 1 for p, r in zip(before.period, stride, strict=True)),
+            before.square and stride[0] == stride[1],
+        )
+        self._settle((self.parent,), geometry, load=self.parent.load, margin=None)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Resampled(Lattice):
+    """A fixed linear map along each axis, read from the finished table of what comes before."""
+
+    parent: Lattice
+    resampling: tuple[Resampling, ...]
+    square: bool
+
+    def __post_init__(self) -> None:
+        before, rules = self.parent.geometry, self.resampling
+        geometry = Geometry(
+            tuple(rule.output_size(n) for rule, n in zip(rules, before.size, strict=True)),
+            tuple(rule.output_period(p, n) for rule, p, n in zip(rules, before.period, before.size, strict=True)),
+            before.reflective,
+            self.square,
+        )
+        self._settle((self.parent,), geometry, level=(), margin=None)
+
+
+def _same_channels(features: Tensor, others: Tensor) -> bool:
+    """Whether both have the same channels, in any order (of many channels: in this order)."""
+    if features.shape != others.shape:
+        return False
+    if len(features) > 8:
+        return torch.equal(features, others)
+    left = list(others)
+    for channel in features:
+        match = next((k for k, other in enumerate(left) if torch.equal(channel, other)), None)
+        if match is None:
+            return False
+        del left[match]
+    return True

@@ -1,0 +1,121 @@
+"""Periodic images on a torus: their circular shifts, box means and repetitions.
+
+A shift copies nothing: the image is tiled once, and every shift of it is a view into the tiles, all shifts of a slab
+together one view with a stride for each displacement. A box mean adds the neighbours along one axis, in two pieces
+where they come around the edge.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from torch_cntk.covariance.table import Slab
+
+__all__ = [
+    "SpareMemory",
+    "circular_box_mean",
+    "positions_of",
+    "repeated",
+    "shifted",
+    "tiled",
+    "tiled_entries",
+    "unshifted",
+]
+
+
+_FEW_NUMBERS = 1 << 13
+"""Up to this many, a mean is bound by the number of calls: one that copies a whole shift is faster than two pieces."""
+
+
+class SpareMemory:
+    """The memory of images that are done with, for the next ones: fresh memory costs as much as writing into it."""
+
+    def __init__(self) -> None:
+        self._images: Tensor | None = None
+
+    def like(self, images: Tensor) -> Tensor:
+        """Memory of the images' shape, whatever is in it."""
+        spare, self._images = self._images, None
+        if spare is not None and spare.shape == images.shape and spare.dtype == images.dtype:
+            return spare
+        return torch.empty_like(images, memory_format=torch.contiguous_format)
+
+    def keep(self, images: Tensor) -> None:
+        """Take images that nobody reads any more."""
+        self._images = images
+
+
+def circular_box_mean(images: Tensor, width: int, axis: int, out: Tensor) -> None:
+    """Write the mean of ``width`` (odd) neighbours along ``axis``, around the edge, into ``out``."""
+    length, weight = images.shape[axis], 1 / width
+    mean = torch.mul(images, weight, out=out)
+    for shift in range(1, width // 2 + 1):
+        shift %= length
+        if shift == 0:
+            mean.add_(images, alpha=2 * weight)
+            continue
+        if images.numel() <= _FEW_NUMBERS:
+            mean.add_(images.roll(-shift, axis), alpha=weight).add_(images.roll(shift, axis), alpha=weight)
+            continue
+        # The neighbour on one side, then the one on the other; each in two pieces, as it comes around the edge.
+        rest = length - shift
+        mean.narrow(axis, 0, rest).add_(images.narrow(axis, shift, rest), alpha=weight)
+        mean.narrow(axis, rest, shift).add_(images.narrow(axis, 0, shift), alpha=weight)
+        mean.narrow(axis, shift, rest).add_(images.narrow(axis, 0, rest), alpha=weight)
+        mean.narrow(axis, 0, shift).add_(images.narrow(axis, rest, shift), alpha=weight)
+
+
+def repeated(images: Tensor, period: tuple[int, ...]) -> Tensor:
+    """Periodic images, [..., *old period], as images of a longer period (the same memory if it is not longer)."""
+    ndim = len(period)
+    repeats = [p // old for p, old in zip(period, images.shape[-ndim:], strict=True)]
+    return images.repeat(*(1,) * (images.ndim - ndim), *repeats) if any(r > 1 for r in repeats) else images
+
+
+def tiled(image: Tensor, size: tuple[int, ...]) -> Tensor:
+    """One period of an image, [*period], repeated as ``shifted`` needs it for all displacements of a torus.
+
+    Always in memory of its own, as ``shifted`` and some duals count from the beginning of it.
+    """
+    # ``repeat`` takes three times as long.
+    tiles = image.clone(memory_format=torch.contiguous_format)
+    for axis, (n, p) in enumerate(zip(size, image.shape, strict=True)):
+        if p > 1:
+            tiles = torch.cat([tiles] * (2 + n // p), axis)
+    return tiles
+
+
+def tiled_entries(period: tuple[int, ...], size: tuple[int, ...]) -> int:
+    """Numbers of a tiled image."""
+    return math.prod(1 if p == 1 else 2 * p + n for n, p in zip(size, period, strict=True))
+
+
+def shifted(tiles: Tensor, period: tuple[int, ...], slab: Slab) -> Tensor:
+    """The view [*count, *period] of a tiled periodic image: entry [u, a] is image(a + u). Nothing is copied.
+
+    Of the rows a of positions only those of the slab's band.
+    """
+    stride = tiles.stride()
+    start = slab.start
+    if slab.band is not None:
+        # The rows that the band begins with are a displacement as well.
+        start = (start[0] + slab.band[0], *start[1:])
+    offset = sum(s % p * k for s, p, k in zip(start, period, stride, strict=True))
+    # An image of one pixel is not repeated: all its shifts are the same.
+    step = tuple(s * k if p > 1 else 0 for s, k, p in zip(slab.step, stride, period, strict=True))
+    return torch.as_strided(tiles, (*slab.count, *positions_of(period, slab)), (*step, *stride), offset)
+
+
+def unshifted(tiles: Tensor, period: tuple[int, ...], slab: Slab) -> Tensor:
+    """The view [1, ..., *period] of a tiled periodic image itself, of the rows of the slab's band."""
+    ndim = len(period)
+    return shifted(tiles, period, replace(slab, start=(0,) * ndim, count=(1,) * ndim))
+
+
+def positions_of(period: tuple[int, ...], slab: Slab) -> tuple[int, ...]:
+    """Shape of the positions that a slab is wanted for; where all rows are alike there is one, whatever the band."""
+    return period if slab.band is None or period[0] == 1 else (slab.band[1], *period[1:])

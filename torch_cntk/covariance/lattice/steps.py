@@ -1,0 +1,296 @@
+"""The rule of each node, as a step that is run slab by slab and keeps what it needs between slabs.
+
+A step takes the images of its parents, [2, *count, *period] (Sigma and Theta) or [1, *count, *period] (Sigma alone,
+where no weight layer has been passed yet), and returns its own. It may overwrite the first of them. Steps belong to one
+``Program``: variances and tiles that they keep are not seen by anybody else.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from torch_cntk.covariance.lattice.expression import (
+    Activated,
+    Averaged,
+    AveragedInside,
+    Features,
+    Lattice,
+    Mixed,
+    Normalised,
+    Resampled,
+    Stored,
+    Subsampled,
+)
+from torch_cntk.covariance.lattice.shifts import (
+    SpareMemory,
+    circular_box_mean,
+    positions_of,
+    repeated,
+    shifted,
+    tiled,
+    tiled_entries,
+    unshifted,
+)
+from torch_cntk.covariance.resampling import Nearest
+from torch_cntk.covariance.table import Slab, Table
+
+__all__ = ["Step", "as_pair", "step_of"]
+
+L = TypeVar("L", bound=Lattice)
+
+
+class Step(ABC, Generic[L]):
+    """One node's rule.
+
+    Attributes:
+        node: what it computes.
+        theta_alone: whether only Theta of the node is wanted, [1, *count, *period].
+        needs_variances: whether its first slab must start at displacement zero.
+        temporaries: covariances of the node that are held while it runs, beyond its input and its output.
+    """
+
+    needs_variances: ClassVar[bool] = False
+    temporaries: ClassVar[int] = 0
+
+    def __init__(self, node: L, theta_alone: bool, spare: SpareMemory, tables: Mapping[Lattice, Table]) -> None:
+        self.node = node
+        self.theta_alone = theta_alone
+        self._spare = spare
+        self._tables = tables
+
+    def kept_bytes(self) -> int:
+        """Bytes of what is kept between slabs."""
+        return 0
+
+    @abstractmethod
+    def run(self, inputs: list[Tensor], slab: Slab) -> Tensor:
+        """Return the node's images of a slab, given those of its parents."""
+
+
+class _LookUp(Step[Stored]):
+    temporaries = 4
+
+    def run(self, inputs: list[Tensor], slab: Slab) -> Tensor:
+        geometry = self.node.geometry
+        sigma = Table(self.node.table.values[:1], geometry)
+        return sigma.gather(slab, (Nearest(1),) * self.node.ndim, geometry.size, geometry.period)
+
+
+class _Multiply(Step[Features]):
+    """Products of the features with their shifts."""
+
+    def __init__(self, node: Features, theta_alone: bool, spare: SpareMemory, tables: Mapping[Lattice, Table]) -> None:
+        super().__init__(node, theta_alone, spare, tables)
+        self._tiles: list[Tensor] | None = None
+
+    def kept_bytes(self) -> int:
+        """Tiled channels."""
+        node = self.node
+        return len(node.features) * tiled_entries(node.geometry.size, node.geometry.size) * node.dtype.itemsize
+
+    def run(self, inputs: list[Tensor], slab: Slab) -> Tensor:
+        node, period = self.node, self.node.geometry.period
+        if self._tiles is None:
+            # Not before the whole computation is known to fit into memory.
+            self._tiles = [tiled(channel, period) for channel in node.features.to(node.dtype)]
+        weight = node.weight / len(self._tiles)
+        sigma = torch.zeros((1, *slab.count, *positions_of(period, slab)), dtype=node.dtype, device=node.device)
+        for tiles in self._tiles:
+            sigma[0].addcmul_(unshifted(tiles, period, slab), shifted(tiles, period, slab), value=weight)
+        return sigma
+
+
+class _Average(Step[Averaged]):
+    temporaries = 2
+
+    def run(self, inputs: list[Tensor], slab: Slab) -> Tensor:
+        (images,) = inputs
+        if self.node.parent.untrained:
+            mean = self._blur(images, slab)
+            return mean if self.theta_alone else torch.cat((mean, mean))
+        sigma, theta = images[:1], images[1:]
+        theta.add_(sigma)
+        return self._blur(theta if self.theta_alone else images, slab)
+
+    def _blur(self, images: Tensor, slab: Slab) -> Tensor:
+        node = self.node
+        for axis, (q, p) in enumerate(zip(node.kernel_size, node.geometry.period, strict=True)):
+            if q > 1 and p > 1:
+                # Of a band the first and the last rows get wrong values; they are cut off in the end.
+                mean = self._spare.like(images)
+                circular_box_mean(images, q, axis - node.ndim, out=mean)
+                self._spare.keep(images)
+                images = mean
+        return images.add_(node.bias_variance) if node.bias_variance else images
+
+
+class _AverageInside(_Average):
+    temporaries = 4
+
+    def _blur(self, images: Tensor, slab: Slab) -> Tensor:
+        images = repeated(images, self.node.geometry.size)
+        for axis, q in enumerate(self.node.kernel_size):
+            if q > 1:
+                images = self._mean_inside(images, slab, axis)
+        return images.add_(self.node.bias_variance) if self.node.bias_variance else images
+
+    def _mean_inside(self, images: Tensor, slab: Slab, axis: int) -> Tensor:
+        """Sum over the neighbours along ``axis`` of which both pixels, x + d and x' + d, are inside; over the width."""
+        n, width = self.node.geometry.size[axis], self.node.kernel_size[axis]
+        first = torch.arange(n, device=images.device)
+        second = (first + slab.displacements(axis, images.device)[:, None]) % n
+        dim = axis - self.node.ndim
+        shape = [1] * images.ndim
+        shape[1 + axis] = slab.count[axis]
+        mean = images * (1 / width)
+        for shift in range(1, min(width // 2, n - 1) + 1):
+            rest = n - shift
+            shape[dim] = rest
+            forth = (second[:, :rest] < rest).to(images.dtype).view(shape)
+            back = (second[:, shift:] >= shift).to(images.dtype).view(shape)
+            mean.narrow(dim, 0, rest).addcmul_(images.narrow(dim, shift, rest), forth, value=1 / width)
+            mean.narrow(dim, shift, rest).addcmul_(images.narrow(dim, 0, rest), back, value=1 / width)
+        return mean
+
+
+class _Pointwise(Step[L]):
+    """What needs the variances: the slab that starts at displacement zero carries them for all others."""
+
+    needs_variances = True
+    temporaries = 6
+
+    def __init__(self, node: L, theta_alone: bool, spare: SpareMemory, tables: Mapping[Lattice, Table]) -> None:
+        super().__init__(node, theta_alone, spare, tables)
+        self._variance: Tensor | None = None
+
+    def kept_bytes(self) -> int:
+        """The variance image, tiled."""
+        geometry = self.node.geometry
+        return tiled_entries(geometry.period, geometry.size) * torch.float64.itemsize
+
+    def _variances(self, sigma: Tensor, slab: Slab) -> tuple[Tensor, Tensor]:
+        """Sigma(x, x), [*period], and Sigma(x', x'), [*count, *period], for the parent's Sigma of a slab."""
+        geometry = self.node.geometry
+        if self._variance is None:
+            assert slab.holds_zero and slab.band is None, "a program runs the displacement zero first"
+            self._variance = sigma[(0,) * geometry.ndim].clone()
+            self._tiles = tiled(self._variance, geometry.size)
+        variance = self._variance
+        if slab.band is not None:
+            variance = unshifted(self._tiles, geometry.period, slab)[(0,) * geometry.ndim]
+        return variance, shifted(self._tiles, geometry.period, slab)
+
+
+class _Activate(_Pointwise[Activated]):
+    def run(self, inputs: list[Tensor], slab: Slab) -> Tensor:
+        pair = as_pair(inputs[0])
+        sigma, theta = pair[0], pair[1]
+        value, slope = self.node.dual(sigma, *self._variances(sigma, slab))
+        # Before the value is put into its place, where some duals leave the slope.
+        theta.mul_(slope)
+        if value.data_ptr() != sigma.data_ptr():
+            sigma.copy_(value)
+        return pair
+
+
+class _Normalise(_Pointwise[Normalised]):
+    def run(self, inputs: list[Tensor], slab: Slab) -> Tensor:
+        node = self.node
+        pair = as_pair(inputs[0])
+        variance, other = self._variances(pair[0], slab)
+        norm = torch.mul(variance + node.epsilon, other + node.epsilon, out=torch.empty_like(pair[0])).sqrt_()
+        # Features that vanish stay so: 0 / 0 is 0.
+        pair /= norm if node.epsilon else norm.clamp_min_(torch.finfo(norm.dtype).tiny)
+        if node.affine:
+            pair[1] += pair[0]
+            pair[1] += 1
+        return pair
+
+
+class _Mix(Step[Mixed]):
+    temporaries = 0
+
+    def run(self, inputs: list[Tensor], slab: Slab) -> Tensor:
+        positions = positions_of(self.node.geometry.period, slab)
+        weights = self.node.weights
+        first = inputs[0] if self.node.untrained else self._wanted(0, inputs[0])
+        total = repeated(first, positions)
+        if weights[0] != 1:
+            total *= weights[0]
+        for place in range(1, len(inputs)):
+            part = self._wanted(place, inputs[place]) if self.theta_alone else inputs[place]
+            # Of a branch without weights Sigma only.
+            self._add(total[: part.shape[0]], part, weights[place], positions)
+        return total
+
+    def _wanted(self, place: int, images: Tensor) -> Tensor:
+        """Theta alone, where it is; or both."""
+        if not self.node.branches[place].untrained:
+            return images[-1:] if self.theta_alone else images
+        return torch.zeros_like(images) if self.theta_alone else as_pair(images)
+
+    def _add(self, total: Tensor, part: Tensor, weight: float, positions: tuple[int, ...]) -> None:
+        ndim = self.node.ndim
+        period = part.shape[-ndim:]
+        # Every axis of the total as [repetitions, period], over which the part broadcasts.
+        view = total.view(
+            *total.shape[:-ndim], *(n for p, q in zip(positions, period, strict=True) for n in (p // q, q))
+        )
+        view.add_(part.view(*part.shape[:-ndim], *(n for q in period for n in (1, q))), alpha=weight)
+
+
+class _Subsample(Step[Subsampled]):
+    temporaries = 0
+
+    def run(self, inputs: list[Tensor], slab: Slab) -> Tensor:
+        """T'[u][a] = T[r u][r a]; the parent's slab holds the displacements r u."""
+        node = self.node
+        pair = as_pair(inputs[0])
+        for axis, (p, r) in enumerate(zip(node.parent.geometry.period, node.stride, strict=True)):
+            if p == 1 or r == 1:
+                continue
+            dim = 1 + node.ndim + axis
+            if p % r == 0:
+                pair = pair[(slice(None),) * dim + (slice(None, None, r),)]
+            else:
+                kept = torch.arange(node.geometry.period[axis], device=pair.device) * r % p
+                pair = pair.index_select(dim, kept)
+        return pair.contiguous()
+
+
+class _Resample(Step[Resampled]):
+    """A gather from the finished table of the node before."""
+
+    temporaries = 6
+
+    def run(self, inputs: list[Tensor], slab: Slab) -> Tensor:
+        node = self.node
+        return self._tables[node.parent].gather(slab, node.resampling, node.geometry.size, node.geometry.period)
+
+
+def as_pair(images: Tensor) -> Tensor:
+    """Sigma and Theta, where Theta = 0 may have been left out."""
+    return images if images.shape[0] == 2 else torch.cat((images, torch.zeros_like(images)))
+
+
+_STEPS: dict[type[Lattice], type[Step]] = {
+    Stored: _LookUp,
+    Features: _Multiply,
+    Averaged: _Average,
+    AveragedInside: _AverageInside,
+    Activated: _Activate,
+    Normalised: _Normalise,
+    Mixed: _Mix,
+    Subsampled: _Subsample,
+    Resampled: _Resample,
+}
+
+
+def step_of(node: Lattice, theta_alone: bool, spare: SpareMemory, tables: Mapping[Lattice, Table]) -> Step:
+    """The step that computes a node."""
+    return _STEPS[type(node)](node, theta_alone, spare, tables)

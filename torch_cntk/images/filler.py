@@ -1,0 +1,84 @@
+"""What a way to fill images has to say: the equations of its regression."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from torch_cntk.images.observed import Observed
+from torch_cntk.operators.base import Operator
+from torch_cntk.solvers import Solver
+
+__all__ = ["Equations", "Filler", "Series", "of_pass"]
+
+
+@dataclass(frozen=True, eq=False)
+class Equations:
+    """A kernel regression on the observed pixels O: (K_OO + ridge) w = y_O - mean, filled = K w + mean.
+
+    y has a mean of 0 in each channel already (see ``Filler``).
+
+    Attributes:
+        operator: K on a canvas at least as large as the image, which lies in the canvas's first corner.
+        ridge: relative to the mean of K's diagonal, or "cv": chosen by leaving out some of the observed pixels.
+        mean: of the regression, broadcasts against [batch, channels, *canvas]; None is 0.
+        solver: None takes ``torch_cntk.solvers.automatic``.
+    """
+
+    operator: Operator
+    ridge: float | str = 1e-4
+    mean: Tensor | None = None
+    solver: Solver | None = None
+
+
+@runtime_checkable
+class Filler(Protocol):
+    """A way to fill images: an immutable set of options that turns what is known into equations.
+
+    Any object with this one method is a filler; a frozen dataclass, say:
+
+        @dataclass(frozen=True)
+        class Fixed:
+            kernel: tc.Kernel
+
+            def equations(self, given: tc.images.Observed, estimate: Tensor | None) -> tc.images.Equations:
+                return tc.images.Equations(self.kernel.operator(given.size, dtype=given.pixels.dtype), ridge=1e-3)
+
+        tc.inpaint(image, observed, passes=[Fixed(kernel)])
+
+    It need not pad, solve, crop or put the observed pixels back: ``fill`` does. Passes, their choice ("auto"), coarse
+    grids (``Coarse``), batches, bars and the quality report are then there for it as for the fillers of the package.
+
+    Let the operator depend on the observed pixels, the mask and the estimate only. An equal call must give equal
+    equations, or results cannot be repeated.
+    """
+
+    def equations(self, given: Observed, estimate: Tensor | None) -> Equations:
+        """Pose the equations.
+
+        Args:
+            given: what is known, ``Observed.normalised``: each channel has a mean of 0 and deviations below 1;
+                ``given.in_one_unit`` makes channels comparable. ``inpaint`` hands each image of a batch over by
+                itself, but ``fill`` may be called with several: the operator is that of all of them then.
+            estimate: of ``given.pixels``' shape and in its units, the last pass's result; None where there is none.
+
+        Returns:
+            the equations, of the dtype of ``given.pixels`` and on its device.
+        """
+        ...
+
+
+@runtime_checkable
+class Series(Protocol):
+    """Passes that are not all alike: anything with this method, such as ``Guidance``."""
+
+    def at(self, number: int) -> Filler:
+        """The filler of a pass, counted from 0."""
+        ...
+
+
+def of_pass(filler: Filler | Series, number: int) -> Filler:
+    """The filler of a pass, counted from 0."""
+    return filler.at(number) if isinstance(filler, Series) else filler

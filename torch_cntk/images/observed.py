@@ -1,0 +1,262 @@
+"""What is known of an image: its pixels and the mask, checked once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["Observed", "crop", "extend", "spatial_dimensions"]
+
+_FAR = 2.0**40
+"""Estimates that are further off, in deviations of the observed pixels, are clipped: their squares must stay finite."""
+
+
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """One image or several, of which some pixels are known. ``Observed.of`` makes one from what a user has.
+
+    Attributes:
+        pixels: [batch, channels, *size], float32 or float64; 0 at unobserved pixels.
+        mask: boolean, True = known, [1, *size] for all images or [batch, *size].
+        shape: of the user's image, which may lack the dimensions for the batch and for the channels.
+        wrap: whether the image's opposite edges are neighbours.
+        relative: [batch, channels, 1, ...] in float64, by how much pixels must be multiplied to be of one unit again;
+            1 unless this is ``normalised``.
+    """
+
+    pixels: Tensor
+    mask: Tensor
+    shape: tuple[int, ...]
+    wrap: bool = False
+    relative: Tensor | None = None
+
+    @classmethod
+    def of(
+        cls, image: Tensor, observed: Tensor | None = None, ndim: int | None = None, *, wrap: bool = False
+    ) -> Observed:
+        """Check an image and its mask.
+
+        Args:
+            image: [channels, *size] or [batch, channels, *size], or [*size] for one channel.
+            observed: boolean, True = known, [*size] or [batch, *size]; by default the pixels that are not NaN in any
+                channel.
+            ndim: number of spatial dimensions; by default what the mask's shape says, and 2 if it could be several.
+            wrap: whether the image's opposite edges are neighbours.
+
+        Raises:
+            TypeError: a type or dtype is wrong.
+            ValueError: a shape is wrong, an observed pixel is not finite, or nothing is observed.
+        """
+        ndim = spatial_dimensions(image, observed) if ndim is None else ndim
+        _check_image(image, ndim)
+        batch = image.detach().reshape(*(1,) * (ndim + 2 - image.ndim), *image.shape)
+        size = tuple(batch.shape[2:])
+        if observed is None:
+            mask = ~torch.isnan(batch).any(1)
+        else:
+            mask = _checked_mask(observed, size, len(batch), image.ndim == ndim + 2).to(batch.device)
+        _check_values(batch, mask)
+        return cls(torch.where(mask[:, None], batch, 0), mask, tuple(image.shape), wrap)
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """Of the image, in pixels along each axis."""
+        return tuple(self.mask.shape[1:])
+
+    @property
+    def ndim(self) -> int:
+        """Number of spatial dimensions."""
+        return self.mask.ndim - 1
+
+    @property
+    def complete(self) -> bool:
+        """Whether every pixel is observed."""
+        return bool(self.mask.all())
+
+    @property
+    def single_mask(self) -> Tensor:
+        """The mask [*size] of the only image.
+
+        Raises:
+            ValueError: there are several images.
+        """
+        if len(self.pixels) != 1:
+            raise ValueError(f"expected one image, got a batch of {len(self.pixels)}")
+        return self.mask[0]
+
+    @cached_property
+    def mean(self) -> Tensor:
+        """Of each channel's observed pixels, [batch, channels, 1, ...] in float64. A constant's is itself, to the bit.
+
+        Raises:
+            ValueError: the pixels are too large for their mean to be computed.
+        """
+        known, pixels = self.mask[:, None].flatten(2), self.pixels.double().flatten(2)
+        # One of them is taken off first: what is left of a constant is exactly 0.
+        one = pixels.gather(2, known.byte().argmax(2, keepdim=True).expand(*pixels.shape[:2], 1))
+        rest = torch.where(known, (pixels - one) / known.sum(2, keepdim=True), 0)
+        mean: Tensor = one + rest.sum(2, keepdim=True)
+        if not bool(torch.isfinite(mean).all()):
+            raise ValueError(f"expected observed pixels below 1e307, got {float(pixels.abs().max()):.3g}")
+        return mean.reshape(*pixels.shape[:2], *(1,) * self.ndim)
+
+    @cached_property
+    def scale(self) -> Tensor:
+        """A power of 2 above the deviations of each channel from its mean, shaped as that is; 0 for a constant."""
+        known = self.mask[:, None]
+        largest = torch.where(known, (self.pixels.double() - self.mean).abs(), 0).flatten(2).amax(2)
+        scale = np.where(largest.cpu() > 0, np.ldexp(1.0, np.frexp(largest.cpu().numpy())[1]), 0.0)
+        return torch.from_numpy(scale).to(largest.device).reshape(self.mean.shape)
+
+    @cached_property
+    def normalised(self) -> Observed:
+        """The same with a mean of 0 and deviations below 1 in each channel: no offset or scale is too large for it.
+
+        Scales are powers of 2, so that they round nothing.
+        """
+        unit = self.scale if self.relative is None else self.scale * self.relative
+        relative = unit / unit.max() if float(unit.max()) > 0 else torch.ones_like(unit)
+        pixels = torch.where(self.mask[:, None], self.normalise(self.pixels), 0)
+        return replace(self, pixels=pixels, relative=relative)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Images of the pixels' units in those of ``normalised``, [batch, channels, *size]."""
+        divided = (images.double() - self.mean) / torch.where(self.scale > 0, self.scale, 1)
+        return divided.clamp(-_FAR, _FAR).to(self.pixels.dtype)
+
+    def denormalise(self, images: Tensor) -> Tensor:
+        """Undo ``normalise``, in float64."""
+        return images.double() * self.scale + self.mean
+
+    def in_one_unit(self, images: Tensor) -> Tensor:
+        """Images of ``normalised`` units, of which channels shall be compared: those that vary more weigh more."""
+        return images if self.relative is None else images * self.relative.to(images.dtype)
+
+    def on(self, canvas: tuple[int, ...], mean: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Put the image into the corner of a larger canvas of unobserved pixels.
+
+        Args:
+            canvas: its size.
+            mean: is subtracted; broadcasts against [batch, channels, *canvas]. None subtracts nothing.
+
+        Returns:
+            the right-hand sides [batch, channels, *canvas], 0 at unobserved pixels, and which pixels are known:
+            [*canvas] if all images have one mask, else [batch, 1, *canvas].
+        """
+        known = extend(self.mask[0] if len(self.mask) == 1 else self.mask[:, None], canvas)
+        targets = extend(self.pixels, canvas)
+        return (targets if mean is None else torch.where(known, targets - mean, 0)), known
+
+    def restore(self, filled: Tensor) -> Tensor:
+        """The observed pixels, to the bit, and ``filled`` [batch, channels, *size] at all others."""
+        return torch.where(self.mask[:, None], self.pixels, filled.to(self.pixels.dtype))
+
+    def shaped(self, images: Tensor) -> Tensor:
+        """[batch, channels, *size] in the shape of the user's image."""
+        return images.reshape(self.shape)
+
+    def images(self) -> list[Observed]:
+        """Each image of the batch by itself."""
+        masks = self.mask.expand(len(self.pixels), *self.size)
+        return [
+            replace(self, pixels=pixels[None], mask=mask[None], shape=tuple(pixels.shape))
+            for pixels, mask in zip(self.pixels, masks, strict=True)
+        ]
+
+    def part(self, place: tuple[slice, ...], left_out: Tensor) -> Observed:
+        """A part of the images, without some pixels.
+
+        Args:
+            place: where it is, a slice for each axis.
+            left_out: boolean, broadcasts against the part's [*size]: pixels that are taken as unobserved.
+        """
+        mask = self.mask[(slice(None), *place)] & ~left_out
+        pixels = torch.where(mask[:, None], self.pixels[(slice(None), slice(None), *place)], 0)
+        # Opposite edges of a part are no neighbours.
+        wrap = self.wrap and mask.shape == self.mask.shape
+        return replace(self, pixels=pixels, mask=mask, shape=tuple(pixels.shape), wrap=wrap)
+
+
+def _check_image(image: object, ndim: int) -> None:
+    """Refuse what is no image.
+
+    Raises:
+        TypeError: it is no tensor, or its dtype is none that the solver can work with.
+        ValueError: its shape is wrong.
+    """
+    if not isinstance(image, torch.Tensor):
+        raise TypeError(f"expected the image as a torch tensor, got {type(image).__name__}")
+    if not image.is_floating_point():
+        raise TypeError(f"expected a floating point image, got {image.dtype}; for 8-bit values pass image / 255")
+    if image.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"expected an image in float32 or float64, which the solver needs, got {image.dtype}")
+    if image.ndim - ndim not in (0, 1, 2) or image.numel() == 0:
+        raise ValueError(
+            f"expected an image of shape [channels, *size] or [batch, channels, *size] with {ndim} spatial "
+            f"dimensions, got {tuple(image.shape)}"
+        )
+
+
+def _checked_mask(observed: object, size: tuple[int, ...], count: int, batched: bool) -> Tensor:
+    """The mask, [1 or batch, *size].
+
+    Raises:
+        TypeError: it is no boolean tensor.
+        ValueError: its shape does not fit the image's.
+    """
+    if not isinstance(observed, torch.Tensor):
+        raise TypeError(f"expected observed as a boolean torch tensor, got {type(observed).__name__}")
+    if observed.dtype != torch.bool:
+        raise TypeError(
+            f"expected observed to be boolean, True = known, got {observed.dtype}; pass observed > 0.5, say"
+        )
+    shape = tuple(observed.shape)
+    if shape != size and not (batched and shape == (count, *size)):
+        also = f" or {(count, *size)}" if batched else ""
+        raise ValueError(f"expected observed of shape {size}{also} for this image, got {shape}")
+    return observed.reshape(-1, *size)
+
+
+def _check_values(batch: Tensor, mask: Tensor) -> None:
+    """Refuse observed pixels that are not finite, and images without any.
+
+    Raises:
+        ValueError: there are such pixels, or there is such an image.
+    """
+    known = mask[:, None].expand_as(batch)
+    if not bool(torch.isfinite(batch[known]).all()):
+        bad = int((~torch.isfinite(batch) & known).sum())
+        raise ValueError(f"expected finite values at observed pixels, got {bad} NaN or infinite ones")
+    empty = ~mask.flatten(1).any(1)
+    if bool(empty.any()):
+        where = f" in image {int(empty.nonzero()[0])} of the batch" if len(mask) > 1 else ""
+        raise ValueError(f"expected at least one observed pixel, got none{where}; observed is True where known")
+
+
+def spatial_dimensions(image: object, observed: object) -> int:
+    """Of what a mask belongs to: 2, unless only another number fits its shape."""
+    if not isinstance(image, torch.Tensor) or not isinstance(observed, torch.Tensor):
+        return 2
+    for ndim in (2, 1, 3):
+        size = tuple(image.shape[-ndim:])
+        masks = [size, (image.shape[0], *size)] if image.ndim == ndim + 2 else [size]
+        if image.ndim - ndim in (0, 1, 2) and tuple(observed.shape) in masks:
+            return ndim
+    return 2
+
+
+def extend(images: Tensor, canvas: tuple[int, ...]) -> Tensor:
+    """Put the images into the corner of a larger, empty canvas."""
+    missing = [n - old for n, old in zip(canvas, images.shape[-len(canvas) :], strict=True)]
+    return torch.nn.functional.pad(images, [entry for m in reversed(missing) for entry in (0, m)])
+
+
+def crop(images: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Undo ``extend``."""
+    for axis, n in enumerate(size, start=images.ndim - len(size)):
+        images = images.narrow(axis, 0, n)
+    return images

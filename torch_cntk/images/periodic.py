@@ -1,0 +1,100 @@
+"""The periodic kernel as a filler: the same for every image."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import scipy.fft
+from torch import Tensor
+
+from torch_cntk._internal.checks import finite_number
+from torch_cntk.images.default import default_kernel
+from torch_cntk.images.filler import Equations
+from torch_cntk.images.observed import Observed
+from torch_cntk.kernels.kernel import Kernel
+from torch_cntk.solvers import Solver
+
+__all__ = ["Periodic", "canvas_for", "check_ridge", "check_solver", "fast_length"]
+
+
+@dataclass(frozen=True)
+class Periodic:
+    """Regression with a kernel that knows nothing of the image; it looks at no estimate.
+
+    Attributes:
+        kernel: of ``net.kernel(prior)``; None takes one that suits the mask's holes (see ``default_kernel``).
+        ridge: relative to the mean of K's diagonal, or "cv" (see ``inpaint``).
+        solver: None takes ``torch_cntk.solvers.automatic``.
+
+    Raises:
+        TypeError: the ridge is no number, or the solver none.
+        ValueError: the ridge is out of range.
+    """
+
+    kernel: Kernel | None = None
+    ridge: float | str = 1e-4
+    solver: Solver | None = None
+
+    def __post_init__(self) -> None:
+        check_ridge(self.ridge)
+        if self.solver is not None:
+            check_solver(self.solver)
+
+    def equations(self, given: Observed, estimate: Tensor | None = None) -> Equations:
+        """See ``Filler``; one operator serves all images.
+
+        Raises:
+            ValueError: the kernel does not serve the image's size.
+        """
+        kernel = default_kernel(given.mask, given.ndim) if self.kernel is None else self.kernel
+        canvas = canvas_for(given.size, kernel, wrap=given.wrap)
+        operator = kernel.operator(canvas, dtype=given.pixels.dtype, device=given.pixels.device)
+        return Equations(operator, self.ridge, solver=self.solver)
+
+    def serving(self, given: Observed) -> Periodic:
+        """The same for a part of the image, which a kernel of one size perhaps does not fit: then the default one."""
+        if self.kernel is None or self.kernel.size in (None, given.size):
+            return self
+        return replace(self, kernel=None)
+
+
+def canvas_for(size: tuple[int, ...], kernel: Kernel, *, wrap: bool = False) -> tuple[int, ...]:
+    """Size of the torus to solve on: with room for the kernel's radius, so that opposite edges do not meet.
+
+    Raises:
+        ValueError: the kernel is of one size, or the image wraps, and the kernel does not serve its size.
+    """
+    if kernel.size is not None or wrap:
+        return kernel.check_size(size)
+    least = (max(n + r, 2 * r + 1) for n, r in zip(size, kernel.radius, strict=True))
+    return tuple(fast_length(math.ceil(n / p)) * p for n, p in zip(least, kernel.period, strict=True))
+
+
+def fast_length(cells: int) -> int:
+    """The next number whose Fourier transforms are fast: without a prime factor above 11."""
+    return int(scipy.fft.next_fast_len(cells))
+
+
+def check_ridge(ridge: object) -> None:
+    """Refuse what is no ridge.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is another word than "cv", negative or not finite.
+    """
+    if isinstance(ridge, str):
+        if ridge != "cv":
+            raise ValueError(f'expected ridge to be a number or "cv", got {ridge!r}')
+    else:
+        finite_number(ridge, "ridge", minimum=0)
+
+
+def check_solver(solver: object) -> None:
+    """Refuse what is no solver.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(solver, Solver):
+        raise TypeError(f"expected a solver such as ConjugateGradient(), got {solver!r}")
