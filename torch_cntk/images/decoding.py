@@ -291,6 +291,8 @@ def _kept(exif: PIL.Image.Exif, orientation: int) -> bytes | None:
 
 def _resolution(image: PIL.ImageFile.ImageFile) -> tuple[float, float] | None:
     dpi = image.info.get("dpi")
+    if hasattr(image, "tag_v2") and _tag(image, PIL.TiffImagePlugin.X_RESOLUTION) is None:
+        return None  # Pillow makes one up
     try:
         across, down = (float(number) for number in dpi)  # type: ignore[union-attr]
     except (TypeError, ValueError, ZeroDivisionError):
