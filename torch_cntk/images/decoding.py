@@ -38,7 +38,7 @@ _READERS: tuple[tuple[str, tuple[bytes, ...], Reader], ...] = (
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, KeyError, TypeError, RuntimeError, struct.error, zlib.error)
 """What Pillow and others raise for files that are no images or only the beginning of one."""
-_BYTES_A_PIXEL = 24
+_BYTES_A_PIXEL = 32
 """While a file is read: four as Pillow holds it, four as bytes, twelve as float32, and some for what is in between."""
 _ORIENTATION = 0x0112
 _EXIF, _GPS = SUB_DIRECTORIES = (0x8769, 0x8825)
