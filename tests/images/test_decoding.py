@@ -177,3 +177,6 @@ def test_what_a_file_says_is_kept(tmp_path: Path, before: str, after: str, depth
 def test_no_metadata_is_none(tmp_path: Path) -> None:
     Image.fromarray(noise(3, np.uint8)).save(tmp_path / "a.png")
     assert read_image(tmp_path / "a.png").metadata == Metadata("PNG", 8, None, None, None)
+    for depth in (8, 16):
+        write_image(tmp_path / "a.tif", torch.zeros(3, 4, 5), metadata=Metadata("TIFF", depth))
+        assert read_image(tmp_path / "a.tif").metadata == Metadata("TIFF", depth, None, None, None)

@@ -38,7 +38,7 @@ _READERS: tuple[tuple[str, tuple[bytes, ...], Reader], ...] = (
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, KeyError, TypeError, RuntimeError, struct.error, zlib.error)
 """What Pillow and others raise for files that are no images or only the beginning of one."""
-_BYTES_A_PIXEL = 24
+_BYTES_A_PIXEL = 32
 """While a file is read: four as Pillow holds it, four as bytes, twelve as float32, and some for what is in between."""
 _ORIENTATION = 0x0112
 _EXIF, _GPS = SUB_DIRECTORIES = (0x8769, 0x8825)
@@ -291,6 +291,8 @@ def _kept(exif: PIL.Image.Exif, orientation: int) -> bytes | None:
 
 def _resolution(image: PIL.ImageFile.ImageFile) -> tuple[float, float] | None:
     dpi = image.info.get("dpi")
+    if hasattr(image, "tag_v2") and _tag(image, PIL.TiffImagePlugin.X_RESOLUTION) is None:
+        return None  # Pillow makes one up
     try:
         across, down = (float(number) for number in dpi)  # type: ignore[union-attr]
     except (TypeError, ValueError, ZeroDivisionError):
