@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.utils import parametrize
 
 from torch_cntk.layers import (
     Activation,
@@ -385,7 +386,7 @@ def rule_for(layer: Layer) -> Rule | None:
 
 def rule_of_module(module: _nn.Module) -> Rule | None:
     """The rule of a module of torch.nn; of a class of its own there is none."""
-    return _BY_MODULE.get(type(module))
+    return _BY_MODULE.get(parametrize.type_before_parametrizations(module))
 
 
 def rule_of_function(function: Callable[..., Any] | str) -> Rule | None:

@@ -19,6 +19,7 @@ from torch_cntk.layers.resample import (
     LanczosDown,
     NearestUp,
 )
+from torch_cntk.layers.scale import Scale
 from torch_cntk.layers.sequential import Sequential
 from torch_cntk.layers.weights import Weighted, reparameterise
 
@@ -51,6 +52,7 @@ __all__ = [
     "Node",
     "ReLU",
     "Residual",
+    "Scale",
     "Sequential",
     "Sigmoid",
     "Sin",
