@@ -207,7 +207,7 @@ def channels_after(layer, channels: int) -> int:
     return getattr(layer, "out_channels", None) or channels
 
 
-def channels_of_values(graph, channels: int) -> list[int]:
+def channels_of_values(graph: tc.Graph, channels: int) -> list[int]:
     values = [channels]
     for node in graph.nodes:
         given = [values[k] for k in node.inputs]
@@ -222,11 +222,11 @@ def channels_of_values(graph, channels: int) -> list[int]:
 
 
 def mixed(kernels: list[tuple[Tensor, Tensor]], weights: list[float]) -> tuple[Tensor, Tensor]:
-    sigma, theta = (sum(w * pair[k] for w, pair in zip(weights, kernels, strict=True)) for k in (0, 1))
-    return sigma, theta
+    sigmas, thetas = ([w * pair[k] for w, pair in zip(weights, kernels, strict=True)] for k in (0, 1))
+    return torch.stack(sigmas).sum(0), torch.stack(thetas).sum(0)
 
 
-def through_graph(graph, sigma: Tensor, theta: Tensor, channels: int) -> tuple[Tensor, Tensor]:
+def through_graph(graph: tc.Graph, sigma: Tensor, theta: Tensor, channels: int) -> tuple[Tensor, Tensor]:
     values, widths = [(sigma, theta)], channels_of_values(graph, channels)
     for node in graph.nodes:
         given, own = [values[k] for k in node.inputs], [widths[k] for k in node.inputs]
@@ -236,7 +236,7 @@ def through_graph(graph, sigma: Tensor, theta: Tensor, channels: int) -> tuple[T
             case "concat":
                 values.append(mixed(given, [w / sum(own) for w in own]))
             case layer:
-                values.append(step(layer, *given[0], own[0]))
+                values.append(step(layer, given[0][0], given[0][1], own[0]))
     return values[-1]
 
 

@@ -214,19 +214,6 @@ def _activation(entry: NamedActivation) -> Rule:
     return Rule((entry.layer,), read, write, (entry.module,), entry.functions, defaults)
 
 
-def _by_expansion(module: type[_nn.Module], *functions: Callable[..., Any] | str, **fixed: Any) -> Rule:
-    """An activation that has no layer of its own: the expansion of torch's function."""
-    function = functions[0]
-    assert callable(function)
-
-    def read(given: Mapping[str, Any]) -> Layer:
-        if any(given[name] != value for name, value in fixed.items()):
-            raise ValueError("expected the default options")
-        return Elementwise(function)
-
-    return Rule((), read, None, (module,), functions, fixed)
-
-
 # Everything else.
 
 
@@ -333,9 +320,6 @@ RULES: tuple[Rule, ...] = (
     Rule((Linear,), _read_linear, _write_linear, (_nn.Linear,), options=_LINEAR),
     *(_activation(entry) for entry in ACTIVATIONS.values()),
     # Of two rules for one module the first one holds.
-    _by_expansion(_nn.Tanh, torch.tanh, functional.tanh, "tanh"),
-    _by_expansion(_nn.SiLU, functional.silu),
-    _by_expansion(_nn.Softplus, functional.softplus, beta=1, threshold=20),
     Rule((Elementwise,), lambda given: Elementwise(given["function"]), lambda layer, place: layer.function),
     Rule(
         (NearestUp, BilinearUp),

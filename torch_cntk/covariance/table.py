@@ -20,8 +20,11 @@ from torch_cntk.covariance.resampling import Resampling
 
 __all__ = ["Geometry", "Slab", "Table"]
 
-# Index arrays of at most this many entries are kept: small kernels are bound by the number of calls.
-_KEPT_INDEX = 1 << 16
+_KEPT_INDEX = 1 << 14
+"""Index arrays of at most this many entries (128 kB) are kept: kernels that small are bound by the number of calls."""
+
+_KEPT_PLANS = 128
+"""How many lists of them: a kernel of ten levels takes some twenty, of one to four arrays."""
 
 
 @dataclass(frozen=True)
@@ -324,7 +327,7 @@ def _plan(
         yield index, [tap[2] for tap in taps if tap[2] is not None]
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=_KEPT_PLANS)
 def _kept_plan(
     geometry: Geometry,
     slab: Slab,

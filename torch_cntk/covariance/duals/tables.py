@@ -13,12 +13,12 @@ from torch_cntk.covariance.duals.functions import Function
 from torch_cntk.covariance.duals.interpolation import Series, coefficients, points, polynomials, split, unresolved
 from torch_cntk.covariance.duals.quadrature import moments, pairs
 
-__all__ = ["LARGEST", "Table", "parts_of", "place_of", "second_moment", "table_between", "table_of"]
+__all__ = ["LARGEST", "Table", "angle_place", "length", "parts_of", "second_moment", "table_between", "table_of"]
 
-LARGEST = 2.0**81
-"""Beyond this variance phi is homogeneous, or as far as its limits, to 1e-12; below its inverse phi is linear."""
+LARGEST = 2.0**61
+"""Beyond this variance phi is homogeneous, or as far as its limits, to 1e-9; below its inverse phi is linear."""
 
-_CELLS = 81
+_CELLS = 61
 """Tables of moments are for variances from 4^k to 4^(k + 1), times 1 / LARGEST."""
 
 _CELL_TERMS = 16
@@ -76,7 +76,7 @@ def parts_of(variance: Tensor) -> list[Tensor]:
 
 
 def length(angle: Tensor, first: list[Tensor], other: list[Tensor]) -> Tensor:
-    """D = sqrt((1 + v)(1 + v') - sigma^2), which the slope of bounded functions falls with, given ``parts_of`` both.
+    """Return d = sqrt((1 + v)(1 + v') - sigma^2), given ``parts_of`` both: slopes of bounded functions fall like 1 / d.
 
     Without cancellation or overflow: d^2 / (1 + v)(1 + v') = e + e' - e e' + c c' sin^2 t, e = 1 / (1 + v), c = 1 - e.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -74,19 +74,16 @@ class Tabulated:
     scale: float = 1.0
     normalise: bool = True
 
-    @cached_property
+    @property
     def gain(self) -> float:
         """What the function is multiplied by."""
-        if not self.normalise:
-            return 1.0
-        square = torch.tensor([self.scale**2], dtype=torch.float64)
-        return self.scale / math.sqrt(float(moments(self.function, square)[0]))
+        return _gain(self.function, self.scale) if self.normalise else 1.0
 
     def __call__(self, sigma: Tensor, variance: Tensor, other_variance: Tensor) -> tuple[Tensor, Tensor]:
         """Return value (in sigma's memory) and slope.
 
         Raises:
-            ValueError: phi is bounded, and variances beyond 2e24 differ while others are below: what slope parallel
+            ValueError: phi is bounded, and variances beyond 2e18 differ while others are below: what slope parallel
                 features of the former have is not known then.
         """
         low, high, shrink = self._range(variance, other_variance)
@@ -148,6 +145,11 @@ class Tabulated:
         size = (second_moment(self.function, given) / (signs @ value.square())).sqrt() * (self.gain / self.scale)
         rows = torch.cat([size[None], torch.stack(parts_of(given)), value, slope])
         return rows.to(variance.dtype).view(-1, *variance.shape)
+
+
+@lru_cache(maxsize=64)
+def _gain(function: Function, scale: float) -> float:
+    return scale / math.sqrt(float(moments(function, torch.tensor([scale**2], dtype=torch.float64))[0]))
 
 
 def _flat(variance: Tensor) -> Tensor:

@@ -172,7 +172,7 @@ class Lattice(Covariance):
         """A weighted sum, slab by slab.
 
         Raises:
-            ValueError: the branches' images differ in size.
+            ValueError: the branches' images differ in size, or there are not as many weights as branches.
         """
         return Mixed((self, *others), weights)
 
@@ -313,6 +313,8 @@ class Mixed(Lattice):
 
     def __post_init__(self) -> None:
         branches = self.branches
+        if len(self.weights) != len(branches):
+            raise ValueError(f"expected a weight for each of {len(branches)} branches, got {len(self.weights)}")
         first = branches[0].geometry
         for branch in branches[1:]:
             if branch.geometry.size != first.size:

@@ -7,6 +7,7 @@ where they come around the edge.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
@@ -14,7 +15,16 @@ from torch import Tensor
 
 from torch_cntk.covariance.table import Slab
 
-__all__ = ["SpareMemory", "circular_box_mean", "positions_of", "repeated", "shifted", "tiled", "unshifted"]
+__all__ = [
+    "SpareMemory",
+    "circular_box_mean",
+    "positions_of",
+    "repeated",
+    "shifted",
+    "tiled",
+    "tiled_entries",
+    "unshifted",
+]
 
 
 _FEW_NUMBERS = 1 << 13
@@ -73,6 +83,11 @@ def tiled(image: Tensor, size: tuple[int, ...]) -> Tensor:
         if p > 1:
             image = torch.cat([image] * (2 + n // p), axis)
     return image.contiguous()
+
+
+def tiled_entries(period: tuple[int, ...], size: tuple[int, ...]) -> int:
+    """Numbers of a tiled image."""
+    return math.prod(1 if p == 1 else 2 * p + n for n, p in zip(size, period, strict=True))
 
 
 def shifted(tiles: Tensor, period: tuple[int, ...], slab: Slab) -> Tensor:
