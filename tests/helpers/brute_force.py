@@ -276,6 +276,8 @@ def step(layer, sigma: Tensor, theta: Tensor, channels: int) -> tuple[Tensor, Te
             return by_quadrature(layer.function, sigma, theta, layer.gain)
         case tc.ChannelNorm():
             return normalise(sigma, theta, layer.eps, layer.affine)
+        case tc.Scale():
+            return layer.factor**2 * sigma, layer.factor**2 * theta
         case tc.Identity():
             return sigma, theta
     return convolve(layer, sigma, theta)

@@ -56,7 +56,7 @@ def _added(sign: float, *, reversed_: bool = False) -> Callable[[Reader, torch.f
             # As the built-in sum begins.
             if isinstance(one, Value) and reader.number(other) == 0:
                 return _times(reader, node, one, factor)
-        if isinstance(first, Value) and reader.is_constant(second) or reader.is_constant(first):
+        if (isinstance(first, Value) and reader.is_constant(second)) or reader.is_constant(first):
             raise reader.refuse(node, name_of(node), _OFFSET)
         terms = [reader.feature_map(node, term, index) for index, term in enumerate((first, second))]
         if sign * alpha != 1:

@@ -305,5 +305,3 @@ def _default(function: Any, name: str) -> Any:
     if not inspect.isfunction(function):
         return None
     return inspect.signature(function).parameters[name].default
-
-

@@ -37,7 +37,12 @@ def _moved_axis(reader: Reader, node: torch.fx.Node) -> Value:
 
 
 def _moved(
-    reader: Reader, node: torch.fx.Node, value: Value, dims: tuple[Any, ...], last: tuple[int, ...], back: tuple[int, ...]
+    reader: Reader,
+    node: torch.fx.Node,
+    value: Value,
+    dims: tuple[Any, ...],
+    last: tuple[int, ...],
+    back: tuple[int, ...],
 ) -> Value:
     if value.padding is None and dims == (back if value.channels_last else last):
         return replace(value, channels_last=not value.channels_last)

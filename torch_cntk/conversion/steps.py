@@ -21,7 +21,6 @@ from torch_cntk.conversion.tracing import name_of, place_of, type_of
 from torch_cntk.layers import (
     Activation,
     BilinearUp,
-    ChannelNorm,
     Conv1d,
     Conv2d,
     Conv3d,
@@ -133,7 +132,9 @@ def _module(reader: Reader, node: torch.fx.Node) -> Value:
     if rule is None:
         raise reader.without_rule(node)
     name = type_of(module).__name__
-    options = rule.options_of_module(inert(module)) | ({"bias_std": reader.bias_std} if "bias_std" in rule.options else {})
+    options = rule.options_of_module(inert(module)) | (
+        {"bias_std": reader.bias_std} if "bias_std" in rule.options else {}
+    )
     if isinstance(module, _nn.Upsample):
         return upsampled(reader, node, value, rule, options)
     if "bias_std" not in rule.options:
@@ -146,7 +147,9 @@ def _module(reader: Reader, node: torch.fx.Node) -> Value:
     return _weighted(reader, node, name, rule, options, value, source)
 
 
-def _source(reader: Reader, node: torch.fx.Node, module: Any, reshape: Callable[[Tensor], Tensor] | None = None) -> Source:
+def _source(
+    reader: Reader, node: torch.fx.Node, module: Any, reshape: Callable[[Tensor], Tensor] | None = None
+) -> Source:
     try:
         return (source_of_module(module) if reshape is None else source_of_module(module, reshape))[0]
     except ValueError as error:
@@ -381,7 +384,10 @@ _FUNCTIONS: dict[Any, Callable[[Reader, torch.fx.Node], Result]] = {
     functional.interpolate: _interpolate,
     functional.pad: _functional_pad,
     **{getattr(functional, name): _functional_dropout for name in _TRAINING_DEFAULT},
-    **{function: _functional_weights(n) for n in (1, 2, 3) for function in
-       (getattr(functional, f"conv{n}d"), getattr(torch, f"conv{n}d"))},
+    **{
+        function: _functional_weights(n)
+        for n in (1, 2, 3)
+        for function in (getattr(functional, f"conv{n}d"), getattr(torch, f"conv{n}d"))
+    },
     functional.linear: _functional_weights(0),
 }

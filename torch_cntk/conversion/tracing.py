@@ -161,9 +161,7 @@ def _no_random_numbers() -> Iterator[None]:
         raise Refused("expected a forward pass that draws no random numbers, got one that does: call eval() first")
 
 
-def trace(
-    module: torch.nn.Module, ignore: tuple[type[torch.nn.Module], ...]
-) -> tuple[torch.nn.Module, torch.fx.Graph]:
+def trace(module: torch.nn.Module, ignore: tuple[type[torch.nn.Module], ...]) -> tuple[torch.nn.Module, torch.fx.Graph]:
     """The graph of a model's forward pass, and the module that its names belong to.
 
     Raises:
