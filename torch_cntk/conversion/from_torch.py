@@ -14,6 +14,7 @@ from torch_cntk.conversion.inert import Source
 from torch_cntk.conversion.reading import Reader
 from torch_cntk.conversion.steps import step
 from torch_cntk.conversion.tracing import trace
+from torch_cntk.covariance.signal import InexactError
 from torch_cntk.layers import Activation, ChannelNorm, Layer, Node, Weighted
 from torch_cntk.layers.registry import ACTIVATIONS
 
@@ -60,14 +61,26 @@ def from_torch(
     output = reader.read(step)
     if output == 0:
         raise ValueError("expected a model that does something, got one that returns its input")
+    return _assembled(reader, output, weights)
+
+
+def _assembled(reader: Reader, output: int, weights: bool) -> Layer:
+    """The network of the steps that the output depends on.
+
+    Raises:
+        ValueError: its kernel would not be exact, or its weights cannot be mapped.
+    """
     kept = _needed(reader.nodes, output)
     places = {old: new for new, old in enumerate([0, *(place + 1 for place in kept)])}
     nodes = [Node(reader.nodes[k].does, tuple(places[i] for i in reader.nodes[k].inputs)) for k in kept]
-    nodes = _inner_sigmoids(nodes)
-    nodes = _as_it_is_at_the_end(nodes)
+    nodes = _as_it_is_at_the_end(_inner_sigmoids(nodes))
     sources, modes = ([values[k] for k in kept] for values in (reader.sources, reader.modes))
     given = _in_channels(nodes)
-    net = assemble(nodes, given)
+    try:
+        net = assemble(nodes, given)
+    except InexactError as error:
+        origin = reader.origins[kept[int(error.path[0])]] if error.path else "the model"
+        raise ValueError(f"from_torch knows no exact rule for {origin}: {error}") from None
     if weights:
         _map_weights(nodes, sources, given)
     _match(net, nodes, sources, modes, reader.training)

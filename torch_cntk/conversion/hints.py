@@ -18,7 +18,7 @@ def _of_dimensions(name: str) -> tuple[type[_nn.Module], ...]:
 _PAD = "pad circularly or with zeros"
 _POOL = "take average pooling of disjoint blocks, or a strided convolution"
 _HEAD = (
-    "heads that leave the image (pooling over all of it, flattening, classes) have no rule: convert what comes before"
+    "heads that leave the image (pooling over all of it, flattening) have no rule: convert what comes before"
 )
 _BATCH = "statistics over the batch have no rule: normalise over the channels (LayerNorm on channels-last images)"
 _ATTENTION = "attention has no rule: convolutions, sums and concatenations have"
@@ -53,6 +53,7 @@ _MODULES: Mapping[tuple[type[_nn.Module], ...], str] = {
     (_nn.Embedding, _nn.EmbeddingBag): "give one-hot vectors or features instead",
     (_nn.Bilinear, _nn.CosineSimilarity, _nn.PairwiseDistance): "a network has one input: concatenate them before",
 }
+_DROPOUTS = ("dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout", "feature_dropout")
 _FUNCTIONS: Mapping[tuple[str, ...], str] = {
     ("getattr",): "only the shape of a feature map is known, and what it is of the input's",
     ("flatten", "reshape", "view", "mean", "sum", "adaptive_avg_pool2d", "adaptive_avg_pool1d", "squeeze"): _HEAD,
@@ -62,7 +63,7 @@ _FUNCTIONS: Mapping[tuple[str, ...], str] = {
     ("matmul", "bmm", "imatmul", "einsum", "scaled_dot_product_attention"): _ATTENTION,
     ("pixel_shuffle", "chunk", "split", "roll", "unfold", "transpose", "unsqueeze", "stack"): _REARRANGE,
     ("detach", "detach_"): "it stops gradients, which the kernel of training all layers does not: leave it out",
-    ("rand_like", "randn_like", "normal_", "bernoulli", "stochastic_depth"): _RANDOM,
+    ("rand_like", "randn_like", "normal_", "bernoulli", "stochastic_depth", *_DROPOUTS): _RANDOM,
     ("to", "float", "double", "half", "type", "cuda", "cpu", "type_as"): "a network has one dtype and device: leave it "
     "out",
     ("setitem", "getitem"): "parts of a feature map have no rule: write the step for all of it",

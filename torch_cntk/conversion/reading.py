@@ -65,7 +65,10 @@ class Reader:
     Attributes:
         nodes: the steps so far.
         sources: the weights of each step that has some.
-        training: the mode of the model, and of steps that are modules with one of their own.
+        origins: what each step is in the model, and where.
+        modes: whether each step that is a module of the model is in training.
+        training: whether the model is.
+        ndim: the number of spatial dimensions, once it is known.
     """
 
     def __init__(
@@ -85,8 +88,11 @@ class Reader:
         self.nodes: list[Node] = []
         self.sources: list[Source | None] = []
         self.modes: list[bool | None] = []
+        self.origins: list[str] = []
+        self._now = ""
         self.ndim: int | None = None
-        self.training = next(iter(root.children())).training
+        self.model = next(iter(root.children()))
+        self.training = self.model.training
         self._values: dict[torch.fx.Node, Result] = {}
         self._owners: dict[Any, str] = {}
         self._memories = 0
@@ -154,6 +160,7 @@ class Reader:
         """One more step, and the new value that it gives."""
         self.nodes.append(Node(does, tuple(value.place for value in inputs)))
         self.sources.append(source)
+        self.origins.append(self._now)
         self.modes.append(training if source is None else source.training)
         if isinstance(does, Layer) and does.ndim:
             self.ndim = does.ndim
@@ -179,11 +186,12 @@ class Reader:
             elif node.op == "output":
                 return self._finish(node)
             elif node in wanted:
+                self._now = self._where(node)
                 before = self._changed(node)
                 self._values[node] = step(self, node)
                 if before is not None:
                     self._spread(node, before)
-        raise AssertionError("a graph has an output")
+        raise Refused("expected a model that gives something, got one without an output")
 
     def _wanted(self) -> set[torch.fx.Node]:
         """The steps that the output depends on, or that change something in place."""
@@ -238,6 +246,8 @@ class Reader:
             ValueError: some of them, or the memory of some, are in use elsewhere.
         """
         for parameter in parameters:
+            if parameter.is_complex():
+                raise self.refuse(node, what, "expected real weights, got complex ones")
             # On the meta device nothing lies anywhere.
             keys: list[Any] = [id(parameter)]
             if not parameter.is_meta and parameter.numel():
@@ -255,13 +265,18 @@ class Reader:
 
     def refuse(self, node: torch.fx.Node, what: str, hint: str = "") -> Refused:
         """What is raised where there is no rule."""
-        if node.op == "call_module":
-            place = place_of(str(node.target))
-        else:
-            stack = node.meta.get("nn_module_stack") or {}
-            inside = place_of(next(reversed(stack), "")) if stack else ""
-            place = f"{node.name!r} in the forward pass" + (f" of {inside}" if inside.startswith("'") else "")
+        place = self._where(node).partition(", at ")[2]
         return Refused(f"from_torch knows no rule for {what}, at {place}{': ' + hint if hint else ''}")
+
+    def _where(self, node: torch.fx.Node) -> str:
+        """What a step is, and where."""
+        if node.op == "call_module":
+            name = str(node.target)
+            return f"{type_of(self.modules[name]).__name__}, at {place_of(name)}"
+        stack = node.meta.get("nn_module_stack") or {}
+        inside = place_of(next(reversed(stack), "")) if stack else ""
+        of = f" of {inside}" if inside.startswith("'") else ""
+        return f"{name_of(node)}, at {node.name!r} in the forward pass{of}"
 
     def without_rule(self, node: torch.fx.Node) -> Refused:
         """Likewise, of a module or function that no rule exists for."""

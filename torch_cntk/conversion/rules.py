@@ -188,7 +188,7 @@ def _read_upsampling(given: Mapping[str, Any]) -> Layer:
         raise ValueError(f"expected one integer as scale_factor, got {factor}")
     if given["antialias"]:
         raise ValueError("expected antialias=False")
-    if mode == "nearest":
+    if mode in ("nearest", "nearest-exact"):
         return NearestUp(int(scale))
     if mode not in ("linear", "bilinear", "trilinear"):
         raise ValueError(f"mode={mode!r}: take nearest or bilinear")
@@ -275,6 +275,21 @@ def _of_dimension(ndim: int) -> tuple[Rule, Rule]:
     )
 
 
+_DROPOUT = Rule(
+    (Dropout,),
+    lambda given: Dropout(given["p"]) if given["training"] else Identity(),
+    lambda layer, place: _of_channels[place.ndim](layer.p) if layer.channels else _nn.Dropout(layer.p),
+    (_nn.Dropout,),
+    (functional.dropout,),
+    {"p": 0.5, "training": True},
+)
+_of_channels: dict[int, Any] = {1: _nn.Dropout1d, 2: _nn.Dropout2d, 3: _nn.Dropout3d}
+
+
+def _dropout_of_channels(module: type[_nn.Module]) -> Rule:
+    return Rule((), lambda given: Dropout(given["p"], channels=True), None, (module,), options={"p": 0.5})
+
+
 RULES: tuple[Rule, ...] = (
     *_of_dimension(1),
     *_of_dimension(2),
@@ -292,14 +307,8 @@ RULES: tuple[Rule, ...] = (
         _UPSAMPLE,
     ),
     Rule((ChannelNorm,), _read_norm, _write_norm, (_nn.LayerNorm,), options=_NORM),
-    Rule(
-        (Dropout,),
-        lambda given: Dropout(given["p"]) if given["training"] else Identity(),
-        lambda layer, place: _nn.Dropout(layer.p),
-        (_nn.Dropout, _nn.Dropout1d, _nn.Dropout2d, _nn.Dropout3d),
-        (functional.dropout,),
-        {"p": 0.5, "training": True},
-    ),
+    _DROPOUT,
+    *(_dropout_of_channels(module) for module in (_nn.Dropout1d, _nn.Dropout2d, _nn.Dropout3d)),
     # A head, as it stands; whoever reads the whole model makes an activation of those that are none.
     Rule(
         (Sigmoid, Logistic),

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from torch_cntk.conversion.hints import hint_for
 from torch_cntk.conversion.inert import Source, inert, source_of_module, source_of_tensors
 from torch_cntk.conversion.joins import JOINS
 from torch_cntk.conversion.reading import Reader, Result, Value, options_of
 from torch_cntk.conversion.rules import Rule, rule_of_function, rule_of_module
 from torch_cntk.conversion.shapes import SHAPES, resized
-from torch_cntk.conversion.tracing import name_of, place_of, type_of
+from torch_cntk.conversion.tracing import drops_always, name_of, place_of, type_of
 from torch_cntk.layers import (
     Activation,
     BilinearUp,
@@ -60,7 +61,7 @@ def step(reader: Reader, node: torch.fx.Node) -> Result:
         raise reader.without_rule(node)
     value, options = reader.value(node), options_of(reader, node, rule.options)
     layer = _layer(reader, node, name_of(node), rule, options)
-    if isinstance(layer, Dropout) and not reader.training:
+    if isinstance(layer, Dropout) and (not reader.training or drops_always(reader.model, reader.ignore)):
         raise reader.refuse(node, "dropout", "it drops in eval mode as well: pass training=self.training")
     return emit(reader, node, value, layer)
 
@@ -99,7 +100,8 @@ def _layer(reader: Reader, node: torch.fx.Node, name: str, rule: Rule, options: 
 
 def emit(reader: Reader, node: torch.fx.Node, value: Value, layer: Layer, training: bool | None = None) -> Value:
     """A layer without weights, on a value that nothing is pending for; pointwise ones may see permuted axes."""
-    checked = value if isinstance(layer, _POINTWISE) and value.padding is None else reader.plain(node, value)
+    pointwise = isinstance(layer, _POINTWISE) and not getattr(layer, "channels", False)
+    checked = value if pointwise and value.padding is None else reader.plain(node, value)
     if type(layer) is Identity:
         return checked
     scale = _scale_after(layer, checked.scale)
@@ -173,13 +175,10 @@ def _weighted(
         options["padding_mode"], options["padding"] = value.padding
         value = replace(value, padding=None)
     if rule.layers[0].ndim == 0 and reader.ndim:
-        raise reader.refuse(node, name, "expected images permuted to [batch, *size, channels]; " + hint_linear)
+        raise reader.refuse(node, name, "expected images permuted to [batch, *size, channels]; " + hint_for(_nn.Flatten))
     layer = _layer(reader, node, name, rule, options)
     after = reader.emit(layer, reader.plain(node, value), source=source)
     return replace(after, scale=_scale_after(layer, value.scale))
-
-
-hint_linear = "heads that flatten the image have no rule: convert what comes before"
 
 
 def _several(value: Any) -> tuple[Any, ...]:

@@ -6,6 +6,7 @@ methods of single objects, random numbers. Here all of that is in the graph, or 
 
 from __future__ import annotations
 
+import inspect
 import operator
 import random
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from torch.nn.utils import parametrize
 
 from torch_cntk.conversion.inert import reweights
 
-__all__ = ["Refused", "in_place", "name_of", "place_of", "trace", "type_of"]
+__all__ = ["Refused", "drops_always", "in_place", "name_of", "place_of", "trace", "type_of"]
 
 _ROOT = "model"
 """The name that the model has in the module that is traced."""
@@ -182,6 +183,28 @@ def trace(module: torch.nn.Module, ignore: tuple[type[torch.nn.Module], ...]) ->
         ) from error
 
 
+def drops_always(module: torch.nn.Module, ignore: tuple[type[torch.nn.Module], ...]) -> bool:
+    """Whether a model calls dropout in eval mode as well: ``functional.dropout`` does, unless it is told the mode.
+
+    Raises:
+        ValueError: the model cannot be traced in eval mode.
+    """
+    modes = [(part, part.training) for part in module.modules()]
+    try:
+        for part, _ in modes:
+            part.training = False
+        _, graph = trace(module, ignore)
+    finally:
+        for part, training in modes:
+            part.training = training
+    calls = [node for node in graph.nodes if node.target is torch.nn.functional.dropout]
+    return any(_bound(node).get("training", True) for node in calls)
+
+
+def _bound(node: torch.fx.Node) -> dict[str, Any]:
+    return dict(inspect.signature(torch.nn.functional.dropout).bind(*node.args, **node.kwargs).arguments)
+
+
 def in_place(node: torch.fx.Node, modules: dict[str, torch.nn.Module], named: dict[str, Any]) -> bool:
     """Whether a step changes its first argument.
 
@@ -195,6 +218,8 @@ def in_place(node: torch.fx.Node, modules: dict[str, torch.nn.Module], named: di
     if node.op not in ("call_function", "call_method"):
         return False
     name = name_of(node)
+    if named.get("out") is not None:
+        return True
     if node.op == "call_function" and name in (*_IN_PLACE_OPERATORS, "setitem"):
         return True
     return (name.endswith("_") and not name.endswith("__")) or bool(named.get("inplace", False))
