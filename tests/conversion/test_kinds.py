@@ -361,9 +361,9 @@ WEIGHTS = {
     "frozen PReLU": lambda: nn.Sequential(conv(2, 4), nn.PReLU().requires_grad_(False), conv(4, 1)),
     "RReLU in eval mode": lambda: nn.Sequential(conv(2, 4), nn.RReLU(), conv(4, 1)).eval(),
     "AlphaDropout in eval mode": lambda: nn.Sequential(conv(2, 4), nn.SELU(), nn.AlphaDropout(), conv(4, 1)).eval(),
-    "BatchNorm of one factor": lambda: (
-        nn.Sequential(conv(2, 4), nn.BatchNorm2d(4, affine=False), nn.ReLU(), conv(4, 1)).eval()
-    ),
+    "BatchNorm of one factor": lambda: nn.Sequential(
+        conv(2, 4), nn.BatchNorm2d(4, affine=False), nn.ReLU(), conv(4, 1)
+    ).eval(),
     "no width to dilate": lambda: nn.Sequential(nn.Conv2d(2, 4, 1, dilation=2), nn.ReLU(), conv(4, 1)),
     "activation module twice": lambda: (lambda act: nn.Sequential(conv(2, 4), act, conv(4, 4), act, conv(4, 1)))(
         nn.ReLU()

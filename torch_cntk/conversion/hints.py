@@ -17,9 +17,7 @@ def _of_dimensions(name: str) -> tuple[type[_nn.Module], ...]:
 
 _PAD = "pad circularly or with zeros"
 _POOL = "take average pooling of disjoint blocks, or a strided convolution"
-_HEAD = (
-    "heads that leave the image (pooling over all of it, flattening) have no rule: convert what comes before"
-)
+_HEAD = "heads that leave the image (pooling over all of it, flattening) have no rule: convert what comes before"
 _BATCH = "statistics over the batch have no rule: normalise over the channels (LayerNorm on channels-last images)"
 _ATTENTION = "attention has no rule: convolutions, sums and concatenations have"
 _RECURRENT = "recurrent layers have no rule: one-dimensional convolutions have"

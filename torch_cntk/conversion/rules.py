@@ -309,6 +309,14 @@ RULES: tuple[Rule, ...] = (
     Rule((ChannelNorm,), _read_norm, _write_norm, (_nn.LayerNorm,), options=_NORM),
     _DROPOUT,
     *(_dropout_of_channels(module) for module in (_nn.Dropout1d, _nn.Dropout2d, _nn.Dropout3d)),
+    # Smooth functions without a layer of their own.
+    *(
+        Rule((), lambda given, f=function: Elementwise(f), None, (module,), (function,))  # type: ignore[misc]
+        for module, function in (
+            (_nn.LogSigmoid, functional.logsigmoid),
+            (_nn.Tanhshrink, functional.tanhshrink),
+        )
+    ),
     # A head, as it stands; whoever reads the whole model makes an activation of those that are none.
     Rule(
         (Sigmoid, Logistic),

@@ -20,6 +20,7 @@ from torch_cntk.conversion.rules import Rule, rule_of_function, rule_of_module
 from torch_cntk.conversion.shapes import SHAPES, resized
 from torch_cntk.conversion.tracing import drops_always, name_of, place_of, type_of
 from torch_cntk.layers import (
+    ELU,
     Activation,
     BilinearUp,
     Conv1d,
@@ -175,7 +176,9 @@ def _weighted(
         options["padding_mode"], options["padding"] = value.padding
         value = replace(value, padding=None)
     if rule.layers[0].ndim == 0 and reader.ndim:
-        raise reader.refuse(node, name, "expected images permuted to [batch, *size, channels]; " + hint_for(_nn.Flatten))
+        raise reader.refuse(
+            node, name, "expected images permuted to [batch, *size, channels]; " + hint_for(_nn.Flatten)
+        )
     layer = _layer(reader, node, name, rule, options)
     after = reader.emit(layer, reader.plain(node, value), source=source)
     return replace(after, scale=_scale_after(layer, value.scale))
@@ -292,6 +295,12 @@ def _threshold(reader: Reader, node: torch.fx.Node, module: Any, value: Value) -
     return emit(reader, node, value, ReLU())
 
 
+def _celu(reader: Reader, node: torch.fx.Node, module: Any, value: Value) -> Value:
+    if module.alpha != 1:
+        raise reader.without_rule(node)
+    return emit(reader, node, value, ELU(1.0))
+
+
 def _pad(reader: Reader, node: torch.fx.Node, mode: str, amounts: Sequence[int], value: Value) -> Value:
     """Pixels around the image, last axis first as torch has them, for the convolution that follows."""
     pairs = [tuple(amounts[k : k + 2]) for k in range(0, len(amounts), 2)]
@@ -373,6 +382,7 @@ _MODULES: dict[type, Callable[[Reader, torch.fx.Node, Any, Value], Value]] = {
     **{getattr(_nn, f"ConvTranspose{ndim}d"): _transposed for ndim in (1, 2, 3)},
     **{getattr(_nn, f"BatchNorm{ndim}d"): _batch_norm for ndim in (1, 2, 3)},
     _nn.LayerNorm: _norm,
+    _nn.CELU: _celu,
     _nn.PReLU: _prelu,
     _nn.RReLU: _rrelu,
     _nn.Threshold: _threshold,
