@@ -252,7 +252,7 @@ def test_hooks_of_all_modules_are_refused():
     for register in (torch_module.register_module_forward_hook, torch_module.register_module_forward_pre_hook):
         handle = register(lambda *given: None)
         try:
-            with pytest.raises(ValueError, match="forward hooks of all modules"):
+            with pytest.raises(ValueError, match=r"forward hooks of all modules"):
                 tc.from_torch(module)
         finally:
             handle.remove()
@@ -519,10 +519,10 @@ def test_arguments_with_defaults_are_left_at_them(generator):
 
 
 def test_lazy_and_scripted_modules_are_refused():
-    with pytest.raises(ValueError, match="LazyConv2d, at '0': run it once"):
+    with pytest.raises(ValueError, match=r"LazyConv2d, at '0': run it once"):
         tc.from_torch(nn.Sequential(nn.LazyConv2d(4, 1)))
     scripted = torch.jit.trace(conv(2, 1), torch.zeros(1, 2, 4, 4))
-    with pytest.raises(ValueError, match="TorchScript of .*the model itself"):
+    with pytest.raises(ValueError, match=r"TorchScript of .*the model itself"):
         tc.from_torch(scripted)
 
 

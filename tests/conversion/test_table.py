@@ -114,10 +114,6 @@ def documented() -> dict[str, str]:
     return {line.split("`")[1]: line for line in lines if line.startswith("| `")}
 
 
-def modules_table() -> list[str]:
-    return [row(code, around(code)) for code in MODULES]
-
-
 def family_row(name: str) -> str:
     """The row of a model of torchvision's: the first thing that it stops at."""
     models = pytest.importorskip("torchvision").models
@@ -157,8 +153,3 @@ def test_nothing_else_is_documented():
     families = {f"torchvision.models.{name}()" for name in FAMILIES}
     assert set(documented()) == {*MODULES, *families}
     assert len(MODULES) >= 60
-
-
-if __name__ == "__main__":
-    print("\n".join(modules_table()))
-    print("\n".join(family_row(name) for name in FAMILIES))

@@ -35,8 +35,8 @@ def from_torch(
     weights are mapped, they make up for it, and the new network's output is the model's.
 
     The model is taken in the mode that it is in (``train()`` or ``eval()``), and left as it is; so is torch's
-    generator, unless new weights are drawn. Weights that are computed (weight norm, parametrisations, pruning) are those
-    that the next forward pass would use.
+    generator, unless new weights are drawn. Weights that are computed (weight norm, parametrisations, pruning) are
+    those that the next forward pass would use.
 
     Args:
         module: the model, of one input image and one output image, or of one vector each (fully connected).
@@ -74,7 +74,7 @@ def _assembled(reader: Reader, output: int, weights: bool) -> Layer:
     places = {old: new for new, old in enumerate([0, *(place + 1 for place in kept)])}
     nodes = [Node(reader.nodes[k].does, tuple(places[i] for i in reader.nodes[k].inputs)) for k in kept]
     nodes = _as_it_is_at_the_end(_inner_sigmoids(nodes))
-    sources, modes = ([values[k] for k in kept] for values in (reader.sources, reader.modes))
+    sources, modes = [reader.sources[k] for k in kept], [reader.modes[k] for k in kept]
     given = _in_channels(nodes)
     try:
         net = assemble(nodes, given)

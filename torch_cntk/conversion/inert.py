@@ -36,7 +36,7 @@ def inert(module: torch.nn.Module) -> torch.nn.Module:
     still._buffers = {name: None if buffer is None else buffer.clone() for name, buffer in module._buffers.items()}
     still._modules = dict(module._modules)
     if parametrize.is_parametrized(module):
-        still._modules["parametrizations"] = copy.deepcopy(module.parametrizations)
+        still._modules["parametrizations"] = copy.deepcopy(module._modules["parametrizations"])
     with torch.no_grad():
         for hook in module._forward_pre_hooks.values():
             if reweights(hook):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from torch_cntk.conversion.hints import hint_for
 from torch_cntk.conversion.inert import Source
-from torch_cntk.conversion.tracing import Refused, in_place, name_of, place_of, type_of
+from torch_cntk.conversion.tracing import NoRuleError, in_place, name_of, place_of, type_of
 from torch_cntk.layers import Layer, Node
 from torch_cntk.layers.joins import Join
 
@@ -177,7 +177,7 @@ class Reader:
         """Take all steps that matter; the place of the output among the values.
 
         Raises:
-            ValueError: something has no rule.
+            NoRuleError: something has no rule.
         """
         wanted = self._wanted()
         for node in self.graph.nodes:
@@ -191,7 +191,7 @@ class Reader:
                 self._values[node] = step(self, node)
                 if before is not None:
                     self._spread(node, before)
-        raise Refused("expected a model that gives something, got one without an output")
+        raise NoRuleError("expected a model that gives something, got one without an output")
 
     def _wanted(self) -> set[torch.fx.Node]:
         """The steps that the output depends on, or that change something in place."""
@@ -234,7 +234,7 @@ class Reader:
         (result,) = node.args
         known = self.known(result)
         if not isinstance(known, Value):
-            raise Refused(f"expected a model of one output tensor, got {_words(known)}")
+            raise NoRuleError(f"expected a model of one output tensor, got {_words(known)}")
         return self.plain(node, known).place
 
     # Weights.
@@ -263,10 +263,10 @@ class Reader:
 
     # Messages.
 
-    def refuse(self, node: torch.fx.Node, what: str, hint: str = "") -> Refused:
+    def refuse(self, node: torch.fx.Node, what: str, hint: str = "") -> NoRuleError:
         """What is raised where there is no rule."""
         place = self._where(node).partition(", at ")[2]
-        return Refused(f"from_torch knows no rule for {what}, at {place}{': ' + hint if hint else ''}")
+        return NoRuleError(f"from_torch knows no rule for {what}, at {place}{': ' + hint if hint else ''}")
 
     def _where(self, node: torch.fx.Node) -> str:
         """What a step is, and where."""
@@ -278,7 +278,7 @@ class Reader:
         of = f" of {inside}" if inside.startswith("'") else ""
         return f"{name_of(node)}, at {node.name!r} in the forward pass{of}"
 
-    def without_rule(self, node: torch.fx.Node) -> Refused:
+    def without_rule(self, node: torch.fx.Node) -> NoRuleError:
         """Likewise, of a module or function that no rule exists for."""
         if node.op == "call_module":
             kind = type_of(self.modules[str(node.target)])

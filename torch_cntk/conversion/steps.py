@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
-from fractions import Fraction
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from torch_cntk.conversion.hints import hint_for
-from torch_cntk.conversion.inert import Source, inert, source_of_module, source_of_tensors
+from torch_cntk.conversion.inert import inert
 from torch_cntk.conversion.joins import JOINS
 from torch_cntk.conversion.reading import Reader, Result, Value, options_of
 from torch_cntk.conversion.rules import Rule, rule_of_function, rule_of_module
 from torch_cntk.conversion.shapes import SHAPES, resized
 from torch_cntk.conversion.tracing import drops_always, name_of, place_of, type_of
+from torch_cntk.conversion.weighted import (
+    WEIGHT_FUNCTIONS,
+    layer_of,
+    pointwise_linear,
+    scale_after,
+    source_of,
+    transposed,
+    weighted,
+)
 from torch_cntk.layers import (
     ELU,
     Activation,
@@ -33,7 +39,6 @@ from torch_cntk.layers import (
     NearestUp,
     ReLU,
     Scale,
-    Weighted,
 )
 
 __all__ = ["step"]
@@ -61,7 +66,7 @@ def step(reader: Reader, node: torch.fx.Node) -> Result:
     if rule is None:
         raise reader.without_rule(node)
     value, options = reader.value(node), options_of(reader, node, rule.options)
-    layer = _layer(reader, node, name_of(node), rule, options)
+    layer = layer_of(reader, node, name_of(node), rule, options)
     if isinstance(layer, Dropout) and (not reader.training or drops_always(reader.model, reader.ignore)):
         raise reader.refuse(node, "dropout", "it drops in eval mode as well: pass training=self.training")
     return emit(reader, node, value, layer)
@@ -85,39 +90,16 @@ def _attribute(root: torch.nn.Module, name: str) -> Tensor:
     return found
 
 
-def _layer(reader: Reader, node: torch.fx.Node, name: str, rule: Rule, options: Mapping[str, Any]) -> Layer:
-    """The layer by a rule of the table.
-
-    Raises:
-        ValueError: the options have no rule.
-    """
-    # Fresh weights would be drawn from the global generator, for nothing if the model's are mapped.
-    with torch.device("meta") if reader.weights and "bias_std" in rule.options else nullcontext():
-        try:
-            return rule.read(options)
-        except (TypeError, ValueError) as error:
-            raise reader.refuse(node, name, str(error)) from None
-
-
 def emit(reader: Reader, node: torch.fx.Node, value: Value, layer: Layer, training: bool | None = None) -> Value:
     """A layer without weights, on a value that nothing is pending for; pointwise ones may see permuted axes."""
     pointwise = isinstance(layer, _POINTWISE) and not getattr(layer, "channels", False)
     checked = value if pointwise and value.padding is None else reader.plain(node, value)
     if type(layer) is Identity:
         return checked
-    scale = _scale_after(layer, checked.scale)
+    scale = scale_after(layer, checked.scale)
     after = replace(reader.emit(layer, checked, training=training), scale=scale)
     # In eval mode torch's dropout gives the tensor itself.
     return replace(after, memory=reader.new_memory(value)) if isinstance(layer, Dropout) else after
-
-
-def _scale_after(layer: Layer, scale: tuple[Fraction, ...]) -> tuple[Fraction, ...]:
-    if isinstance(layer, NearestUp | BilinearUp):
-        return tuple(s * layer.scale_factor for s in scale)
-    stride: Any = getattr(layer, "stride", None)
-    if stride is None and layer.ndim and not isinstance(layer, Weighted):
-        stride = (getattr(layer, "kernel_size", 1),) * layer.ndim
-    return tuple(s / r for s, r in zip(scale, (*(stride or ()), 1, 1, 1), strict=False))
 
 
 # Modules.
@@ -141,88 +123,13 @@ def _module(reader: Reader, node: torch.fx.Node) -> Value:
     if isinstance(module, _nn.Upsample):
         return upsampled(reader, node, value, rule, options)
     if "bias_std" not in rule.options:
-        return emit(reader, node, value, _layer(reader, node, name, rule, options), module.training)
+        return emit(reader, node, value, layer_of(reader, node, name, rule, options), module.training)
     own = place_of(str(node.target))
     reader.own(node, name, own, *module.parameters())
     if isinstance(module, _nn.Linear) and value.channels_last:
-        return _pointwise_linear(reader, node, module, value)
-    source = _source(reader, node, module)
-    return _weighted(reader, node, name, rule, options, value, source)
-
-
-def _source(
-    reader: Reader, node: torch.fx.Node, module: Any, reshape: Callable[[Tensor], Tensor] | None = None
-) -> Source:
-    try:
-        return (source_of_module(module) if reshape is None else source_of_module(module, reshape))[0]
-    except ValueError as error:
-        raise reader.refuse(node, type_of(module).__name__, str(error)) from None
-
-
-def _weighted(
-    reader: Reader,
-    node: torch.fx.Node,
-    name: str,
-    rule: Rule,
-    options: dict[str, Any],
-    value: Value,
-    source: Source,
-) -> Value:
-    """A layer with weights, with what was padded before it."""
-    if value.padding is not None and "padding" in options:
-        padding = options["padding"]
-        if padding != "valid" and (isinstance(padding, str) or any(_several(padding))):
-            raise reader.refuse(node, name, "padded twice")
-        options["padding_mode"], options["padding"] = value.padding
-        value = replace(value, padding=None)
-    if rule.layers[0].ndim == 0 and reader.ndim:
-        raise reader.refuse(
-            node, name, "expected images permuted to [batch, *size, channels]; " + hint_for(_nn.Flatten)
-        )
-    layer = _layer(reader, node, name, rule, options)
-    after = reader.emit(layer, reader.plain(node, value), source=source)
-    return replace(after, scale=_scale_after(layer, value.scale))
-
-
-def _several(value: Any) -> tuple[Any, ...]:
-    return tuple(value) if isinstance(value, Sequence) else (value,)
-
-
-def _pointwise_linear(reader: Reader, node: torch.fx.Node, module: Any, value: Value) -> Value:
-    """A linear map of the channels of permuted images: a convolution of width 1."""
-    if reader.ndim is None:
-        raise reader.refuse(node, "Linear", "expected a convolution before it, which tells the number of axes")
-    ones = (1,) * reader.ndim
-    source = _source(reader, node, module, lambda weight: weight.reshape(*weight.shape, *ones))
-    with torch.device("meta") if reader.weights else nullcontext():
-        layer = _CONVOLUTIONS[reader.ndim](
-            module.in_features, module.out_features, 1, bias=source.bias is not None, bias_std=reader.bias_std
-        )
-    return reader.emit(layer, value, source=source)
-
-
-def _transposed(reader: Reader, node: torch.fx.Node, module: Any, value: Value) -> Value:
-    """A transposed convolution of stride 1 is one with flipped filters."""
-    name, half = type(module).__name__, tuple(q // 2 for q in module.kernel_size)
-    if (
-        any(r != 1 for r in module.stride)
-        or module.padding != half
-        or any(q % 2 == 0 for q in module.kernel_size)
-        or any(d != 1 for d in module.dilation)
-        or any(module.output_padding)
-        or module.groups != 1
-    ):
-        raise reader.refuse(
-            node, name, "upsample, then convolve (exact is only stride 1 with padding by half of an odd width)"
-        )
-    ndim = len(half)
-    reader.own(node, name, place_of(str(node.target)), *module.parameters())
-    source = _source(reader, node, module, lambda weight: weight.transpose(0, 1).flip(tuple(range(2, ndim + 2))))
-    rule = rule_of_module(getattr(_nn, f"Conv{ndim}d")(1, 1, 1, device="meta"))
-    assert rule is not None
-    given = {"in_channels": module.in_channels, "out_channels": module.out_channels, "padding": half}
-    given |= {"kernel_size": module.kernel_size, "bias": source.bias is not None, "bias_std": reader.bias_std}
-    return _weighted(reader, node, name, rule, {**rule.options, **given}, value, source)
+        return pointwise_linear(reader, node, module, value)
+    source = source_of(reader, node, module)
+    return weighted(reader, node, name, rule, options, value, source)
 
 
 def _batch_norm(reader: Reader, node: torch.fx.Node, module: Any, value: Value) -> Value:
@@ -259,8 +166,8 @@ def _norm(reader: Reader, node: torch.fx.Node, module: Any, value: Value) -> Val
     assert rule is not None
     still: Any = inert(module)
     reader.own(node, "LayerNorm", place_of(str(node.target)), *module.parameters())
-    layer = _layer(reader, node, "LayerNorm", rule, rule.options_of_module(still))
-    source = _source(reader, node, module) if module.elementwise_affine else None
+    layer = layer_of(reader, node, "LayerNorm", rule, rule.options_of_module(still))
+    source = source_of(reader, node, module) if module.elementwise_affine else None
     return reader.emit(layer, value, source=source, training=module.training)
 
 
@@ -315,7 +222,7 @@ def upsampled(reader: Reader, node: torch.fx.Node, value: Value, rule: Rule, opt
     name = name_of(node) if node.op != "call_module" else "Upsample"
     if options["size"] is not None:
         options["size"], options["scale_factor"] = resized(reader, node, options["size"], value)
-    layer = _layer(reader, node, name, rule, options)
+    layer = layer_of(reader, node, name, rule, options)
     if isinstance(layer, NearestUp | BilinearUp) and layer.scale_factor == 1:
         return replace(reader.plain(node, value), memory=reader.new_memory())
     return emit(reader, node, value, layer)
@@ -348,30 +255,6 @@ _TRAINING_DEFAULT = {"dropout1d": True, "dropout2d": True, "dropout3d": True}
 _TRAINING_DEFAULT |= {"alpha_dropout": False, "feature_alpha_dropout": False}
 
 
-def _functional_weights(ndim: int) -> Callable[[Reader, torch.fx.Node], Value]:
-    """A convolution, or a linear map, of parameters of the model's own."""
-    kind: Any = getattr(_nn, f"Conv{ndim}d") if ndim else _nn.Linear
-    names = ("weight", "bias", "stride", "padding", "dilation", "groups")
-
-    def rule_step(reader: Reader, node: torch.fx.Node) -> Value:
-        defaults = (None, None, 1, 0, 1, 1)
-        given = options_of(reader, node, dict(zip(names[: 6 if ndim else 2], defaults, strict=False)))
-        weight, bias = given.pop("weight"), given.pop("bias")
-        if not isinstance(weight, Tensor) or not isinstance(bias, Tensor | None):
-            raise reader.refuse(node, name_of(node), "expected its weights to be parameters of the model")
-        reader.own(node, name_of(node), repr(node.name), weight, *(() if bias is None else (bias,)))
-        rule = rule_of_module(kind(1, 1, 1, device="meta") if ndim else kind(1, 1, device="meta"))
-        assert rule is not None
-        out, inside, *widths = weight.shape
-        sizes = {"in_channels": inside * given.get("groups", 1), "out_channels": out, "kernel_size": tuple(widths)}
-        given |= sizes if ndim else {"in_features": inside, "out_features": out}
-        given |= {"bias": bias is not None, "bias_std": reader.bias_std}
-        value, source = reader.value(node), source_of_tensors(weight, bias)
-        return _weighted(reader, node, name_of(node), rule, {**rule.options, **given}, value, source)
-
-    return rule_step
-
-
 def _padding_module(mode: str) -> Callable[[Reader, torch.fx.Node, Any, Value], Value]:
     return lambda reader, node, module, value: _pad(reader, node, mode, module.padding, value)
 
@@ -379,7 +262,7 @@ def _padding_module(mode: str) -> Callable[[Reader, torch.fx.Node, Any, Value], 
 _MODULES: dict[type, Callable[[Reader, torch.fx.Node, Any, Value], Value]] = {
     **{getattr(_nn, f"CircularPad{ndim}d"): _padding_module("circular") for ndim in (1, 2, 3)},
     **{getattr(_nn, f"ZeroPad{ndim}d"): _padding_module("zeros") for ndim in (1, 2, 3)},
-    **{getattr(_nn, f"ConvTranspose{ndim}d"): _transposed for ndim in (1, 2, 3)},
+    **{getattr(_nn, f"ConvTranspose{ndim}d"): transposed for ndim in (1, 2, 3)},
     **{getattr(_nn, f"BatchNorm{ndim}d"): _batch_norm for ndim in (1, 2, 3)},
     _nn.LayerNorm: _norm,
     _nn.CELU: _celu,
@@ -393,10 +276,5 @@ _FUNCTIONS: dict[Any, Callable[[Reader, torch.fx.Node], Result]] = {
     functional.interpolate: _interpolate,
     functional.pad: _functional_pad,
     **{getattr(functional, name): _functional_dropout for name in _TRAINING_DEFAULT},
-    **{
-        function: _functional_weights(n)
-        for n in (1, 2, 3)
-        for function in (getattr(functional, f"conv{n}d"), getattr(torch, f"conv{n}d"))
-    },
-    functional.linear: _functional_weights(0),
+    **WEIGHT_FUNCTIONS,
 }

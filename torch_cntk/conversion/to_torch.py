@@ -28,8 +28,8 @@ def to_torch(net: Layer, width: int | None = None) -> torch.nn.Module:
             then. By default the network's own channels and weights.
 
     Returns:
-        a ``torch.nn.Sequential`` or, if the network branches, a ``torch.fx.GraphModule``, in the network's mode. Nothing
-        of torch_cntk is needed to run it.
+        a ``torch.nn.Sequential`` or, if the network branches, a ``torch.fx.GraphModule``, in the network's mode.
+        Nothing of torch_cntk is needed to run it.
 
     Raises:
         TypeError: the width is no integer.

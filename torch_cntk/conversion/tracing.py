@@ -21,7 +21,7 @@ from torch.nn.utils import parametrize
 
 from torch_cntk.conversion.inert import reweights
 
-__all__ = ["Refused", "drops_always", "in_place", "name_of", "place_of", "trace", "type_of"]
+__all__ = ["NoRuleError", "drops_always", "in_place", "name_of", "place_of", "trace", "type_of"]
 
 _ROOT = "model"
 """The name that the model has in the module that is traced."""
@@ -32,7 +32,7 @@ _IN_PLACE_OPERATORS = (
 )
 
 
-class Refused(ValueError):
+class NoRuleError(ValueError):
     """A model holds something that has no rule."""
 
 
@@ -69,7 +69,7 @@ class _Proxy(torch.fx.Proxy):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in ("tracer", "node"):
-            raise Refused(f"from_torch knows no rule for setting the attribute {name!r} of a tensor")
+            raise NoRuleError(f"from_torch knows no rule for setting the attribute {name!r} of a tensor")
         super().__setattr__(name, value)
 
     def __setitem__(self, key: Any, value: Any) -> None:
@@ -126,18 +126,20 @@ def _require_plain(module: torch.nn.Module, name: str) -> None:
     """Check that a module that is called does what its class says.
 
     Raises:
-        Refused: it has hooks, or no weights yet, or is a program.
+        NoRuleError: it has hooks, or no weights yet, or is a program.
     """
     where = f"{type_of(module).__name__}, at {place_of(name)}"
     if isinstance(module, torch.jit.ScriptModule):
-        raise Refused(f"from_torch cannot look into the TorchScript of {where}: give the module that it was made of")
-    if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():  # type: ignore[misc]
-        raise Refused(f"expected a model that knows its sizes, got {where}: run it once")
+        raise NoRuleError(
+            f"from_torch cannot look into the TorchScript of {where}: give the module that it was made of"
+        )
+    if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
+        raise NoRuleError(f"expected a model that knows its sizes, got {where}: run it once")
     hooks = [hook for hook in module._forward_pre_hooks.values() if not reweights(hook)]
     hooks += module._forward_hooks.values()
     if hooks:
         hook = getattr(hooks[0], "__qualname__", type(hooks[0]).__name__)
-        raise Refused(
+        raise NoRuleError(
             f"from_torch knows no rule for forward hooks, such as {hook} on {where}: remove it, or write what it does "
             "into the forward pass"
         )
@@ -148,33 +150,37 @@ def _no_random_numbers() -> Iterator[None]:
     """Leave the global generators as they are.
 
     Raises:
-        Refused: something was drawn from them.
+        NoRuleError: something was drawn from them.
     """
-    states = torch.get_rng_state(), random.getstate(), np.random.get_state(legacy=False)
+    # numpy's old generator is the one that models would draw from.
+    state, python = torch.get_rng_state(), random.getstate()
+    old = np.random.get_state()  # noqa: NPY002
     try:
         yield
     finally:
-        now = torch.get_rng_state(), random.getstate(), np.random.get_state(legacy=False)
-        torch.set_rng_state(states[0])
-        random.setstate(states[1])
-        np.random.set_state(states[2])
-    if not torch.equal(states[0], now[0]) or states[1] != now[1] or str(states[2]) != str(now[2]):
-        raise Refused("expected a forward pass that draws no random numbers, got one that does: call eval() first")
+        moved = not torch.equal(state, torch.get_rng_state()) or python != random.getstate()
+        moved = moved or str(old) != str(np.random.get_state())  # noqa: NPY002
+        torch.set_rng_state(state)
+        random.setstate(python)
+        np.random.set_state(old)  # noqa: NPY002
+    if moved:
+        raise NoRuleError("expected a forward pass that draws no random numbers, got one that does: call eval() first")
 
 
 def trace(module: torch.nn.Module, ignore: tuple[type[torch.nn.Module], ...]) -> tuple[torch.nn.Module, torch.fx.Graph]:
     """The graph of a model's forward pass, and the module that its names belong to.
 
     Raises:
-        ValueError: torch.fx cannot trace it, or it holds something that a graph cannot say.
+        NoRuleError: it holds something that a graph cannot say.
+        ValueError: torch.fx cannot trace it.
     """
     if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
-        raise Refused("from_torch knows no rule for forward hooks of all modules: remove them first")
+        raise NoRuleError("from_torch knows no rule for forward hooks of all modules: remove them first")
     root = _Model(module)
     try:
         with _no_random_numbers():
             return root, _Tracer(ignore).trace(root)
-    except Refused:
+    except NoRuleError:
         raise
     except Exception as error:  # whatever the model's code raises when it meets a proxy
         raise ValueError(
