@@ -40,6 +40,7 @@ def layer_of(reader: Reader, node: torch.fx.Node, name: str, rule: Rule, options
 
 
 def scale_after(layer: Layer, scale: tuple[Fraction, ...]) -> tuple[Fraction, ...]:
+    """The lengths of axes over those of the model's input, behind a layer."""
     if isinstance(layer, NearestUp | BilinearUp):
         return tuple(s * layer.scale_factor for s in scale)
     stride: Any = getattr(layer, "stride", None)
@@ -51,6 +52,17 @@ def scale_after(layer: Layer, scale: tuple[Fraction, ...]) -> tuple[Fraction, ..
 def source_of(
     reader: Reader, node: torch.fx.Node, module: Any, reshape: Callable[[Tensor], Tensor] | None = None
 ) -> Source:
+    """The weights of a module.
+
+    Args:
+        reader: of the model.
+        node: that calls it.
+        module: with a weight, and a bias or None.
+        reshape: its weight to that of our layer.
+
+    Raises:
+        NoRuleError: they change from one forward pass to the next.
+    """
     try:
         return (source_of_module(module) if reshape is None else source_of_module(module, reshape))[0]
     except ValueError as error:
