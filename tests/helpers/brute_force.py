@@ -325,6 +325,8 @@ def step(layer, sigma: Tensor, theta: Tensor, channels: int) -> tuple[Tensor, Te
             return between_kinks(layer, sigma, theta)
         case tc.ChannelNorm():
             return normalise(sigma, theta, layer.eps, layer.affine)
+        case tc.Scale():
+            return layer.factor**2 * sigma, layer.factor**2 * theta
         case tc.Identity():
             return sigma, theta
     return convolve(layer, sigma, theta)

@@ -31,6 +31,7 @@ from torch_cntk.layers.resample import (
     LanczosDown,
     NearestUp,
 )
+from torch_cntk.layers.scale import Scale
 from torch_cntk.layers.sequential import Sequential
 from torch_cntk.layers.smooth import (
     ELU,
@@ -82,6 +83,7 @@ __all__ = [
     "ReLU",
     "ReLU6",
     "Residual",
+    "Scale",
     "Sequential",
     "SiLU",
     "Sigmoid",
