@@ -33,6 +33,7 @@ from torch_cntk.layers.resample import (
 )
 from torch_cntk.layers.sequential import Sequential
 from torch_cntk.layers.smooth import (
+    CELU,
     ELU,
     SELU,
     Hardtanh,
@@ -48,6 +49,7 @@ from torch_cntk.layers.weights import Weighted, reparameterise
 
 __all__ = [
     "ACTIVATIONS",
+    "CELU",
     "ELU",
     "GELU",
     "SELU",
