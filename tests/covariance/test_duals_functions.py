@@ -25,6 +25,8 @@ ACTIVATIONS = {
     "softplus 3": (lambda **o: tc.Softplus(3.0, **o), lambda u: functional.softplus(u, 3.0, 60), ()),
     "elu": (lambda **o: tc.ELU(**o), functional.elu, (0,)),
     "elu 0.3": (lambda **o: tc.ELU(0.3, **o), lambda u: functional.elu(u, 0.3), (0,)),
+    "celu": (lambda **o: tc.CELU(**o), functional.celu, (0,)),
+    "celu 0.4": (lambda **o: tc.CELU(0.4, **o), lambda u: functional.celu(u, 0.4), (0,)),
     "selu": (lambda **o: tc.SELU(**o), functional.selu, (0,)),
     "hardtanh": (lambda **o: tc.Hardtanh(**o), functional.hardtanh, (-1, 1)),
     "hardtanh -0.5 2": (lambda **o: tc.Hardtanh(-0.5, 2.0, **o), lambda u: functional.hardtanh(u, -0.5, 2), (-0.5, 2)),
