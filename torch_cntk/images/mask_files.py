@@ -132,7 +132,7 @@ def _levels(decoded: Decoded) -> tuple[np.ndarray, np.ndarray | None]:
 def _grey_of(decoded: Decoded) -> tuple[np.ndarray, bool]:
     """The mask as grey [H, W], and whether it is the opacity of a layer painted in one colour."""
     colours, alpha = _levels(decoded)
-    grey = colours[..., 0] if colours.shape[2] == 1 else colours @ _GREY
+    grey: np.ndarray = colours[..., 0] if colours.shape[2] == 1 else colours @ _GREY
     grey = (np.round(grey * _FINE) / _FINE).astype(np.float32)
     if alpha is None or np.ptp(alpha) == 0:
         return grey, False
