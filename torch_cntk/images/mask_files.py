@@ -122,7 +122,7 @@ def _mask(observed: np.ndarray, found: str, soft: bool = False, reading: str = "
 
 def _levels(decoded: Decoded) -> tuple[np.ndarray, np.ndarray | None]:
     """Colours [H, W, 1 or 3] and alpha [H, W], from 0 to 255."""
-    values = decoded.values.astype(np.float32)
+    values: np.ndarray = decoded.values.astype(np.float32)
     if decoded.metadata.depth == 16:
         # Counts of a label image (0 and 1, say) are as few in 16 bits.
         values = values if values.max() <= _LEVELS else values / 257
@@ -132,7 +132,7 @@ def _levels(decoded: Decoded) -> tuple[np.ndarray, np.ndarray | None]:
 def _grey_of(decoded: Decoded) -> tuple[np.ndarray, bool]:
     """The mask as grey [H, W], and whether it is the opacity of a layer painted in one colour."""
     colours, alpha = _levels(decoded)
-    grey: np.ndarray = colours[..., 0] if colours.shape[2] == 1 else colours @ _GREY
+    grey = colours[..., 0] if colours.shape[2] == 1 else colours @ _GREY
     grey = (np.round(grey * _FINE) / _FINE).astype(np.float32)
     if alpha is None or np.ptp(alpha) == 0:
         return grey, False
