@@ -151,7 +151,9 @@ class System:
         condensed = replace(self, targets=targets)
         return torch.stack([error.square().sum() for error in condensed._residuals(ridges)])
 
-    def _held_out_errors(self, ridges: Sequence[float], solver: Literal["auto"] | Solver, generator: torch.Generator) -> Tensor:
+    def _held_out_errors(
+        self, ridges: Sequence[float], solver: Literal["auto"] | Solver, generator: torch.Generator
+    ) -> Tensor:
         draw = torch.rand(self.observed.shape, generator=generator).to(self.observed.device)
         hidden = self.observed & (draw < _HELD_OUT)
         known = self.observed & ~hidden
