@@ -89,7 +89,8 @@ def test_dtypes_of_frames_come_back(dtype, back, table, features):
 
 
 def test_each_column_has_its_own_dtype(table, features):
-    given = table.fillna(0).round().astype({"p0": "Int64", "p1": "float32", "p2": "boolean", "p3": "int8"})
+    given = table.fillna(0).round().clip(0, 1)
+    given = given.astype({"p0": "Int64", "p1": "float32", "p2": "boolean", "p3": "int8"})
     given.loc["g2", ["p0", "p2"]] = pandas.NA
     filled = completed(given, features)
     assert [str(dtype) for dtype in filled.dtypes[:4]] == ["Float64", "float32", "Float64", "float64"]
@@ -98,7 +99,7 @@ def test_each_column_has_its_own_dtype(table, features):
     assert left_out["p0"].isna().tolist() == [False, True, False]
 
 
-@pytest.mark.parametrize("missing", [None, np.nan, pandas.NA, pandas.NaT, np.ma.masked, Decimal("NaN")])
+@pytest.mark.parametrize("missing", [None, np.nan, pandas.NA, pandas.NaT, Decimal("NaN"), " "])
 def test_every_kind_of_missing_is_missing(missing, table, features):
     objects = np.array(table, dtype=object)
     objects[table.isna()] = missing
@@ -122,7 +123,8 @@ def test_sparse_arrays_need_to_be_told_what_is_missing(table, features):
     with pytest.raises(TypeError, match="expected observed beside the matrix"):
         completed(sparse, features.to_numpy())
     filled = completed(sparse, scipy.sparse.coo_array(features.to_numpy()), observed=table.notna().to_numpy())
-    assert np.array_equal(filled, completed(table.to_numpy(), features.to_numpy()))
+    # Products of features are summed in another order where they lie otherwise in memory.
+    assert np.allclose(filled, completed(table.to_numpy(), features.to_numpy()), rtol=1e-12)
     tensor = torch.tensor(np.nan_to_num(table)).to_sparse()
     with pytest.raises(TypeError, match="expected observed beside the matrix"):
         completed(tensor, features.to_numpy())
@@ -145,9 +147,8 @@ def test_what_is_no_number_is_refused_by_name(entry, told, table, features):
         completed(table.assign(p3=column), features)
     line = pandas.Series([entry] * 8, index=COLUMNS)
     if told != "high":
-        with pytest.raises(TypeError, match="TableEncoder|column 'a'"):
+        with pytest.raises(TypeError, match=r"TableEncoder|column 'a'"):
             completed(table, features.assign(a=line))
-    if told != "high":
         with pytest.raises(TypeError, match="column 'when'"):
             TableEncoder().fit(pandas.DataFrame({"when": column}))
 
@@ -181,7 +182,7 @@ def test_names_of_features_are_those_of_the_fit(table, features):
     model = tc.MatrixCompletion().fit(table, features=features)
     with pytest.raises(ValueError, match=r"expected features named \['a', 'b', 'c'\] in this order"):
         model.predict(features=features[["b", "a", "c"]])
-    with pytest.raises(ValueError, match="7 is text in one table and a number in the other"):
+    with pytest.raises(ValueError, match="0 is text in one table and a number in the other"):
         completed(table.set_axis(range(8), axis=1), features.set_axis(map(str, range(8))))
 
 
@@ -315,5 +316,5 @@ def test_columns_that_do_not_fit_are_refused():
 )
 def test_bytes_are_counted_before_long_work(work, monkeypatch):
     monkeypatch.setattr(memory, "available_bytes", lambda device="cpu": 1 << 24)
-    with pytest.raises(tc.OutOfMemoryError, match="needs .* but 16.8 MB are free"):
+    with pytest.raises(tc.OutOfMemoryError, match=r"needs .* but 16.8 MB are free"):
         work()

@@ -170,6 +170,7 @@ def _entries(name: str, values: Any) -> list[Any]:
         raise ValueError(f"expected one entry a line in column {name!r}, got shape {tuple(values.shape)}")
     # Tensors would be listed as tensors, which are no numbers.
     listed = values.tolist() if isinstance(values, torch.Tensor) else list(values)
+    listed = [None if is_missing(value) else value for value in listed]
     for value in listed:
         if isinstance(value, _TIMES) or type(value).__name__ in {"Period", "Interval"}:
             raise TypeError(
@@ -178,7 +179,7 @@ def _entries(name: str, values: Any) -> list[Any]:
             )
         if isinstance(value, complex | np.complexfloating):
             raise TypeError(f"expected real numbers in column {name!r}, got {value}")
-    return [None if is_missing(value) else value for value in listed]
+    return listed
 
 
 def _check_room(lines: int, width: int) -> None:

@@ -167,7 +167,7 @@ def _float(value: Any) -> float:
         TypeError: it is none.
         ValueError: it is text that is none.
     """
-    if isinstance(value, str):
+    if isinstance(value, str) and value.strip():
         return float(value)
     if is_missing(value):
         return np.nan

@@ -85,10 +85,13 @@ class Side:
             )
         if different(more.names, self.names):
             raise ValueError(
-                f"expected features named {list(self.names or ())} in this order, as in fit(), "
-                f"got {list(more.names or ())}"
+                f"expected features named {_listed(self.names)} in this order, as in fit(), got {_listed(more.names)}"
             )
         return more
+
+
+def _listed(names: Sequence[Any] | None) -> list[Any]:
+    return [] if names is None else list(names)
 
 
 def side(
