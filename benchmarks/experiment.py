@@ -141,7 +141,7 @@ class Table:
 
     def checkpoint(self, row: Record, settings: Options) -> Path:
         """Where its training may be gone on from; another one if it is done in another way."""
-        differs = [settings.iterate] if settings.iterate != "average" else []
+        differs: list[str] = [settings.iterate] if settings.iterate != "average" else []
         differs += ["bfloat16"] if settings.autocast else []
         return self.folder / "checkpoints" / f"{'-'.join([row.slug, *differs])}.pt"
 

@@ -28,7 +28,7 @@ from torch import Tensor
 
 import torch_cntk as tc
 from benchmarks.images import grey_images, large_holes, photographs, psnr, random_mask, ssim
-from benchmarks.methods import biharmonic, opencv
+from benchmarks.methods import biharmonic, opencv, radius_of
 from benchmarks.timing import medians, print_table
 from torch_cntk.images import guided
 
@@ -49,7 +49,7 @@ def grey(options: argparse.Namespace) -> None:
                 others = biharmonic(image, observed), tc.inpaint(image, observed).image
                 numbers = [measure(o, image) for measure in (psnr, ssim) for o in (*others, result.image)]
                 means.append([*numbers, seconds])
-                radius = result.guidance[0].radius
+                radius = radius_of(result)
                 rows.append((name, seed, *map("{:.2f}".format, numbers[:3]), *map("{:.4f}".format, numbers[3:])))
                 rows[-1] += (result.passes, radius, f"{seconds:.1f}")
                 print(f"{missing:.0%}", *rows[-1], flush=True)
@@ -93,7 +93,7 @@ def holes(options: argparse.Namespace) -> None:
         result = tc.inpaint(known, observed, passes=options.passes)
         seconds = time.perf_counter() - start
         row = [f"{psnr(filled, image):.2f}" for filled in (biharmonic(image, observed), periodic, result.image)]
-        rows.append((name, *row, result.passes, result.guidance[0].radius, f"{seconds:.1f}"))
+        rows.append((name, *row, result.passes, radius_of(result), f"{seconds:.1f}"))
         print(*rows[-1], flush=True)
     print_table(("image", "biharmonic", "periodic", "guided", "passes", "radius", "seconds"), rows)
 

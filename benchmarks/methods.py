@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -40,7 +41,7 @@ class Options:
     steps: int = 3000
     minutes: float = 15.0
     lr: float = 0.01
-    iterate: str = "average"
+    iterate: Literal["last", "best", "average"] = "average"
     autocast: bool = False
     seed: int = 0
     checkpoint: Path | None = None
@@ -118,9 +119,16 @@ def _kernel(image: Tensor, observed: Tensor, options: Options) -> Filled:
     return Filled(result.image, {"iterations": result.iterations, "period": period})
 
 
+def radius_of(result: tc.InpaintingResult) -> int:
+    """Radius of the guided passes of one image."""
+    settings = result.guidance[0]
+    assert isinstance(settings, tc.Guidance)
+    return settings.radius
+
+
 def _guided(image: Tensor, observed: Tensor, options: Options) -> Filled:
     result = tc.inpaint(image, observed, passes="auto")
-    radius = {"radius": result.guidance[0].radius} if result.passes else {}
+    radius = {"radius": radius_of(result)} if result.passes else {}
     return Filled(result.image, {"passes": result.passes, **radius})
 
 

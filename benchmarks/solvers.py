@@ -22,6 +22,7 @@ from torch_cntk.images.observed import extend
 from torch_cntk.images.periodic import canvas_for
 from torch_cntk.operators.correlation import correlation
 from torch_cntk.solvers import Regression
+from torch_cntk.solvers.preconditioners import Name
 
 RIDGE = 1e-3
 
@@ -235,7 +236,7 @@ def preconditioners(repeats: int) -> None:
     image, kinds = masked_camera()
     kernel = dip_kernel(3)
     canvas = canvas_for(tuple(image.shape[1:]), kernel)
-    names = ("none", "laplacian", "circulant", "nested")
+    names: tuple[Name, ...] = ("none", "laplacian", "circulant", "nested")
     rows: list[tuple[object, ...]] = []
     for of, by in {"K": kernel, "C": kernel.stationary_average()}.items():
         operator = by.operator(canvas, dtype=torch.float32)

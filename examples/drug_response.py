@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from torch_cntk import baselines
-from torch_cntk.matrices.drug_response import DrugResponse, ResidualNTK, compare, read_drug_response
+from torch_cntk.matrices.drug_response import DrugResponse, Method, ResidualNTK, compare, read_drug_response
 
 
 def made_up(drugs: int = 12, cells: int = 5, genes: int = 60) -> DrugResponse:
@@ -58,7 +58,7 @@ def main() -> None:
     # The places of cell types among those that take part: the ones with a drug for each fold.
     enough = [place for place, drugs in enumerate(data.observed.sum(0).tolist()) if drugs >= options.folds]
     reference = data.select_cells(enough).cell(options.reference)
-    methods = {
+    methods: dict[str, Method] = {
         "mean over cell type": baselines.cell_mean,
         "DNPP": baselines.dnpp,
         "FaLRTC": baselines.falrtc,

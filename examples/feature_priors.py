@@ -20,6 +20,7 @@ import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -34,7 +35,10 @@ PRIORS = {"uniform": tc.priors.Uniform(0, 0.1), "identity": tc.priors.Identity()
 SLOPE = 0.1
 
 
-def network(levels: int, width: int = 1, padding: str = "circular", inputs: int = 1, channels: int = 3) -> tc.Layer:
+Padding = Literal["circular", "zeros"]
+
+
+def network(levels: int, width: int = 1, padding: Padding = "circular", inputs: int = 1, channels: int = 3) -> tc.Layer:
     """Down: a strided convolution and another one a level; up: nearest upsampling, convolutions of width 3 and 1."""
     layers: list[tc.Layer] = []
     for level in range(levels):
@@ -84,7 +88,7 @@ class Row:
     prior: str
     method: str
     levels: int
-    padding: str
+    padding: Padding
     down: int
     right: int
     alike: float

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import torch_cntk as tc
 from tests.helpers import brute_force
+from torch_cntk.covariance.lattice import steps
 from torch_cntk.layers import from_description
 
 # float64 on both sides.
@@ -206,9 +207,9 @@ def test_kernels_cut_into_slabs_are_the_same(monkeypatch):
 
 def test_trunk_of_a_tower_is_computed_once_a_slab(monkeypatch):
     calls = []
-    evaluate = tc.covariance.lattice.Averaged.evaluate
+    average = steps._Average.run
     monkeypatch.setattr(
-        tc.covariance.lattice.Averaged, "evaluate", lambda node, slab: calls.append(slab) or evaluate(node, slab)
+        steps._Average, "run", lambda step, inputs, slab: calls.append(slab) or average(step, inputs, slab)
     )
     depth = 12
     net = chain(conv(), *(tc.Residual(tc.ReLU(), conv()) for _ in range(depth)), tc.ReLU(), conv())

@@ -14,17 +14,14 @@ class Option(NamedTuple):
     Attributes:
         name: of the argument, and of the attribute that keeps it.
         default: its default, if it has one.
+        required: whether it has none.
         leading: its place among the arguments that may be given without their name, or None.
     """
 
     name: str
     default: Any
+    required: bool
     leading: int | None
-
-    @property
-    def required(self) -> bool:
-        """Whether there is no default."""
-        return self.default is inspect.Parameter.empty
 
 
 _KEPT: dict[type, tuple[Option, ...]] = {}
@@ -32,16 +29,17 @@ _KEPT: dict[type, tuple[Option, ...]] = {}
 
 def options_of(cls: type) -> tuple[Option, ...]:
     """The arguments of a class's constructor; those that stand for any number of them (``*layers``) are left out."""
-    if cls not in _KEPT:
-        _KEPT[cls] = _read(cls)
-    return _KEPT[cls]
+    options = _KEPT.get(cls)
+    if options is None:
+        options = _KEPT[cls] = _read(cls)
+    return options
 
 
 def _read(cls: type) -> tuple[Option, ...]:
     counted = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     parameters = list(inspect.signature(cls).parameters.values())
     return tuple(
-        Option(p.name, p.default, None if p.kind is inspect.Parameter.KEYWORD_ONLY else place)
+        Option(p.name, p.default, p.default is p.empty, None if p.kind is inspect.Parameter.KEYWORD_ONLY else place)
         for place, p in enumerate(parameters)
         if p.kind not in counted
     )
@@ -49,7 +47,9 @@ def _read(cls: type) -> tuple[Option, ...]:
 
 def collapsed(value: Any) -> Any:
     """(3, 3) as 3, (3, 5) as it is."""
-    return value[0] if isinstance(value, tuple) and value and len(set(value)) == 1 else value
+    if not isinstance(value, tuple):
+        return value
+    return value[0] if len(set(value)) == 1 else value
 
 
 def as_typed(value: Any) -> str:

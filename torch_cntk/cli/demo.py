@@ -39,7 +39,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("demo"), metavar="FOLDER", help="for the pictures (default: ./demo)"
     )
-    parser.add_argument("--image", type=Path, help="PNG or JPEG to take in place of the sample photograph")
+    parser.add_argument("--image", type=Path, help="PNG, JPEG or TIFF to take in place of the sample photograph")
     parser.add_argument(
         "--missing", type=float, default=0.5, metavar="SHARE", help="of the pixels, to remove (default: %(default)g)"
     )

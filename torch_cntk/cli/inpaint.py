@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import torch
 from torch import Tensor
 
 from torch_cntk._internal.checks import finite_number
-from torch_cntk.cli import options
-from torch_cntk.images.files import Photograph, check_output, read_image, read_mask, write_image
+from torch_cntk.cli import options, pictures
+from torch_cntk.images.default import default_kernel
+from torch_cntk.images.files import check_output
 from torch_cntk.images.guided import Guidance
 from torch_cntk.images.inpaint import InpaintingResult, inpaint
 from torch_cntk.kernels.kernel import Kernel
@@ -21,7 +22,7 @@ from torch_cntk.zoo.loading import load_kernel
 if TYPE_CHECKING:
     from torch_cntk.cli.options import Commands
 
-__all__ = ["add", "add_files", "mask_for", "summary", "warn_unless_converged"]
+__all__ = ["add", "summary", "warn_unless_converged"]
 
 _SOLVERS = ("direct", "cg", "eigenpro")
 
@@ -31,7 +32,7 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "inpaint", help="fill the missing pixels of an image", description="Fill the missing pixels of an image."
     )
-    add_files(parser)
+    pictures.add_files(parser)
     parser.add_argument(
         "--kernel",
         metavar="NAME|FILE",
@@ -67,16 +68,6 @@ def add(commands: Commands) -> None:
     parser.set_defaults(run=_inpaint)
 
 
-def add_files(parser: argparse.ArgumentParser) -> None:
-    """The image, its mask and the output."""
-    parser.add_argument("image", type=Path, metavar="IMAGE", help="PNG or JPEG")
-    parser.add_argument(
-        "--mask", type=Path, required=True, help="PNG or JPEG of the image's size: white is known, black is missing"
-    )
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="the filled image")
-    parser.add_argument("--invert-mask", action="store_true", help="black is known, white is missing")
-
-
 def _solver(arguments: argparse.Namespace) -> Solver | Literal["auto"]:
     """Make the solver that was asked for.
 
@@ -103,14 +94,15 @@ def _inpaint(arguments: argparse.Namespace) -> None:
     solver, ridge = _solver(arguments), arguments.ridge
     if not isinstance(ridge, str):
         finite_number(ridge, "--ridge", minimum=0)
-    photograph = read_image(arguments.image)
-    check_output(arguments.output, alpha=photograph.alpha is not None)
-    observed = mask_for(photograph, arguments.mask, arguments.invert_mask)
-    kernel = _kernel_for(observed, arguments.kernel, options.progress(arguments))
+    task = pictures.read_task(arguments)
+    kernel = _kernel_for(task.observed, arguments.kernel, options.progress(arguments))
+    if kernel is None and not torch.equal(task.observed, task.known):
+        # A drawing's transparent background is no hole: it shall not choose the network.
+        kernel = default_kernel(task.observed)
     start = time.perf_counter()
     result = inpaint(
-        photograph.pixels.to(device),
-        observed.to(device),
+        task.photograph.pixels.to(device),
+        task.known.to(device),
         kernel,
         solver=solver,
         ridge=ridge,
@@ -118,23 +110,9 @@ def _inpaint(arguments: argparse.Namespace) -> None:
         progress=options.progress(arguments),
     )
     seconds = time.perf_counter() - start
-    write_image(arguments.output, result.image, photograph.alpha)
+    task.write(arguments.output, result.image)
     warn_unless_converged(result)
-    options.report(f"{summary(observed, result, seconds)}: {arguments.output}", arguments.output)
-
-
-def mask_for(photograph: Photograph, path: Path, invert: bool) -> Tensor:
-    """Read the mask of a photograph.
-
-    Raises:
-        ValueError: it does not belong to the photograph, or knows no pixel.
-    """
-    height, width = photograph.pixels.shape[1:]
-    observed = read_mask(path, (height, width), invert)
-    if not bool(observed.any()):
-        known, hint = ("black", "") if invert else ("white", "; with --invert-mask black is known")
-        raise ValueError(f"expected some {known} (known) pixels in the mask, got none: {path}{hint}")
-    return observed
+    options.report(f"{summary(task.observed, result, seconds)}: {arguments.output}", arguments.output)
 
 
 def _kernel_for(observed: Tensor, name: str | None, progress: bool) -> Kernel | None:

@@ -50,7 +50,7 @@ def command() -> int:
 
 
 def complain(message: str) -> None:
-    """Write a line on stderr; what its encoding lacks, in names of files for instance, is written as \\x... ."""
+    """Write a line on stderr; what its encoding lacks, in names of files for instance, is escaped."""
     line = f"torch-cntk: {' '.join(message.split())}"
     encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
     print(line.encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr)

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from torch_cntk.cli import options
-from torch_cntk.cli.inpaint import add_files, mask_for
+from torch_cntk.cli import options, pictures
 from torch_cntk.cli.main import complain
 from torch_cntk.finite.presets import PRESETS
 from torch_cntk.finite.training import Training, train
-from torch_cntk.images.files import check_output, read_image, write_image
+from torch_cntk.images.files import check_output
 from torch_cntk.layers import Layer
 from torch_cntk.priors import Prior, Uniform
 from torch_cntk.zoo.hourglass import hourglass
@@ -41,7 +40,7 @@ def add(commands: Commands) -> None:
         description="Fill the missing pixels of an image by training a network of finite width on the known ones, as "
         "the deep image prior does: the skip-connected hourglass, or a published preset. Options override the preset.",
     )
-    add_files(parser)
+    pictures.add_files(parser)
     parser.add_argument("--preset", choices=sorted(PRESETS), help="published network and settings")
     shape = parser.add_argument_group("network", "of the hourglass, where there is no preset")
     shape.add_argument("--levels", type=int, metavar="N", help="halvings of the resolution (default: 5)")
@@ -105,15 +104,14 @@ def _train(arguments: argparse.Namespace) -> None:
     """
     check_output(arguments.output)
     device = options.device(arguments)
-    photograph = read_image(arguments.image)
-    check_output(arguments.output, alpha=photograph.alpha is not None)
-    observed = mask_for(photograph, arguments.mask, arguments.invert_mask)
-    network, prior, training = _network_to_train(arguments, photograph.pixels.shape[0], photograph.pixels.shape[1:])
+    task = pictures.read_task(arguments)
+    pixels, observed = task.photograph.pixels, task.observed
+    network, prior, training = _network_to_train(arguments, pixels.shape[0], pixels.shape[1:])
     try:
         result = train(
             network,
-            photograph.pixels.to(device),
-            observed.to(device),
+            pixels.to(device),
+            task.known.to(device),
             prior=prior,
             training=training,
             checkpoint=arguments.checkpoint,
@@ -124,7 +122,7 @@ def _train(arguments: argparse.Namespace) -> None:
             complain(f"interrupted; the same command goes on from {arguments.checkpoint}")
             raise SystemExit(130) from None
         raise
-    write_image(arguments.output, result.image, photograph.alpha)
+    task.write(arguments.output, result.image)
     missing, steps = int((~observed).sum()), len(result.losses)
     options.report(
         f"filled {missing:,} of {observed.numel():,} pixels in {steps} steps, loss {float(result.losses[-1]):.1e}, "

@@ -1,23 +1,24 @@
 """What torch.nn has for each of our layers: one table, read both ways.
 
-From torch, a rule reads the options of a module or of a call (``options_of_module``, ``options_of_call``) and gives our
-layer, or says what it expects. To torch, it writes a module, or a function where torch.nn has none. Whoever reads a
-model looks after what is not a matter of one layer: padding that was put around the image before, permuted axes,
-weights, layers that stand in two places.
+From torch, a rule reads the options of a module or of a call and gives our layer, or says what it expects. To torch, it
+writes a module, or a call of a function where torch.nn has none. Whoever reads a model looks after what is not a matter
+of one layer: padding that was put around the image before, permuted axes, weights, layers that stand in two places.
 """
 
 from __future__ import annotations
 
 import inspect
+import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.nn import functional
+from torch.nn.utils import parametrize
 
+from torch_cntk.conversion.rule import Call, Place, Rule, Target
 from torch_cntk.layers import (
+    ABReLU,
     Activation,
     AvgPool1d,
     AvgPool2d,
@@ -36,10 +37,13 @@ from torch_cntk.layers import (
     LanczosDown,
     Layer,
     Linear,
+    Logistic,
     NearestUp,
     Residual,
+    Scale,
     Sequential,
     Sigmoid,
+    Step,
     StridedConv1d,
     StridedConv2d,
     StridedConv3d,
@@ -48,65 +52,19 @@ from torch_cntk.layers import (
 )
 from torch_cntk.layers.registry import ACTIVATIONS, NamedActivation
 
-__all__ = ["NO_COUNTERPART", "RULES", "Place", "Rule", "rule_for", "rule_of_function", "rule_of_module"]
+__all__ = [
+    "NO_COUNTERPART",
+    "RULES",
+    "Call",
+    "Place",
+    "Rule",
+    "Target",
+    "rule_for",
+    "rule_of_function",
+    "rule_of_module",
+]
 
 _nn = torch.nn
-Target = _nn.Module | Callable[..., Any]
-"""What stands for a layer in a torch model: a module, or a function of a tensor."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """What a layer's counterpart depends on beside the layer.
-
-    Attributes:
-        ndim: number of spatial dimensions of the network.
-        channels: of the layer's input, or None if they are not known.
-        scale: by which the layer's input differs from that of its counterpart: ours = scale * its.
-        factors: what torch's weight and bias are multiplied by to become ours; they broadcast.
-    """
-
-    ndim: int = 2
-    channels: int | None = None
-    scale: float = 1.0
-    factors: tuple[Tensor, Tensor] | None = None
-
-
-@dataclass(frozen=True)
-class Rule:
-    """Layers of ours and what torch has for them.
-
-    Attributes:
-        layers: classes of ours.
-        read: torch's options to our layer; raises a ValueError "expected ..." for options that have no rule.
-        write: our layer, at its place, to torch's; None if there is no way back.
-        modules: torch.nn's classes.
-        functions: torch's functions, and methods of tensors by their names.
-        options: of the module, and of the function after its input in this order, with the function's defaults.
-    """
-
-    layers: tuple[type[Layer], ...]
-    read: Callable[[Mapping[str, Any]], Layer]
-    write: Callable[[Any, Place], Target] | None
-    modules: tuple[type[_nn.Module], ...] = ()
-    functions: tuple[Callable[..., Any] | str, ...] = ()
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    def options_of_module(self, module: _nn.Module) -> dict[str, Any]:
-        """The options of one of ``modules``; ``bias`` says whether there is one."""
-        values = {name: getattr(module, name, default) for name, default in self.options.items()}
-        if "bias" in values:
-            values["bias"] = values["bias"] is not None
-        if "training" in values:
-            # Of a module it says how the whole model is used at the moment, not what it is.
-            values["training"] = self.options["training"]
-        return values
-
-    def options_of_call(self, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> dict[str, Any]:
-        """The options of a call of one of ``functions``, given its arguments after the input and those with names."""
-        named = {name: value for name, value in named.items() if name not in ("input", "inplace")}
-        return {**self.options, **dict(zip(self.options, arguments, strict=False)), **named}
-
 
 # Weight layers.
 
@@ -123,16 +81,20 @@ def _read_convolution(ours: Any, ndim: int) -> Callable[[Mapping[str, Any]], Lay
     def read(given: Mapping[str, Any]) -> Layer:
         widths, stride, dilation = (_tuple(given[name], ndim) for name in ("kernel_size", "stride", "dilation"))
         half = tuple(q // 2 for q in widths)
-        if given["groups"] != 1 or any(d != 1 for d in dilation):
-            raise ValueError("expected groups=1 and dilation=1")
+        if given["groups"] != 1:
+            raise ValueError(
+                "expected groups=1, as the channels of a group do not become infinitely many; take a full convolution"
+            )
+        if any(d != 1 and q != 1 for d, q in zip(dilation, widths, strict=True)):
+            raise ValueError("expected dilation=1; take wider filters, or a stride before and an upsampling behind")
         if any(q % 2 == 0 for q in widths):
-            raise ValueError(f"expected filters of odd width, got {widths}")
+            raise ValueError(f"expected filters of odd width, which have a centre, got {widths}; take one more pixel")
         padding = given["padding"]
         if padding == "same" and all(r == 1 for r in stride):
             padding = half
         padding = (0,) * ndim if isinstance(padding, str) else _tuple(padding, ndim)
         if padding != half:
-            raise ValueError(f"expected padding by half the width, {half}, got {padding}")
+            raise ValueError(f"expected padding by half the width, {half}, which keeps the size, got {padding}")
         mode = given["padding_mode"]
         if mode not in ("zeros", "circular"):
             raise ValueError(f"padding_mode={mode!r}: pad circularly or with zeros")
@@ -204,26 +166,13 @@ def _activation(entry: NamedActivation) -> Rule:
             return entry.module(**options)
         function = entry.functions[0]
         assert callable(function)
-        return function
+        return Call(function)
 
     if entry.module is None:
         return Rule((entry.layer,), read, write, (), entry.functions)
     parameters = inspect.signature(entry.module).parameters
     defaults = {name: parameters[name].default for name in (*entry.options, *entry.fixed)}
     return Rule((entry.layer,), read, write, (entry.module,), entry.functions, defaults)
-
-
-def _by_expansion(module: type[_nn.Module], *functions: Callable[..., Any] | str, **fixed: Any) -> Rule:
-    """An activation that has no layer of its own: the expansion of torch's function."""
-    function = functions[0]
-    assert callable(function)
-
-    def read(given: Mapping[str, Any]) -> Layer:
-        if any(given[name] != value for name, value in fixed.items()):
-            raise ValueError("expected the default options")
-        return Elementwise(function)
-
-    return Rule((), read, None, (module,), functions, fixed)
 
 
 # Everything else.
@@ -239,7 +188,7 @@ def _read_upsampling(given: Mapping[str, Any]) -> Layer:
         raise ValueError(f"expected one integer as scale_factor, got {factor}")
     if given["antialias"]:
         raise ValueError("expected antialias=False")
-    if mode == "nearest":
+    if mode in ("nearest", "nearest-exact"):
         return NearestUp(int(scale))
     if mode not in ("linear", "bilinear", "trilinear"):
         raise ValueError(f"mode={mode!r}: take nearest or bilinear")
@@ -266,7 +215,8 @@ def _read_pooling(ours: Any) -> Callable[[Mapping[str, Any]], Layer]:
             for value in (given[name] for name in ("kernel_size", "stride", "padding"))
         )
         disjoint = stride in ({None}, set(), width) and padding == {0}
-        if len(width) != 1 or not disjoint or given["ceil_mode"] or given["divisor_override"] is not None:
+        # Of ceil_mode nothing is seen: sizes that are no multiples are refused.
+        if len(width) != 1 or not disjoint or given["divisor_override"] is not None:
             raise ValueError("expected disjoint square blocks without padding")
         layer: Layer = ours(next(iter(width)))
         return layer
@@ -325,17 +275,29 @@ def _of_dimension(ndim: int) -> tuple[Rule, Rule]:
     )
 
 
+_DROPOUT = Rule(
+    (Dropout,),
+    lambda given: Dropout(given["p"]) if given["training"] else Identity(),
+    lambda layer, place: _of_channels[place.ndim](layer.p) if layer.channels else _nn.Dropout(layer.p),
+    (_nn.Dropout,),
+    (functional.dropout,),
+    {"p": 0.5, "training": True},
+)
+_of_channels: dict[int, Any] = {1: _nn.Dropout1d, 2: _nn.Dropout2d, 3: _nn.Dropout3d}
+
+
+def _dropout_of_channels(module: type[_nn.Module]) -> Rule:
+    return Rule((), lambda given: Dropout(given["p"], channels=True), None, (module,), options={"p": 0.5})
+
+
 RULES: tuple[Rule, ...] = (
     *_of_dimension(1),
     *_of_dimension(2),
     *_of_dimension(3),
     Rule((Linear,), _read_linear, _write_linear, (_nn.Linear,), options=_LINEAR),
-    *(_activation(entry) for entry in ACTIVATIONS.values()),
+    *(_activation(entry) for entry in ACTIVATIONS.values() if entry.module or entry.functions),
     # Of two rules for one module the first one holds.
-    _by_expansion(_nn.Tanh, torch.tanh, functional.tanh, "tanh"),
-    _by_expansion(_nn.SiLU, functional.silu),
-    _by_expansion(_nn.Softplus, functional.softplus, beta=1, threshold=20),
-    Rule((Elementwise,), lambda given: Elementwise(given["function"]), lambda layer, place: layer.function),
+    Rule((Elementwise,), lambda given: Elementwise(given["function"]), lambda layer, place: Call(layer.function)),
     Rule(
         (NearestUp, BilinearUp),
         _read_upsampling,
@@ -345,24 +307,36 @@ RULES: tuple[Rule, ...] = (
         _UPSAMPLE,
     ),
     Rule((ChannelNorm,), _read_norm, _write_norm, (_nn.LayerNorm,), options=_NORM),
-    Rule(
-        (Dropout,),
-        lambda given: Dropout(given["p"]) if given["training"] else Identity(),
-        lambda layer, place: _nn.Dropout(layer.p),
-        (_nn.Dropout, _nn.Dropout1d, _nn.Dropout2d, _nn.Dropout3d),
-        (functional.dropout,),
-        {"p": 0.5, "training": True},
+    _DROPOUT,
+    *(_dropout_of_channels(module) for module in (_nn.Dropout1d, _nn.Dropout2d, _nn.Dropout3d)),
+    # Smooth functions without a layer of their own.
+    *(
+        Rule((), lambda given, f=function: Elementwise(f), None, (module,), (function,))  # type: ignore[misc]
+        for module, function in (
+            (_nn.LogSigmoid, functional.logsigmoid),
+            (_nn.Tanhshrink, functional.tanhshrink),
+        )
     ),
+    # A head, as it stands; whoever reads the whole model makes an activation of those that are none.
     Rule(
-        (Sigmoid,),
+        (Sigmoid, Logistic),
         lambda given: Sigmoid(),
         lambda layer, place: _nn.Sigmoid(),
         (_nn.Sigmoid,),
         (torch.sigmoid, functional.sigmoid, "sigmoid"),
     ),
+    Rule(
+        (Scale,),
+        lambda given: Scale(given["other"]),
+        lambda layer, place: Call(operator.mul, (layer.factor,)),
+        functions=(operator.mul, torch.mul, "mul"),
+        options={"other": None},
+    ),
     Rule((Identity,), lambda given: Identity(), lambda layer, place: _nn.Identity(), (_nn.Identity,)),
 )
 NO_COUNTERPART: Mapping[type[Layer], str] = {
+    ABReLU: "torch.nn has no rectifier of two slopes: take LeakyReLU",
+    Step: "torch.nn has no step: take Sign",
     GaussianBlur: "torch.nn has no layer with a fixed filter",
     LanczosDown: "torch.nn has no layer with a fixed filter",
     Sequential: "its nodes are converted one by one",
@@ -385,7 +359,7 @@ def rule_for(layer: Layer) -> Rule | None:
 
 def rule_of_module(module: _nn.Module) -> Rule | None:
     """The rule of a module of torch.nn; of a class of its own there is none."""
-    return _BY_MODULE.get(type(module))
+    return _BY_MODULE.get(parametrize.type_before_parametrizations(module))
 
 
 def rule_of_function(function: Callable[..., Any] | str) -> Rule | None:

@@ -9,7 +9,7 @@ import torch
 
 from torch_cntk._internal.checks import positive_int
 from torch_cntk._internal.options import options_of
-from torch_cntk.conversion.rules import Place, Target, rule_for
+from torch_cntk.conversion.rules import NO_COUNTERPART, Call, Place, Target, rule_for
 from torch_cntk.conversion.scales import Scales
 from torch_cntk.layers import ChannelNorm, Layer, Node, Weighted, from_description
 from torch_cntk.layers.graph import assemble
@@ -28,8 +28,8 @@ def to_torch(net: Layer, width: int | None = None) -> torch.nn.Module:
             then. By default the network's own channels and weights.
 
     Returns:
-        a ``torch.nn.Sequential`` or, if the network branches, a ``torch.fx.GraphModule``. Nothing of torch_cntk is
-        needed to run it.
+        a ``torch.nn.Sequential`` or, if the network branches, a ``torch.fx.GraphModule``, in the network's mode.
+        Nothing of torch_cntk is needed to run it.
 
     Raises:
         TypeError: the width is no integer.
@@ -47,11 +47,25 @@ def to_torch(net: Layer, width: int | None = None) -> torch.nn.Module:
         None if isinstance(node.does, str) else _module(node.does, place, scales, ndim, channels[node.inputs[0]])
         for place, node in enumerate(nodes)
     ]
+    for node, module in zip(nodes, modules, strict=True):
+        if isinstance(node.does, Layer) and isinstance(module, torch.nn.Module):
+            _take_after(module, node.does)
     chain = [module for module in modules if isinstance(module, torch.nn.Module | None)]
     permuted = any(isinstance(module, torch.nn.LayerNorm) for module in chain)
     if len(chain) == len(nodes) and not permuted and all(n.inputs == (place,) for place, n in enumerate(nodes)):
-        return torch.nn.Sequential(*(module for module in chain if module is not None))
-    return _graph(nodes, modules)
+        whole: torch.nn.Module = torch.nn.Sequential(*(module for module in chain if module is not None))
+    else:
+        whole = _graph(nodes, modules)
+    # Of the whole alone: the layers have modes of their own.
+    whole.training = net.training
+    return whole
+
+
+def _take_after(module: torch.nn.Module, layer: Layer) -> None:
+    """Give a module the mode of a layer, and freeze what is frozen there."""
+    module.train(layer.training)
+    for parameter, model in zip(module.parameters(), layer.parameters(), strict=True):
+        parameter.requires_grad_(model.requires_grad)
 
 
 def _module(layer: Layer, place: int, scales: Scales, ndim: int, channels: int | None) -> Target:
@@ -62,7 +76,8 @@ def _module(layer: Layer, place: int, scales: Scales, ndim: int, channels: int |
     """
     rule = rule_for(layer)
     if rule is None or rule.write is None:
-        raise ValueError(f"torch.nn has no {layer}")
+        reason = NO_COUNTERPART.get(type(layer), "")
+        raise ValueError(f"torch.nn has no {layer}" + (f": {reason}" if reason else ""))
     factors = scales.of_weights(place, layer.ndim or 0) if isinstance(layer, Weighted) else None
     scale = float(scales.incoming[place]) if isinstance(layer, ChannelNorm) else 1.0
     return rule.write(layer, Place(ndim, channels, scale, factors))
@@ -89,8 +104,8 @@ def _graph(nodes: Sequence[Node], modules: Sequence[Target | None]) -> torch.fx.
             root.add_module(name, module)
             values.append(graph.call_module(name, (given[0],)))
         else:
-            assert callable(module)
-            values.append(graph.call_function(module, (given[0],)))
+            assert isinstance(module, Call)
+            values.append(graph.call_function(module.function, (given[0], *module.constants)))
     graph.output(values[-1])
     graph.lint()
     return torch.fx.GraphModule(root, graph)
@@ -125,12 +140,16 @@ def with_width(net: Layer, width: int) -> Layer:
             does = _of_channels(does, given[0], out).to(dtype=does.weight.dtype, device=does.weight.device)
         elif isinstance(does, ChannelNorm) and does.in_channels is not None:
             does = _of_channels(does, given[0])
+        if isinstance(does, Layer) and isinstance(node.does, Layer) and does is not node.does:
+            _take_after(does, node.does)
         rebuilt.append(Node(does, node.inputs))
         if isinstance(does, str):
             new.append(JOINS[does].channels(given))
         else:
             new.append(does.out_channels or given[0])
-    return assemble(rebuilt, net.in_channels)
+    wide = assemble(rebuilt, net.in_channels)
+    wide.training = net.training
+    return wide
 
 
 def _of_channels(layer: Layer, *channels: int | None) -> Layer:

@@ -46,7 +46,7 @@ class Resampling(ABC):
         return False
 
     @property
-    def reach(self) -> int:
+    def spread(self) -> int:
         """Input pixels that an output can be away from its block, at most."""
         return 2
 
@@ -77,11 +77,11 @@ class Resampling(ABC):
         Found by looking: outputs b and b + u use inputs whose distance is least for some pair of taps. Where the map is
         the same everywhere, ``down`` more inputs are ``up`` more outputs: only small radii have to be looked at.
         """
-        seen = _SEEN_REACHES * (self.reach + self.down)
+        seen = _SEEN_REACHES * (self.spread + self.down)
         if self.shift_invariant and radius >= seen + self.down:
             steps = (radius - seen) // self.down
             return self.output_radius(radius - steps * self.down) + steps * self.up
-        blocks = radius + self.up + self.reach + 2
+        blocks = radius + self.up + self.spread + 2
         positions, weights = self.taps(2 * self.down * blocks + 2 * self.down)
         middle = slice(self.up * blocks, self.up * (blocks + 1))
         first = positions[:, middle].reshape(-1, 1)
@@ -229,7 +229,7 @@ class Filter(Resampling):
         return self.step
 
     @property
-    def reach(self) -> int:
+    def spread(self) -> int:
         """Half of what the filter is longer than the step."""
         return len(self.weights)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, reduce
+from functools import lru_cache, reduce
 from itertools import product
 from operator import and_
 
@@ -20,8 +20,11 @@ from torch_cntk.covariance.resampling import Resampling
 
 __all__ = ["Geometry", "Slab", "Table"]
 
-# Index arrays of at most this many entries are kept: small kernels are bound by the number of calls.
-_KEPT_INDEX = 1 << 16
+_KEPT_INDEX = 1 << 14
+"""Index arrays of at most this many entries (128 kB) are kept: kernels that small are bound by the number of calls."""
+
+_KEPT_PLANS = 128
+"""How many lists of them: a kernel of ten levels takes some twenty, of one to four arrays."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +84,12 @@ class Geometry:
         """Number of spatial dimensions."""
         return len(self.size)
 
-    @cached_property
+    @property
     def box(self) -> tuple[int, ...]:
         """Stored displacements of each axis: 0 .. box - 1."""
-        return tuple(n // 2 + 1 if self.reflective or axis == 0 else n for axis, n in enumerate(self.size))
+        return _stored_displacements(self.size, self.reflective)
 
-    @cached_property
+    @property
     def entries(self) -> int:
         """Numbers stored in one channel."""
         return math.prod(self.box) * math.prod(self.period)
@@ -272,6 +275,11 @@ class Table:
         return found.view(channels, *index.shape)
 
 
+@lru_cache(maxsize=256)
+def _stored_displacements(size: tuple[int, ...], reflective: bool) -> tuple[int, ...]:
+    return tuple(n // 2 + 1 if reflective or axis == 0 else n for axis, n in enumerate(size))
+
+
 def _slabs(corner: tuple[int, ...], box: tuple[int, ...], displacements: int) -> Iterator[Slab]:
     """Cut a box of displacements into slabs of about so many."""
     counts = []
@@ -324,7 +332,7 @@ def _plan(
         yield index, [tap[2] for tap in taps if tap[2] is not None]
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=_KEPT_PLANS)
 def _kept_plan(
     geometry: Geometry,
     slab: Slab,

@@ -1,126 +1,105 @@
-"""Photographs and masks as files: PNG and JPEG, 8 bits a channel."""
+"""Photographs and masks as files: PNG, JPEG and TIFF, 8 or 16 bits a channel."""
 
 from __future__ import annotations
 
-import struct
-import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import PIL.Image
-import PIL.ImageFile
-import PIL.ImageOps
+import numpy as np
 import torch
 from torch import Tensor
 
 from torch_cntk._internal.checks import positive_int
 from torch_cntk._internal.files import check_writable, is_stream, writing
+from torch_cntk.images.decoding import Metadata, decode
+from torch_cntk.images.encoding import encode
+from torch_cntk.images.mask_files import read_mask
 
-__all__ = ["Photograph", "check_output", "read_image", "read_mask", "write_image"]
+__all__ = ["Metadata", "Photograph", "check_output", "read_image", "read_mask", "write_image"]
 
-_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
-_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, PIL.Image.DecompressionBombError)
-"""What Pillow raises for files that are no images or only the beginning of one."""
+_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
+_DTYPES = {8: torch.uint8, 16: torch.uint16}
 
 
 @dataclass(frozen=True)
 class Photograph:
-    """An image file's content, upright. Colour profiles and other metadata are not kept.
+    """An image file's content, upright.
 
     Attributes:
         pixels: float32 [channels, H, W] in [0, 1]; one channel for grey, three for red, green and blue.
-        alpha: opacity, uint8 [1, H, W], or None where the file has none.
+        alpha: opacity, uint8 or uint16 [1, H, W], or None where the file has none.
+        metadata: what the file says beside the pixels; ``write_image`` takes it.
     """
 
     pixels: Tensor
     alpha: Tensor | None = None
+    metadata: Metadata = field(default_factory=Metadata)
 
 
 def read_image(path: str | Path) -> Photograph:
-    """Read a PNG or JPEG file and turn it upright as its EXIF orientation says.
+    """Read a PNG, JPEG or TIFF file and turn it upright as its EXIF orientation says.
 
     Args:
-        path: of an 8-bit grey or RGB image, with or without alpha, a palette image (which becomes RGB) or a 1-bit one
-            (which becomes grey).
+        path: of a grey or RGB image of 8 or 16 bits a channel, with or without alpha, a palette image (which becomes
+            RGB) or a 1-bit one (which becomes grey).
 
     Returns:
-        pixels and alpha. The pixels of an 8-bit image are multiples of 1/255, which ``write_image`` gives back to the
-        bit in a PNG file.
+        pixels and alpha. The pixels are multiples of 1/255 or 1/65535, which ``write_image`` gives back to the bit in
+        a PNG or TIFF file of the same depth.
 
     Raises:
         FileNotFoundError: there is no such file.
         OSError: the file may not be read, or is a folder.
-        ValueError: it is no PNG or JPEG image, truncated, or of another mode, such as 16 bits or CMYK.
+        ValueError: it is no PNG, JPEG or TIFF image, truncated, holds several pictures, or is of another mode, such as
+            CMYK.
+        OutOfMemoryError: it would not fit.
     """
-    from torchvision.transforms.v2 import functional
-
-    image = _load(Path(path))
-    colour = image.mode in ("P", "PA", "RGB", "RGBA")
-    # PNG may also declare one colour of an image without an alpha channel as transparent.
-    transparent = image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info
-    values = functional.pil_to_tensor(image.convert(("RGB" if colour else "L") + ("A" if transparent else "")))
-    channels = 3 if colour else 1
-    return Photograph(values[:channels].to(torch.float32) / 255, values[channels:].clone() if transparent else None)
+    decoded = decode(Path(path))
+    # A copy in the order of images.
+    values = torch.from_numpy(np.array(np.moveaxis(decoded.values, -1, 0), order="C"))
+    channels = len(values) - decoded.alpha
+    most = 2**decoded.metadata.depth - 1
+    alpha = values[channels:].clone() if decoded.alpha else None
+    return Photograph(values[:channels].to(torch.float32).div_(most), alpha, decoded.metadata)
 
 
-def read_mask(path: str | Path, size: tuple[int, int], invert: bool = False) -> Tensor:
-    """Read which pixels are known from a PNG or JPEG file: white is known, black is missing.
+def write_image(
+    path: str | Path,
+    pixels: Tensor,
+    alpha: Tensor | None = None,
+    quality: int = 95,
+    *,
+    metadata: Metadata | None = None,
+) -> None:
+    """Write an image. The file appears whole or not at all.
 
     Args:
-        path: of an image as ``read_image`` takes it. It is converted to grey; values above 127 are known. Alpha is
-            ignored.
-        size: height and width of the image that the mask belongs to.
-        invert: take black as known and white as missing.
-
-    Returns:
-        boolean [H, W], True = known, as ``observed`` of ``torch_cntk.inpaint``.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        OSError: the file may not be read, or is a folder.
-        ValueError: the mask is not of that size, no PNG or JPEG image, truncated, or of another mode.
-    """
-    from torchvision.transforms.v2 import functional
-
-    mask = _load(Path(path))
-    if (mask.height, mask.width) != tuple(size):
-        raise ValueError(
-            f"expected a mask of {size[1]} x {size[0]} pixels (width x height) like the image, "
-            f"got {mask.width} x {mask.height}: {path}"
-        )
-    grey: Tensor = functional.pil_to_tensor(mask.convert("L"))[0]
-    return grey <= 127 if invert else grey > 127
-
-
-def write_image(path: str | Path, pixels: Tensor, alpha: Tensor | None = None, quality: int = 95) -> None:
-    """Write an image with 8 bits a channel. The file appears whole or not at all.
-
-    Args:
-        path: .png, .jpg or .jpeg.
+        path: .png, .jpg, .jpeg, .tif or .tiff.
         pixels: floating point [channels, H, W], one channel for grey or three for RGB. Values outside [0, 1] are
-            clipped, the others rounded to the nearest multiple of 1/255.
-        alpha: opacity, uint8 [1, H, W]; PNG only.
+            clipped, the others rounded to the nearest multiple of 1/255, or 1/65535 with 16 bits.
+        alpha: opacity, uint8 (or uint16 with 16 bits) [1, H, W]; not for JPEG.
         quality: of JPEG, 1 to 100.
+        metadata: of the image that this one comes from: its depth is kept except in JPEG, which has 8 bits, and its
+            notes, colour profile and resolution are. By default 8 bits and none of them.
 
     Raises:
-        TypeError: the pixels are not floating point, alpha is not uint8, or the quality is no integer.
+        TypeError: the pixels are not floating point, alpha is not of the right type, or the quality is no integer.
         ValueError: the suffix is another one, JPEG shall have alpha, a shape does not fit, a pixel is NaN or infinite,
             or the quality is out of range.
         OSError: the folder does not exist, or the file cannot be written.
     """
-    from torchvision.transforms.v2 import functional
-
     path = Path(path)
-    name = _format_of(path, alpha is not None)
-    values = _to_bytes(pixels)
+    kind = _format_of(path, alpha is not None)
+    metadata = metadata or Metadata()
+    metadata = replace(metadata, depth=8) if kind == "JPEG" else metadata
+    values = _to_whole(pixels, metadata.depth)
     if alpha is not None:
-        values = torch.cat([values, _checked_alpha(alpha, tuple(pixels.shape[1:]))])
+        values = torch.cat([values, _checked_alpha(alpha, tuple(pixels.shape[1:]), metadata.depth)])
     if positive_int(quality, "quality") > 100:
         raise ValueError(f"expected quality to be at most 100, got {quality}")
-    image = functional.to_pil_image(values)
+    whole = values.permute(1, 2, 0).contiguous().numpy().astype(np.uint16 if metadata.depth == 16 else np.uint8)
     with writing(path) as temporary:
-        image.save(temporary, format=name, **({"quality": quality} if name == "JPEG" else {}))
+        encode(temporary, whole, kind, metadata, quality)
 
 
 def check_output(path: str | Path, *, alpha: bool = False) -> None:
@@ -134,7 +113,7 @@ def check_output(path: str | Path, *, alpha: bool = False) -> None:
         FileNotFoundError: the folder does not exist.
         IsADirectoryError: the path is a folder.
         PermissionError: nothing may be written in the folder.
-        ValueError: the suffix is not .png, .jpg or .jpeg, or JPEG shall have alpha.
+        ValueError: the suffix is not that of a known format, or JPEG shall have alpha.
     """
     path = Path(path)
     # First: a folder given by mistake rarely has one of the suffixes.
@@ -143,7 +122,7 @@ def check_output(path: str | Path, *, alpha: bool = False) -> None:
 
 
 def _format_of(path: Path, alpha: bool) -> str:
-    """Return Pillow's name of the format that the suffix stands for.
+    """Return Pillow's name of the format that the suffix stands for; PNG for a pipe or device that has none.
 
     Raises:
         ValueError: the suffix is unknown, or the format cannot have alpha.
@@ -159,42 +138,13 @@ def _format_of(path: Path, alpha: bool) -> str:
     return name
 
 
-def _load(path: Path) -> PIL.Image.Image:
-    """Decode a file, turn it upright and check its mode.
+def _to_whole(pixels: Tensor, depth: int) -> Tensor:
+    """[0, 1] as int32 from 0 to 255 or 65535.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it cannot be decoded, or its mode is not served.
+        TypeError: the pixels are not floating point.
+        ValueError: their shape is no image's, or they are not finite.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"there is no image file {path}")
-    with path.open("rb") as file:
-        try:
-            with PIL.Image.open(file, formats=("PNG", "JPEG")) as opened:
-                mode = _true_mode(opened)
-                opened.load()
-                image = PIL.ImageOps.exif_transpose(opened)
-        except PIL.UnidentifiedImageError as error:
-            raise ValueError(f"expected a PNG or JPEG image, got another or a damaged file: {path}") from error
-        except _DAMAGED as error:
-            raise ValueError(
-                f"expected a whole PNG or JPEG image, got one that cannot be read: {path}: {error}"
-            ) from error
-    if mode not in _MODES:
-        raise ValueError(
-            f"expected an 8-bit grey, RGB or palette image, with or without alpha, got mode {mode}: {path}"
-        )
-    return image
-
-
-def _true_mode(image: PIL.ImageFile.ImageFile) -> str:
-    """The mode, or that of the file where Pillow would drop half of its 16 bits without a word."""
-    # Only before the pixels are loaded do the tiles tell how they are stored, "RGB;16B" for instance.
-    stored = next((tile[3] for tile in image.tile), None)
-    return stored if isinstance(stored, str) and ";16" in stored else image.mode
-
-
-def _to_bytes(pixels: Tensor) -> Tensor:
     if not isinstance(pixels, torch.Tensor) or not pixels.is_floating_point():
         got = pixels.dtype if isinstance(pixels, torch.Tensor) else type(pixels).__name__
         raise TypeError(f"expected the pixels as a floating point tensor in [0, 1], got {got}")
@@ -202,13 +152,21 @@ def _to_bytes(pixels: Tensor) -> Tensor:
         raise ValueError(f"expected pixels of shape [1, H, W] or [3, H, W], got {tuple(pixels.shape)}")
     if not bool(torch.isfinite(pixels).all()):
         raise ValueError(f"expected finite pixels, got {int((~torch.isfinite(pixels)).sum())} NaN or infinite ones")
-    return (pixels.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
+    whole: Tensor = (pixels.detach().cpu().clamp(0, 1) * (2**depth - 1)).round().to(torch.int32)
+    return whole
 
 
-def _checked_alpha(alpha: Tensor, size: tuple[int, ...]) -> Tensor:
-    if not isinstance(alpha, torch.Tensor) or alpha.dtype != torch.uint8:
+def _checked_alpha(alpha: Tensor, size: tuple[int, ...], depth: int) -> Tensor:
+    """As int32 of this depth.
+
+    Raises:
+        TypeError: it is of another type.
+        ValueError: it is of another shape.
+    """
+    if not isinstance(alpha, torch.Tensor) or alpha.dtype not in (torch.uint8, _DTYPES[depth]):
         got = alpha.dtype if isinstance(alpha, torch.Tensor) else type(alpha).__name__
-        raise TypeError(f"expected alpha as a tensor in uint8, got {got}")
+        raise TypeError(f"expected alpha as a tensor in {_DTYPES[depth]}, got {got}")
     if tuple(alpha.shape) != (1, *size):
         raise ValueError(f"expected alpha of shape {(1, *size)}, as the pixels, got {tuple(alpha.shape)}")
-    return alpha.cpu()
+    values: Tensor = alpha.cpu().to(torch.int32)
+    return 257 * values if depth == 16 and alpha.dtype == torch.uint8 else values

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -77,7 +77,7 @@ class Header:
                 "radius": self.radius,
                 "size": self.size,
                 "origin": dict(self.origin),
-                "tables": {name: vars(geometry) for name, geometry in self.geometries.items()},
+                "tables": {name: _entry(geometry) for name, geometry in self.geometries.items()},
                 "compact": None if self.compact is None else str(self.compact).removeprefix("torch."),
             }
         )
@@ -145,6 +145,11 @@ class Header:
         for name in sorted(tensors):
             digest.update(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
+
+
+def _entry(geometry: Geometry) -> dict[str, Any]:
+    """The fields of a geometry, and nothing that it keeps beside them."""
+    return {field.name: getattr(geometry, field.name) for field in fields(geometry)}
 
 
 def _geometry(entry: Mapping[str, Any]) -> Geometry:

@@ -1,6 +1,18 @@
 """Layers that mirror ``torch.nn`` and know their kernel."""
 
-from torch_cntk.layers.activation import GELU, Abs, Activation, Elementwise, Erf, LeakyReLU, ReLU, Sin
+from torch_cntk.layers.activation import (
+    GELU,
+    ABReLU,
+    Abs,
+    Activation,
+    Elementwise,
+    Erf,
+    LeakyReLU,
+    ReLU,
+    Sign,
+    Sin,
+    Step,
+)
 from torch_cntk.layers.base import Layer, from_description
 from torch_cntk.layers.branch import Concat, Residual, Sum
 from torch_cntk.layers.conv import Conv1d, Conv2d, Conv3d, StridedConv1d, StridedConv2d, StridedConv3d
@@ -19,12 +31,30 @@ from torch_cntk.layers.resample import (
     LanczosDown,
     NearestUp,
 )
+from torch_cntk.layers.scale import Scale
 from torch_cntk.layers.sequential import Sequential
+from torch_cntk.layers.smooth import (
+    CELU,
+    ELU,
+    SELU,
+    Hardtanh,
+    Logistic,
+    Mish,
+    ReLU6,
+    SiLU,
+    Softplus,
+    Softsign,
+    Tanh,
+)
 from torch_cntk.layers.weights import Weighted, reparameterise
 
 __all__ = [
     "ACTIVATIONS",
+    "CELU",
+    "ELU",
     "GELU",
+    "SELU",
+    "ABReLU",
     "Abs",
     "Activation",
     "AvgPool1d",
@@ -41,23 +71,34 @@ __all__ = [
     "Erf",
     "GaussianBlur",
     "Graph",
+    "Hardtanh",
     "Identity",
     "LanczosDown",
     "Layer",
     "LeakyReLU",
     "Linear",
+    "Logistic",
+    "Mish",
     "NearestUp",
     "Network",
     "Node",
     "ReLU",
+    "ReLU6",
     "Residual",
+    "Scale",
     "Sequential",
+    "SiLU",
     "Sigmoid",
+    "Sign",
     "Sin",
+    "Softplus",
+    "Softsign",
+    "Step",
     "StridedConv1d",
     "StridedConv2d",
     "StridedConv3d",
     "Sum",
+    "Tanh",
     "Weighted",
     "activation_of",
     "from_description",

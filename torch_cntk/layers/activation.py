@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -15,7 +14,20 @@ from torch_cntk._internal.checks import finite_number, positive_int
 from torch_cntk.covariance import duals
 from torch_cntk.layers.base import C, Layer
 
-__all__ = ["GELU", "Abs", "Activation", "Elementwise", "Erf", "LeakyReLU", "ReLU", "Sin"]
+__all__ = [
+    "GELU",
+    "ABReLU",
+    "Abs",
+    "Activation",
+    "Elementwise",
+    "Erf",
+    "LeakyReLU",
+    "ReLU",
+    "Scalable",
+    "Sign",
+    "Sin",
+    "Step",
+]
 
 
 class Activation(Layer, abstract=True):
@@ -39,16 +51,16 @@ class LeakyReLU(Activation):
     """sqrt(2 / (1 + a^2)) times the leaky rectifier of negative slope a.
 
     Args:
-        negative_slope: a, finite, not negative.
+        negative_slope: a, finite; below 0 it makes a fold, -1 the absolute value.
 
     Raises:
         TypeError: the slope is no number.
-        ValueError: the slope is negative or not finite.
+        ValueError: the slope is not finite.
     """
 
     def __init__(self, negative_slope: float = 0.01) -> None:
         super().__init__()
-        self.negative_slope = finite_number(negative_slope, "negative_slope", minimum=0)
+        self.negative_slope = finite_number(negative_slope, "negative_slope")
 
     @property
     def gain(self) -> float:
@@ -89,10 +101,58 @@ class Abs(Activation):
         return duals.Rectifier(-1.0)
 
 
-class _Smooth(Activation):
-    """A function that is not homogeneous: normalised for inputs of variance 1, or as it is."""
+class ABReLU(Activation):
+    """sqrt(2 / (a^2 + b^2)) times the function of slope a below 0 and b above.
 
-    _kind: ClassVar[type[duals.Erf | duals.Gelu | duals.Sine]]
+    Args:
+        negative_slope: a, finite.
+        positive_slope: b, finite; not both are 0.
+
+    Raises:
+        TypeError: a slope is no number.
+        ValueError: a slope is not finite, or both are 0.
+    """
+
+    def __init__(self, negative_slope: float, positive_slope: float = 1.0) -> None:
+        super().__init__()
+        self.negative_slope = finite_number(negative_slope, "negative_slope")
+        self.positive_slope = finite_number(positive_slope, "positive_slope")
+        if self.negative_slope == self.positive_slope == 0:
+            raise ValueError("expected negative_slope or positive_slope to differ from 0, got 0 for both")
+
+    @property
+    def gain(self) -> float:
+        """sqrt(2 / (a^2 + b^2))."""
+        return math.sqrt(2) / math.hypot(self.negative_slope, self.positive_slope)
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch.nn's name
+        """Of a tensor of any shape."""
+        below, above = self.gain * self.negative_slope, self.gain * self.positive_slope
+        return above * functional.relu(input) - below * functional.relu(-input)
+
+    def _dual(self) -> duals.Dual:
+        return duals.Rectifier(self.negative_slope, self.positive_slope)
+
+
+class Sign(Activation):
+    """-1 below 0 and 1 above, 0 at 0.
+
+    Its derivative is 0 almost everywhere, so that no gradient reaches the layers before it: the NTK is that of the
+    layers behind, and equals the Jacobian's of the finite network. The NNGP kernel knows all layers.
+    """
+
+    gain = 1.0
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch.nn's name
+        """Of a tensor of any shape."""
+        return input.sign()
+
+    def _dual(self) -> duals.Dual:
+        return duals.Jump(-1.0, 1.0)
+
+
+class Scalable(Activation, abstract=True):
+    """A function that is not homogeneous: normalised for inputs of variance 1, or as it is."""
 
     def __init__(self, *, normalise: bool = True) -> None:
         super().__init__()
@@ -111,60 +171,83 @@ class _Smooth(Activation):
     def _phi(self, u: Tensor) -> Tensor:
         """The function as it is."""
 
-    def _dual(self) -> duals.Erf | duals.Gelu | duals.Sine:
-        return self._kind(self.normalise)
+    @abstractmethod
+    def _dual(self) -> duals.Scaled:
+        """The dual, which knows the gain."""
 
 
-class Erf(_Smooth):
+class Step(Scalable):
+    """0 below 0 and 1 above, 1/2 at 0: Heaviside's function.
+
+    No gradient reaches the layers before it; see ``Sign``.
+
+    Args:
+        normalise: scale it by sqrt(2), so that E[phi(u)^2] = 1, rather than take it as it is.
+    """
+
+    def _phi(self, u: Tensor) -> Tensor:
+        return (u.sign() + 1) / 2
+
+    def _dual(self) -> duals.Scaled:
+        return duals.Jump(0.0, math.sqrt(2) if self.normalise else 1.0)
+
+
+class Erf(Scalable):
     """The error function.
 
     Args:
         normalise: scale it so that E[phi(u)^2] = 1 for u ~ N(0, 1), rather than take it as ``torch.erf``.
     """
 
-    _kind = duals.Erf
-
     def _phi(self, u: Tensor) -> Tensor:
         return torch.erf(u)
 
+    def _dual(self) -> duals.Erf:
+        return duals.Erf(self.normalise)
 
-class GELU(_Smooth):
+
+class GELU(Scalable):
     """The Gaussian error linear unit x Phi(x), exactly, not its approximation by tanh.
 
     Args:
         normalise: scale it so that E[phi(u)^2] = 1 for u ~ N(0, 1), rather than take it as ``torch.nn.GELU``.
     """
 
-    _kind = duals.Gelu
-
     def _phi(self, u: Tensor) -> Tensor:
         return functional.gelu(u)
 
+    def _dual(self) -> duals.Gelu:
+        return duals.Gelu(self.normalise)
 
-class Sin(_Smooth):
+
+class Sin(Scalable):
     """The sine.
 
     Args:
         normalise: scale it so that E[phi(u)^2] = 1 for u ~ N(0, 1), rather than take it as ``torch.sin``.
     """
 
-    _kind = duals.Sine
-
     def _phi(self, u: Tensor) -> Tensor:
         return torch.sin(u)
+
+    def _dual(self) -> duals.Sine:
+        return duals.Sine(self.normalise)
 
 
 class Elementwise(Activation):
     """Any function, by its expansion in Hermite polynomials from Gauss-Hermite quadrature.
 
-    The error is ``accuracy``, absolute, for inputs of variance 1; it grows with the variance, as the function looks
-    less like a polynomial then. With 64 terms it is below 1e-13 for value and slope of SiLU, 1e-10 and 1e-8 for tanh;
-    but about 1e-3 and 1e-2 for functions with a kink, of which the common ones have layers of their own. A network
-    with such a layer cannot be described in a file: its kernels are saved without it.
+    The error is ``accuracy``, absolute, for inputs of variance 1. With 64 terms it is below 1e-13 for value and slope
+    of SiLU, 1e-10 and 1e-8 for tanh; but about 1e-3 and 1e-2 for functions with a kink. It grows with the variance, as
+    the function looks less like a polynomial then: kernels take more terms, up to 512, for variances at which more than
+    1e-6 of E[phi^2] or E[phi'^2], and more than twice what is left out at variance 1, would be left out. Tanh reaches
+    variances of 14 with them, SiLU 70; beyond, kernels are refused. The common functions have layers of their own,
+    which know every variance. A network with such a layer cannot be described in a file: its kernels are saved without
+    it.
 
     Args:
         function: pointwise on tensors of any shape, differentiable by torch.
-        terms: of the expansion, 1 to 128; exact for polynomials of a lower degree.
+        terms: of the expansion at variance 1, 1 to 128; exact for polynomials of a lower degree.
         normalise: scale it so that E[phi(u)^2] = 1 for u ~ N(0, 1).
 
     Raises:

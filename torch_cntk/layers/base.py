@@ -75,9 +75,12 @@ class Layer(torch.nn.Module):
 
     def description(self) -> dict[str, Any]:
         """Name and options of the layer, of which ``from_description`` makes it anew (with fresh weights)."""
-        values = ((option, self._value_of(option)) for option in options_of(type(self)))
-        told = {option.name: as_json(value) for option, value in values if self._describes(option, value)}
-        return {"layer": type(self).__name__, **told}
+        told: dict[str, Any] = {"layer": type(self).__name__}
+        for option in options_of(type(self)):
+            value = self._value_of(option)
+            if self._describes(option, value):
+                told[option.name] = as_json(value)
+        return told
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> Layer:

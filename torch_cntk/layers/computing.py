@@ -89,6 +89,8 @@ def _whole(task: _Task, size: tuple[int, ...] | None) -> Kernel:
     start = task.prior.extent(task.ndim)
     extent = task.network.propagate(start or Extent.start(task.ndim))
     torus = _torus(task, extent, size, stationary=start is not None)
+    # Also of a kernel that serves any size the size that was asked for must be one of them.
+    source = extent.input_size(torus)
     # A kernel of any size also serves this one, unless displacements would wrap.
     free = (
         start is not None
@@ -97,7 +99,7 @@ def _whole(task: _Task, size: tuple[int, ...] | None) -> Kernel:
     )
     if free:
         torus = extent.smallest_torus()
-    source = extent.input_size(torus)
+        source = extent.input_size(torus)
     _require_least(torus, source)
     output = task.network.propagate(task.prior.covariance(source, task.device))
     radius = extent.radius if free else None

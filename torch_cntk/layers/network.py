@@ -18,6 +18,7 @@ from torch_cntk.layers.plain import Identity
 __all__ = ["Network", "Node", "channels_of", "check_distinct_weights", "flatten"]
 
 _VERSIONS = itertools.count(1)
+_SHARED = "a layer with weights appears twice; the kernel takes all layers' weights as independent"
 
 V = TypeVar("V")
 
@@ -160,8 +161,19 @@ class Network(Layer, abstract=True):
             ValueError: a layer's rule would not be exact at its place, or a weight belongs to two layers.
         """
         super().require_exact(gaussian=gaussian)
-        # Of all depths: a network does not tell of weights that two of its own layers share.
-        check_distinct_weights([node.does for node in flatten(self) if isinstance(node.does, Layer)])
+        # Weights may have been shared since the layers were looked at.
+        if len(set(weights := self._weights())) < len(weights):
+            raise ValueError(_SHARED)
+
+    def _weights(self) -> list[int]:
+        """The identities of the weights of all layers, at any depth."""
+        found: list[int] = []
+        for step in self._steps:
+            if isinstance(step.does, Network):
+                found += step.does._weights()
+            elif not isinstance(step.does, str) and (step.does._parameters or step.does._modules):
+                found += map(id, step.does.parameters())
+        return found
 
     def _read(self, value: V, reading: _Reading[V]) -> V:
         """Walk over the nodes: the only place that does."""
@@ -226,7 +238,7 @@ def check_distinct_weights(layers: Sequence[Layer]) -> None:
     weighted = (layer for layer in layers if layer._parameters or layer._modules)
     parameters = [id(parameter) for layer in weighted for parameter in layer.parameters()]
     if len(set(parameters)) < len(parameters):
-        raise ValueError("a layer with weights appears twice; the kernel takes all layers' weights as independent")
+        raise ValueError(_SHARED)
 
 
 def _steps_of(nodes: Sequence[Node], channels: Sequence[int | None], names: Sequence[str]) -> tuple[_Step, ...]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from torch_cntk._internal.checks import finite_number
+from torch_cntk._internal.options import Option
 from torch_cntk.layers.base import C, Layer
 
 __all__ = ["Dropout", "Identity", "Sigmoid"]
@@ -28,21 +29,35 @@ class Dropout(Identity):
 
     Args:
         p: share of the entries that are set to 0.
+        channels: whether whole channels are dropped, as by ``torch.nn.Dropout2d``, rather than entries.
 
     Raises:
         TypeError: the share is no number.
         ValueError: it is below 0 or not below 1.
     """
 
-    def __init__(self, p: float = 0.5) -> None:
+    def __init__(self, p: float = 0.5, *, channels: bool = False) -> None:
         super().__init__()
         self.p = finite_number(p, "p", minimum=0)
         if self.p >= 1:
             raise ValueError(f"expected p below 1, got {self.p:g}")
+        self.channels = bool(channels)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch.nn's name
-        """Drop entries of a tensor of any shape, if in training."""
-        return torch.nn.functional.dropout(input, self.p, self.training)
+        """Drop entries of a tensor of any shape, or channels of [batch, channels, *size], if in training.
+
+        Raises:
+            ValueError: there are no channels.
+        """
+        if not self.channels:
+            return torch.nn.functional.dropout(input, self.p, self.training)
+        if input.ndim < 3:
+            raise ValueError(f"expected input of shape [batch, channels, *size], got {tuple(input.shape)}")
+        return torch.feature_dropout(input, self.p, self.training)
+
+    def _describes(self, option: Option, value: object) -> bool:
+        # Files of versions that knew entries alone are understood, and theirs are the same.
+        return option.name != "channels" or self.channels
 
 
 class Sigmoid(Identity):

@@ -14,8 +14,9 @@ import torch
 from torch.nn import functional
 
 from torch_cntk.covariance.duals import Dual
-from torch_cntk.layers.activation import GELU, Abs, Activation, Erf, LeakyReLU, ReLU, Sin
+from torch_cntk.layers.activation import GELU, ABReLU, Abs, Activation, Erf, LeakyReLU, ReLU, Sign, Sin, Step
 from torch_cntk.layers.base import Layer
+from torch_cntk.layers.smooth import CELU, ELU, SELU, Hardtanh, Logistic, Mish, ReLU6, SiLU, Softplus, Softsign, Tanh
 
 __all__ = ["ACTIVATIONS", "NamedActivation", "activation_of"]
 
@@ -60,6 +61,20 @@ ACTIVATIONS: dict[str, NamedActivation] = {
     "erf": NamedActivation(Erf, None, (torch.erf, "erf")),
     "gelu": NamedActivation(GELU, _nn.GELU, (functional.gelu,), fixed={"approximate": "none"}),
     "sin": NamedActivation(Sin, None, (torch.sin, "sin")),
+    "tanh": NamedActivation(Tanh, _nn.Tanh, (torch.tanh, functional.tanh, "tanh")),
+    "logistic": NamedActivation(Logistic),
+    "softsign": NamedActivation(Softsign, _nn.Softsign, (functional.softsign,)),
+    "silu": NamedActivation(SiLU, _nn.SiLU, (functional.silu,)),
+    "mish": NamedActivation(Mish, _nn.Mish, (functional.mish,)),
+    "softplus": NamedActivation(Softplus, _nn.Softplus, (functional.softplus,), ("beta",), fixed={"threshold": 20}),
+    "elu": NamedActivation(ELU, _nn.ELU, (functional.elu,), ("alpha",)),
+    "celu": NamedActivation(CELU, _nn.CELU, (functional.celu,), ("alpha",)),
+    "selu": NamedActivation(SELU, _nn.SELU, (functional.selu,)),
+    "hardtanh": NamedActivation(Hardtanh, _nn.Hardtanh, (functional.hardtanh,), ("min_val", "max_val")),
+    "relu6": NamedActivation(ReLU6, _nn.ReLU6, (functional.relu6,)),
+    "abrelu": NamedActivation(ABReLU, preset={"negative_slope": -0.5}),
+    "sign": NamedActivation(Sign, None, (torch.sign, "sign")),
+    "step": NamedActivation(Step),
 }
 """By name."""
 

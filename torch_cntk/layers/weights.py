@@ -54,7 +54,7 @@ class Weighted(Layer, abstract=True):
 
     def _value_of(self, option: Option) -> Any:
         # Of the bias, whether there is one.
-        return self.bias is not None if option.name == "bias" else super()._value_of(option)
+        return self.bias is not None if option.name == "bias" else getattr(self, option.name)
 
     def _shows(self, option: Option, value: Any) -> bool:
         return self.bias is not None if option.name == "bias_std" else super()._shows(option, value)

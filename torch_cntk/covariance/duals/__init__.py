@@ -6,10 +6,11 @@ Activations are normalised so that E[phi(f)^2] = 1 for f ~ N(0, 1): variance sur
 homogeneous can be had as they are as well, with a gain of 1.
 """
 
-from torch_cntk.covariance.duals.base import Dual
+from torch_cntk.covariance.duals.base import Dual, Scaled
+from torch_cntk.covariance.duals.clipped import Clipped
 from torch_cntk.covariance.duals.closed import Erf, Gelu, Sine
 from torch_cntk.covariance.duals.hermite import Hermite
 from torch_cntk.covariance.duals.piecewise import Jump, Rectifier
 from torch_cntk.covariance.duals.tabulated import Tabulated
 
-__all__ = ["Dual", "Erf", "Gelu", "Hermite", "Jump", "Rectifier", "Sine", "Tabulated"]
+__all__ = ["Clipped", "Dual", "Erf", "Gelu", "Hermite", "Jump", "Rectifier", "Scaled", "Sine", "Tabulated"]

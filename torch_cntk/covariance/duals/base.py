@@ -10,7 +10,19 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["ROUNDING", "Dual", "Extremes", "extremes", "legs", "levelled", "of_stored", "once", "overlapping", "viewed"]
+__all__ = [
+    "ROUNDING",
+    "Dual",
+    "Extremes",
+    "Scaled",
+    "extremes",
+    "legs",
+    "levelled",
+    "of_stored",
+    "once",
+    "overlapping",
+    "viewed",
+]
 
 
 ROUNDING = {torch.float64: 2.0**-47, torch.float32: 2.0**-22}
@@ -38,6 +50,15 @@ class Dual(Protocol):
         other_variance: Tensor,  # of f', broadcasts against sigma
     ) -> tuple[Tensor, Tensor]:
         """Return (E[phi(f) phi(f')], E[phi'(f) phi'(f')]), both of sigma's shape."""
+        ...
+
+
+class Scaled(Dual, Protocol):
+    """The dual of a function that may be normalised."""
+
+    @property
+    def gain(self) -> float:
+        """What the function is multiplied by."""
         ...
 
 
@@ -118,7 +139,7 @@ def _extremes(numbers: Tensor) -> Extremes:
 
 
 def legs(sigma: Tensor, variance: Tensor, other_variance: Tensor) -> tuple[Tensor, Tensor]:
-    """N cos t and n sin t, for the angle t between f and f' and n = sqrt(v v') or a part of it; the first in place.
+    """Return n cos t (in sigma's memory) and n sin t, for the angle t between f and f'; n is sqrt(v v') or part of it.
 
     n sin t = sqrt(n^2 - sigma^2) keeps its digits where arccos loses half of them. Equal features must give exactly 0:
     the root would blow a rounding error of 1e-16 up to 1e-8, hence the shrinkage by a few of them.

@@ -143,7 +143,7 @@ def _lifted(
     )
     length = torch.mul(norm, other_norm, out=torch.empty_like(sigma))
     cosine = torch.div(sigma.abs(), root * other_root).neg_().add_(1)
-    torch.nn.functional.threshold_(cosine, ROUNDING[sigma.dtype], 0)
+    cosine = torch.nn.functional.threshold(cosine, ROUNDING[sigma.dtype], 0, inplace=True)
     cosine.mul_(2 - cosine).mul_(share * other_share)
     cosine.add_(rest + other_rest).sub_(rest * other_rest).sqrt_()
     return sigma * scale / length, cosine, length, (rest, other_rest, share, other_share)

@@ -110,7 +110,7 @@ class Hermite:
         while bool((late := _exceed(missing, bounds)).any()):
             terms *= 2
             if terms > _MOST_TERMS:
-                raise _refusal(variance, missing, bounds, terms // 2)
+                raise ValueError(_refusal(variance, missing, bounds, terms // 2))
             padding = value.new_zeros(terms - len(value), *variance.shape)
             value, slope = torch.cat([value, padding]), torch.cat([slope, padding])
             value[:, late], slope[:, late], left = self._expanded(variance[late], terms)
@@ -160,7 +160,7 @@ def _sizes(rows: Tensor) -> list[float]:
 
 @lru_cache(maxsize=64)
 def _accepted(function: Callable[[Tensor], Tensor], terms: int) -> tuple[float, float]:
-    """Shares of value and slope that may be left out: the tolerance, or twice what is at variance 1, which is stated."""
+    """Shares of value and slope that may be left out: the tolerance, or twice what is at variance 1."""
     one = torch.ones((), dtype=torch.float64)
     value, slope = (max(_TOLERANCE, 2 * float(share)) for share in Hermite(function, terms)._expanded(one, terms)[2])
     return value, slope
@@ -170,11 +170,11 @@ def _exceed(missing: Tensor, bounds: tuple[float, float]) -> Tensor:
     return (missing[0] > bounds[0]) | (missing[1] > bounds[1])
 
 
-def _refusal(variance: Tensor, missing: Tensor, bounds: tuple[float, float], terms: int) -> ValueError:
+def _refusal(variance: Tensor, missing: Tensor, bounds: tuple[float, float], terms: int) -> str:
     excess = torch.maximum(missing[0] / bounds[0], missing[1] / bounds[1]).flatten()
     worst = int(excess.nan_to_num(0).argmax())
     which = int(missing[0].flatten()[worst] / bounds[0] < missing[1].flatten()[worst] / bounds[1])
-    return ValueError(
+    return (
         f"expected an activation that {terms} Hermite polynomials describe at the variance of its inputs; at variance "
         f"{float(variance.flatten()[worst]):.3g} they miss a share of {float(missing[which].flatten()[worst]):.1e} of "
         f"the {('value', 'slope')[which]}, more than {bounds[which]:.1e}. Take an activation with a layer of its own, "

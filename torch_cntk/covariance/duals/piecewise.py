@@ -63,6 +63,11 @@ class Jump:
     below: float = -1.0
     above: float = 1.0
 
+    @property
+    def gain(self) -> float:
+        """The height of the jump beyond that of 0 and 1."""
+        return self.above - self.below
+
     def __call__(self, sigma: Tensor, variance: Tensor, other_variance: Tensor) -> tuple[Tensor, Tensor]:
         """Return value (in sigma's memory) and slope."""
         mean, half = (self.above + self.below) / 2, (self.above - self.below) / 2

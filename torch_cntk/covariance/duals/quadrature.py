@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["Function", "Pair", "moments", "pairs"]
+__all__ = ["Function", "Pair", "between_ends", "moments", "pairs"]
 
 _ANGULAR_STEP = 0.3
 """Of the logarithm of the distance from an axis. Functions with poles on the imaginary axis leave a strip of width pi/2
@@ -41,11 +41,11 @@ class Function(Protocol):
     """A function phi that is smooth on both sides of 0, pointwise on tensors."""
 
     def value(self, u: Tensor) -> Tensor:
-        """phi(u)."""
+        """Return phi(u)."""
         ...
 
     def slope(self, u: Tensor) -> Tensor:
-        """phi'(u)."""
+        """Return phi'(u)."""
         ...
 
 
@@ -75,22 +75,26 @@ def pairs(phi: Function, variances: Tensor, angles: Tensor) -> Pair:
     Returns:
         value and slope, [n, n, p, 2] each in float64; at t and at pi - t.
     """
-    values, slopes = [], []
+    values: list[Tensor] = []
+    slopes: list[Tensor] = []
     for angle in angles.tolist():
-        wide, narrow = (_quadrant(phi, variances.sqrt(), width) for width in (math.pi - angle, angle))
+        widths = (math.pi - angle, angle)
+        wide, narrow = (_quadrant(phi, variances.sqrt(), *order) for order in (widths, widths[::-1]))
         for results, (even, odd), (other_even, other_odd) in zip((values, slopes), wide, narrow, strict=True):
             both = even + other_even
             results.append(torch.stack([both + odd - other_odd, both - odd + other_odd], -1))
     return torch.stack(values, 2), torch.stack(slopes, 2)
 
 
-def _quadrant(phi: Function, deviations: Tensor, width: float) -> tuple[Pair, Pair]:
-    """(M_e, M_o) of phi and of phi', [n, n] each, for a quadrant of this width."""
+def _quadrant(phi: Function, deviations: Tensor, width: float, beyond: float) -> tuple[Pair, Pair]:
+    """(M_e, M_o) of phi and of phi', [n, n] each, for a quadrant of this width, and what it is short of pi by."""
     largest = float(deviations.max())
     lengths, radial = _radial(largest)
-    share, rest, angular = _angular(largest)
-    # f = sqrt(v) r sin a and f' = sqrt(v') r sin(width - a); beyond the middle from the other side, where sin is small.
-    sines = torch.where(share <= 0.5, torch.sin(width * share), torch.sin(math.pi - width + width * rest))
+    depth = _LAYERS + math.log1p(largest)
+    share, rest, angular = between_ends(depth, depth)
+    # f = sqrt(v) r sin a and f' = sqrt(v') r sin(width - a). Beyond pi/2 from the other side, where sin is small.
+    near = width * share
+    sines = torch.sin(torch.where(near <= math.pi / 2, near, beyond + width * rest))
     weights = (radial * torch.exp(-lengths.square() / 2))[:, None] * (angular * (width / math.pi))
     inputs = deviations[:, None, None] * (lengths[:, None] * sines)
     value, slope = (_parts(function, inputs, weights) for function in (phi.value, phi.slope))
@@ -117,11 +121,19 @@ def _radial(largest: float) -> Pair:
     return places, places.square() * (1 + bend) * _RADIAL_STEP
 
 
-def _angular(largest: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Places s between 0 and 1, 1 - s, and weights of the integral over ds; as for r, towards both ends."""
-    depth = _LAYERS + math.log1p(largest)
-    half = math.ceil((depth + _TAIL) / _ANGULAR_STEP)
-    q = _ANGULAR_STEP * torch.arange(-half, half + 1, dtype=torch.float64)
-    u = q + 2 * math.exp(-depth) * torch.sinh(q)
-    share, rest = torch.sigmoid(u), torch.sigmoid(-u)
-    return share, rest, share * rest * (1 + 2 * math.exp(-depth) * torch.cosh(q)) * _ANGULAR_STEP
+def between_ends(below: float, above: float, step: float = _ANGULAR_STEP) -> tuple[Tensor, Tensor, Tensor]:
+    """A rule for the integral over s from 0 to 1 of functions that are smooth in log s, and in log(1 - s) at the end.
+
+    Args:
+        below: the function is a power of s where s is below exp(-below).
+        above: as for 1 - s.
+        step: of the logarithms.
+
+    Returns:
+        places s, the 1 - s, and weights.
+    """
+    first, last = math.ceil((below + _TAIL) / step), math.ceil((above + _TAIL) / step)
+    q = step * torch.arange(-first, last + 1, dtype=torch.float64)
+    falling, rising = torch.exp(-q - below), torch.exp(q - above)
+    share, rest = torch.sigmoid(q - falling + rising), torch.sigmoid(falling - rising - q)
+    return share, rest, share * rest * (1 + falling + rising) * step

@@ -9,7 +9,8 @@ changed, so that any number of evaluations of one may run, at once or in any ord
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -93,14 +94,20 @@ class Evaluation:
         )
         geometries = (program.node.geometry for program in (*self._before, self._last))
         work = sum(g.entries // (2 if g.square else 1) for g in geometries)
-        with tqdm(total=work, disable=not progress, unit="entry", unit_scale=True, desc="kernel") as self._bar:
-            self._fill_tables(lambda program: self._whole_table(program, torch.float64, None)[0])
+        with (
+            self._progress(work, progress),
+            self._tables_before(lambda program: self._whole_table(program, torch.float64, None)[0]),
+        ):
             return self._whole_table(self._last, dtype, radius)
 
     def bytes_needed(self, dtype: torch.dtype = torch.float64) -> int:
         """Bytes that ``tabulate`` holds at its peak: tables that are still read, and one slab with its temporaries."""
         sizes = {program.node: program.node.geometry.entries * 2 * torch.float64.itemsize for program in self._before}
-        return self._peak(sizes, self._expression.geometry.entries * dtype.itemsize, _displacements)
+        return self._peak(
+            sizes,
+            self._expression.geometry.entries * dtype.itemsize,
+            lambda node: min(_displacements(node), math.prod(node.geometry.box)),
+        )
 
     def _peak(self, sizes: dict[Lattice, int], own: int, displacements: Callable[[Lattice], int]) -> int:
         """Largest sum of the tables that are held (of these sizes) and of the slab of the program that runs."""
@@ -108,7 +115,7 @@ class Evaluation:
         held = peak = 0
         for program in (*self._before, self._last):
             held += own if program is self._last else sizes[program.node]
-            peak = max(peak, held + displacements(program.node) * program.bytes_of_displacement())
+            peak = max(peak, held + program.bytes_needed(displacements(program.node)))
             held -= sum(sizes[node] for node in readers.get(program, ()))
         return peak
 
@@ -140,6 +147,18 @@ class Evaluation:
             geometry.complete(values)
         return Table(values, geometry), far
 
+    @contextmanager
+    def _progress(self, entries: int, shown: bool, leave: bool = True) -> Iterator[None]:
+        """Show how many of the entries are done, if asked to."""
+        if not shown:
+            yield
+            return
+        with tqdm(total=entries, unit="entry", unit_scale=True, desc="kernel", leave=leave) as self._bar:
+            try:
+                yield
+            finally:
+                self._bar = None
+
     def _count(self, part: Tensor) -> None:
         """Tell the bar that a slab is done."""
         if self._bar is not None:
@@ -147,14 +166,18 @@ class Evaluation:
 
     # The tables before.
 
-    def _fill_tables(self, compute: Callable[[Program], Table]) -> None:
-        """Compute all tables before the last one, and drop those that nobody reads any more."""
+    @contextmanager
+    def _tables_before(self, compute: Callable[[Program], Table]) -> Iterator[None]:
+        """Hold what the last table is read from; tables on the way there are dropped once nobody reads them."""
         readers = self._last_readers()
-        self._tables.clear()
-        for program in self._before:
-            self._tables[program.node] = compute(program)
-            for node in readers.get(program, ()):
-                del self._tables[node]
+        try:
+            for program in self._before:
+                self._tables[program.node] = compute(program)
+                for node in readers.get(program, ()):
+                    del self._tables[node]
+            yield
+        finally:
+            self._tables.clear()
 
     def _last_readers(self) -> dict[Program, list[Lattice]]:
         """The tables that a program is the last one to read."""
@@ -186,16 +209,21 @@ class Evaluation:
         boxes = self._boxes(tuple(r - 1 for r in reach))
         sizes = {node: box.entries * 2 * torch.float64.itemsize for node, box in boxes.items()}
         require_bytes(
-            self._peak(sizes, window.entries * dtype.itemsize, lambda node: _displacements_of_band(node)),
+            self._peak(
+                sizes,
+                window.entries * dtype.itemsize,
+                # A slab is a part of a run along the last axis.
+                lambda node: min(_displacements_of_band(node), 2 * boxes.get(node, window).reach[-1] - 1),
+            ),
             f"the kernel of {len(window.offsets)} displacements on {shape_text(window.size)} pixels",
             lambda free: "a smaller radius takes less, and dtype=torch.float16 half as much as float32",
             self._expression.device,
         )
         work = window.entries + sum(box.entries for box in boxes.values())
-        with tqdm(
-            total=work, disable=not progress, unit="entry", unit_scale=True, desc="kernel", leave=False
-        ) as self._bar:
-            self._fill_tables(lambda program: self._near_table(program, boxes[program.node], torch.float64))
+        with (
+            self._progress(work, progress, leave=False),
+            self._tables_before(lambda program: self._near_table(program, boxes[program.node], torch.float64)),
+        ):
             return self._near_table(self._last, window, dtype)
 
     def _boxes(self, largest: tuple[int, ...]) -> dict[Lattice, Window]:

@@ -21,19 +21,8 @@ from torch_cntk.covariance.duals import Dual
 from torch_cntk.covariance.resampling import Nearest, Resampling
 from torch_cntk.covariance.table import Geometry, Table
 
-__all__ = [
-    "Activated",
-    "Averaged",
-    "AveragedInside",
-    "Features",
-    "Lattice",
-    "Mixed",
-    "Normalised",
-    "Resampled",
-    "Stored",
-    "Subsampled",
-    "parents_first",
-]
+__all__ = ["Activated", "Averaged", "AveragedInside", "Features", "Lattice", "Mixed", "Normalised", "Resampled"]
+__all__ += ["Stored", "Subsampled", "parents_first"]
 
 N = TypeVar("N", bound=Hashable)
 
@@ -137,8 +126,8 @@ class Lattice(Covariance):
 
     def average_patches_inside(self, kernel_size: tuple[int, ...], bias_variance: float = 0.0) -> Lattice:
         """The same without the pairs of neighbours of which one is outside of the image."""
-        inside = all(q == 1 for q in kernel_size)
-        return (Averaged if inside else AveragedInside)(self, kernel_size, bias_variance)
+        rule = Averaged if all(q == 1 for q in kernel_size) else AveragedInside
+        return rule(self, kernel_size, bias_variance)
 
     def activate(self, dual: Dual) -> Lattice:
         """A nonlinearity: pointwise, given the variance image and its shifts."""
@@ -172,7 +161,7 @@ class Lattice(Covariance):
         """A weighted sum, slab by slab.
 
         Raises:
-            ValueError: the branches' images differ in size.
+            ValueError: the branches' images differ in size, or there are not as many weights as branches.
         """
         return Mixed((self, *others), weights)
 
@@ -313,6 +302,8 @@ class Mixed(Lattice):
 
     def __post_init__(self) -> None:
         branches = self.branches
+        if len(self.weights) != len(branches):
+            raise ValueError(f"expected a weight for each of {len(branches)} branches, got {len(self.weights)}")
         first = branches[0].geometry
         for branch in branches[1:]:
             if branch.geometry.size != first.size:

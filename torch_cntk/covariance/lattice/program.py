@@ -100,12 +100,11 @@ class Program:
 
     def run(self, slab: Slab) -> Tensor:
         """Return the images of a slab, [1 or 2 (both), *slab.count, *positions], in memory that may be overwritten."""
-        if not self._knows_variances:
-            if not slab.holds_zero or slab.band is not None:
-                ones = (1,) * self.node.ndim
-                self._execute(Slab((0,) * self.node.ndim, ones, ones))
-            self._knows_variances = True
+        if not self._knows_variances and (slab.band is not None or not slab.holds_zero):
+            ones = (1,) * self.node.ndim
+            self._execute(Slab((0,) * self.node.ndim, ones, ones))
         images = self._execute(slab)
+        self._knows_variances = True
         if self.node.untrained:
             images = as_pair(images)
         if self._kind == "both":
@@ -141,17 +140,18 @@ class Program:
                 found[node.parent] = tuple(map(max, read, found.get(node.parent, read)))
         return found
 
-    def bytes_of_displacement(self) -> int:
-        """Bytes that the steps hold at their peak for one displacement."""
+    def bytes_needed(self, displacements: int) -> int:
+        """Bytes that the steps hold at their peak, for slabs of so many displacements."""
         held: list[int] = []
-        peak = now = 0
+        peak = now = kept = 0
         for step, read, copies, finished, _ in self._instructions:
-            one = math.prod(step.node.geometry.period) * torch.float64.itemsize
-            held.append(one * (1 if step.theta_alone or step.node.untrained else 2))
+            one = displacements * math.prod(step.node.geometry.period) * torch.float64.itemsize
+            held.append(one if step.theta_alone or step.node.untrained else 2 * one)
             now += held[-1]
             peak = max(peak, now + step.temporaries * one + (held[read[0]] if copies else 0))
             now -= sum(held[place] for place in finished)
-        return peak
+            kept += step.kept_bytes()
+        return peak + kept
 
 
 def _can_give_theta(node: Lattice) -> bool:

@@ -7,6 +7,7 @@ where they come around the edge.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
@@ -14,7 +15,16 @@ from torch import Tensor
 
 from torch_cntk.covariance.table import Slab
 
-__all__ = ["SpareMemory", "circular_box_mean", "positions_of", "repeated", "shifted", "tiled", "unshifted"]
+__all__ = [
+    "SpareMemory",
+    "circular_box_mean",
+    "positions_of",
+    "repeated",
+    "shifted",
+    "tiled",
+    "tiled_entries",
+    "unshifted",
+]
 
 
 _FEW_NUMBERS = 1 << 13
@@ -67,12 +77,21 @@ def repeated(images: Tensor, period: tuple[int, ...]) -> Tensor:
 
 
 def tiled(image: Tensor, size: tuple[int, ...]) -> Tensor:
-    """One period of an image, [*period], repeated as ``shifted`` needs it for all displacements of a torus."""
+    """One period of an image, [*period], repeated as ``shifted`` needs it for all displacements of a torus.
+
+    Always in memory of its own, as ``shifted`` and some duals count from the beginning of it.
+    """
     # ``repeat`` takes three times as long.
+    tiles = image.clone(memory_format=torch.contiguous_format)
     for axis, (n, p) in enumerate(zip(size, image.shape, strict=True)):
         if p > 1:
-            image = torch.cat([image] * (2 + n // p), axis)
-    return image.contiguous()
+            tiles = torch.cat([tiles] * (2 + n // p), axis)
+    return tiles
+
+
+def tiled_entries(period: tuple[int, ...], size: tuple[int, ...]) -> int:
+    """Numbers of a tiled image."""
+    return math.prod(1 if p == 1 else 2 * p + n for n, p in zip(size, period, strict=True))
 
 
 def shifted(tiles: Tensor, period: tuple[int, ...], slab: Slab) -> Tensor:

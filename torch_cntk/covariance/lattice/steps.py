@@ -33,6 +33,7 @@ from torch_cntk.covariance.lattice.shifts import (
     repeated,
     shifted,
     tiled,
+    tiled_entries,
     unshifted,
 )
 from torch_cntk.covariance.resampling import Nearest
@@ -62,6 +63,10 @@ class Step(ABC, Generic[L]):
         self._spare = spare
         self._tables = tables
 
+    def kept_bytes(self) -> int:
+        """Bytes of what is kept between slabs."""
+        return 0
+
     @abstractmethod
     def run(self, inputs: list[Tensor], slab: Slab) -> Tensor:
         """Return the node's images of a slab, given those of its parents."""
@@ -82,6 +87,11 @@ class _Multiply(Step[Features]):
     def __init__(self, node: Features, theta_alone: bool, spare: SpareMemory, tables: Mapping[Lattice, Table]) -> None:
         super().__init__(node, theta_alone, spare, tables)
         self._tiles: list[Tensor] | None = None
+
+    def kept_bytes(self) -> int:
+        """Tiled channels."""
+        node = self.node
+        return len(node.features) * tiled_entries(node.geometry.size, node.geometry.size) * node.dtype.itemsize
 
     def run(self, inputs: list[Tensor], slab: Slab) -> Tensor:
         node, period = self.node, self.node.geometry.period
@@ -157,6 +167,11 @@ class _Pointwise(Step[L]):
     def __init__(self, node: L, theta_alone: bool, spare: SpareMemory, tables: Mapping[Lattice, Table]) -> None:
         super().__init__(node, theta_alone, spare, tables)
         self._variance: Tensor | None = None
+
+    def kept_bytes(self) -> int:
+        """The variance image, tiled."""
+        geometry = self.node.geometry
+        return tiled_entries(geometry.period, geometry.size) * torch.float64.itemsize
 
     def _variances(self, sigma: Tensor, slab: Slab) -> tuple[Tensor, Tensor]:
         """Sigma(x, x), [*period], and Sigma(x', x'), [*count, *period], for the parent's Sigma of a slab."""

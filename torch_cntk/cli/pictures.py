@@ -1,0 +1,165 @@
+"""Photographs and masks as people have them: what is to be filled, from what, and how it goes back into the file."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from torch_cntk.cli import options
+from torch_cntk.cli.main import complain
+from torch_cntk.images.files import Photograph, check_output, read_image, write_image
+from torch_cntk.images.mask_files import Mask, find_mask, grow, own_alpha
+from torch_cntk.images.transparency import erased, fill_alpha, visible
+
+__all__ = ["Task", "add_files", "read_task"]
+
+_GROWTH = {"JPEG": 3}
+"""Pixels around a hole that JPEG has smeared: blocks of 8 x 8, half as fine in colour."""
+_SOFT_GROWTH = 1
+"""Around soft edges, whose last traces are below one grey level."""
+_LEAST = 0.5
+"""Share of the known pixels that must be left for a mask to grow by itself: scattered pixels leave none."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """An image to be filled.
+
+    Attributes:
+        photograph: as it was read.
+        observed: boolean [H, W]: False where it is to be filled.
+        known: boolean [H, W]: True where its colours may be used; they are hidden at transparent pixels.
+    """
+
+    photograph: Photograph
+    observed: Tensor
+    known: Tensor
+
+    def write(self, path: Path, image: Tensor) -> None:
+        """Put the filled pixels into the photograph, and write it."""
+        before, alpha = self.photograph.pixels, self.photograph.alpha
+        pixels = torch.where(self.observed, before, image.cpu().to(before.dtype))
+        if alpha is not None:
+            alpha = fill_alpha(alpha, erased(alpha, self.observed))
+        write_image(path, pixels, alpha, metadata=self.photograph.metadata)
+
+
+def add_files(parser: argparse.ArgumentParser) -> None:
+    """The image, its mask and the output."""
+    parser.add_argument("image", type=Path, metavar="IMAGE", help="PNG, JPEG or TIFF")
+    parser.add_argument(
+        "--mask",
+        type=Path,
+        help="PNG, JPEG or TIFF of the image's size: white is known, black is missing, and so is all between; strokes "
+        "on a transparent layer are missing (default: transparent pixels of the image are missing)",
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="the filled image")
+    parser.add_argument("--invert-mask", action="store_true", help="black is known, white is missing")
+    parser.add_argument(
+        "--mask-color",
+        "--mask-colour",
+        metavar="COLOR",
+        help="missing is what has this colour in the mask, or in the image if there is no mask: red, #ff0000",
+    )
+    parser.add_argument(
+        "--mask-threshold", type=float, metavar="LEVEL", help="of 255: from this grey level on, the mask is white"
+    )
+    parser.add_argument(
+        "--grow",
+        type=int,
+        metavar="N",
+        help="let the missing part grow by N pixels (default: 3 in a JPEG image, 1 if the mask's edges are soft, else "
+        "0; none if less than half of the known pixels were left)",
+    )
+
+
+def read_task(arguments: argparse.Namespace) -> Task:
+    """Read the image and its mask, and say what is doubtful about them.
+
+    Raises:
+        ValueError: the mask does not belong to the photograph, or there is nothing to fill from.
+    """
+    options.at_most(arguments.grow, 10_000, "--grow")
+    if arguments.grow is not None and arguments.grow < 0:
+        raise ValueError(f"expected --grow to be at least 0, got {arguments.grow}")
+    photograph = read_image(arguments.image)
+    check_output(arguments.output, alpha=photograph.alpha is not None)
+    _warn_of_depth(photograph, arguments.output)
+    mask = _mask(photograph, arguments)
+    _check(mask, arguments)
+    observed = _grown(mask, photograph, arguments)
+    known = observed if photograph.alpha is None else observed & visible(photograph.alpha)
+    if not bool(known.any()):
+        raise ValueError(f"expected some known pixels that can be seen, got none: {arguments.image}")
+    return Task(photograph, observed, known)
+
+
+def _warn_of_depth(photograph: Photograph, output: Path) -> None:
+    if photograph.metadata.depth == 16 and output.suffix.lower() in (".jpg", ".jpeg"):
+        options.warn(f"the image has 16 bits a channel, of which JPEG keeps 8: {output}; PNG and TIFF keep all")
+
+
+def _mask(photograph: Photograph, arguments: argparse.Namespace) -> Mask:
+    """From the file that was named, or the image itself.
+
+    Raises:
+        ValueError: there is neither.
+    """
+    path = arguments.mask
+    if path is None and arguments.mask_color is None:
+        if photograph.alpha is None or bool(own_alpha(photograph.alpha).observed.all()):
+            raise ValueError("expected --mask, or --mask-color, or an image with transparent pixels, got none of them")
+        return own_alpha(photograph.alpha)
+    height, width = photograph.pixels.shape[1:]
+    return find_mask(
+        arguments.image if path is None else path,
+        (height, width),
+        arguments.invert_mask,
+        threshold=arguments.mask_threshold,
+        colour=arguments.mask_color,
+    )
+
+
+def _check(mask: Mask, arguments: argparse.Namespace) -> None:
+    """Refuse what leaves nothing to fill from, and say what may have been meant otherwise.
+
+    Raises:
+        ValueError: nothing is known.
+    """
+    source = arguments.image if arguments.mask is None else arguments.mask
+    flag = "without --invert-mask" if arguments.invert_mask else "with --invert-mask"
+    missing = float((~mask.observed).double().mean())
+    if not bool(mask.observed.any()):
+        known, hint = ("black", "") if arguments.invert_mask else ("white", "; with --invert-mask black is known")
+        raise ValueError(f"expected some {known} (known) pixels in the mask, got none but {mask.found}: {source}{hint}")
+    if mask.reading:
+        complain(f"note: {mask.reading}; --invert-mask says that strokes are missing as well")
+    if missing == 0:
+        options.warn(f"there is nothing to fill: all of {source} is known ({mask.found}); {flag} it is missing")
+    elif missing > 1 / 2:
+        options.warn(
+            f"{missing:.0%} of the image are missing by {source} ({mask.found}); {flag} it would be the other "
+            f"{1 - missing:.0%}"
+        )
+
+
+def _grown(mask: Mask, photograph: Photograph, arguments: argparse.Namespace) -> Tensor:
+    """The mask with what was damaged around its holes."""
+    if arguments.grow is not None:
+        observed, steps = grow(mask.observed, arguments.grow)
+        if steps < arguments.grow:
+            options.warn(f"the mask grew by {steps} pixels only, as nothing would be left to fill from")
+        return observed
+    kind = photograph.metadata.kind
+    wanted = _GROWTH.get(kind, _SOFT_GROWTH if mask.soft else 0)
+    observed, steps = grow(mask.observed, wanted, least=_LEAST)
+    if steps:
+        why = f"{kind} smears what was there" if kind in _GROWTH else "its edges are soft"
+        complain(
+            f"note: the missing part grew by {steps} pixel{'s' if steps > 1 else ''}, as {why}; --grow 0 leaves it"
+        )
+    return observed

@@ -1,0 +1,52 @@
+"""Multiplication by a constant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from torch_cntk._internal.checks import finite_number
+from torch_cntk.layers.base import C, Layer
+
+__all__ = ["Scale"]
+
+
+@dataclass(frozen=True)
+class _Multiple:
+    """The dual of u -> c u: c^2 sigma, and a slope of c^2."""
+
+    factor: float
+
+    def __call__(self, sigma: Tensor, variance: Tensor, other_variance: Tensor) -> tuple[Tensor, Tensor]:
+        """Return value (in sigma's memory) and slope."""
+        square = self.factor**2
+        slope = torch.full_like(sigma, square)
+        return sigma.mul_(square), slope
+
+
+class Scale(Layer):
+    """A constant times the features: Sigma' = c^2 Sigma, Theta' = c^2 Theta. ``Residual(ReLU(), conv, Scale(0.1))``.
+
+    Args:
+        factor: c, finite and not 0.
+
+    Raises:
+        TypeError: the factor is no number.
+        ValueError: it is not finite, or 0.
+    """
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = finite_number(factor, "factor")
+        if self.factor == 0:
+            raise ValueError("expected a factor that is not 0, got 0")
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch.nn's name
+        """Multiply a tensor of any shape."""
+        return self.factor * input
+
+    def propagate(self, covariance: C) -> C:
+        """A linear function, by its dual."""
+        return covariance.activate(_Multiple(self.factor))
