@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import typing
 import warnings
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 
 import torch_cntk as tc
 from tests.helpers.theorem_1 import theorem_1
-from torch_cntk.matrices import systems
+from torch_cntk.matrices import sides, systems
 
 RIDGE = 0.01
 
@@ -108,6 +109,10 @@ def test_every_activation_has_a_kernel(activation, generator):
     assert activation == "relu" or not torch.allclose(
         filled, tc.MatrixCompletion(2, ridge=RIDGE, identity=0.3).fit(values, mask, features).predict()
     )
+
+
+def test_the_names_of_activations_are_those_of_the_registry():
+    assert set(typing.get_args(sides.Activation)) == set(tc.matrices.completion.ACTIVATIONS)
 
 
 def test_products_in_single_precision(generator):

@@ -17,7 +17,28 @@ from torch_cntk.operators.gram import GramOperator
 
 __all__ = ["Activation", "Side", "fully_connected", "roots_of_weights", "side"]
 
-Activation = Literal["relu", "leaky_relu", "abs", "erf", "gelu", "sin"]
+Activation = Literal[
+    "relu",
+    "leaky_relu",
+    "abs",
+    "erf",
+    "gelu",
+    "sin",
+    "tanh",
+    "logistic",
+    "softsign",
+    "silu",
+    "mish",
+    "softplus",
+    "elu",
+    "celu",
+    "selu",
+    "hardtanh",
+    "relu6",
+    "abrelu",
+    "sign",
+    "step",
+]
 """The names among ``layers.ACTIVATIONS``."""
 
 _PARALLEL = 1e-12
