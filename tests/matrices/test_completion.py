@@ -106,7 +106,8 @@ def test_every_activation_has_a_kernel(activation, generator):
     other = tc.MatrixCompletion(2, by_layer, ridge=RIDGE, identity=0.3).fit(values, mask, features).predict()
     assert torch.equal(filled, other)
     assert bool(torch.isfinite(filled).all())
-    assert activation == "relu" or not torch.allclose(
+    # Of variance 1, an input above 6 has a probability of 1e-9: ReLU6 is ReLU but for rounding.
+    assert activation in {"relu", "relu6"} or not torch.allclose(
         filled, tc.MatrixCompletion(2, ridge=RIDGE, identity=0.3).fit(values, mask, features).predict()
     )
 
