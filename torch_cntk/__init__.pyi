@@ -28,6 +28,7 @@ from .images import (
 )
 from .kernels import Kernel
 from .layers import (
+    CELU,
     ELU,
     GELU,
     SELU,
@@ -93,6 +94,7 @@ from .zoo import catalogue, hourglass, load_kernel
 __version__: str
 
 __all__ = [
+    "CELU",
     "ELU",
     "GELU",
     "SELU",

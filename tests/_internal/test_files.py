@@ -113,7 +113,7 @@ def test_names_that_are_too_long_are_refused_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".png", ".safetensors", ".csv", ".PNG", ""])
 def test_the_suffix_says_the_format_to_whoever_writes(tmp_path: Path, suffix: str) -> None:
     with writing(tmp_path / f"file{suffix}") as temporary:
-        assert temporary.suffix == suffix
+        assert temporary.suffix == (suffix or ".tmp")
         assert temporary.parent == tmp_path
 
 

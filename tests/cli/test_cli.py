@@ -18,6 +18,7 @@ import torch_cntk as tc
 from torch_cntk.cli import demo as demo_command
 from torch_cntk.cli import inpaint as inpaint_command
 from torch_cntk.cli import options as command_options
+from torch_cntk.cli import pictures
 from torch_cntk.cli import train as train_command
 from torch_cntk.cli.main import _parser, main
 from torch_cntk.images.files import read_image
@@ -30,7 +31,7 @@ def smooth(channels: int) -> np.ndarray:
     rows, columns = np.mgrid[:HEIGHT, :WIDTH] / WIDTH
     colours = [np.sin(2 * rows + columns), np.cos(columns), np.cos(3 * rows)]
     values = np.stack([np.round(128 + 80 * c) for c in colours], axis=-1).astype(np.uint8)
-    alpha = np.random.default_rng(5).integers(0, 256, (HEIGHT, WIDTH, 1), dtype=np.uint8)
+    alpha = np.random.default_rng(5).integers(1, 256, (HEIGHT, WIDTH, 1), dtype=np.uint8)
     parts = {1: values[..., :1], 2: np.dstack([values[..., :1], alpha]), 3: values, 4: np.dstack([values, alpha])}
     return parts[channels].squeeze()
 
@@ -161,7 +162,9 @@ def test_a_mask_of_known_pixels_copies_the_image(work: Path, capsys: pytest.Capt
     assert fill(work) == 0
     after, before = (np.asarray(Image.open(work / name)) for name in ("out/a.png", "photo.png"))
     assert np.array_equal(after, before)
-    assert capsys.readouterr().out.startswith("filled 0 of 744 pixels")
+    captured = capsys.readouterr()
+    assert captured.out.startswith("filled 0 of 744 pixels")
+    assert "warning: there is nothing to fill: all of" in captured.err
 
 
 def test_an_image_may_replace_itself(work: Path) -> None:
@@ -235,9 +238,9 @@ def assert_refused(work: Path, capsys: pytest.CaptureFixture[str], match: str, s
         ([], {"image": "out"}, "directory"),
         ([], {"out": "no/a.png"}, "no folder"),
         ([], {"out": "out"}, "expected a file to write to, got the folder"),
-        ([], {"out": "out/a.bmp"}, r"suffix \.png, \.jpg, \.jpeg, got the suffix '\.bmp'"),
-        ([], {"out": "out/a"}, r"suffix \.png, \.jpg, \.jpeg, got none"),
-        ([], {"image": "k.safetensors"}, "expected a PNG or JPEG image"),
+        ([], {"out": "out/a.bmp"}, r"suffix \.png, \.jpg, \.jpeg, \.tif, \.tiff, got the suffix '\.bmp'"),
+        ([], {"out": "out/a"}, r"suffix \.png, \.jpg, \.jpeg, \.tif, \.tiff, got none"),
+        ([], {"image": "k.safetensors"}, "expected a PNG, JPEG or TIFF image"),
         (["--ridge", "-1"], {}, "expected --ridge to be at least 0, got -1"),
         (["--ridge", "nan"], {}, "expected --ridge to be finite"),
         (["--tolerance", "0"], {}, "expected tolerance > 0"),
@@ -280,8 +283,8 @@ def test_truncated_images(work: Path, capsys: pytest.CaptureFixture[str], suffix
     path = work / f"cut.{suffix}"
     Image.fromarray(noise).save(path)
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    assert_refused(work, capsys, rf"PNG or JPEG image, got .*cut\.{suffix}", fill(work, image=path.name))
-    assert_refused(work, capsys, rf"PNG or JPEG image, got .*cut\.{suffix}", fill(work, mask=path.name))
+    assert_refused(work, capsys, rf"PNG, JPEG or TIFF image, got .*cut\.{suffix}", fill(work, image=path.name))
+    assert_refused(work, capsys, rf"PNG, JPEG or TIFF image, got .*cut\.{suffix}", fill(work, mask=path.name))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
@@ -356,7 +359,7 @@ def interrupt(*_: object, **__: object) -> None:
 def test_interrupted(
     work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    monkeypatch.setattr(inpaint_command, step, interrupt)
+    monkeypatch.setattr(inpaint_command if step == "inpaint" else pictures, step, interrupt)
     monkeypatch.setattr(demo_command, step, interrupt)
     assert fill(work) == 130
     assert capsys.readouterr().err == "torch-cntk: interrupted\n"

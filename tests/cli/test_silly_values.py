@@ -131,6 +131,7 @@ pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="needs a 
     [
         "inpaint --max-iterations",
         "inpaint --passes",
+        "inpaint --grow",
         "train --levels",
         "train --width",
         "train --skip",
@@ -167,6 +168,7 @@ def test_threads(work: Path, capsys: pytest.CaptureFixture[str], value: str) -> 
     "option",
     [
         "inpaint --ridge",
+        "inpaint --mask-threshold",
         "inpaint --max-iterations=50 --tolerance",
         "inpaint --solver=eigenpro --max-iterations=5 --tolerance",
         "train --lr",
@@ -208,6 +210,12 @@ def test_outputs(work: Path, capsys: pytest.CaptureFixture[str], name: str) -> N
         assert_polite([*COMMANDS[command], "-o", name], capsys)
 
 
+@pytest.mark.parametrize("colour", ["", "red", "#12", "#ff0000", "rgb(300,0,0)", "hsl(0,100%,50%)", "x" * 5000, "\0"])
+def test_colours(work: Path, capsys: pytest.CaptureFixture[str], colour: str) -> None:
+    assert_polite([*COMMANDS["inpaint"], f"--mask-color={colour}"], capsys)
+    assert_polite(["inpaint", "photo.png", "-o", "out.png", f"--mask-color={colour}"], capsys)
+
+
 def test_an_output_that_may_not_be_written(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if os.geteuid() == 0:
         pytest.skip("root may write everywhere")
@@ -225,7 +233,10 @@ def test_what_is_asked_for_is_told(work: Path, capsys: pytest.CaptureFixture[str
         ([*COMMANDS["complete"], "--hidden-layers=1000000"], "expected --hidden-layers to be at most 1000"),
         ([*COMMANDS["inpaint"], "--passes=1000000"], "expected auto or a number from 0 to 100"),
         (["inpaint", "huge.png", *FILES], "the image huge.png of 2000000000 x 2000000000 pixels needs"),
-        (["inpaint", "/dev/zero", *FILES], "expected a PNG or JPEG image, got another or a damaged file: /dev/zero"),
+        (
+            ["inpaint", "/dev/zero", *FILES],
+            "expected a PNG, JPEG or TIFF image, got another or a damaged file: /dev/zero",
+        ),
     ):
         try:
             assert main(arguments) == 2

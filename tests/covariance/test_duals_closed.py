@@ -176,7 +176,7 @@ def test_sine(decades):
         # The exponent is a difference of numbers of the variance's size, whose rounding shows as a relative error;
         # near variance 1 the value is one of two exponentials.
         rounding = 4e-16 * (1 + max(triple[1:]))
-        near = 4e-16 * exact_slope if 2.0**-10 < min(triple[1:]) and max(triple[1:]) < 16 else 0
+        near = 4e-16 * exact_slope if min(triple[1:]) > 2.0**-10 and max(triple[1:]) < 16 else 0
         assert abs(value - exact) <= rounding * abs(exact) + near
         assert abs(slope - exact_slope) <= rounding * exact_slope
 

@@ -168,6 +168,15 @@ def test_copies_compute_the_same(expression, copier):
     assert torch.equal(other.tabulate("ntk")[0].values, expression.tabulate("ntk")[0].values)
 
 
+@pytest.mark.parametrize("size", [(1,), (1, 1), (1, 3), (3, 1), (1, 1, 2)])
+def test_all_channels_of_an_image_of_few_pixels_count(size, generator):
+    start = features(generator, *size, channels=3)
+    flat = start.features.flatten(1)
+    values = start.tabulate("nngp")[0].values
+    shown = values[(0, *(0,) * len(size))]
+    torch.testing.assert_close(shown.flatten(), flat.square().mean(0), rtol=1e-14, atol=0)
+
+
 def test_copies_share_what_the_original_shares(expression):
     def count(lattice: Lattice) -> int:
         return len(parents_first(lattice, lambda node: node.parents))

@@ -160,6 +160,53 @@ def by_quadrature(function, sigma: Tensor, theta: Tensor, gain: float, points: i
     return value, slope * theta
 
 
+KINKS = {tc.Hardtanh: (-1.0, 1.0), tc.ReLU6: (0.0, 6.0)}
+"""Where the slope of an activation jumps, if it does so elsewhere than at 0."""
+
+
+def panels(ends: Tensor, points: int) -> tuple[Tensor, Tensor]:
+    """Places and weights of Gauss-Legendre quadrature of the standard normal density, [..., pieces * points] each.
+
+    Args:
+        ends: of the pieces, ascending, [..., pieces + 1].
+        points: in each piece.
+    """
+    nodes, weights = (torch.from_numpy(array) for array in np.polynomial.legendre.leggauss(points))
+    low, half = ends[..., :-1, None], ends.diff(dim=-1)[..., None] / 2
+    places = (low + half * (nodes + 1)).flatten(-2)
+    density = torch.exp(-(places**2) / 2) / math.sqrt(2 * math.pi)
+    return places, (half * weights).flatten(-2) * density
+
+
+def between_kinks(layer, sigma: Tensor, theta: Tensor, points: int = 40) -> tuple[Tensor, Tensor]:
+    """Any activation that is smooth but for kinks and jumps, by quadrature between them in two dimensions.
+
+    With f = sqrt(v) x and f' = sqrt(v') (rho x + sqrt(1 - rho^2) y): the pieces of y end where f' has a kink, and so
+    does the last digit of the integral over x, whose pieces are short near the kinks of f.
+    """
+    kinks = torch.tensor(KINKS.get(type(layer), (0.0,)), dtype=torch.float64)
+    v, other = (variance.expand(sigma.shape).flatten().sqrt()[:, None] for variance in variances(sigma))
+    rho = (sigma.flatten()[:, None] / (v * other)).clamp(-1, 1)
+    rest = torch.sqrt(1 - rho**2)
+    limit = 9.0  # beyond, the density is 1e-18
+    steps = torch.tensor([-4.0, -1, -0.3, -0.1, 0, 0.1, 0.3, 1, 4], dtype=torch.float64)
+    edges = ((kinks / v)[..., None] + steps).flatten(1)
+    far = torch.full_like(v, limit)
+    x, x_weights = panels(torch.cat([-far, edges.clamp(-limit, limit).sort(1).values, far], 1), points)
+    cuts = (kinks / other)[:, None] - (rho * x)[..., None]
+    cuts = (cuts / rest[..., None]).nan_to_num(limit, limit, -limit).clamp(-limit, limit).sort(-1).values
+    far = torch.full((*x.shape, 1), limit, dtype=torch.float64)
+    y, y_weights = panels(torch.cat([-far, cuts, far], -1), points)
+    first = (v * x).requires_grad_()
+    second = (other[..., None] * (rho[..., None] * x[..., None] + rest[..., None] * y)).requires_grad_()
+    values = [layer(u) for u in (first, second)]
+    slopes = [torch.autograd.grad(value.sum(), u)[0] for value, u in zip(values, (first, second), strict=True)]
+    value, slope = (
+        (x_weights * a * (y_weights * b).sum(-1)).sum(-1).reshape(sigma.shape).detach() for a, b in (values, slopes)
+    )
+    return value, slope * theta
+
+
 def normalise(sigma: Tensor, theta: Tensor, eps: float, affine: bool) -> tuple[Tensor, Tensor]:
     v, other = variances(sigma)
     norm = torch.sqrt((v + eps) * (other + eps))
@@ -274,6 +321,8 @@ def step(layer, sigma: Tensor, theta: Tensor, channels: int) -> tuple[Tensor, Te
             return by_quadrature(torch.nn.functional.gelu, sigma, theta, layer.gain)
         case tc.Elementwise():
             return by_quadrature(layer.function, sigma, theta, layer.gain)
+        case tc.layers.Activation():
+            return between_kinks(layer, sigma, theta)
         case tc.ChannelNorm():
             return normalise(sigma, theta, layer.eps, layer.affine)
         case tc.Scale():

@@ -108,7 +108,8 @@ def _temporary(beside: Path, mode: int, path: Path) -> Iterator[Path]:
     Raises:
         OSError: the disk is full.
     """
-    suffix = beside.suffix if len(os.fsencode(beside.suffix)) <= _LONGEST_SUFFIX else ""
+    # Never none: torch.save takes a hidden name for one that is all suffix.
+    suffix = beside.suffix if 0 < len(os.fsencode(beside.suffix)) <= _LONGEST_SUFFIX else ".tmp"
     temporary = beside.parent / f".unfinished-{secrets.token_hex(8)}{suffix}"
     try:
         # Not by tempfile.mkstemp: the system shall apply the user's umask, as it does to any new file.

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from torch_cntk._internal.checks import positive_int, shape_text
-from torch_cntk._internal.files import is_stream
 from torch_cntk.cli.main import complain
 
 if TYPE_CHECKING:
@@ -130,5 +129,12 @@ def warn(message: object) -> None:
 
 
 def report(message: str, output: Path) -> None:
-    """Write what was done on stdout, or on stderr where the output itself may go to stdout."""
-    print(message, file=sys.stderr if is_stream(output) else sys.stdout)
+    """Write what was done on stdout, or on stderr where the output itself went to stdout."""
+    print(message, file=sys.stderr if _is_stdout(output) else sys.stdout)
+
+
+def _is_stdout(path: Path) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(sys.stdout.fileno()))
+    except (OSError, ValueError, AttributeError):  # closed, or no stream of the system's
+        return False

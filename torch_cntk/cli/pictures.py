@@ -90,7 +90,7 @@ def read_task(arguments: argparse.Namespace) -> Task:
     check_output(arguments.output, alpha=photograph.alpha is not None)
     _warn_of_depth(photograph, arguments.output)
     mask = _mask(photograph, arguments)
-    _check(mask, photograph, arguments)
+    _check(mask, arguments)
     observed = _grown(mask, photograph, arguments)
     known = observed if photograph.alpha is None else observed & visible(photograph.alpha)
     if not bool(known.any()):
@@ -111,7 +111,7 @@ def _mask(photograph: Photograph, arguments: argparse.Namespace) -> Mask:
     """
     path = arguments.mask
     if path is None and arguments.mask_color is None:
-        if photograph.alpha is None or bool((photograph.alpha == photograph.alpha.max()).all()):
+        if photograph.alpha is None or bool(own_alpha(photograph.alpha).observed.all()):
             raise ValueError("expected --mask, or --mask-color, or an image with transparent pixels, got none of them")
         return own_alpha(photograph.alpha)
     height, width = photograph.pixels.shape[1:]
@@ -124,11 +124,11 @@ def _mask(photograph: Photograph, arguments: argparse.Namespace) -> Mask:
     )
 
 
-def _check(mask: Mask, photograph: Photograph, arguments: argparse.Namespace) -> None:
+def _check(mask: Mask, arguments: argparse.Namespace) -> None:
     """Refuse what leaves nothing to fill from, and say what may have been meant otherwise.
 
     Raises:
-        ValueError: nothing is known, or the mask is the photograph itself.
+        ValueError: nothing is known.
     """
     source = arguments.image if arguments.mask is None else arguments.mask
     flag = "without --invert-mask" if arguments.invert_mask else "with --invert-mask"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, reduce
+from functools import lru_cache, reduce
 from itertools import product
 from operator import and_
 
@@ -84,12 +84,12 @@ class Geometry:
         """Number of spatial dimensions."""
         return len(self.size)
 
-    @cached_property
+    @property
     def box(self) -> tuple[int, ...]:
         """Stored displacements of each axis: 0 .. box - 1."""
-        return tuple(n // 2 + 1 if self.reflective or axis == 0 else n for axis, n in enumerate(self.size))
+        return _stored_displacements(self.size, self.reflective)
 
-    @cached_property
+    @property
     def entries(self) -> int:
         """Numbers stored in one channel."""
         return math.prod(self.box) * math.prod(self.period)
@@ -273,6 +273,11 @@ class Table:
         # gather is several times as fast as take or an index.
         found = torch.gather(self.values.reshape(channels, -1), 1, index.reshape(1, -1).expand(channels, -1))
         return found.view(channels, *index.shape)
+
+
+@lru_cache(maxsize=256)
+def _stored_displacements(size: tuple[int, ...], reflective: bool) -> tuple[int, ...]:
+    return tuple(n // 2 + 1 if reflective or axis == 0 else n for axis, n in enumerate(size))
 
 
 def _slabs(corner: tuple[int, ...], box: tuple[int, ...], displacements: int) -> Iterator[Slab]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import product
 
 import torch
@@ -47,7 +47,7 @@ class Window(Geometry):
         """The displacements, [displacements, ndim]; zero first."""
         return _offsets(self.reach, self.tapered)
 
-    @cached_property
+    @property
     def box(self) -> tuple[int, ...]:
         """Number of displacements, and ones."""
         return (len(self.offsets), *(1,) * (self.ndim - 1))

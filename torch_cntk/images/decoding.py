@@ -38,7 +38,7 @@ _READERS: tuple[tuple[str, tuple[bytes, ...], Reader], ...] = (
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, KeyError, TypeError, RuntimeError, struct.error, zlib.error)
 """What Pillow and others raise for files that are no images or only the beginning of one."""
-_BYTES_A_PIXEL = 24
+_BYTES_A_PIXEL = 32
 """While a file is read: four as Pillow holds it, four as bytes, twelve as float32, and some for what is in between."""
 _ORIENTATION = 0x0112
 _EXIF, _GPS = SUB_DIRECTORIES = (0x8769, 0x8825)
@@ -143,7 +143,7 @@ def _decoded(image: PIL.ImageFile.ImageFile, kind: str, reader: Reader, source: 
         raise _RefusedError(f"expected an image of one picture, got {pages}")
     bits = _bits(image)
     if bits == 16:
-        values, alpha = _deep(image, reader, source)
+        values, alpha = _with_transparency(*_deep(image, reader, source), image.info.get("transparency"))
     else:
         values, alpha = _shallow(image)
     exif = image.getexif()
@@ -205,7 +205,7 @@ def _deep(image: PIL.ImageFile.ImageFile, reader: Reader, source: BinaryIO) -> t
     if raw.startswith("LA;16"):
         four = _read_as(reader, source, "RGBA", lambda stored: "RGBA")
         return _checked(_join(four[..., ::2], four[..., 1::2], raw), plain[..., [0, -1]]), True
-    if mode not in ("RGB", "RGBA"):
+    if raw[:-1] not in ("RGB;16", "RGBA;16"):
         raise _RefusedError(f"expected a grey or RGB image of 16 bits, got mode {raw}")
     first = _read_as(reader, source, mode, lambda stored: stored[:-1] + "B")
     second = _read_as(reader, source, mode, lambda stored: stored[:-1] + "L")
@@ -221,6 +221,14 @@ def _checked(values: np.ndarray, plain: np.ndarray) -> np.ndarray:
     if not np.array_equal(values >> 8, plain):
         raise _RefusedError("expected 16 bits that this version of Pillow reads byte by byte, got another storage")
     return values
+
+
+def _with_transparency(values: np.ndarray, alpha: bool, colour: Any) -> tuple[np.ndarray, bool]:
+    """PNG may declare one colour of an image without an alpha channel as transparent."""
+    if alpha or colour is None:
+        return values, alpha
+    opaque = (values != np.atleast_1d(colour)).any(2, keepdims=True)
+    return np.concatenate([values, np.where(opaque, 65535, 0).astype(np.uint16)], 2), True
 
 
 def _read_as(reader: Reader, source: BinaryIO, mode: str, change: Callable[[str], str]) -> np.ndarray:
@@ -283,6 +291,8 @@ def _kept(exif: PIL.Image.Exif, orientation: int) -> bytes | None:
 
 def _resolution(image: PIL.ImageFile.ImageFile) -> tuple[float, float] | None:
     dpi = image.info.get("dpi")
+    if hasattr(image, "tag_v2") and _tag(image, PIL.TiffImagePlugin.X_RESOLUTION) is None:
+        return None  # Pillow makes one up
     try:
         across, down = (float(number) for number in dpi)  # type: ignore[union-attr]
     except (TypeError, ValueError, ZeroDivisionError):

@@ -47,16 +47,14 @@ def encode(path: Path, values: np.ndarray, kind: str, metadata: Metadata, qualit
         metadata: to write beside the pixels; its kind and depth do not matter.
         quality: of JPEG, 1 to 100.
     """
-    if values.dtype == np.uint16 and kind == "TIFF":
-        _write_deep_tiff(path, values, metadata)
+    if kind == "TIFF":
+        _write_tiff(path, values, metadata)
     elif values.dtype == np.uint16:
         path.write_bytes(_deep_png(values, metadata))
     else:
         options: dict[str, Any] = {"exif": metadata.exif, "icc_profile": metadata.profile, "dpi": metadata.dpi}
         if kind == "JPEG":
             options["quality"] = quality
-        if kind == "TIFF":
-            options["compression"] = "tiff_deflate"
         image = PIL.Image.fromarray(values.squeeze(2) if values.shape[2] == 1 else values)
         image.save(path, format=kind, **{name: value for name, value in options.items() if value is not None})
 
@@ -84,12 +82,16 @@ def _chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
-def _write_deep_tiff(path: Path, values: np.ndarray, metadata: Metadata) -> None:
-    """A TIFF file of 16 bits, whose pixels Pillow does not write: it writes the tags (TIFF 6.0, Adobe 1992)."""
-    if values.shape[2] == 2:
+def _write_tiff(path: Path, values: np.ndarray, metadata: Metadata) -> None:
+    """A TIFF file (TIFF 6.0, Adobe 1992) whose tags Pillow writes.
+
+    It does not write pixels of 16 bits, nor compressed ones together with the notes of a camera.
+    """
+    if values.shape[2] == 2 and values.dtype == np.uint16:
         values = values[..., [0, 0, 0, 1]]  # few programs read grey with alpha
     height, width, channels = values.shape
-    data = zlib.compress(np.ascontiguousarray(values.astype("<u2")).tobytes())
+    little = values.astype(values.dtype.newbyteorder("<"))
+    data = zlib.compress(np.ascontiguousarray(little).tobytes())
     tags = PIL.TiffImagePlugin.ImageFileDirectory_v2(prefix=b"II")
     exif = PIL.Image.Exif()
     if metadata.exif is not None:
@@ -99,7 +101,7 @@ def _write_deep_tiff(path: Path, values: np.ndarray, metadata: Metadata) -> None
     structure = {
         "ImageWidth": width,
         "ImageLength": height,
-        "BitsPerSample": (16,) * channels,
+        "BitsPerSample": (8 * values.itemsize,) * channels,
         "Compression": _DEFLATE,
         "PhotometricInterpretation": 2 if channels > 2 else 1,
         "StripOffsets": 0,  # counted from the end of the tags
@@ -109,7 +111,7 @@ def _write_deep_tiff(path: Path, values: np.ndarray, metadata: Metadata) -> None
     }
     for name, number in structure.items():
         tags[_TAGS[name]] = number
-    if channels == 4:
+    if channels in (2, 4):
         tags[_TAGS["ExtraSamples"]] = (2,)  # alpha that is not multiplied into the colours
     if metadata.profile is not None:
         tags.tagtype[_TAGS["ICCProfile"]] = PIL.TiffTags.UNDEFINED

@@ -55,12 +55,12 @@ def read_image(path: str | Path) -> Photograph:
         OutOfMemoryError: it would not fit.
     """
     decoded = decode(Path(path))
-    # A copy in the order of images, and in a type that torch can compute with.
-    values = torch.from_numpy(np.moveaxis(decoded.values, -1, 0).astype(np.int32))
+    # A copy in the order of images.
+    values = torch.from_numpy(np.array(np.moveaxis(decoded.values, -1, 0), order="C"))
     channels = len(values) - decoded.alpha
     most = 2**decoded.metadata.depth - 1
-    alpha = values[channels:].to(_DTYPES[decoded.metadata.depth]) if decoded.alpha else None
-    return Photograph(values[:channels].to(torch.float32) / most, alpha, decoded.metadata)
+    alpha = values[channels:].clone() if decoded.alpha else None
+    return Photograph(values[:channels].to(torch.float32).div_(most), alpha, decoded.metadata)
 
 
 def write_image(

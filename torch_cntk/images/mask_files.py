@@ -32,7 +32,9 @@ _BLACK_OR_WHITE = 0.5
 _NEARLY = 26
 _FEW = 16
 """Grey levels of a drawing at most, whose pixels may be anything between black and white."""
-_GREY = np.array([0.299, 0.587, 0.114])
+_FINE = 8
+"""Parts of a grey level that are told apart: colours of a palette may differ by less than one."""
+_GREY = np.array([0.299, 0.587, 0.114], np.float32)
 """Shares of red, green and blue in grey (ITU-R BT.601), as Pillow takes them."""
 
 
@@ -120,7 +122,7 @@ def _mask(observed: np.ndarray, found: str, soft: bool = False, reading: str = "
 
 def _levels(decoded: Decoded) -> tuple[np.ndarray, np.ndarray | None]:
     """Colours [H, W, 1 or 3] and alpha [H, W], from 0 to 255."""
-    values = decoded.values.astype(np.float64)
+    values: np.ndarray = decoded.values.astype(np.float32)
     if decoded.metadata.depth == 16:
         # Counts of a label image (0 and 1, say) are as few in 16 bits.
         values = values if values.max() <= _LEVELS else values / 257
@@ -131,7 +133,7 @@ def _grey_of(decoded: Decoded) -> tuple[np.ndarray, bool]:
     """The mask as grey [H, W], and whether it is the opacity of a layer painted in one colour."""
     colours, alpha = _levels(decoded)
     grey = colours[..., 0] if colours.shape[2] == 1 else colours @ _GREY
-    grey = np.where(np.abs(grey - grey.round()) < 1e-6, grey.round(), grey)
+    grey = (np.round(grey * _FINE) / _FINE).astype(np.float32)
     if alpha is None or np.ptp(alpha) == 0:
         return grey, False
     seen = colours[alpha > 0]
@@ -148,7 +150,7 @@ def _of_grey(grey: np.ndarray, layer: bool, invert: bool, same: int, path: str |
         ValueError: it looks like a photograph.
     """
     found = _levels_in_words(grey)
-    levels = np.unique(grey)
+    levels = _levels_of(grey)
     low, high = levels[0], levels[-1]
     if len(levels) == 1 or (len(levels) > 2 and high - low < _CONTRAST):
         white = grey > _LEVELS / 2
@@ -168,8 +170,13 @@ def _of_grey(grey: np.ndarray, layer: bool, invert: bool, same: int, path: str |
     return _mask(black if invert else white, found, bool((~white & ~black).any()))
 
 
+def _levels_of(grey: np.ndarray) -> np.ndarray:
+    """Those that occur, in order."""
+    return np.flatnonzero(np.bincount((grey * _FINE).round().astype(np.int64).ravel())) / _FINE
+
+
 def _levels_in_words(grey: np.ndarray) -> str:
-    levels = np.unique(grey.round().astype(int))
+    levels = np.unique(_levels_of(grey).round().astype(int))
     if len(levels) <= 3:
         return f"grey level{'s' if len(levels) > 1 else ''} {' and '.join(map(str, levels))}"
     return f"{len(levels)} grey levels from {levels[0]} to {levels[-1]}"
@@ -219,8 +226,8 @@ def own_alpha(alpha: Tensor) -> Mask:
         alpha: uint8 or uint16 [1, H, W].
     """
     values = alpha[0].to(torch.int32)
-    observed = values == values.max()
-    return Mask(observed, "transparent pixels of the image", bool(((values > 0) & ~observed).any()))
+    # Not soft: unlike a brush, an eraser leaves the colours beside it as they were.
+    return Mask(values == values.max(), "transparent pixels of the image")
 
 
 def grow(observed: Tensor, steps: int, *, least: float = 0.0) -> tuple[Tensor, int]:
@@ -234,11 +241,12 @@ def grow(observed: Tensor, steps: int, *, least: float = 0.0) -> tuple[Tensor, i
     Returns:
         the new mask, and the number of steps.
     """
-    missing, known = ~observed.numpy(), int(observed.sum())
-    while steps > 0 and missing.any():
-        grown = scipy.ndimage.binary_dilation(missing, np.ones((3, 3), bool), iterations=steps)
-        left = int((~grown).sum())
+    known = int(observed.sum())
+    if known in (0, observed.numel()):
+        return observed, 0
+    distance = scipy.ndimage.distance_transform_cdt(observed.numpy(), "chessboard")
+    for reach in range(min(steps, int(distance.max())), 0, -1):
+        left = int((distance > reach).sum())
         if left >= least * known and left > 0:
-            return torch.from_numpy(~grown), steps
-        steps -= 1
+            return torch.from_numpy(distance > reach), reach
     return observed, 0

@@ -34,6 +34,7 @@ from torch_cntk.layers.resample import (
 from torch_cntk.layers.scale import Scale
 from torch_cntk.layers.sequential import Sequential
 from torch_cntk.layers.smooth import (
+    CELU,
     ELU,
     SELU,
     Hardtanh,
@@ -49,6 +50,7 @@ from torch_cntk.layers.weights import Weighted, reparameterise
 
 __all__ = [
     "ACTIVATIONS",
+    "CELU",
     "ELU",
     "GELU",
     "SELU",

@@ -241,7 +241,7 @@ class Elementwise(Activation):
     of SiLU, 1e-10 and 1e-8 for tanh; but about 1e-3 and 1e-2 for functions with a kink. It grows with the variance, as
     the function looks less like a polynomial then: kernels take more terms, up to 512, for variances at which more than
     1e-6 of E[phi^2] or E[phi'^2], and more than twice what is left out at variance 1, would be left out. Tanh reaches
-    variances of 50 with them, SiLU 70; beyond, kernels are refused. The common functions have layers of their own,
+    variances of 14 with them, SiLU 70; beyond, kernels are refused. The common functions have layers of their own,
     which know every variance. A network with such a layer cannot be described in a file: its kernels are saved without
     it.
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch_cntk.covariance.duals import Dual
 from torch_cntk.layers.activation import GELU, ABReLU, Abs, Activation, Erf, LeakyReLU, ReLU, Sign, Sin, Step
 from torch_cntk.layers.base import Layer
-from torch_cntk.layers.smooth import ELU, SELU, Hardtanh, Logistic, Mish, ReLU6, SiLU, Softplus, Softsign, Tanh
+from torch_cntk.layers.smooth import CELU, ELU, SELU, Hardtanh, Logistic, Mish, ReLU6, SiLU, Softplus, Softsign, Tanh
 
 __all__ = ["ACTIVATIONS", "NamedActivation", "activation_of"]
 
@@ -68,6 +68,7 @@ ACTIVATIONS: dict[str, NamedActivation] = {
     "mish": NamedActivation(Mish, _nn.Mish, (functional.mish,)),
     "softplus": NamedActivation(Softplus, _nn.Softplus, (functional.softplus,), ("beta",), fixed={"threshold": 20}),
     "elu": NamedActivation(ELU, _nn.ELU, (functional.elu,), ("alpha",)),
+    "celu": NamedActivation(CELU, _nn.CELU, (functional.celu,), ("alpha",)),
     "selu": NamedActivation(SELU, _nn.SELU, (functional.selu,)),
     "hardtanh": NamedActivation(Hardtanh, _nn.Hardtanh, (functional.hardtanh,), ("min_val", "max_val")),
     "relu6": NamedActivation(ReLU6, _nn.ReLU6, (functional.relu6,)),

@@ -11,7 +11,7 @@ from torch_cntk.covariance import duals
 from torch_cntk.covariance.duals import functions
 from torch_cntk.layers.activation import Scalable
 
-__all__ = ["ELU", "SELU", "Hardtanh", "Logistic", "Mish", "ReLU6", "SiLU", "Softplus", "Softsign", "Tanh"]
+__all__ = ["CELU", "ELU", "SELU", "Hardtanh", "Logistic", "Mish", "ReLU6", "SiLU", "Softplus", "Softsign", "Tanh"]
 
 
 class Tanh(Scalable):
@@ -131,6 +131,31 @@ class ELU(Scalable):
 
     def _dual(self) -> duals.Tabulated:
         return duals.Tabulated(functions.Elu(self.alpha), normalise=self.normalise)
+
+
+class CELU(Scalable):
+    """u above 0, alpha (exp(u / alpha) - 1) below: its slope is continuous (Barron, 2017).
+
+    Args:
+        alpha: above 0.
+        normalise: scale it so that E[phi(u)^2] = 1 for u ~ N(0, 1), rather than take it as ``torch.nn.CELU``.
+
+    Raises:
+        TypeError: alpha is no number.
+        ValueError: alpha is not finite or not above 0.
+    """
+
+    def __init__(self, alpha: float = 1.0, *, normalise: bool = True) -> None:
+        super().__init__(normalise=normalise)
+        self.alpha = finite_number(alpha, "alpha", minimum=0)
+        if self.alpha == 0:
+            raise ValueError("expected alpha to be above 0, got 0")
+
+    def _phi(self, u: Tensor) -> Tensor:
+        return functional.celu(u, self.alpha)
+
+    def _dual(self) -> duals.Tabulated:
+        return duals.Tabulated(functions.Celu(), 1 / self.alpha, normalise=self.normalise)
 
 
 class SELU(Scalable):

@@ -58,11 +58,9 @@ def automatic(regression: Regression, tolerance: float | None = None) -> Solver:
 
 def _factorisation_pays(operator: Operator, count: int) -> bool:
     """Whether so many equations are better factorised than iterated."""
-    if count <= _SMALL:
-        return True
     if operator.iterations is None:
         return count <= _PAPER
-    return _MARGIN * factorisation_cost(operator, count) <= iteration_cost(operator)
+    return count <= _SMALL or _MARGIN * factorisation_cost(operator, count) <= iteration_cost(operator)
 
 
 def factorisation_cost(operator: Operator, count: int) -> float:

@@ -64,7 +64,7 @@ def load_kernel(
         OutOfMemoryError: the kernel has to be computed and would not fit.
     """
     recipe = None
-    if isinstance(name, str) and not name.endswith(".safetensors") and not Path(name).is_file():
+    if isinstance(name, str) and not name.endswith(".safetensors") and not _is_file(name):
         recipe = catalogue.recipe(name)
         if recipe is None:
             raise FileNotFoundError(f"there is no kernel file {name}, and it is no kernel's name, such as {_EXAMPLE!r}")
@@ -75,6 +75,13 @@ def load_kernel(
     else:
         kernel = _cached(recipe, progress)
     return kernel.to(dtype, device)
+
+
+def _is_file(name: str) -> bool:
+    try:
+        return Path(name).is_file()
+    except OSError:  # no file can have such a name
+        return False
 
 
 def _read(path: Path) -> Kernel:

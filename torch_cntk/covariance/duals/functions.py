@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["Elu", "Function", "Logistic", "Mish", "Selu", "Silu", "Softplus", "Softsign", "Tanh"]
+__all__ = ["Celu", "Elu", "Function", "Logistic", "Mish", "Selu", "Silu", "Softplus", "Softsign", "Tanh"]
 
 
 class Function(ABC):
@@ -141,6 +141,21 @@ class Elu(Function):
     def slope(self, u: Tensor) -> Tensor:
         """Return 1 or alpha exp(u)."""
         return torch.where(u > 0, 1, self.alpha * torch.exp(u.clamp_max(0)))
+
+
+@dataclass(frozen=True)
+class Celu(Function):
+    """u above 0, exp(u) - 1 below; other widths are multiples of it."""
+
+    bounded = False
+
+    def value(self, u: Tensor) -> Tensor:
+        """Return phi(u)."""
+        return functional.celu(u)
+
+    def slope(self, u: Tensor) -> Tensor:
+        """Return 1 or exp(u)."""
+        return torch.exp(u.clamp_max(0))
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,24 @@ from torch_cntk.covariance.duals.functions import Function
 from torch_cntk.covariance.duals.interpolation import Series, coefficients, points, polynomials, split, unresolved
 from torch_cntk.covariance.duals.quadrature import moments, pairs
 
-__all__ = ["LARGEST", "Table", "angle_place", "length", "parts_of", "second_moment", "table_between", "table_of"]
+__all__ = [
+    "LARGEST",
+    "SMALLEST",
+    "Table",
+    "angle_place",
+    "length",
+    "parts_of",
+    "second_moment",
+    "table_between",
+    "table_of",
+]
 
-LARGEST = 2.0**61
-"""Beyond this variance phi is homogeneous, or as far as its limits, to 1e-9; below its inverse phi is linear."""
+SMALLEST, LARGEST = 2.0**-99, 2.0**61
+"""Below the first of these variances phi is linear on both sides of 0, to 1e-15; beyond the second it is homogeneous or
+as far as its limits, to 1e-9."""
 
-_CELLS = 61
-"""Tables of moments are for variances from 4^k to 4^(k + 1), times 1 / LARGEST."""
+_CELLS = 80
+"""Tables of moments are for variances from 4^k to 4^(k + 1), times SMALLEST; the last one ends at LARGEST."""
 
 _CELL_TERMS = 16
 """Of the logarithm of a moment, in that of the variance, over one cell."""
@@ -88,7 +99,7 @@ def length(angle: Tensor, first: list[Tensor], other: list[Tensor]) -> Tensor:
 @lru_cache(maxsize=64)
 def table_between(function: Function, low: float, high: float) -> Table:
     """The table of the bounds that two variances lie between."""
-    first, last = (math.floor(math.log(max(v, 2.0**-99) / 2, 4)) for v in (low, high))
+    first, last = (math.floor(math.log(max(v, SMALLEST) / 2, 4)) for v in (low, high))
     return _table_between(function, max(first, _LOWEST - 1), max(last, _LOWEST - 1) + 1)
 
 
@@ -150,18 +161,18 @@ def angle_place(angle: Tensor, layer: float) -> Tensor:
 @lru_cache(maxsize=64)
 def _moment_table(function: Function) -> Tensor:
     """Of log E[phi(f)^2], [cells, terms]."""
-    logs = (torch.arange(_CELLS)[:, None] * 2 + 1 + points(_CELL_TERMS)) * math.log(2) - math.log(LARGEST)
+    logs = (torch.arange(_CELLS)[:, None] * 2 + 1 + points(_CELL_TERMS)) * math.log(2) + math.log(SMALLEST)
     values = moments(function, logs.exp().flatten())[0].log().view(_CELLS, _CELL_TERMS)
     return coefficients(values, 1)
 
 
 def second_moment(function: Function, variance: Tensor) -> Tensor:
     """E[phi(f)^2] for variances [n] in float64, from 0 to any number; the same whatever other variances there are."""
-    inside = variance.clamp(1 / LARGEST, LARGEST)
-    place = torch.log2(inside * LARGEST) / 2
+    inside = variance.clamp(SMALLEST, LARGEST)
+    place = torch.log2(inside / SMALLEST) / 2
     cell = place.floor().clamp(0, _CELLS - 1)
     table = _moment_table(function).to(variance.device)[cell.long()]
     result = (polynomials(2 * (place - cell) - 1, _CELL_TERMS) * table.T).sum(0).exp()
     if function.vanishes:
-        result = result * (variance * LARGEST).clamp_max(1)
+        result = result * (variance / SMALLEST).clamp_max(1)
     return result if function.bounded else result * (variance / LARGEST).clamp_min(1)

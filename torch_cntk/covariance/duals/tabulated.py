@@ -16,6 +16,7 @@ from torch_cntk.covariance.duals.interpolation import Series
 from torch_cntk.covariance.duals.quadrature import moments
 from torch_cntk.covariance.duals.tables import (
     LARGEST,
+    SMALLEST,
     Table,
     angle_place,
     length,
@@ -30,11 +31,11 @@ __all__ = ["Tabulated"]
 _EQUAL = 2.0**-40
 """Relative difference of variances that count as one in a table: those of normalised inputs differ by rounding."""
 
-_FEW = 20
-"""Variances that get a table of their own, if those between them spread by more than ``_WIDE``."""
+_FEW = 8
+"""So many variances get a table of their own: that takes less time than one of all variances between them."""
 
 _WIDE = 64.0
-"""Ratio of variances above which a table of all between them takes long to make."""
+"""Ratio of variances above which a table of all between them takes long to make, so that they are counted first."""
 
 
 class _Rows(NamedTuple):
@@ -59,7 +60,8 @@ class Tabulated:
 
     Expectations are computed by quadrature, to 1e-12, at Chebyshev points of the variances that arrive and of the
     angle between f and f', and interpolated between them: relative to sqrt(E[phi(f)^2] E[phi(f')^2]) the error of the
-    value is about 1e-10, relative to sqrt(E[phi'(f)^2] E[phi'(f')^2]) that of the slope 1e-9. Both variables are
+    value is about 1e-10, relative to sqrt(E[phi'(f)^2] E[phi'(f')^2]) that of the slope 1e-9; beyond variances of 2e18,
+    where limits are taken, both are 1e-8. Both variables are
     stretched where phi has its layers, so that the expansion converges at every variance. Values of equal features are
     exact to rounding, as the next layer takes roots of the difference: the second moment, which has tables of its own,
     does not depend on what other variances there are.
@@ -107,14 +109,16 @@ class Tabulated:
         low, high = (bound * self.scale**2 for bound in (0.0 if vanish else low, high))
         if high <= LARGEST or not self.function.bounded:
             return min(low, LARGEST), min(high, LARGEST), 1.0
-        far = [v[v * self.scale**2 > LARGEST] for v in (_flat(variance), _flat(other_variance))]
-        least, most = (float(bound) * self.scale**2 for bound in torch.aminmax(torch.cat(far)))
-        if most <= least * (1 + _EQUAL):
-            return min(low, LARGEST), LARGEST, 1.0
+        # Exactly of those that are here, not of all that the images hold which they are views of.
+        here = torch.cat([_flat(variance), _flat(other_variance)]).double() * self.scale**2
+        low, high = (float(bound) for bound in torch.aminmax(here))
+        least = float(here[here > LARGEST].min()) if high > LARGEST else high
+        if high <= least * (1 + _EQUAL):
+            return min(low, LARGEST), min(high, LARGEST), 1.0
         if low < LARGEST:
             raise ValueError(
                 f"expected variances below {LARGEST:.0e}, or all of them beyond it, or only one beyond it, at the "
-                f"input of a bounded activation; got {low:.1e}, and from {least:.1e} to {most:.1e}"
+                f"input of a bounded activation; got {low:.1e}, and from {least:.1e} to {high:.1e}"
             )
         # So far out only their ratios count.
         return LARGEST, LARGEST * (high / low), low / LARGEST
@@ -122,12 +126,12 @@ class Tabulated:
     def _table(self, low: float, high: float, shrink: float, variance: Tensor, other_variance: Tensor) -> Table:
         if high <= low * (1 + _EQUAL):
             return table_of(self.function, (_rounded(high),))
-        if high <= low * _WIDE:
+        flat = torch.cat([_flat(variance), _flat(other_variance)]).double()
+        if high <= low * _WIDE and len(flat) > 2 * _FEW:
             return table_between(self.function, low, high)
-        flat = torch.cat([_flat(variance), _flat(other_variance)]).to(torch.float64)
-        different = torch.unique(flat * (self.scale**2 / shrink)).clamp(1 / LARGEST, max(high, LARGEST))
-        few = sorted({_rounded(v) for v in different[: 4 * _FEW].tolist()})
-        if len(different) > 4 * _FEW or len(few) > _FEW:
+        given = torch.unique(flat * (self.scale**2 / shrink)).clamp_(SMALLEST, max(high, LARGEST))
+        few = sorted({_rounded(v) for v in given[: 4 * _FEW].tolist()})
+        if len(given) > 4 * _FEW or len(few) > _FEW:
             return table_between(self.function, low, high)
         return table_of(self.function, tuple(few))
 
@@ -139,7 +143,7 @@ class Tabulated:
 
     def _rows_of(self, variance: Tensor, table: Table, shrink: float) -> Tensor:
         given = variance.to(torch.float64).clamp_min(0).flatten() * self.scale**2
-        weights = table.weights((given / shrink).clamp_max(max(LARGEST, LARGEST / shrink)))
+        weights = table.weights(given / shrink)
         value, slope = (series.basis.to(given.device) @ weights for series in (table.value, table.slope))
         signs = value.new_tensor([sign for row in table.value.signs for sign in row])
         size = (second_moment(self.function, given) / (signs @ value.square())).sqrt() * (self.gain / self.scale)
@@ -160,7 +164,7 @@ def _flat(variance: Tensor) -> Tensor:
 
 def _rounded(variance: float) -> float:
     """To what two variances that count as one are rounded, most likely, and never 0."""
-    mantissa, exponent = math.frexp(max(variance, 1 / LARGEST))
+    mantissa, exponent = math.frexp(max(variance, SMALLEST))
     return math.ldexp(round(mantissa / _EQUAL) * _EQUAL, exponent)
 
 

@@ -21,19 +21,8 @@ from torch_cntk.covariance.duals import Dual
 from torch_cntk.covariance.resampling import Nearest, Resampling
 from torch_cntk.covariance.table import Geometry, Table
 
-__all__ = [
-    "Activated",
-    "Averaged",
-    "AveragedInside",
-    "Features",
-    "Lattice",
-    "Mixed",
-    "Normalised",
-    "Resampled",
-    "Stored",
-    "Subsampled",
-    "parents_first",
-]
+__all__ = ["Activated", "Averaged", "AveragedInside", "Features", "Lattice", "Mixed", "Normalised", "Resampled"]
+__all__ += ["Stored", "Subsampled", "parents_first"]
 
 N = TypeVar("N", bound=Hashable)
 
@@ -137,8 +126,8 @@ class Lattice(Covariance):
 
     def average_patches_inside(self, kernel_size: tuple[int, ...], bias_variance: float = 0.0) -> Lattice:
         """The same without the pairs of neighbours of which one is outside of the image."""
-        inside = all(q == 1 for q in kernel_size)
-        return (Averaged if inside else AveragedInside)(self, kernel_size, bias_variance)
+        rule = Averaged if all(q == 1 for q in kernel_size) else AveragedInside
+        return rule(self, kernel_size, bias_variance)
 
     def activate(self, dual: Dual) -> Lattice:
         """A nonlinearity: pointwise, given the variance image and its shifts."""

@@ -77,12 +77,16 @@ def repeated(images: Tensor, period: tuple[int, ...]) -> Tensor:
 
 
 def tiled(image: Tensor, size: tuple[int, ...]) -> Tensor:
-    """One period of an image, [*period], repeated as ``shifted`` needs it for all displacements of a torus."""
+    """One period of an image, [*period], repeated as ``shifted`` needs it for all displacements of a torus.
+
+    Always in memory of its own, as ``shifted`` and some duals count from the beginning of it.
+    """
     # ``repeat`` takes three times as long.
+    tiles = image.clone(memory_format=torch.contiguous_format)
     for axis, (n, p) in enumerate(zip(size, image.shape, strict=True)):
         if p > 1:
-            image = torch.cat([image] * (2 + n // p), axis)
-    return image.contiguous()
+            tiles = torch.cat([tiles] * (2 + n // p), axis)
+    return tiles
 
 
 def tiled_entries(period: tuple[int, ...], size: tuple[int, ...]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from functools import lru_cache
 
@@ -12,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 import torch_cntk as tc
-from torch_cntk import duals
+from torch_cntk.covariance import duals
 
 ACTIVATIONS = {
     "tanh": (lambda **o: tc.Tanh(**o), torch.tanh, ()),
@@ -24,6 +25,8 @@ ACTIVATIONS = {
     "softplus 3": (lambda **o: tc.Softplus(3.0, **o), lambda u: functional.softplus(u, 3.0, 60), ()),
     "elu": (lambda **o: tc.ELU(**o), functional.elu, (0,)),
     "elu 0.3": (lambda **o: tc.ELU(0.3, **o), lambda u: functional.elu(u, 0.3), (0,)),
+    "celu": (lambda **o: tc.CELU(**o), functional.celu, (0,)),
+    "celu 0.4": (lambda **o: tc.CELU(0.4, **o), lambda u: functional.celu(u, 0.4), (0,)),
     "selu": (lambda **o: tc.SELU(**o), functional.selu, (0,)),
     "hardtanh": (lambda **o: tc.Hardtanh(**o), functional.hardtanh, (-1, 1)),
     "hardtanh -0.5 2": (lambda **o: tc.Hardtanh(-0.5, 2.0, **o), lambda u: functional.hardtanh(u, -0.5, 2), (-0.5, 2)),
@@ -46,11 +49,11 @@ NAMES = [name for name in ACTIVATIONS if name not in ("erf", "gelu", "step")]
 
 
 @lru_cache
-def panels(points: int = 10, finest: int = 12) -> tuple[np.ndarray, np.ndarray]:
+def panels(points: int = 12, finest: int = 9) -> tuple[np.ndarray, np.ndarray]:
     """Gauss-Legendre places and weights on [-1, 1], by panels that halve towards 0."""
     places, weights = np.polynomial.legendre.leggauss(points)
     edges = [0.0, *(2.0**-k for k in range(finest, -1, -1))]
-    right = [((a + b) / 2 + (b - a) / 2 * places, (b - a) / 2 * weights) for a, b in zip(edges, edges[1:], strict=False)]
+    right = [((a + b) / 2 + (b - a) / 2 * places, (b - a) / 2 * weights) for a, b in itertools.pairwise(edges)]
     x, w = (np.concatenate([part[k] for part in right]) for k in (0, 1))
     return np.concatenate([-x[::-1], x]), np.concatenate([w[::-1], w])
 
@@ -62,12 +65,12 @@ def derivative(function, u: torch.Tensor) -> torch.Tensor:
 
 
 def rule(kinks, shift: np.ndarray | float, deviation: float):
-    """Places z in [-9, 9] and weights times density, for functions of shift + deviation z: dense where that is a kink or 0."""
+    """Places z in [-9, 9] and weights times density, dense where shift + deviation z is a kink or 0."""
     x, w = panels()
     centres = sorted({(kink - shift) / deviation for kink in (*kinks, 0.0)})
     bounds = [-9.0, *(c for c in centres if -9 < c < 9), 9.0]
     places, weights = [], []
-    for a, b in zip(bounds, bounds[1:], strict=False):
+    for a, b in itertools.pairwise(bounds):
         # Both ends may be layers: halves of the panels at each.
         half = (b - a) / 2
         right = x > 0
@@ -97,8 +100,8 @@ def expectations(function, kinks, sigma: float, v: float, w: float) -> tuple[flo
             for part in (function(at), derivative(function, at))
         )
     outer = torch.from_numpy(math.sqrt(v) * z)
-    results = [torch.dot(torch.from_numpy(weight), own * other) for own, other in
-               zip((function(outer), derivative(function, outer)), values, strict=True)]
+    own = function(outer), derivative(function, outer)
+    results = [torch.dot(torch.from_numpy(weight), mine * other) for mine, other in zip(own, values, strict=True)]
     return float(results[0]), float(results[1])
 
 
@@ -154,7 +157,7 @@ def test_interpolation_between_many_variances(name):
     found = dual(sigma.clone(), v, w)
     size = [(dual(u.clone(), u, u)) for u in (v, w)]
     for i, j in ((0, 0), (3, 7), (20, 11), (39, 29)):
-        alone = dual(sigma[i, j].reshape(1), v[i], w[:, j])
+        alone = dual(sigma[i, j].clone().reshape(1), v[i], w[:, j])
         for k in (0, 1):
             scale = math.sqrt(float(size[0][k][i, 0] * size[1][k][0, j]))
             assert abs(float(found[k][i, j] - alone[k])) <= 2e-9 * scale
@@ -166,7 +169,7 @@ def test_interpolation_between_many_variances(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_small_variances_are_linear(name):
     """phi(u) = phi(0) + a u above 0 and phi(0) + b u below, to 1e-60 or so."""
-    _, function, kinks = ACTIVATIONS[name]
+    function = ACTIVATIONS[name][1]
     dual = dual_of(name, normalise=False)
     tiny = torch.tensor([-1e-30, 0.0, 1e-30], dtype=torch.float64)
     low, middle, high = function(tiny).tolist()
@@ -190,7 +193,7 @@ def test_small_variances_are_linear(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_large_variances_are_kinked(name):
     """phi(u) / u tends to a slope on either side, or phi to two limits."""
-    _, function, kinks = ACTIVATIONS[name]
+    function = ACTIVATIONS[name][1]
     dual = dual_of(name, normalise=False)
     low, high = function(torch.tensor([-1e30, 1e30], dtype=torch.float64)).tolist()
     bounded = abs(high) < 1e20
@@ -250,24 +253,26 @@ def test_vanishing_features(name):
 @pytest.mark.parametrize("name", [*ACTIVATIONS, *HOMOGENEOUS])
 @pytest.mark.parametrize("variance", [0.01, 1.0, 25.0])
 def test_monte_carlo(name, variance):
-    """Samples of Gaussian pairs, through the layer's own forward pass: five standard errors."""
+    """Samples of Gaussian pairs, through the layer's own forward pass: five standard errors, or five rare events."""
     layer = ACTIVATIONS[name][0](normalise=False) if name in ACTIVATIONS else HOMOGENEOUS[name][0]
     g = torch.Generator().manual_seed(3)
     z = torch.randn(2, 200_000, dtype=torch.float64, generator=g)
     other, angle = 0.6 * variance, 0.9
     f = math.sqrt(variance) * z[0]
     h = math.sqrt(other) * (math.cos(angle) * z[0] + math.sin(angle) * z[1])
-    value, slope = (float(x) for x in layer._dual()(*of(math.sqrt(variance * other) * math.cos(angle), variance, other)))
+    value, slope = (
+        float(x) for x in layer._dual()(*of(math.sqrt(variance * other) * math.cos(angle), variance, other))
+    )
     steps = name in ("sign", "step")
     for sample, expected in (
         (layer(f) * layer(h), value),
         *([] if steps else [(derivative(layer, f) * derivative(layer, h), slope)]),
     ):
         sample = sample.detach()
-        assert abs(float(sample.mean()) - expected) <= 5 * float(sample.std()) / math.sqrt(len(f)) + 1e-9
+        assert abs(float(sample.mean()) - expected) <= 5 * float(sample.std()) / math.sqrt(len(f)) + 5 / len(f)
 
 
-@pytest.mark.parametrize("name", [name for name in ACTIVATIONS if name not in ("step", "softplus 3", "elu 0.3")])
+@pytest.mark.parametrize("name", ["tanh", "silu", "softplus", "elu", "relu6", "erf", "gelu"])
 def test_sixteen_residual_blocks(name):
     """Kernels whose variance grows from block to block, by the recursion with the quadrature of this file."""
     make, function, kinks = ACTIVATIONS[name]
@@ -321,7 +326,7 @@ def test_layers_are_those_of_torch(name):
 
 
 def test_bounded_functions_refuse_what_they_do_not_know():
-    """Parallel features beyond 1e24 of unequal length, beside short ones: their slope depends on the ratio."""
+    """Parallel features beyond 2e18 of unequal length, beside short ones: their slope depends on the ratio."""
     v = torch.tensor([1.0, 1e30, 1e32], dtype=torch.float64)
     dual = duals.Tabulated(duals.functions.Tanh())
     with pytest.raises(ValueError, match="expected variances below"):
@@ -374,7 +379,7 @@ def test_elementwise_of_a_large_input_is_refused():
 def test_elementwise_keeps_equal_features_equal():
     """How many terms there are is decided for each variance alone."""
     dual = duals.Hermite(torch.tanh)
-    v = torch.tensor([0.5, 1.0, 4.0, 9.0, 20.0], dtype=torch.float64)
+    v = torch.tensor([0.5, 1.0, 4.0, 9.0, 14.0], dtype=torch.float64)
     together = dual((v[:, None] * v).sqrt(), v[:, None], v)[0].diagonal()
     alone = torch.cat([dual(u.clone(), u, u)[0] for u in v.split(1)])
     torch.testing.assert_close(together, alone, rtol=1e-14, atol=0)

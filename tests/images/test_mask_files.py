@@ -1,0 +1,190 @@
+"""Masks as people paint them: what each kind says, and that nothing doubtful passes silently."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from torch_cntk.images.mask_files import find_mask, grow, own_alpha, read_mask
+
+HEIGHT, WIDTH = 40, 56
+
+
+def square() -> np.ndarray:
+    hole = np.zeros((HEIGHT, WIDTH), bool)
+    hole[10:18, 20:30] = True
+    return hole
+
+
+def strokes() -> np.ndarray:
+    hole = np.zeros((HEIGHT, WIDTH), bool)
+    hole[5, 3:50] = hole[30:33, 10:20] = hole[20:38, 44] = True
+    return hole
+
+
+def specks() -> np.ndarray:
+    return np.random.default_rng(3).random((HEIGHT, WIDTH)) < 0.1
+
+
+HOLES = pytest.mark.parametrize("hole", [square(), strokes(), specks()], ids=["square", "strokes", "specks"])
+
+
+def saved(folder: Path, values: np.ndarray, mode: str | None = None, suffix: str = "png") -> Path:
+    image = Image.fromarray(values)
+    (image if mode is None else image.convert(mode)).save(folder / f"m.{suffix}")
+    return folder / f"m.{suffix}"
+
+
+def missing(path: Path, **options: object) -> np.ndarray:
+    return ~read_mask(path, (HEIGHT, WIDTH), **options).numpy()
+
+
+@HOLES
+@pytest.mark.parametrize("levels", [(0, 255), (0, 1), (3, 250), (10, 200), (128, 255), (254, 255)])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_two_grey_levels(tmp_path, hole, levels, suffix):
+    dark, bright = levels
+    path = saved(tmp_path, np.where(hole, dark, bright).astype(np.uint8), suffix=suffix)
+    assert np.array_equal(missing(path), hole)
+    path = saved(tmp_path, np.where(hole, bright, dark).astype(np.uint8), suffix=suffix)
+    assert np.array_equal(missing(path, invert=True), hole)
+    assert find_mask(path, (HEIGHT, WIDTH), True).found == f"grey levels {dark} and {bright}"
+
+
+@HOLES
+@pytest.mark.parametrize("top", [1, 255, 65535])
+def test_sixteen_bits(tmp_path, hole, top):
+    path = saved(tmp_path, np.where(hole, 0, top).astype(np.uint16))
+    assert np.array_equal(missing(path), hole)
+
+
+@HOLES
+@pytest.mark.parametrize("colours", [((0, 0, 0), (128, 0, 0)), ((0, 0, 0), (255, 255, 255)), ((0, 0, 90), (9, 255, 0))])
+def test_palettes(tmp_path, hole, colours):
+    image = Image.fromarray(hole.astype(np.uint8), mode="P")
+    image.putpalette([*colours[0], *colours[1], *[0] * 750])
+    image.save(tmp_path / "m.png")
+    assert np.array_equal(missing(tmp_path / "m.png", invert=True), hole)
+
+
+@HOLES
+@pytest.mark.parametrize("colour", [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 0, 255)])
+def test_strokes_of_a_colour_on_black(tmp_path, hole, colour):
+    values = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    values[hole] = colour
+    assert np.array_equal(missing(saved(tmp_path, values), invert=True), hole)
+
+
+@HOLES
+@pytest.mark.parametrize(
+    ("colour", "name"), [((255, 0, 0), "red"), ((0, 255, 0), "#00ff00"), ((255, 0, 255), "fuchsia")]
+)
+def test_strokes_of_a_colour_on_a_photograph(tmp_path, hole, colour, name):
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    values = np.stack([100 + rows, 120 + columns, 90 + rows], -1).astype(np.uint8)
+    values[hole] = colour
+    path = saved(tmp_path, values)
+    assert np.array_equal(missing(path, colour=name), hole)
+    assert np.array_equal(missing(path, colour=name, invert=True), ~hole)
+    with pytest.raises(
+        ValueError, match=r"expected pixels of the colour cyan in .*m\.png, got none; the nearest is \("
+    ):
+        read_mask(path, (HEIGHT, WIDTH), colour="cyan")
+    with pytest.raises(ValueError, match="expected a colour such as red or #ff0000, got 'purpel'"):
+        read_mask(path, (HEIGHT, WIDTH), colour="purpel")
+
+
+@HOLES
+@pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (200, 30, 30)])
+@pytest.mark.parametrize("opacity", [255, 128])
+def test_strokes_on_a_transparent_layer(tmp_path, hole, colour, opacity):
+    layer = np.zeros((HEIGHT, WIDTH, 4), np.uint8)
+    layer[hole] = (*colour, opacity)
+    found = find_mask(saved(tmp_path, layer), (HEIGHT, WIDTH))
+    assert np.array_equal(~found.observed.numpy(), hole)
+    assert "took the painted" in found.reading
+    # Black, transparent, is known; white, opaque, is missing.
+    assert np.array_equal(missing(saved(tmp_path, layer), invert=True), hole)
+
+
+@HOLES
+def test_an_erased_copy_of_the_photograph(tmp_path, hole):
+    values = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 4), dtype=np.uint8)
+    values[..., 3] = np.where(hole, 0, 255)
+    assert np.array_equal(missing(saved(tmp_path, values)), hole)
+    assert np.array_equal(~own_alpha(torch.from_numpy(values[..., 3])[None]).observed.numpy(), hole)
+
+
+@HOLES
+@pytest.mark.parametrize("blur", [1, 2, 3])
+def test_soft_edges_are_missing(tmp_path, hole, blur):
+    """All that the brush touched, by a feather that is computed here."""
+    import scipy.ndimage
+
+    touched = scipy.ndimage.uniform_filter(hole.astype(float), 2 * blur + 1, mode="constant")
+    values = np.round(255 * (1 - touched)).astype(np.uint8)
+    found = find_mask(saved(tmp_path, values), (HEIGHT, WIDTH))
+    assert found.soft
+    assert np.array_equal(~found.observed.numpy(), values < 250)
+    half = missing(tmp_path / "m.png", threshold=128)
+    assert np.array_equal(half, values < 128)
+
+
+@HOLES
+def test_jpeg(tmp_path, hole):
+    """Blurred around edges: more may be missing there, but nothing that is not."""
+    import scipy.ndimage
+
+    Image.fromarray(np.where(hole, 0, 255).astype(np.uint8)).save(tmp_path / "m.jpg", quality=90)
+    found = missing(tmp_path / "m.jpg")
+    assert found[hole].all()
+    block = scipy.ndimage.binary_dilation(hole, np.ones((3, 3)), iterations=7)
+    assert not found[~block].any()
+
+
+@pytest.mark.parametrize("level", [0, 1, 100, 127, 128, 254, 255])
+def test_one_level_is_black_or_white(tmp_path, level):
+    path = saved(tmp_path, np.full((HEIGHT, WIDTH), level, np.uint8))
+    assert missing(path).all() == (level <= 127)
+    assert missing(path, invert=True).all() == (level > 127)
+    assert find_mask(path, (HEIGHT, WIDTH)).found == f"grey level {level}"
+
+
+def test_noise_around_one_level_is_no_mask(tmp_path):
+    values = np.random.default_rng(0).integers(245, 256, (HEIGHT, WIDTH), dtype=np.uint8)
+    assert not missing(saved(tmp_path, values)).any()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("low", [0, 60])
+def test_photographs_are_refused(tmp_path, channels, low):
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    values = low + (128 + 90 * np.sin(rows / 7) * np.cos(columns / 9)) * (255 - low) / 255
+    values = np.repeat(values[..., None], channels, 2).squeeze().astype(np.uint8)
+    with pytest.raises(ValueError, match=r"got what looks like a photograph: \d+ grey levels from .*m\.png.*threshold"):
+        missing(saved(tmp_path, values))
+    assert missing(tmp_path / "m.png", threshold=128).any()
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3, 7])
+def test_growing(steps):
+    """Against the definition: a pixel is missing if one within so many steps, also diagonal ones, was."""
+    observed = torch.from_numpy(~strokes())
+    grown, done = grow(observed, steps)
+    around = torch.nn.functional.max_pool2d((~observed)[None, None].float(), 2 * steps + 1, 1, steps)[0, 0] > 0
+    assert done == steps
+    assert torch.equal(~grown, around)
+
+
+def test_scattered_pixels_do_not_grow():
+    observed = torch.from_numpy(np.random.default_rng(0).random((HEIGHT, WIDTH)) > 0.3)
+    assert grow(observed, 3, least=0.5)[1] == 0
+    assert grow(torch.from_numpy(~square()), 3, least=0.5)[1] == 3
+    # Something is always left to fill from.
+    grown, steps = grow(torch.from_numpy(~square()), 1000)
+    assert bool(grown.any())
+    assert steps < 1000
