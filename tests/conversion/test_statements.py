@@ -101,6 +101,8 @@ SAME = {
     "x.sub_(y), x.div_(2)": statements(lambda net, h: h.sub_(net.b(h.relu())), lambda net, h: h.div_(2)),
     "x.add_(y, alpha=2)": statements(lambda net, h: h.add_(net.b(h.relu()), alpha=2)),
     "x += y, which another name sees": augmented,
+    "x.clamp_(min=0)": statements(lambda net, h: h.clamp_(min=0)),
+    "x.clamp(-1, 2)": lambda net, h: net.last(torch.clamp(h, -1, 2)),
     "twice in place": statements(lambda net, h: h.neg_(), lambda net, h: h.relu_()),
     "in place on a view": view_changed,
     "a copy is not changed": lambda net, h: net.wide(torch.cat([h.clone().relu_(), h], 1)),
@@ -211,7 +213,8 @@ REFUSED = {
     "a buffer in place": (counted, "iadd.*a constant tensor of shape"),
     "x[:, 0] = 0": (changed_item, "setitem.*parts of a feature map"),
     "x.data += 1": (changed_data, "attribute 'data'|getattr"),
-    "x.clamp_(0)": (statements(lambda net, h: h.clamp_(min=0)), "clamp_.*kinks"),
+    "x.clamp_(max=1)": (statements(lambda net, h: h.clamp_(max=1)), "clamp_.*both sides of 0"),
+    "x.clamp_(1, 2)": (statements(lambda net, h: h.clamp_(1, 2)), "clamp_.*min_val <= 0"),
     "x.copy_(y)": (statements(lambda net, h: h.copy_(net.b(h))), "copy_, at 'copy_'"),
     "x.zero_()": (statements(lambda net, h: h.zero_()), "zero_, at 'zero_'"),
     "x **= 2": (lambda net, h: net.last(h.__ipow__(2)), "ipow|pow"),
@@ -260,7 +263,15 @@ def test_what_a_network_cannot_do_is_refused(name):
 
 # Kernels.
 
-BY_SERIES = ("F.elu_", "x.tanh_()", "hardtanh, ELU, Mish", "softplus of beta 2", "sigmoid inside", "tanh at the end")
+BY_SERIES = (
+    "F.elu_",
+    "x.tanh_()",
+    "hardtanh, ELU, Mish",
+    "softplus of beta 2",
+    "sigmoid inside",
+    "tanh at the end",
+    "x.clamp(-1, 2)",
+)
 
 
 @pytest.mark.parametrize("kind", ["ntk", "nngp"])

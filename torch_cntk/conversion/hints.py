@@ -39,7 +39,7 @@ _MODULES: Mapping[tuple[type[_nn.Module], ...], str] = {
     (_nn.RMSNorm, _nn.LocalResponseNorm, _nn.CrossMapLRN2d): "only LayerNorm over the channels of channels-last images "
     "has a rule",
     (_nn.PReLU,): "a slope that is trained has no rule: take LeakyReLU, or freeze it (requires_grad_(False))",
-    (_nn.Hardswish, _nn.Hardsigmoid, _nn.Softshrink, _nn.Hardshrink, _nn.CELU, _nn.Threshold): _KINK,
+    (_nn.Hardswish, _nn.Hardsigmoid, _nn.Softshrink, _nn.Hardshrink, _nn.Threshold): _KINK,
     (_nn.RReLU,): _RANDOM,
     (_nn.AlphaDropout, _nn.FeatureAlphaDropout): _RANDOM,
     (_nn.GLU,): _GATE,
