@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -217,7 +218,7 @@ def scaled(columns: int, options: argparse.Namespace) -> tuple[str, ...]:
     hidden = torch.tanh(features @ torch.randn(width, 50, generator=generator, dtype=torch.float64) / width**0.5)
     table = (hidden @ torch.randn(50, rows, generator=generator, dtype=torch.float64)).T.contiguous()
     observed = (torch.rand(columns, generator=generator) < 0.5).expand(rows, columns)
-    solvers: dict[str, str | tc.Solver] = {
+    solvers: dict[str, Literal["auto"] | tc.Solver] = {
         "auto": "auto",
         "direct": tc.Direct(),
         "eigenpro": tc.EigenPro(
