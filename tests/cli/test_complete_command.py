@@ -99,9 +99,9 @@ def test_rows_without_entries_are_said(work, capsys):
     ("change", "message"),
     [
         ({"table": "none.csv"}, "there is no file"),
-        ({"table": "features.csv"}, "expected numbers in the matrix"),
+        ({"table": "features.csv"}, "column 'kind'; if it stands for something missing"),
         ({"features": "table.csv"}, "expected a line of features for each column, got none for 12 of 12"),
-        ({"output": "out.xlsx"}, "expected a table in .csv, .tsv or .parquet"),
+        ({"output": "out.docx"}, "expected a table in .csv, .tsv or .parquet"),
         ({"output": "nowhere/out.csv"}, "there is no folder"),
         ({"options": ["--text", "colour"]}, "got no column colour"),
         ({"options": ["--hidden-layers", "-1"]}, "expected hidden_layers to be at least 0"),

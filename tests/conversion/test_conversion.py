@@ -8,6 +8,8 @@ from torch import nn
 from torch.nn import functional
 
 import torch_cntk as tc
+from torch_cntk.conversion.rules import NO_COUNTERPART
+from torch_cntk.layers.registry import ACTIVATIONS
 
 CIRCULAR = {"padding": 1, "padding_mode": "circular"}
 
@@ -378,3 +380,16 @@ def test_flat_networks_are_the_same_function(generator):
         nodes = tc.conversion.flat.flatten(net)
         again = tc.conversion.flat.assemble(nodes, 2) if nodes else torch.nn.Identity()
         assert torch.equal(again(x), net(x))
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_go_there_and_back(name, generator):
+    net = tc.Sequential(tc.Conv2d(2, 4, 3), ACTIVATIONS[name](), tc.Conv2d(4, 1, 1)).double()
+    if type(net.layers[1]) in NO_COUNTERPART:
+        with pytest.raises(ValueError, match=r"torch\.nn has no .*take"):
+            tc.to_torch(net)
+        return
+    again = tc.from_torch(tc.to_torch(net))
+    assert again.description() == net.description()
+    x = torch.randn(1, 2, 4, 6, generator=generator, dtype=torch.float64)
+    torch.testing.assert_close(again(x), net(x), rtol=1e-10, atol=1e-12)

@@ -210,6 +210,13 @@ def tied_memory() -> nn.Module:
     return module
 
 
+def overlapping() -> nn.Module:
+    module, memory = nn.Sequential(conv(2, 2), nn.ReLU(), conv(2, 2)), torch.randn(60)
+    module[0].weight = nn.Parameter(memory[:36].view(2, 2, 3, 3))
+    module[2].weight = nn.Parameter(memory[24:].view(2, 2, 3, 3))
+    return module
+
+
 def tied_bias() -> nn.Module:
     module = nn.Sequential(conv(4, 4), nn.ReLU(), conv(4, 4))
     module[2].bias = module[0].bias
@@ -221,7 +228,7 @@ def tied_module() -> nn.Module:
     return nn.Sequential(layer, nn.ReLU(), nn.Sequential(layer))
 
 
-@pytest.mark.parametrize("make", [tied, tied_memory, tied_bias, tied_module])
+@pytest.mark.parametrize("make", [tied, tied_memory, overlapping, tied_bias, tied_module])
 @pytest.mark.parametrize("weights", [True, False])
 def test_shared_weights_are_refused(make, weights):
     with pytest.raises(ValueError, match="weights are used twice"):
@@ -310,42 +317,50 @@ def test_arguments_with_defaults_are_left_at_them(generator):
         tc.from_torch(Needy())
 
 
+def test_compiled_models_are_seen_through(generator):
+    module = nn.Sequential(conv(2, 4), nn.ReLU(), conv(4, 1))
+    x = torch.randn(1, 2, 4, 4, generator=generator)
+    torch.testing.assert_close(tc.from_torch(torch.compile(module))(x), module(x))
+
+
+def test_networks_of_ours_are_refused():
+    with pytest.raises(ValueError, match=r"a layer of torch_cntk: Conv2d, at '1'"):
+        tc.from_torch(nn.Sequential(conv(1, 2), tc.Conv2d(2, 1, 1)))
+
+
+def test_dropout_that_ignores_the_mode_is_refused(generator):
+    class Always(nn.Module):
+        def __init__(self, told: bool) -> None:
+            super().__init__()
+            self.a, self.told = conv(1, 1), told
+
+        def forward(self, x):
+            return nn.functional.dropout(self.a(x), 0.5, self.training) if self.told else nn.functional.dropout(x)
+
+    with pytest.raises(ValueError, match="drops in eval mode as well"):
+        tc.from_torch(Always(False).train())
+    model = Always(True).train()
+    net = tc.from_torch(model)
+    assert model.training
+    assert [type(layer) for layer in net.layers] == [tc.Conv2d, tc.Dropout]
+    x = torch.randn(1, 1, 4, 4, generator=generator)
+    torch.testing.assert_close(net.eval()(x), model.eval()(x))
+
+
+def test_dropout_of_channels_drops_channels(generator):
+    net = tc.from_torch(nn.Sequential(nn.Conv2d(1, 64, 1), nn.Dropout2d(0.5))).train()
+    output = net(1 + torch.rand(2, 1, 4, 4, generator=generator)).flatten(2) == 0
+    assert bool((output.all(2) == output.any(2)).all())
+    assert 0 < output.all(2).sum() < 128
+    assert isinstance(tc.to_torch(net)[1], nn.Dropout2d)
+
+
 def test_lazy_and_scripted_modules_are_refused():
     with pytest.raises(ValueError, match=r"LazyConv2d, at '0': run it once"):
         tc.from_torch(nn.Sequential(nn.LazyConv2d(4, 1)))
     scripted = torch.jit.trace(conv(2, 1), torch.zeros(1, 2, 4, 4))
     with pytest.raises(ValueError, match=r"TorchScript of .*the model itself"):
         tc.from_torch(scripted)
-
-
-def test_sizes_that_do_not_fit_a_stride_are_refused_when_they_come():
-    net = tc.from_torch(nn.Sequential(conv(1, 4, stride=2), nn.ReLU(), nn.Upsample(scale_factor=2), conv(4, 1)))
-    with pytest.raises(ValueError, match="multiples of the stride 2"):
-        net(torch.zeros(1, 1, 7, 8))
-    with pytest.raises(ValueError, match="multiple"):
-        net.kernel(tc.priors.Tensor(torch.zeros(1, 7, 8)))
-
-
-# Kernels of what is new here.
-
-
-def test_fully_connected_models(generator):
-    module = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Dropout(0.1), nn.Linear(8, 8), nn.SELU(), nn.Linear(8, 2))
-    module = module.double().eval()
-    net = tc.from_torch(module, bias_std=0.4)
-    x = torch.randn(5, 3, generator=generator, dtype=torch.float64)
-    torch.testing.assert_close(net(x), module(x), rtol=1e-10, atol=1e-12)
-    by_hand = tc.Sequential(
-        tc.Linear(3, 8, bias=True, bias_std=0.4),
-        tc.Tanh(),
-        tc.Linear(8, 8, bias=True, bias_std=0.4),
-        tc.SELU(),
-        tc.Linear(8, 2, bias=True, bias_std=0.4),
-    )
-    torch.testing.assert_close(net.gram(x), by_hand.gram(x), rtol=1e-13, atol=0)
-    plain = tc.to_torch(net)
-    assert not any(m.training for m in plain.modules())
-    torch.testing.assert_close(tc.from_torch(plain)(x), module(x), rtol=1e-10, atol=1e-12)
 
 
 def test_modes_and_frozen_parameters_go_back():

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 import torch_cntk as tc
 from tests.helpers import brute_force
@@ -26,6 +27,8 @@ class Net(nn.Module):
         super().__init__()
         self.a, self.b, self.c, self.last = conv(2, 4), conv(4, 4), conv(4, 4), conv(4, 1)
         self.wide, self.norm, self.mix = conv(8, 1), nn.LayerNorm(4, elementwise_affine=False), nn.Linear(4, 4)
+        self.row, self.flat = nn.Sequential(conv(4, 4), nn.ReLU(), conv(4, 4)), nn.Conv2d(4, 4, (1, 3))
+        self.noted = 0
         self.act, self.drop = nn.ReLU(inplace=True), nn.Dropout(0.5)
         self.register_buffer("one_half", torch.tensor(0.5))
         self.register_buffer("mean", torch.randn(4, 1, 1))
@@ -79,6 +82,11 @@ def smaller_and_back(net: Net, h: torch.Tensor) -> torch.Tensor:
     return net.last(torch.relu(functional.interpolate(small, size=h.size()[2:], mode="bilinear") + net.b(h.relu())))
 
 
+def noting(net: Net, h: torch.Tensor) -> torch.Tensor:
+    net.noted = h
+    return net.last(h.relu())
+
+
 SAME = {
     "x.relu_()": statements(lambda net, h: h.relu_()),
     "F.relu(x, True)": statements(lambda net, h: functional.relu(h, True)),
@@ -93,10 +101,17 @@ SAME = {
     "x.sub_(y), x.div_(2)": statements(lambda net, h: h.sub_(net.b(h.relu())), lambda net, h: h.div_(2)),
     "x.add_(y, alpha=2)": statements(lambda net, h: h.add_(net.b(h.relu()), alpha=2)),
     "x += y, which another name sees": augmented,
+    "x.clamp_(min=0)": statements(lambda net, h: h.clamp_(min=0)),
+    "x.clamp(-1, 2)": lambda net, h: net.last(torch.clamp(h, -1, 2)),
     "twice in place": statements(lambda net, h: h.neg_(), lambda net, h: h.relu_()),
     "in place on a view": view_changed,
     "a copy is not changed": lambda net, h: net.wide(torch.cat([h.clone().relu_(), h], 1)),
     "in place, read again": lambda net, h: net.wide(torch.cat([net.b(functional.relu(h, inplace=True)), h], 1)),
+    "in place on what Identity gives": statements(lambda net, h: nn.Identity()(h).relu_()),
+    "a part of a Sequential": lambda net, h: net.last(net.row[:2](h)),
+    "notes": noting,
+    "a checkpoint": lambda net, h: net.last(checkpoint(net.b, h, use_reentrant=False).relu()),
+    "padding of the last axis": lambda net, h: net.last(net.flat(functional.pad(h, (1, 1))).relu()),
     "x - f(x)": lambda net, h: net.last(torch.relu(h - net.b(torch.relu(h)))),
     "0.1 * f(x)": lambda net, h: net.last(torch.relu(h + 0.1 * net.b(torch.relu(h)))),
     "f(x) / sqrt(2)": lambda net, h: net.last(torch.relu((h + net.b(torch.relu(h))) / math.sqrt(2))),
@@ -137,6 +152,7 @@ def test_output_is_the_models(name, generator):
     x = torch.randn(2, 2, 8, 12, generator=generator, dtype=torch.float64)
     before, state = torch.get_rng_state(), copy.deepcopy(module.state_dict())
     net = tc.from_torch(module, bias_std=0.7)
+    assert module.noted == 0
     assert torch.equal(torch.get_rng_state(), before)
     expected = module(x.clone())
     torch.testing.assert_close(net(x), expected, rtol=1e-10, atol=1e-12)
@@ -174,10 +190,31 @@ def written_out(net: Net, h: torch.Tensor) -> torch.Tensor:
     return net.last(y)
 
 
+def without_gradients(net: Net, h: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        h = net.b(h)
+    return net.last(h)
+
+
+def in_autocast(net: Net, h: torch.Tensor) -> torch.Tensor:
+    with torch.autocast("cpu", torch.bfloat16):
+        h = net.b(h)
+    return net.last(h)
+
+
+def counted(net: Net, h: torch.Tensor) -> torch.Tensor:
+    net.one_half += 1
+    return net.last(h)
+
+
 REFUSED = {
+    "no_grad": (without_gradients, "torch.no_grad, inference_mode or autocast"),
+    "autocast": (in_autocast, "torch.no_grad, inference_mode or autocast"),
+    "a buffer in place": (counted, "iadd.*a constant tensor of shape"),
     "x[:, 0] = 0": (changed_item, "setitem.*parts of a feature map"),
     "x.data += 1": (changed_data, "attribute 'data'|getattr"),
-    "x.clamp_(0)": (statements(lambda net, h: h.clamp_(min=0)), "clamp_.*kinks"),
+    "x.clamp_(max=1)": (statements(lambda net, h: h.clamp_(max=1)), "clamp_.*both sides of 0"),
+    "x.clamp_(1, 2)": (statements(lambda net, h: h.clamp_(1, 2)), "clamp_.*min_val <= 0"),
     "x.copy_(y)": (statements(lambda net, h: h.copy_(net.b(h))), "copy_, at 'copy_'"),
     "x.zero_()": (statements(lambda net, h: h.zero_()), "zero_, at 'zero_'"),
     "x **= 2": (lambda net, h: net.last(h.__ipow__(2)), "ipow|pow"),
@@ -226,7 +263,15 @@ def test_what_a_network_cannot_do_is_refused(name):
 
 # Kernels.
 
-BY_SERIES = ("F.elu_", "x.tanh_()", "hardtanh, ELU, Mish", "softplus of beta 2", "sigmoid inside", "tanh at the end")
+BY_SERIES = (
+    "F.elu_",
+    "x.tanh_()",
+    "hardtanh, ELU, Mish",
+    "softplus of beta 2",
+    "sigmoid inside",
+    "tanh at the end",
+    "x.clamp(-1, 2)",
+)
 
 
 @pytest.mark.parametrize("kind", ["ntk", "nngp"])
@@ -275,3 +320,30 @@ def test_six_hundred_layers():
     layers = [part for _ in range(300) for part in (nn.Conv2d(1, 1, 1), nn.ReLU())]
     net = tc.from_torch(nn.Sequential(*layers, nn.Conv2d(1, 1, 1)))
     assert len(net.layers) == 601
+
+
+def test_sizes_that_do_not_fit_a_stride_are_refused_when_they_come():
+    net = tc.from_torch(nn.Sequential(conv(1, 4, stride=2), nn.ReLU(), nn.Upsample(scale_factor=2), conv(4, 1)))
+    with pytest.raises(ValueError, match="multiples of the stride 2"):
+        net(torch.zeros(1, 1, 7, 8))
+    with pytest.raises(ValueError, match="multiple"):
+        net.kernel(tc.priors.Tensor(torch.zeros(1, 7, 8)))
+
+
+def test_fully_connected_models(generator):
+    module = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Dropout(0.1), nn.Linear(8, 8), nn.SELU(), nn.Linear(8, 2))
+    module = module.double().eval()
+    net = tc.from_torch(module, bias_std=0.4)
+    x = torch.randn(5, 3, generator=generator, dtype=torch.float64)
+    torch.testing.assert_close(net(x), module(x), rtol=1e-10, atol=1e-12)
+    by_hand = tc.Sequential(
+        tc.Linear(3, 8, bias=True, bias_std=0.4),
+        tc.Tanh(),
+        tc.Linear(8, 8, bias=True, bias_std=0.4),
+        tc.SELU(),
+        tc.Linear(8, 2, bias=True, bias_std=0.4),
+    )
+    torch.testing.assert_close(net.gram(x), by_hand.gram(x), rtol=1e-13, atol=0)
+    plain = tc.to_torch(net)
+    assert not any(m.training for m in plain.modules())
+    torch.testing.assert_close(tc.from_torch(plain)(x), module(x), rtol=1e-10, atol=1e-12)

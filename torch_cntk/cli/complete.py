@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from torch_cntk.cli import options
 from torch_cntk.matrices.completion import ACTIVATIONS, MatrixCompletion
-from torch_cntk.matrices.files import check_table_output, encode_tables, read_table, write_table
+from torch_cntk.matrices.files import Reading, encode_tables, read_long, read_numbers, read_sheet
+from torch_cntk.matrices.written import check_table_output, write_table
 
 if TYPE_CHECKING:
     from torch_cntk.cli.options import Commands
@@ -66,8 +67,44 @@ def add(commands: Commands) -> None:
         metavar="W",
         help="weight of what is particular to a column, beside its features (default: %(default)s)",
     )
+    _add_reading(parser)
     options.add_machine(parser)
     parser.set_defaults(run=_complete)
+
+
+def _add_reading(parser: argparse.ArgumentParser) -> None:
+    """Options that say how the files are written."""
+    group = parser.add_argument_group("files", "How all files are written that are read, if it is not found out.")
+    group.add_argument(
+        "--long",
+        nargs=3,
+        metavar=("ROW", "COLUMN", "VALUE"),
+        help="TABLE has a line for each entry, in these columns (or these numbers of columns, if it has no header): "
+        "user item rating, for example",
+    )
+    group.add_argument(
+        "--missing",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="what stands for a missing entry beside an empty cell, NA and NaN, such as ND or -666 "
+        "(--missing=-666); may be given several times",
+    )
+    group.add_argument("--separator", metavar="TEXT", help='between cells, such as ";", "::" or "\\t" for a tab')
+    group.add_argument("--decimal", choices=(".", ","), help="the mark of decimals")
+    group.add_argument("--encoding", metavar="NAME", help="of the text, such as latin-1 (default: UTF-8)")
+
+
+def _reading(arguments: argparse.Namespace) -> Reading:
+    """Read those options.
+
+    Raises:
+        ValueError: the separator is empty.
+    """
+    separator = None if arguments.separator is None else arguments.separator.replace("\\t", "\t")
+    if separator == "":
+        raise ValueError('expected a separator such as ";", got nothing')
+    return Reading(tuple(arguments.missing), separator, arguments.decimal, arguments.encoding)
 
 
 def _complete(arguments: argparse.Namespace) -> None:
@@ -75,11 +112,15 @@ def _complete(arguments: argparse.Namespace) -> None:
     check_table_output(arguments.output)
     device = options.device(arguments)
     options.at_most(arguments.hidden_layers, _MOST_LAYERS, "--hidden-layers")
-    table = read_table(arguments.table)
-    sides = {"features": read_table(arguments.features)}
+    reading = _reading(arguments)
+    if arguments.long:
+        given = read_long(arguments.table, arguments.long, reading)
+    else:
+        given = read_numbers(arguments.table, reading)
+    table, sides = given.frame, {"features": read_sheet(arguments.features, reading)}
     if arguments.row_features is not None:
-        sides["row_features"] = read_table(arguments.row_features)
-    encoded = encode_tables(sides, arguments.text)
+        sides["row_features"] = read_sheet(arguments.row_features, reading)
+    encoded, notes = encode_tables(sides, arguments.text)
     model = MatrixCompletion(
         arguments.hidden_layers,
         arguments.activation,
@@ -98,9 +139,9 @@ def _complete(arguments: argparse.Namespace) -> None:
             if labels:
                 filled = filled.join(model.predict(features=encoded["features"].loc[labels]))
     seconds = time.perf_counter() - start
-    write_table(arguments.output, filled)
-    for warning in caught:
-        options.warn(warning.message)
+    write_table(arguments.output, filled, given)
+    for message in (*notes, *(warning.message for warning in caught)):
+        options.warn(message)
     missing = int(table.isna().to_numpy().sum())
     added = filled.shape[1] - table.shape[1]
     options.report(

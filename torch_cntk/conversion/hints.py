@@ -39,7 +39,7 @@ _MODULES: Mapping[tuple[type[_nn.Module], ...], str] = {
     (_nn.RMSNorm, _nn.LocalResponseNorm, _nn.CrossMapLRN2d): "only LayerNorm over the channels of channels-last images "
     "has a rule",
     (_nn.PReLU,): "a slope that is trained has no rule: take LeakyReLU, or freeze it (requires_grad_(False))",
-    (_nn.Hardswish, _nn.Hardsigmoid, _nn.Softshrink, _nn.Hardshrink, _nn.CELU, _nn.Threshold): _KINK,
+    (_nn.Hardswish, _nn.Hardsigmoid, _nn.Softshrink, _nn.Hardshrink, _nn.Threshold): _KINK,
     (_nn.RReLU,): _RANDOM,
     (_nn.AlphaDropout, _nn.FeatureAlphaDropout): _RANDOM,
     (_nn.GLU,): _GATE,
@@ -57,6 +57,9 @@ _FUNCTIONS: Mapping[tuple[str, ...], str] = {
     ("flatten", "reshape", "view", "mean", "sum", "adaptive_avg_pool2d", "adaptive_avg_pool1d", "squeeze"): _HEAD,
     ("max_pool1d", "max_pool2d", "max_pool3d", "boolean_dispatch", "fn"): _POOL,
     ("batch_norm",): _BATCH,
+    ("layer_norm", "instance_norm", "group_norm", "normalize", "rms_norm"): "take torch.nn.LayerNorm over the channels "
+    "of channels-last images",
+    ("maximum", "minimum", "max", "min", "where", "pow"): "take an activation, a module or function of torch.nn",
     ("softmax", "log_softmax"): _CHANNELS,
     ("matmul", "bmm", "imatmul", "einsum", "scaled_dot_product_attention"): _ATTENTION,
     ("pixel_shuffle", "chunk", "split", "roll", "unfold", "transpose", "unsqueeze", "stack"): _REARRANGE,

@@ -94,7 +94,7 @@ class Reader:
         self.model = next(iter(root.children()))
         self.training = self.model.training
         self._values: dict[torch.fx.Node, Result] = {}
-        self._owners: dict[Any, str] = {}
+        self._owners: list[tuple[Tensor, str]] = []
         self._memories = 0
         self._doubts: set[frozenset[int]] = set()
         self._order = {node: place for place, node in enumerate(graph.nodes)}
@@ -248,18 +248,11 @@ class Reader:
         for parameter in parameters:
             if parameter.is_complex():
                 raise self.refuse(node, what, "expected real weights, got complex ones")
-            # On the meta device nothing lies anywhere.
-            keys: list[Any] = [id(parameter)]
-            if not parameter.is_meta and parameter.numel():
-                keys.append((parameter.device, parameter.data_ptr()))
-            owner = next((self._owners[key] for key in keys if key in self._owners), None)
+            owner = next((place for one, place in self._owners if _overlap(one, parameter)), None)
             if owner is not None:
                 where = "" if owner == place else f" (also at {owner})"
                 raise self.refuse(node, what, f"its weights are used twice{where}; the kernel needs new ones")
-        for parameter in parameters:
-            self._owners[id(parameter)] = place
-            if not parameter.is_meta and parameter.numel():
-                self._owners[parameter.device, parameter.data_ptr()] = place
+        self._owners += [(parameter, place) for parameter in parameters]
 
     # Messages.
 
@@ -284,6 +277,23 @@ class Reader:
             kind = type_of(self.modules[str(node.target)])
             return self.refuse(node, kind.__name__, hint_for(kind))
         return self.refuse(node, name_of(node), hint_for(name_of(node)))
+
+
+def _overlap(first: Tensor, second: Tensor) -> bool:
+    """Whether two parameters are the same, or lie in the same memory."""
+    # On the meta device nothing lies anywhere.
+    if first is second or first.is_meta or second.is_meta or first.device != second.device:
+        return first is second
+    (start, end), (other, last) = _extent(first), _extent(second)
+    return start < last and other < end
+
+
+def _extent(tensor: Tensor) -> tuple[int, int]:
+    """Where the memory of a tensor begins and ends."""
+    if not tensor.numel():
+        return 0, 0
+    reach = 1 + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
+    return tensor.data_ptr(), tensor.data_ptr() + reach * tensor.element_size()
 
 
 def _words(known: Any) -> str:

@@ -26,13 +26,13 @@ from torch_cntk.conversion.weighted import (
     weighted,
 )
 from torch_cntk.layers import (
-    ELU,
     Activation,
     BilinearUp,
     Conv1d,
     Conv2d,
     Conv3d,
     Dropout,
+    Hardtanh,
     Identity,
     Layer,
     LeakyReLU,
@@ -202,10 +202,17 @@ def _threshold(reader: Reader, node: torch.fx.Node, module: Any, value: Value) -
     return emit(reader, node, value, ReLU())
 
 
-def _celu(reader: Reader, node: torch.fx.Node, module: Any, value: Value) -> Value:
-    if module.alpha != 1:
-        raise reader.without_rule(node)
-    return emit(reader, node, value, ELU(1.0))
+def _clamped(reader: Reader, node: torch.fx.Node) -> Value:
+    """Bounds on both sides of 0, or 0 as the lower one alone."""
+    low, high = options_of(reader, node, {"min": None, "max": None}).values()
+    if low == 0 and high is None:
+        return emit(reader, node, reader.value(node), ReLU())
+    if not isinstance(low, int | float) or not isinstance(high, int | float):
+        raise reader.refuse(node, name_of(node), "expected bounds on both sides of 0, or min=0")
+    try:
+        return emit(reader, node, reader.value(node), Hardtanh(low, high))
+    except ValueError as error:
+        raise reader.refuse(node, name_of(node), str(error)) from None
 
 
 def _pad(reader: Reader, node: torch.fx.Node, mode: str, amounts: Sequence[int], value: Value) -> Value:
@@ -265,7 +272,6 @@ _MODULES: dict[type, Callable[[Reader, torch.fx.Node, Any, Value], Value]] = {
     **{getattr(_nn, f"ConvTranspose{ndim}d"): transposed for ndim in (1, 2, 3)},
     **{getattr(_nn, f"BatchNorm{ndim}d"): _batch_norm for ndim in (1, 2, 3)},
     _nn.LayerNorm: _norm,
-    _nn.CELU: _celu,
     _nn.PReLU: _prelu,
     _nn.RReLU: _rrelu,
     _nn.Threshold: _threshold,
@@ -275,6 +281,7 @@ _MODULES: dict[type, Callable[[Reader, torch.fx.Node, Any, Value], Value]] = {
 _FUNCTIONS: dict[Any, Callable[[Reader, torch.fx.Node], Result]] = {
     functional.interpolate: _interpolate,
     functional.pad: _functional_pad,
+    **dict.fromkeys((torch.clamp, torch.clip, "clamp", "clip"), _clamped),
     **{getattr(functional, name): _functional_dropout for name in _TRAINING_DEFAULT},
     **WEIGHT_FUNCTIONS,
 }

@@ -20,6 +20,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrize
 
 from torch_cntk.conversion.inert import reweights
+from torch_cntk.layers import Layer
 
 __all__ = ["NoRuleError", "drops_always", "in_place", "name_of", "place_of", "trace", "type_of"]
 
@@ -86,6 +87,11 @@ for _name in _IN_PLACE_OPERATORS:
     setattr(_Proxy, f"__{_name}__", _operator_in_place(_name))
 
 
+def _contexts() -> tuple[bool, ...]:
+    """What surrounds a step: whether gradients are recorded, and whether dtypes are chosen by torch."""
+    return torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")
+
+
 class _Tracer(torch.fx.Tracer):
     """Looks into everything but the modules of torch.nn and those that are left out."""
 
@@ -93,6 +99,16 @@ class _Tracer(torch.fx.Tracer):
         super().__init__()
         self.proxy_buffer_attributes = True
         self._ignore = ignore
+        self._mode = _contexts()
+
+    def create_node(self, *arguments: Any, **options: Any) -> torch.fx.Node:
+        # The graph would not tell of them.
+        if _contexts() != self._mode:
+            raise NoRuleError(
+                "from_torch knows no rule for torch.no_grad, inference_mode or autocast within the forward pass: leave "
+                "them out, as the kernel is that of training all layers, in one dtype"
+            )
+        return super().create_node(*arguments, **options)
 
     def proxy(self, node: torch.fx.Node) -> torch.fx.Proxy:
         return _Proxy(node, self)
@@ -106,7 +122,13 @@ class _Tracer(torch.fx.Tracer):
 
     def call_module(self, m: torch.nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         if not isinstance(m, self._ignore):
-            _require_plain(m, self.path_of_module(m))
+            try:
+                name = self.path_of_module(m)
+            except NameError:
+                # Made on the way, such as a part of a Sequential.
+                _require_plain(m, "")
+                return forward(*args, **kwargs)
+            _require_plain(m, name)
             wrapped = _wrapped(m)
             if wrapped is not None:
                 return self.call_module(wrapped, wrapped.forward, args, kwargs)
@@ -129,6 +151,8 @@ def _require_plain(module: torch.nn.Module, name: str) -> None:
         NoRuleError: it has hooks, or no weights yet, or is a program.
     """
     where = f"{type_of(module).__name__}, at {place_of(name)}"
+    if isinstance(module, Layer):
+        raise NoRuleError(f"expected a model of torch.nn, got a layer of torch_cntk: {where}")
     if isinstance(module, torch.jit.ScriptModule):
         raise NoRuleError(
             f"from_torch cannot look into the TorchScript of {where}: give the module that it was made of"
@@ -143,6 +167,24 @@ def _require_plain(module: torch.nn.Module, name: str) -> None:
             f"from_torch knows no rule for forward hooks, such as {hook} on {where}: remove it, or write what it does "
             "into the forward pass"
         )
+
+
+@contextmanager
+def _as_before(module: torch.nn.Module) -> Iterator[None]:
+    """Leave the attributes of a model's parts as they are: a forward pass may note things in them."""
+    kept: list[dict[str, Any]] = []
+    for part in module.modules():
+        parts = vars(part), part._parameters, part._buffers, part._modules
+        # Those of TorchScript are none.
+        kept += [now for now in parts if isinstance(now, dict)]
+    states = [(now, dict(now)) for now in kept]
+    try:
+        yield
+    finally:
+        for now, state in states:
+            if len(now) != len(state) or any(now.get(key) is not value for key, value in state.items()):
+                now.clear()
+                now.update(state)
 
 
 @contextmanager
@@ -178,7 +220,7 @@ def trace(module: torch.nn.Module, ignore: tuple[type[torch.nn.Module], ...]) ->
         raise NoRuleError("from_torch knows no rule for forward hooks of all modules: remove them first")
     root = _Model(module)
     try:
-        with _no_random_numbers():
+        with _no_random_numbers(), _as_before(module):
             return root, _Tracer(ignore).trace(root)
     except NoRuleError:
         raise

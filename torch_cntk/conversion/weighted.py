@@ -83,7 +83,10 @@ def weighted(
         padding = options["padding"]
         if padding != "valid" and (isinstance(padding, str) or any(_several(padding))):
             raise reader.refuse(node, name, "padded twice")
-        options["padding_mode"], options["padding"] = value.padding
+        mode, amounts = value.padding
+        # What is padded are the last axes.
+        missing = (0,) * ((rule.layers[0].ndim or 0) - len(amounts))
+        options["padding_mode"], options["padding"] = mode, missing + amounts
         value = replace(value, padding=None)
     if rule.layers[0].ndim == 0 and reader.ndim:
         raise reader.refuse(

@@ -7,61 +7,35 @@ infinitely wide fully connected network. A column without a single observed entr
 from __future__ import annotations
 
 import copy
-import inspect
-import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from torch_cntk._internal.checks import finite_number, positive_int
 from torch_cntk._internal.memory import allocating
-from torch_cntk.layers import ACTIVATIONS, Layer, Linear, Sequential, activation_of
+from torch_cntk.layers import ACTIVATIONS, Layer
+from torch_cntk.matrices.parameters import Estimator
+from torch_cntk.matrices.regression import RIDGES, best_ridge, row_offsets, solved, targets_of
+from torch_cntk.matrices.sides import Activation, Side, fully_connected, roots_of_weights, side
 from torch_cntk.matrices.systems import System, systems_of_columns
-from torch_cntk.matrices.tables import Matrix, name_of, read_features, read_matrix
-from torch_cntk.operators.gram import GramOperator
-from torch_cntk.operators.row_column import COMBINATIONS, RowColumnOperator, between
-from torch_cntk.solvers import Solver, Status
+from torch_cntk.matrices.tables import Matrix, different, read_matrix
+from torch_cntk.operators.row_column import COMBINATIONS, Combination, RowColumnOperator, between
+from torch_cntk.solvers import Solver
 
-__all__ = ["ACTIVATIONS", "MatrixCompletion", "fully_connected"]
+__all__ = ["ACTIVATIONS", "RIDGES", "MatrixCompletion", "fully_connected"]
 
-_SINGULAR = (
-    "the kernel between observed columns is singular: solved in the least-squares sense, in which columns that cannot "
-    "be told apart share the mean of what was observed; give a ridge or an identity block to choose otherwise"
+Precision = Literal["float64", "float32"]
+_PRECISIONS: dict[str, torch.dtype] = {name: getattr(torch, name) for name in get_args(Precision)}
+_SIGNS = (
+    "the features of all {what}s are multiples of one line: divided by their norms, nothing but their signs is left; "
+    "add a constant feature (features.concatenate), or set normalize=False"
 )
 
-_PRECISIONS = {"float64": torch.float64, "float32": torch.float32}
 
-RIDGES = tuple(10.0 ** (k / 2) for k in range(-12, 5))
-"""What ``ridge="cv"`` chooses from: 1e-6 to 100, relative to the kernel's mean diagonal."""
-
-
-def fully_connected(hidden_layers: int, activation: str | Layer = "relu") -> Sequential:
-    """The network whose kernel ``MatrixCompletion`` takes; the kernel does not depend on the width, which is 1 here.
-
-    Args:
-        hidden_layers: at least 0, which gives the linear kernel.
-        activation: a name among ``ACTIVATIONS``, or an activation layer.
-
-    Raises:
-        TypeError: the number is no integer, or the activation neither a name nor a layer.
-        ValueError: the number is negative, or the name unknown.
-    """
-    if isinstance(hidden_layers, bool) or not isinstance(hidden_layers, int | np.integer):
-        raise TypeError(f"expected hidden_layers to be an integer, got {hidden_layers!r}")
-    if hidden_layers < 0:
-        raise ValueError(f"expected hidden_layers to be at least 0, got {hidden_layers}")
-    bend = activation_of(activation)
-    hidden = [layer for _ in range(hidden_layers) for layer in (Linear(1, 1), bend)]
-    return Sequential(*hidden, Linear(1, 1))
-
-
-class MatrixCompletion:
+class MatrixCompletion(Estimator):
     """Matrix completion with an infinitely wide fully connected network and a feature prior.
 
     An estimator in the manner of scikit-learn, which is not needed: the constructor keeps its arguments, ``fit`` checks
@@ -104,16 +78,16 @@ class MatrixCompletion:
     def __init__(
         self,
         hidden_layers: int = 1,
-        activation: str | Layer = "relu",
+        activation: Activation | Layer = "relu",
         *,
-        ridge: float | str = 1e-3,
+        ridge: float | Literal["cv"] = 1e-3,
         identity: float = 0.0,
         normalize: bool = True,
         center: bool = True,
         row_identity: float = 1.0,
-        combine: str = "product",
-        solver: str | Solver = "auto",
-        precision: str = "float64",
+        combine: Combination = "product",
+        solver: Literal["auto"] | Solver = "auto",
+        precision: Precision = "float64",
         device: str | None = None,
         seed: int = 0,
         progress: bool = False,
@@ -132,49 +106,9 @@ class MatrixCompletion:
         self.seed = seed
         self.progress = progress
 
-    # scikit-learn's manners.
-
-    @classmethod
-    def _names(cls) -> list[str]:
-        return [name for name in inspect.signature(cls).parameters if name != "self"]
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The constructor's arguments by name; ``deep`` changes nothing."""
-        return {name: getattr(self, name) for name in self._names()}
-
-    def set_params(self, **params: Any) -> MatrixCompletion:
-        """Change some of the constructor's arguments.
-
-        Raises:
-            ValueError: there is no such argument.
-        """
-        for name, value in params.items():
-            if name not in self._names():
-                raise ValueError(f"expected a parameter among {', '.join(self._names())}, got {name!r}")
-            setattr(self, name, value)
-        return self
-
-    def __sklearn_tags__(self) -> Any:
-        from sklearn.utils import InputTags, Tags, TargetTags, TransformerTags
-
-        return Tags(
-            estimator_type=None,
-            target_tags=TargetTags(required=False),
-            transformer_tags=TransformerTags(),
-            input_tags=InputTags(allow_nan=True),
-        )
-
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "weights_")
 
-    def __repr__(self) -> str:
-        defaults = {name: parameter.default for name, parameter in inspect.signature(type(self)).parameters.items()}
-        changed = {name: value for name, value in self.get_params().items() if value is not defaults[name]}
-        return f"MatrixCompletion({', '.join(f'{name}={value!r}' for name, value in changed.items())})"
-
-    # Fitting.
-
-    @allocating("fitting the matrix")
     def fit(
         self,
         Y: Any,  # noqa: N803 - the paper's name
@@ -187,8 +121,10 @@ class MatrixCompletion:
         """Regress each row on its observed entries.
 
         Args:
-            Y: [rows, columns], a tensor, array or pandas frame. It is computed with in float64.
-            observed: boolean [rows, columns], **True = known**; by default what is not NaN.
+            Y: [rows, columns]: a tensor, array, masked array, or frame of pandas or polars. It is computed with in
+                float64.
+            observed: boolean [rows, columns], **True = known**; by default what is not missing. Of two frames, entries
+                are matched by label.
             features: of the columns, [columns, p] (the paper's Z is their transpose). Of two frames, lines are
                 matched by label.
             row_features: of the rows, [rows, q]. Without them rows do not learn from each other. With them all entries
@@ -205,11 +141,22 @@ class MatrixCompletion:
                 nothing is observed.
 
         Warns:
-            UserWarning: a row has no observed entry; the kernel is singular and there is no ridge; or an iteration
-                ended before its tolerance.
+            UserWarning: a row has no observed entry; the kernel is singular and there is no ridge; an iteration ended
+                before its tolerance; or normalising leaves nothing but the signs of the features.
         """
         self._check_options()
-        matrix = read_matrix(Y, observed, self.device)
+        with allocating("fitting the matrix"):
+            notes = self._fit(Y, observed, features, row_features, column_weight)
+        _warn(notes)
+        return self
+
+    def _fit(self, table: Any, observed: Any, features: Any, row_features: Any, column_weight: Any) -> list[str]:
+        """Do what ``fit`` does, and return what to tell the user.
+
+        Raises:
+            ValueError: there are no features, or nothing is observed.
+        """
+        matrix = read_matrix(table, observed, self.device)
         if features is None:
             raise ValueError("expected features of the columns, [columns, p], got None")
         if not bool(matrix.observed.any()):
@@ -217,17 +164,15 @@ class MatrixCompletion:
         rows, columns = matrix.values.shape
         self._network = fully_connected(self.hidden_layers, self.activation)
         device = matrix.values.device
-        self._columns = self._side(features, "column", matrix.columns, columns, self.identity, device)
-        self._rows = (
-            None
-            if row_features is None
-            else self._side(row_features, "row", matrix.rows, rows, self.row_identity, device)
-        )
-        self._scale = None if column_weight is None else _scale(column_weight, matrix.observed.any(0))
+        self._columns, notes = self._side(features, "column", matrix.columns, columns, device)
+        self._rows = None
+        if row_features is not None:
+            self._rows, more = self._side(row_features, "row", matrix.rows, rows, device)
+            notes += more
+        self._scale = None if column_weight is None else roots_of_weights(column_weight, matrix)
         self._matrix = matrix
         self.n_features_in_ = columns
-        self._regress(matrix)
-        return self
+        return notes + self._regress(matrix)
 
     def _check_options(self) -> None:
         if isinstance(self.ridge, str):
@@ -248,59 +193,30 @@ class MatrixCompletion:
     def _side(
         self,
         features: Any,
-        what: str,
+        what: Literal["column", "row"],
         labels: Sequence[Any] | None,
         count: int | None,
-        identity: float,
         device: torch.device,
-    ) -> Side:
-        numbers, found = read_features(features, what, labels, count)
-        return Side(*self._prior(numbers.to(device), what, found, identity), found)
+    ) -> tuple[Side, list[str]]:
+        """One side of the matrix, and what to tell the user of its features."""
+        identity = self.identity if what == "column" else self.row_identity
+        read = side(features, what, labels, count, identity=identity, normalize=self.normalize, device=device)
+        return read, [_SIGNS.format(what=what)] if read.only_signs and count is not None else []
 
-    def _prior(
-        self, features: Tensor, what: str, labels: Sequence[Any] | None, identity: float
-    ) -> tuple[Tensor, float]:
-        """Features whose mean products are the products of the given ones, and the variance of the identity block.
-
-        Raises:
-            ValueError: features are zero and cannot be normalised.
-        """
-        # Sigma_0 of a network is a mean over its input's features.
-        root = math.sqrt(features.shape[1])
-        if not self.normalize:
-            return features * root, identity**2
-        norm = torch.linalg.vector_norm(features, dim=1, keepdim=True)
-        if not bool((norm > 0).all()):
-            place = int((norm[:, 0] == 0).nonzero()[0])
-            raise ValueError(
-                f"expected features of norm above 0, got zeros for {what} {name_of(labels, place)}, among "
-                f"{int((norm == 0).sum())} such; add a constant feature, or set normalize=False"
-            )
-        # Features and identity block together have norm 1.
-        whole = 1 + identity**2
-        return features / norm * (root / math.sqrt(whole)), identity**2 / whole
-
-    def _regress(self, matrix: Matrix) -> None:
-        """Find ``weights_``, ``offsets_`` and how well they solve the equations."""
+    def _regress(self, matrix: Matrix) -> list[str]:
+        """Find ``weights_``, ``offsets_`` and how well they solve the equations; return what to tell the user."""
         self._operator = self._columns.operator(self._network, _PRECISIONS[self.precision])
-        self.offsets_ = self._offsets(matrix)
-        targets = torch.where(matrix.observed, matrix.values - self.offsets_[:, None], 0)
+        self.offsets_, notes = row_offsets(matrix, center=self.center, coupled=self._rows is not None)
+        targets = targets_of(matrix, self.offsets_)
         systems = self._systems(matrix.observed, targets)
-        self.ridge_: float = self._choose_ridge(systems) if self.ridge == "cv" else float(self.ridge)
-        self.weights_ = torch.zeros_like(targets)
-        self.residual_, self.solver_, self.n_iter_ = 0.0, "", 0
-        several, statuses = len(systems) > 1, set()
-        for system in tqdm(systems, disable=not (self.progress and several), desc="rows", unit="pattern"):
-            solution = system.solve(self.ridge_, self.solver, progress=self.progress and not several)
-            weights = solution.weights if system.scale is None else solution.weights * system.scale
-            self.weights_[system.rows[:, None], system.columns] = weights
-            self.residual_ = max(self.residual_, float(solution.residual.max()))
-            self.solver_ = solution.solver
-            self.n_iter_ = max(self.n_iter_, solution.iterations)
-            statuses.add(solution.status)
-        for status in statuses - {Status.CONVERGED}:
-            text = _SINGULAR if status is Status.SINGULAR else f"{status.value}; residual {self.residual_:.1e}"
-            warnings.warn(text, stacklevel=3)
+        if isinstance(self.ridge, str):
+            self.ridge_ = best_ridge(systems, self.solver, self.seed, progress=self.progress)
+        else:
+            self.ridge_ = float(self.ridge)
+        weights = solved(systems, targets, self.ridge_, self.solver, progress=self.progress)
+        self.weights_, self.residual_ = weights.values, weights.residual
+        self.solver_, self.n_iter_ = weights.solver, weights.iterations
+        return notes + weights.notes
 
     def _systems(self, observed: Tensor, targets: Tensor) -> list[System]:
         if self._rows is None:
@@ -310,34 +226,6 @@ class MatrixCompletion:
         all_rows, all_columns = (torch.arange(n, device=observed.device) for n in observed.shape)
         whole = System(entries, observed, targets, all_rows, all_columns, entries.mean_diagonal)
         return [whole if self._scale is None else whole.scaled(self._scale)]
-
-    def _choose_ridge(self, systems: list[System]) -> float:
-        """The one with the smallest error over all rows."""
-        generator = torch.Generator().manual_seed(self.seed)
-        bar = tqdm(systems, disable=not self.progress, desc="ridge", unit="system")
-        errors = torch.stack([system.errors(RIDGES, self.solver, generator) for system in bar]).sum(0)
-        best: float = RIDGES[int(errors.argmin())]
-        return best
-
-    def _offsets(self, matrix: Matrix) -> Tensor:
-        """What is taken off each row: its mean, or that of all entries for rows without one or with a kernel."""
-        known = torch.where(matrix.observed, matrix.values, 0)
-        counts = matrix.observed.sum(1)
-        prior = known.sum() / counts.sum() if self.center else known.new_zeros(())
-        if self._rows is not None:
-            return prior.expand(len(known))
-        empty = counts == 0
-        if bool(empty.any()):
-            first = name_of(matrix.rows, int(empty.nonzero()[0]))
-            warnings.warn(
-                f"{int(empty.sum())} of {len(known)} rows have no observed entry (the first is row {first}); they are "
-                f"filled with the prior mean, {float(prior):g}",
-                stacklevel=4,
-            )
-        means = known.sum(1) / counts.clamp_min(1) if self.center else torch.zeros_like(known[:, 0])
-        return torch.where(empty, prior, means)
-
-    # Prediction.
 
     @allocating("predicting the matrix")
     def predict(self, features: Any = None, row_features: Any = None) -> Any:
@@ -367,25 +255,13 @@ class MatrixCompletion:
             values = self._operator.cross_multiply(columns.features, self.weights_, progress=self.progress)
             return self._matrix.restore(values + self.offsets_[:, None], row_labels, column_labels)
         rows = self._rows if row_features is None else self._new_side(row_features, "row", self._rows)
-        values = between(
-            self._cross(self._rows, rows), self._cross(self._columns, columns), self.weights_, self.combine
-        )
+        kernels = self._rows.kernel(self._network, rows), self._columns.kernel(self._network, columns)
+        values = between(*kernels, self.weights_, self.combine)
         row_labels = row_labels if row_features is None else rows.labels
         return self._matrix.restore(values + self.offsets_[0], row_labels, column_labels)
 
-    def _cross(self, fitted: Side, new: Side) -> Tensor:
-        """K between new rows or columns and those of ``fit``."""
-        operator = fitted.operator(self._network)
-        return operator.dense() if new is fitted else operator.cross(new.features)
-
-    def _new_side(self, features: Any, what: str, fitted: Side) -> Side:
-        numbers, labels = read_features(features, what)
-        if numbers.shape[1] != fitted.features.shape[1]:
-            raise ValueError(
-                f"expected {fitted.features.shape[1]} features of each {what}, as in fit(), got {numbers.shape[1]}"
-            )
-        identity = self.identity if what == "column" else self.row_identity
-        return self._side(numbers, what, labels, None, identity, self._matrix.values.device)
+    def _new_side(self, features: Any, what: Literal["column", "row"], fitted: Side) -> Side:
+        return self._side(fitted.read_more(features, what), what, None, None, self._matrix.values.device)[0]
 
     def _completed(self, matrix: Matrix, weights: Tensor, offsets: Tensor) -> Any:
         """Fill what is not observed."""
@@ -401,18 +277,34 @@ class MatrixCompletion:
             filled[:, columns] = torch.where(missing[:, columns], values + offsets[:, None], filled[:, columns])
         elif len(columns):
             assert self._rows is not None
-            rows_kernel, columns_kernel = self._cross(self._rows, self._rows), self._cross(self._columns, self._columns)
-            values = between(rows_kernel, columns_kernel, weights, self.combine) + offsets[0]
+            kernels = self._rows.kernel(self._network), self._columns.kernel(self._network)
+            values = between(*kernels, weights, self.combine) + offsets[0]
             filled = torch.where(missing, values, filled)
         return matrix.restore(filled, matrix.rows, matrix.columns)
 
-    def fit_predict(self, Y: Any, observed: Any = None, features: Any = None, row_features: Any = None) -> Any:  # noqa: N803
+    def fit_predict(
+        self,
+        Y: Any,  # noqa: N803
+        observed: Any = None,
+        features: Any = None,
+        row_features: Any = None,
+        *,
+        column_weight: Any = None,
+    ) -> Any:
         """``fit`` and then ``predict``."""
-        return self.fit(Y, observed, features, row_features).predict()
+        return self.fit(Y, observed, features, row_features, column_weight=column_weight).predict()
 
-    def fit_transform(self, Y: Any, observed: Any = None, **features: Any) -> Any:  # noqa: N803
+    def fit_transform(
+        self,
+        Y: Any,  # noqa: N803
+        observed: Any = None,
+        *,
+        features: Any = None,
+        row_features: Any = None,
+        column_weight: Any = None,
+    ) -> Any:
         """``fit`` and then ``predict``, by the name that pipelines call it."""
-        return self.fit(Y, observed, **features).predict()
+        return self.fit(Y, observed, features, row_features, column_weight=column_weight).predict()
 
     def transform(self, Y: Any, observed: Any = None) -> Any:  # noqa: N803
         """Complete other rows of the same columns.
@@ -430,7 +322,7 @@ class MatrixCompletion:
         matrix = self._other_rows(Y, observed)
         other = copy.copy(self)
         other.ridge = self.ridge_
-        other._regress(matrix)
+        _warn(other._regress(matrix))
         return other._completed(matrix, other.weights_, other.offsets_)
 
     def left_out(self) -> Any:
@@ -445,7 +337,7 @@ class MatrixCompletion:
         """
         self._check_fitted()
         matrix = self._matrix
-        targets = torch.where(matrix.observed, matrix.values - self.offsets_[:, None], 0)
+        targets = targets_of(matrix, self.offsets_)
         values = torch.full_like(matrix.values, torch.nan)
         for system in self._systems(matrix.observed, targets):
             errors = system.left_out(self.ridge_)
@@ -470,14 +362,15 @@ class MatrixCompletion:
             ValueError: ``fit`` was not called or had features of the rows, or the columns are others.
         """
         matrix = self._other_rows(Y, observed)
-        offsets = self._offsets(matrix)
-        targets = torch.where(matrix.observed, matrix.values - offsets[:, None], 0)
+        offsets, notes = row_offsets(matrix, center=self.center, coupled=False)
+        targets = targets_of(matrix, offsets)
         systems = systems_of_columns(self._operator, matrix.observed, targets, self.solver, self._scale)
         generator = torch.Generator().manual_seed(self.seed)
         error = torch.stack([system.errors((self.ridge_,), self.solver, generator)[0] for system in systems]).sum()
         means = torch.where(matrix.observed, matrix.values, 0).sum(1) / matrix.observed.sum(1).clamp_min(1)
         deviations = torch.where(matrix.observed, matrix.values - means[:, None], 0)
         spread = (deviations if self._scale is None else deviations * self._scale).square().sum()
+        _warn(notes)
         return 1 - float(error / spread)
 
     def _other_rows(self, table: Any, observed: Any) -> Matrix:
@@ -487,7 +380,7 @@ class MatrixCompletion:
         matrix = read_matrix(table, observed, self.device)
         if matrix.values.shape[1] != self.n_features_in_:
             raise ValueError(f"expected the {self.n_features_in_} columns of fit(), got {matrix.values.shape[1]}")
-        if None not in (matrix.columns, self._matrix.columns) and list(matrix.columns) != list(self._matrix.columns):  # type: ignore[arg-type]
+        if different(matrix.columns, self._matrix.columns):
             raise ValueError("expected the columns of fit() in the same order, got other labels")
         if not bool(matrix.observed.any()):
             raise ValueError("expected at least one observed entry, got none; observed is True where known")
@@ -498,32 +391,7 @@ class MatrixCompletion:
             raise ValueError("expected fit() before this, got an estimator that has not been fitted")
 
 
-@dataclass(frozen=True)
-class Side:
-    """The columns of a matrix, or its rows.
-
-    Attributes:
-        features: as the network takes them, [n, p].
-        white: variance of the identity block.
-        labels: of a frame, else None.
-    """
-
-    features: Tensor
-    white: float
-    labels: Sequence[Any] | None
-
-    def operator(self, network: Layer, dtype: torch.dtype = torch.float64) -> GramOperator:
-        """K between them, which multiplies in ``dtype``."""
-        return GramOperator(network.propagate, self.features, white=self.white, dtype=dtype)
-
-
-def _scale(weight: Any, known: Tensor) -> Tensor:
-    """Roots of the columns' weights, whose mean over the columns with an observed entry is set to 1.
-
-    Raises:
-        ValueError: there is not one for each column, or one is not positive.
-    """
-    weights = torch.as_tensor(weight).to(known.device).double()
-    if weights.shape != known.shape or not bool((torch.isfinite(weights) & (weights > 0)).all()):
-        raise ValueError(f"expected {len(known)} column weights, finite and above 0, got shape {tuple(weights.shape)}")
-    return (weights / weights[known].mean()).sqrt()
+def _warn(notes: Sequence[str]) -> None:
+    """Tell the user, at the line that called the method which calls this."""
+    for note in notes:
+        warnings.warn(note, stacklevel=3)

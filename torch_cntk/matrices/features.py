@@ -6,10 +6,7 @@ table that another method completed is a feature prior as well: pass its transpo
 
 from __future__ import annotations
 
-import math
-import re
-from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,29 +14,70 @@ import torch
 from torch import Tensor
 
 from torch_cntk._internal.checks import finite_number
-from torch_cntk._internal.memory import allocating
+from torch_cntk._internal.memory import allocating, require_bytes
+from torch_cntk.matrices.encoder import TableEncoder
+from torch_cntk.matrices.numbers import is_missing
 
 __all__ = ["TableEncoder", "concatenate", "laplacian", "one_hot", "unit"]
 
 
-def one_hot(labels: Iterable[Hashable]) -> Tensor:
+_ONE_HOT_BYTES = 16
+"""Bytes of an entry in ``one_hot``: torch makes it an integer first."""
+_MISSING = object()
+_LAPLACIAN_MATRICES = 6
+"""Matrices that ``laplacian`` holds at its peak: the Laplacian, its eigenvectors, the workspace, of two matrices' size,
+of the eigendecomposition, the adjacency in float64, and a temporary."""
+
+
+def one_hot(labels: Iterable[Hashable] | Tensor) -> Tensor:
     """One feature a category: 1 where the label is it, else 0.
 
     Args:
-        labels: n of them.
+        labels: n of them, of any kind; numbers in tensors or arrays are compared as numbers. All missing ones (None,
+            NaN) are categories of their own, one for each kind of missing.
 
     Returns:
         [n, categories] in float64, categories in the order in which they first appear.
 
     Raises:
-        ValueError: there are no labels.
+        TypeError: a label cannot be compared, as a list.
+        ValueError: there are no labels, or they are not in one line.
+        OutOfMemoryError: the result does not fit into memory.
     """
-    given = list(labels)
+    if getattr(labels, "ndim", 1) != 1:
+        raise ValueError(f"expected labels in one line, [n], got shape {tuple(labels.shape)}")  # type: ignore[union-attr]
+    given = [_label(label) for label in (labels.tolist() if isinstance(labels, torch.Tensor | np.ndarray) else labels)]
     if not given:
         raise ValueError("expected at least one label, got none")
-    places = {label: place for place, label in enumerate(dict.fromkeys(given))}
+    try:
+        places = {label: place for place, label in enumerate(dict.fromkeys(given))}
+    except TypeError as error:
+        raise TypeError(
+            f"expected labels that can be compared, such as text or numbers, got some that cannot: {error}"
+        ) from error
     index = torch.tensor([places[label] for label in given])
+    require_bytes(
+        _ONE_HOT_BYTES * len(given) * len(places),
+        f"one feature for each of {len(places):,} categories of {len(given):,} labels",
+        lambda free: "leave out what is different for each label; identity= of MatrixCompletion stands for that",
+    )
     return torch.nn.functional.one_hot(index, len(places)).double()
+
+
+def _label(label: Any) -> Any:
+    """A label that equals others of the same meaning.
+
+    Raises:
+        ValueError: it is several numbers.
+    """
+    if isinstance(label, torch.Tensor | np.ndarray):
+        if len(label.shape) > 0:
+            raise ValueError(f"expected single labels, got one of shape {tuple(label.shape)}")
+        label = label.item()
+    if label is None or isinstance(label, str) or not is_missing(label):
+        return label
+    # NaN does not equal itself.
+    return _MISSING, type(label).__name__
 
 
 def unit(features: Tensor) -> Tensor:
@@ -91,10 +129,17 @@ def laplacian(adjacency: Tensor, shift: float = 0.0) -> Tensor:
     Raises:
         TypeError: the shift is no number.
         ValueError: the adjacency is not square, symmetric, finite and not negative, or the shift is negative.
+        OutOfMemoryError: the eigendecomposition does not fit into memory.
     """
+    shape = tuple(np.shape(adjacency)) if not isinstance(adjacency, torch.Tensor) else tuple(adjacency.shape)
+    if len(shape) != 2 or shape[0] != shape[1] or 0 in shape:
+        raise ValueError(f"expected an adjacency matrix [n, n], got shape {shape}")
+    require_bytes(
+        _LAPLACIAN_MATRICES * 8 * shape[0] ** 2,
+        f"the eigendecomposition of a graph's Laplacian, {shape[0]:,} nodes,",
+        lambda free: "take a part of the graph",
+    )
     given = torch.as_tensor(adjacency).double()
-    if given.ndim != 2 or given.shape[0] != given.shape[1] or given.numel() == 0:
-        raise ValueError(f"expected an adjacency matrix [n, n], got shape {tuple(given.shape)}")
     if not bool(torch.isfinite(given).all()) or float(given.min()) < 0 or not torch.allclose(given, given.T):
         raise ValueError("expected a symmetric adjacency matrix of finite numbers that are not negative")
     shift = finite_number(shift, "shift", minimum=0)
@@ -105,128 +150,3 @@ def laplacian(adjacency: Tensor, shift: float = 0.0) -> Tensor:
     inverse = torch.where(values + shift > floor, 1 / (values + shift), 0)
     features: Tensor = vectors * inverse.sqrt()
     return features
-
-
-class TableEncoder:
-    """Features of a table whose columns hold numbers, categories or text.
-
-    Numbers are standardised; of categories each is a feature; text is split into words (or into what stands between
-    commas or semicolons), and each word is a feature, weighted by how rare it is (log(n / lines with it) + 1). Each
-    column then has a mean square length of 1, times its weight. Missing numbers are set to the mean, missing
-    categories and text to zeros.
-
-    Args:
-        text: names of the columns that hold text; other columns of strings hold categories.
-        weights: of columns by their names, 1 by default; 0 leaves a column out.
-
-    Raises:
-        TypeError: a weight is no number.
-        ValueError: a weight is negative.
-    """
-
-    def __init__(self, text: Iterable[str] = (), weights: Mapping[str, float] | None = None) -> None:
-        self.text = (text,) if isinstance(text, str) else tuple(text)
-        self.weights = {k: finite_number(w, f"the weight of {k}", minimum=0) for k, w in (weights or {}).items()}
-        self._rules: dict[str, _Rule] = {}
-
-    def fit(self, table: Mapping[str, Sequence[Any]]) -> TableEncoder:
-        """Learn means, categories and words.
-
-        Args:
-            table: columns by name, such as a pandas DataFrame.
-
-        Returns:
-            itself.
-
-        Raises:
-            ValueError: the table has no columns, or none of a name in ``text`` or ``weights``.
-        """
-        columns = _columns(table)
-        unknown = [name for name in (*self.text, *self.weights) if name not in columns]
-        if unknown or not columns:
-            raise ValueError(f"expected columns named {unknown or 'somehow'}, got {sorted(map(str, columns))}")
-        self._rules = {
-            name: _Rule(values, name in self.text, self.weights.get(name, 1.0))
-            for name, values in columns.items()
-            if self.weights.get(name, 1.0) > 0
-        }
-        return self
-
-    def transform(self, table: Mapping[str, Sequence[Any]]) -> Tensor:
-        """Encode a table of the same columns; categories and words that ``fit`` did not see are zeros.
-
-        Args:
-            table: columns by name, n entries each.
-
-        Returns:
-            [n, features] in float64.
-
-        Raises:
-            ValueError: a column is missing, or ``fit`` was not called.
-        """
-        if not self._rules:
-            raise ValueError("expected fit() before transform()")
-        columns = _columns(table)
-        missing = [name for name in self._rules if name not in columns]
-        if missing:
-            raise ValueError(f"expected the columns {missing} as well, got {sorted(map(str, columns))}")
-        return torch.cat([rule.encode(columns[name]) for name, rule in self._rules.items()], 1)
-
-    def fit_transform(self, table: Mapping[str, Sequence[Any]]) -> Tensor:
-        """``fit`` and ``transform`` of the same table."""
-        return self.fit(table).transform(table)
-
-
-def _columns(table: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
-    return {str(name): list(values) for name, values in table.items()}
-
-
-def _missing(value: Any) -> bool:
-    return value is None or value != value or value == ""
-
-
-class _Rule:
-    """How one column becomes features."""
-
-    def __init__(self, values: list[Any], text: bool, weight: float) -> None:
-        present = [value for value in values if not _missing(value)]
-        self._split = text
-        self._numeric = not text and all(_is_number(value) for value in present)
-        if self._numeric:
-            numbers = np.array(present, dtype=np.float64)
-            self._mean = float(numbers.mean()) if present else 0.0
-            deviation = float(numbers.std()) if present else 0.0
-            self._scale = weight / deviation if deviation > 0 else 0.0
-            return
-        lines = Counter(word for value in present for word in set(self._words(value)))
-        rare = {word: math.log(len(values) / count) + 1 if text else 1.0 for word, count in lines.items()}
-        self._places = {word: place for place, word in enumerate(sorted(rare))}
-        self._weight = torch.tensor([rare[word] for word in self._places], dtype=torch.float64)
-        length = float(self._raw(values).square().sum(1).mean()) if lines else 0.0
-        self._weight *= weight / math.sqrt(length) if length > 0 else 0.0
-
-    def _words(self, value: Any) -> list[str]:
-        if not self._split:
-            return [str(value)]
-        pieces = re.split(r"[,;|]" if re.search(r"[,;|]", str(value)) else r"\s+", str(value).lower())
-        return [piece.strip() for piece in pieces if piece.strip()]
-
-    def _raw(self, values: list[Any]) -> Tensor:
-        result = torch.zeros(len(values), len(self._places), dtype=torch.float64)
-        for line, value in enumerate(values):
-            for word in [] if _missing(value) else self._words(value):
-                place = self._places.get(word)
-                if place is not None:
-                    result[line, place] = self._weight[place]
-        return result
-
-    def encode(self, values: list[Any]) -> Tensor:
-        """Features of one column, [n, some]."""
-        if self._numeric:
-            numbers = torch.tensor([self._mean if _missing(v) else float(v) for v in values], dtype=torch.float64)
-            return ((numbers - self._mean) * self._scale)[:, None]
-        return self._raw(values)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.number | np.bool_)

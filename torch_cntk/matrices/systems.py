@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from torch_cntk.solvers import (
     Regression,
     Solution,
     Solver,
+    Status,
     automatic,
 )
 from torch_cntk.solvers.leave_one_out import masked_residuals, residuals
@@ -80,9 +82,10 @@ class System:
 
     def regression(self, ridge: float) -> Regression:
         """The equations with a ridge relative to ``mean_diagonal``."""
-        return Regression(self.operator, self.observed, ridge * self.mean_diagonal / self.operator.mean_diagonal)
+        own = self.operator.mean_diagonal
+        return Regression(self.operator, self.observed, ridge * self.mean_diagonal / own if own > 0 else 0.0)
 
-    def solve(self, ridge: float, solver: str | Solver, *, progress: bool = False) -> Solution:
+    def solve(self, ridge: float, solver: Literal["auto"] | Solver, *, progress: bool = False) -> Solution:
         """Find the weights, of the shape of the targets.
 
         Args:
@@ -93,10 +96,21 @@ class System:
         Returns:
             the weights and their quality.
         """
+        if self.operator.mean_diagonal == 0:
+            return self._without_kernel(ridge * self.mean_diagonal)
         regression = self.regression(ridge)
         return self._solver(regression, solver).solve(regression, self.targets, progress=progress)
 
-    def _solver(self, regression: Regression, solver: str | Solver) -> Solver:
+    def _without_kernel(self, ridge: float) -> Solution:
+        """The solution of 0 w + ridge w = y, where features are zeros and nothing can be said: 0 without a ridge."""
+        weights = self.targets.double() / ridge if ridge > 0 else torch.zeros_like(self.targets, dtype=torch.float64)
+        batch = self.targets.shape[: self.targets.ndim - len(self.operator.size)]
+        unsolved = self.targets.reshape(*batch, -1).abs().amax(-1) > 0 if ridge == 0 else torch.zeros(batch)
+        residual = unsolved.to(weights)
+        status = Status.SINGULAR if ridge == 0 else Status.CONVERGED
+        return Solution(weights, residual, 0, 0.0, status, "none (the kernel is zero)")
+
+    def _solver(self, regression: Regression, solver: Literal["auto"] | Solver) -> Solver:
         if isinstance(solver, Solver):
             return solver
         chosen = automatic(regression)
@@ -122,7 +136,7 @@ class System:
         errors[..., self.observed] = next(self._residuals((ridge,))).reshape(errors[..., self.observed].shape)
         return errors
 
-    def errors(self, ridges: Sequence[float], solver: str | Solver, generator: torch.Generator) -> Tensor:
+    def errors(self, ridges: Sequence[float], solver: Literal["auto"] | Solver, generator: torch.Generator) -> Tensor:
         """Sum of squared errors for each ridge, of each entry left out or of a tenth of them held out, [ridges]."""
         if self.equations > _LEAVE_ONE_OUT:
             return self._held_out_errors(ridges, solver, generator)
@@ -137,7 +151,9 @@ class System:
         condensed = replace(self, targets=targets)
         return torch.stack([error.square().sum() for error in condensed._residuals(ridges)])
 
-    def _held_out_errors(self, ridges: Sequence[float], solver: str | Solver, generator: torch.Generator) -> Tensor:
+    def _held_out_errors(
+        self, ridges: Sequence[float], solver: Literal["auto"] | Solver, generator: torch.Generator
+    ) -> Tensor:
         draw = torch.rand(self.observed.shape, generator=generator).to(self.observed.device)
         hidden = self.observed & (draw < _HELD_OUT)
         known = self.observed & ~hidden
@@ -191,7 +207,7 @@ def systems_of_columns(
     operator: GramOperator,
     observed: Tensor,
     targets: Tensor,
-    solver: str | Solver,
+    solver: Literal["auto"] | Solver,
     scale: Tensor | None = None,
 ) -> list[System]:
     """The equations of rows that do not learn from each other.

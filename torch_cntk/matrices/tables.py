@@ -1,16 +1,19 @@
-"""Matrices as users hold them: tensors, arrays or pandas frames, with NaN or a mask for what is missing."""
+"""Matrices and features as users hold them, checked: with NaN or a mask for what is missing, and labels that match."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Matrix", "is_frame", "name_of", "read_features", "read_matrix"]
+from torch_cntk.matrices.forms import Form, is_frame, is_polars, is_series
+from torch_cntk.matrices.numbers import numbers_of
+
+__all__ = ["Features", "Matrix", "aligned", "different", "name_of", "read_features", "read_matrix"]
 
 
 @dataclass(frozen=True)
@@ -22,19 +25,33 @@ class Matrix:
         observed: boolean [rows, columns], True = known.
         rows: labels of a frame's rows, else None.
         columns: labels of a frame's columns, else None.
-        restore: makes what the user holds of [rows, columns] in float64 and labels (None: numbers from 0).
+        form: in which the user holds it.
     """
 
     values: Tensor
     observed: Tensor
     rows: Sequence[Any] | None
     columns: Sequence[Any] | None
-    restore: Callable[[Tensor, Sequence[Any] | None, Sequence[Any] | None], Any]
+    form: Form
+
+    def restore(self, values: Tensor, rows: Sequence[Any] | None, columns: Sequence[Any] | None) -> Any:
+        """What the user holds, of [rows, columns] in float64 and labels (None: numbers from 0)."""
+        return self.form.make(values, rows, columns)
 
 
-def is_frame(table: object) -> bool:
-    """Whether this is a pandas DataFrame; pandas itself is not needed to tell."""
-    return type(table).__module__.partition(".")[0] == "pandas" and hasattr(table, "columns")
+@dataclass(frozen=True)
+class Features:
+    """Features read.
+
+    Attributes:
+        values: [n, p] in float64.
+        labels: of the n lines, or None.
+        names: of the p features, of a frame, or None.
+    """
+
+    values: Tensor
+    labels: Sequence[Any] | None
+    names: Sequence[Any] | None
 
 
 def name_of(labels: Sequence[Any] | None, place: int) -> str:
@@ -42,11 +59,60 @@ def name_of(labels: Sequence[Any] | None, place: int) -> str:
     return str(place) if labels is None else f"{place} ({labels[place]!r})"
 
 
+def different(first: Sequence[Any] | None, second: Sequence[Any] | None) -> bool:
+    """Whether both have labels, and not the same."""
+    return first is not None and second is not None and list(first) != list(second)
+
+
+def _twice(labels: Sequence[Any]) -> list[Any]:
+    """Labels that stand more than once."""
+    seen: set[Any] = set()
+    return list(dict.fromkeys(label for label in labels if label in seen or seen.add(label)))  # type: ignore[func-returns-value]
+
+
+def _check_unique(labels: Sequence[Any], what: str) -> None:
+    """Refuse labels that stand more than once.
+
+    Raises:
+        ValueError: so it is.
+    """
+    repeated = _twice(list(labels))
+    if repeated:
+        raise ValueError(f"expected different labels for all {what}, got some twice: {_listed(repeated)}")
+
+
+def _listed(labels: Sequence[Any], most: int = 5) -> str:
+    return f"{', '.join(map(repr, labels[:most]))}{', ...' if len(labels) > most else ''}"
+
+
+def _places(labels: Sequence[Any], wanted: Sequence[Any]) -> list[int | None]:
+    """Where each wanted label stands, or None."""
+    where = {label: place for place, label in enumerate(labels)}
+    return [where.get(label) for label in wanted]
+
+
+def aligned(given: Any, labels: Sequence[Any] | None, what: str) -> Any:
+    """A Series of pandas in the order of a frame's labels; anything else as it is.
+
+    Raises:
+        ValueError: a label is missing.
+    """
+    if not is_series(given):
+        return given
+    if labels is not None:
+        places = _places(given.index, labels)
+        lost = [label for label, place in zip(labels, places, strict=True) if place is None]
+        if lost:
+            raise ValueError(f"expected {what} for each label, got none for {_listed(lost)}")
+        given = given.iloc[places]
+    return given.to_numpy(dtype=np.float64)
+
+
 def read_matrix(table: Any, observed: Any = None, device: str | None = None) -> Matrix:
     """Read a matrix to complete.
 
     Args:
-        table: [rows, columns], numbers; NaN is missing unless ``observed`` is given.
+        table: [rows, columns], numbers; what is missing (NaN, None, NA, masked) is, unless ``observed`` is given.
         observed: boolean, of the same shape, True = known.
         device: where its parts shall be; where the table is by default.
 
@@ -57,16 +123,17 @@ def read_matrix(table: Any, observed: Any = None, device: str | None = None) -> 
         TypeError: the table does not hold numbers, or the mask is not boolean.
         ValueError: a shape is wrong, labels are not unique, or an observed entry is not finite.
     """
-    rows = columns = None
-    if is_frame(table):
-        rows, columns = list(table.index), list(table.columns)
-        for labels, what in ((rows, "rows"), (columns, "columns")):
-            if len(set(labels)) < len(labels):
-                raise ValueError(f"expected different labels for all {what}, got some twice")
-    values = _numbers(table, "the matrix").to(device)
+    read = numbers_of(table, "the matrix", zeros=observed is not None)
+    values, rows, columns = read.values.to(device), read.rows, read.columns
+    for labels, what in ((rows, "rows"), (columns, "columns")):
+        if labels is not None:
+            _check_unique(labels, what)
     if values.ndim != 2 or values.numel() == 0:
         raise ValueError(f"expected a matrix [rows, columns] with entries, got shape {tuple(values.shape)}")
-    mask = ~torch.isnan(values) if observed is None else _mask(observed, tuple(values.shape)).to(values.device)
+    if observed is None:
+        mask = ~torch.isnan(values)
+    else:
+        mask = _mask(observed, tuple(values.shape), rows, columns).to(values.device)
     bad = mask & ~torch.isfinite(values)
     if bool(bad.any()):
         row, column = (int(place) for place in bad.nonzero()[0])
@@ -74,28 +141,28 @@ def read_matrix(table: Any, observed: Any = None, device: str | None = None) -> 
             f"expected finite numbers at observed entries, got {float(values[row, column])} in row "
             f"{name_of(rows, row)}, column {name_of(columns, column)}, among {int(bad.sum())} such"
         )
-    return Matrix(values, mask, rows, columns, _restorer(table))
+    return Matrix(values, mask, rows, columns, read.form)
 
 
-def _numbers(table: Any, what: str) -> Tensor:
-    """Any table as float64, on the device where it is.
+def _mask(observed: Any, shape: tuple[int, ...], rows: Sequence[Any] | None, columns: Sequence[Any] | None) -> Tensor:
+    """Read a mask; that of a frame by its labels.
 
     Raises:
-        TypeError: it does not hold real numbers.
+        TypeError: it is not boolean.
+        ValueError: it is of another shape, or has other labels.
     """
-    if isinstance(table, torch.Tensor):
-        if table.is_complex() or table.dtype == torch.bool:
-            raise TypeError(f"expected real numbers in {what}, got {table.dtype}")
-        return table.detach().double()
-    try:
-        array = table.to_numpy(dtype=np.float64, na_value=np.nan) if is_frame(table) else np.asarray(table, np.float64)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"expected numbers in {what}, got something else: {error}") from error
-    return torch.from_numpy(np.array(array))
-
-
-def _mask(observed: Any, shape: tuple[int, ...]) -> Tensor:
-    mask = observed if isinstance(observed, torch.Tensor) else torch.from_numpy(np.array(observed))
+    if is_frame(observed) and rows is not None and columns is not None:
+        order = [_places(observed.index, rows), _places(observed.columns, columns)]
+        if any(place is None for places in order for place in places):
+            raise ValueError("expected observed with the rows' and columns' labels of the matrix, got others")
+        observed = observed.iloc[order[0], order[1]]
+    if is_frame(observed) or is_polars(observed):
+        observed = observed.to_numpy()
+        if observed.dtype == object and all(isinstance(value, bool | np.bool_) for value in observed.ravel()):
+            observed = observed.astype(bool)
+    elif hasattr(observed, "toarray"):
+        observed = observed.toarray()
+    mask = observed if isinstance(observed, torch.Tensor) else _boolean(observed)
     if mask.dtype != torch.bool:
         raise TypeError(f"expected observed to be boolean, True = known, got {mask.dtype}")
     if tuple(mask.shape) != shape:
@@ -103,21 +170,25 @@ def _mask(observed: Any, shape: tuple[int, ...]) -> Tensor:
     return mask
 
 
-def _restorer(table: Any) -> Callable[[Tensor, Sequence[Any] | None, Sequence[Any] | None], Any]:
-    if isinstance(table, torch.Tensor):
-        dtype = table.dtype if table.is_floating_point() else torch.float64
-        return lambda values, rows, columns: values.to(dtype=dtype, device=table.device)
-    if is_frame(table):
-        make = type(table)
-        return lambda values, rows, columns: make(values.cpu().numpy(), index=rows, columns=columns)
-    array = np.asarray(table)
-    kind = array.dtype if array.dtype.kind == "f" else np.dtype(np.float64)
-    return lambda values, rows, columns: values.cpu().numpy().astype(kind)
+def _boolean(observed: Any) -> Tensor:
+    """An array as a tensor.
+
+    Raises:
+        TypeError: torch has no such dtype, as of strings or objects.
+    """
+    array = np.array(np.ma.filled(observed, False) if isinstance(observed, np.ma.MaskedArray) else observed)
+    try:
+        return torch.from_numpy(array)
+    except TypeError as error:
+        raise TypeError(f"expected observed to be boolean, True = known, got {array.dtype}") from error
 
 
 def read_features(
-    features: Any, what: str, labels: Sequence[Any] | None = None, count: int | None = None
-) -> tuple[Tensor, Sequence[Any] | None]:
+    features: Any,
+    what: Literal["column", "row"],
+    labels: Sequence[Any] | None = None,
+    count: int | None = None,
+) -> Features:
     """Read the features of a matrix' columns or rows.
 
     Args:
@@ -127,34 +198,27 @@ def read_features(
         count: n, if it is known.
 
     Returns:
-        [n, p] in float64, and the labels of a frame's lines if they were not given.
+        them, with ``labels`` or, if there are none, those of a frame's lines.
 
     Raises:
         TypeError: the features are not numbers.
         ValueError: they are not n lines, labels are missing or doubled, or an entry is not finite.
     """
-    found = labels
+    if is_series(features):
+        features = features.to_frame()
     if is_frame(features):
-        found = list(features.index)
-        if len(set(found)) < len(found):
-            raise ValueError(f"expected different labels for all lines of the {what}s' features, got some twice")
-        if labels is not None:
-            known = set(found)
-            lost = [label for label in labels if label not in known]
-            if lost:
-                raise ValueError(
-                    f"expected a line of features for each {what}, got none for {len(lost)} of {len(labels)}: "
-                    f"{', '.join(map(repr, lost[:5]))}{', ...' if len(lost) > 5 else ''}"
-                )
-            features, found = features.loc[labels], labels
-        if not all(dtype.kind in "biuf" for dtype in features.dtypes):
-            raise TypeError(
-                f"expected numbers as features of the {what}s, got strings or objects among them; "
-                "torch_cntk.matrices.features.TableEncoder makes numbers of categories and text"
-            )
-    numbers = _numbers(features, f"the features of the {what}s")
+        _check_dtypes(features, what)
+    read = numbers_of(features, f"the features of the {what}s", zeros=True)
+    numbers, found = read.values, labels
     if numbers.ndim != 2 or numbers.numel() == 0:
         raise ValueError(f"expected features [{what}s, p] with entries, got shape {tuple(numbers.shape)}")
+    if read.rows is not None:
+        _check_unique(read.rows, f"lines of the {what}s' features")
+        if labels is None:
+            found = read.rows
+        else:
+            # Columns of frames lie together in memory, before and after.
+            numbers = numbers.T[:, _lines(read.rows, labels, what)].T
     if count is not None and len(numbers) != count:
         hint = "; pass their transpose" if numbers.shape[1] == count else ""
         raise ValueError(f"expected features of {count} {what}s, a line each, got {len(numbers)} lines{hint}")
@@ -165,4 +229,36 @@ def read_features(
             f"expected finite features, got NaN or infinity for {int(bad.sum())} {what}s, "
             f"the first of them {what} {name_of(found, place)}"
         )
-    return numbers, found
+    return Features(numbers, found, read.columns)
+
+
+def _check_dtypes(features: Any, what: str) -> None:
+    """Refuse frames of features that hold something else than numbers.
+
+    Raises:
+        TypeError: so it is; the message names the column.
+    """
+    for name, dtype in zip(features.columns, features.dtypes, strict=True):
+        if dtype.kind not in "biuf":
+            raise TypeError(
+                f"expected numbers as features of the {what}s, got {dtype} in column {name!r}; "
+                "torch_cntk.matrices.features.TableEncoder makes numbers of categories and text"
+            )
+
+
+def _lines(found: Sequence[Any], labels: Sequence[Any], what: str) -> list[int]:
+    """Where the line of each label stands.
+
+    Raises:
+        ValueError: a label has none.
+    """
+    places = _places(found, labels)
+    lost = [label for label, place in zip(labels, places, strict=True) if place is None]
+    if lost:
+        alike = set(map(str, found)) & set(map(str, lost))
+        hint = f"; {min(alike)} is text in one table and a number in the other" if alike else ""
+        raise ValueError(
+            f"expected a line of features for each {what}, got none for {len(lost)} of {len(labels)}: "
+            f"{_listed(lost)}{hint}"
+        )
+    return [place for place in places if place is not None]

@@ -20,6 +20,7 @@ __all__ = [
     "levelled",
     "of_stored",
     "once",
+    "ordinary",
     "overlapping",
     "viewed",
 ]
@@ -69,13 +70,14 @@ tensor itself, as ids are used again, and its version."""
 
 def once(tensor: Tensor, key: Hashable, compute: Callable[[Tensor], Any]) -> Any:
     """``compute(tensor)``, remembered until the tensor is changed or gone."""
-    if tensor.is_inference():
-        return compute(tensor)
     place = (id(tensor), key)
     known = _kept.get(place)
     if known is not None and known[0]() is tensor and known[1] == tensor._version:
         return known[2]
     result = compute(tensor)
+    if tensor.is_inference():
+        # Nobody counts its versions.
+        return result
     _kept[place] = (weakref.ref(tensor, lambda _: _kept.pop(place, None)), tensor._version, result)
     return result
 
@@ -144,26 +146,36 @@ def legs(sigma: Tensor, variance: Tensor, other_variance: Tensor) -> tuple[Tenso
     n sin t = sqrt(n^2 - sigma^2) keeps its digits where arccos loses half of them. Equal features must give exactly 0:
     the root would blow a rounding error of 1e-16 up to 1e-8, hence the shrinkage by a few of them.
     """
-    (sigma, variance, other_variance), _ = levelled(sigma, variance, other_variance)
+    if not (ordinary(variance) and ordinary(other_variance)):
+        (sigma, variance, other_variance), _ = levelled(sigma, variance, other_variance)
     # In sigma's layout: the variances may be overlapping views, whose strides torch would otherwise copy.
     root = torch.mul(variance, other_variance, out=torch.empty_like(sigma))
     root.addcmul_(sigma, sigma, value=-1 - ROUNDING[sigma.dtype])
     return sigma, root.clamp_min_(0).sqrt_()
 
 
+def ordinary(variance: Tensor) -> bool:
+    """Whether products of variances, these or others that are, neither overflow nor lose digits."""
+    base = variance._base
+    known: bool = once(variance if base is None else base, "ordinary", _ordinary)
+    return known
+
+
+def _ordinary(numbers: Tensor) -> bool:
+    low, high, _ = _extremes(numbers)
+    least, most = _PLAIN[numbers.dtype]
+    return least < low and high < most
+
+
 def levelled(
     sigma: Tensor, variance: Tensor, other_variance: Tensor
-) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, Tensor] | None]:
-    """Features scaled so that products of their variances neither overflow nor lose digits.
+) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Features divided by powers of 2 so that their variances are ``ordinary``: between 1/4 and 1, or 0.
 
     Returns:
         sigma (in its memory) and the variances, divided by powers of 4; and the powers of 2 that each feature was
-        divided by, to multiply by. Ordinary numbers come back as they are, with None.
+        divided by, to multiply by.
     """
-    low, high, _ = extremes(variance, other_variance)
-    least, most = _PLAIN[sigma.dtype]
-    if least < low and high < most:
-        return (sigma, variance, other_variance), None
     (shrink, back, level), (other_shrink, other_back, other_level) = (
         of_stored(v, "levelled", _levels) for v in (variance, other_variance)
     )

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from torch_cntk.covariance.duals.base import ROUNDING, legs, levelled
+from torch_cntk.covariance.duals.base import ROUNDING, legs, levelled, ordinary
 
 __all__ = ["Jump", "Rectifier"]
 
@@ -39,15 +39,17 @@ class Rectifier:
     def __call__(self, sigma: Tensor, variance: Tensor, other_variance: Tensor) -> tuple[Tensor, Tensor]:
         """Return value (in sigma's memory) and slope."""
         bend = self.bend
-        (sigma, variance, other_variance), back = levelled(sigma, variance, other_variance)
+        back: tuple[Tensor, ...] = ()
+        if not (ordinary(variance) and ordinary(other_variance)):
+            (sigma, variance, other_variance), back = levelled(sigma, variance, other_variance)
         # n sin t as in ``legs``, but shrunk at another place: kernels stay the same to the last bit.
         root = torch.mul(variance * (1 - ROUNDING[sigma.dtype]), other_variance, out=torch.empty_like(sigma))
         root.addcmul_(sigma, sigma, value=-1).clamp_min_(0).sqrt_()
         angle = torch.atan2(root, sigma)
         slope = torch.add(angle.new_ones(()), angle, alpha=-bend, out=angle)
         value = sigma.mul_(slope).add_(root, alpha=bend)
-        if back is not None:
-            value.mul_(back[0]).mul_(back[1])
+        for power in back:
+            value.mul_(power)
         return value, slope
 
 

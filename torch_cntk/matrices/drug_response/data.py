@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import csv
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,8 @@ import numpy as np
 import scipy.io
 import torch
 from torch import Tensor
+
+from torch_cntk.matrices.delimited import Cells, read_cells
 
 __all__ = ["DrugResponse", "read_drug_response"]
 
@@ -92,9 +95,11 @@ def read_drug_response(path: str | Path) -> DrugResponse:
     * ``.npz``: a tensor ``T`` [drugs, cells, genes] with labels ``drug``, ``cell`` and ``gene`` (or ``feature``), or a
       table ``X`` [pairs, genes] with ``drug`` and ``cell`` of each line and, if there are, controls ``ctrl`` of the
       cell types ``ctrl_cell``. Nothing is unpickled.
-    * ``.csv`` or ``.tsv``: a line a pair, with columns ``cell`` and ``drug``; all others are genes.
+    * ``.csv`` or ``.tsv``: a line a pair, with columns ``cell`` and ``drug``; all others are genes. The separator may
+      be a comma, tab, semicolon or bar; empty cells and NA are missing; numbers of the rows in front, as pandas writes
+      them, are left out.
 
-    Replicates of a pair are averaged.
+    Replicates of a pair are averaged, each gene over those in which it was measured.
 
     Args:
         path: of the file.
@@ -162,24 +167,55 @@ def _read_npz(path: Path) -> DrugResponse:
     return replace(data, controls=controls)
 
 
+_NOT_MEASURED = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "none", "<na>"})
+"""What programs write where a number is missing, in small letters."""
+
+
 def _read_table(path: Path) -> DrugResponse:
-    with path.open(newline="") as file:
-        lines = list(csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ","))
-    header = lines[0] if lines else []
-    if not {"cell", "drug"} <= set(header) or len(header) < 3 or len(lines) < 2:
-        raise ValueError(f"expected columns cell, drug and genes, and lines, in {path}, got {header[:5]}")
-    cell, drug = header.index("cell"), header.index("drug")
-    genes = [place for place in range(len(header)) if place not in (cell, drug)]
-    try:
-        values = [[float(line[place] or "nan") for place in genes] for line in lines[1:]]
-    except (ValueError, IndexError) as error:
-        raise ValueError(f"expected numbers under each gene in {path}: {error}") from error
+    table = read_cells(path)
+    if not {"cell", "drug"} <= set(table.header) or len(table.header) < 3:
+        raise ValueError(f"expected columns cell, drug and genes, and lines, in {path}, got {table.header[:5]}")
+    cell, drug = table.column("cell"), table.column("drug")
+    genes = [
+        place for place in range(len(table.header)) if place not in (cell, drug) and not _row_numbers(table, place)
+    ]
+    if not genes or not all(table.header[place] for place in genes):
+        raise ValueError(f"expected the name of a gene above each column of numbers in {path}, got {table.header[:5]}")
+    values = [
+        [_measured(cells[place], path, line, table.header[place]) for place in genes]
+        for cells, line in zip(table.rows, table.lines, strict=True)
+    ]
     return _from_lines(
-        [line[drug] for line in lines[1:]],
-        [line[cell] for line in lines[1:]],
+        [cells[drug] for cells in table.rows],
+        [cells[cell] for cells in table.rows],
         torch.tensor(values, dtype=torch.float64),
-        tuple(header[place] for place in genes),
+        tuple(table.header[place] for place in genes),
     )
+
+
+def _row_numbers(table: Cells, place: int) -> bool:
+    """Whether a column holds the numbers of the rows, which pandas writes in front: without a name, from 0 or 1."""
+    if place or not re.fullmatch(r"(Unnamed: 0)?", table.header[0]):
+        return False
+    found = [cells[0] for cells in table.rows]
+    return any(found == [str(number + first) for number in range(len(found))] for first in (0, 1))
+
+
+def _measured(text: str, path: Path, line: int, gene: str) -> float:
+    """A number, or NaN where none was measured.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if text.strip().lower() in _NOT_MEASURED:
+        return math.nan
+    try:
+        number = float(text) if "_" not in text else math.nan
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"expected numbers under each gene in {path}, got {text!r} under {gene} in line {line}")
+    return number
 
 
 def _from_lines(drug: Sequence[str], cell: Sequence[str], values: Tensor, genes: tuple[str, ...]) -> DrugResponse:
@@ -188,9 +224,11 @@ def _from_lines(drug: Sequence[str], cell: Sequence[str], values: Tensor, genes:
     cell_places = {name: place for place, name in enumerate(dict.fromkeys(cell))}
     first = torch.tensor([drug_places[name] for name in drug])
     second = torch.tensor([cell_places[name] for name in cell])
-    tensor = torch.zeros(len(drug_places), len(cell_places), len(genes), dtype=torch.float64)
-    tensor.index_put_((first, second), values, accumulate=True)
-    counts = torch.zeros(len(drug_places), len(cell_places), dtype=torch.float64)
-    counts.index_put_((first, second), torch.ones(len(drug), dtype=torch.float64), accumulate=True)
-    # 0 / 0 where a pair was not measured: NaN.
-    return DrugResponse(tensor / counts[..., None], tuple(drug_places), tuple(cell_places), genes)
+    shape = (len(drug_places), len(cell_places), len(genes))
+    seen = ~torch.isnan(values)
+    tensor = torch.zeros(shape, dtype=torch.float64)
+    tensor.index_put_((first, second), torch.where(seen, values, 0), accumulate=True)
+    counts = torch.zeros(shape, dtype=torch.float64)
+    counts.index_put_((first, second), seen.double(), accumulate=True)
+    # 0 / 0 where a gene of a pair was not measured: NaN.
+    return DrugResponse(tensor / counts, tuple(drug_places), tuple(cell_places), genes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from torch_cntk.matrices.completion import MatrixCompletion
 from torch_cntk.matrices.drug_response.priors import estimate_prior, estimates, one_hot_prior, reference_prior
 from torch_cntk.matrices.drug_response.protocol import Method, metrics
 from torch_cntk.matrices.features import concatenate
+from torch_cntk.matrices.parameters import Parameters
 
 __all__ = ["MixedNTK", "PaperNTK", "ResidualNTK"]
 
@@ -25,7 +27,7 @@ def _matrix(tensor: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True)
-class PaperNTK:
+class PaperNTK(Parameters):
     """The paper's method and settings: one hidden layer, no ridge, a fixed prior and an identity block behind it.
 
     Attributes:
@@ -37,19 +39,24 @@ class PaperNTK:
     """
 
     reference: int
-    prior: str | Method = "reference"
+    prior: Literal["reference", "one-hot"] | Method = "reference"
     cell_weight: float = 0.75
     identity: float = 1.5
     hidden_layers: int = 1
 
     def __call__(self, tensor: Tensor, observed: Tensor) -> Tensor:
-        """Complete [drugs, cells, genes]."""
+        """Complete [drugs, cells, genes].
+
+        Raises:
+            ValueError: the prior is no known one.
+        """
         if self.prior == "reference":
             features = reference_prior(tensor, observed, self.reference, self.cell_weight)
         elif self.prior == "one-hot":
             features = one_hot_prior(observed)
+        elif isinstance(self.prior, str):
+            raise ValueError(f'expected prior to be "reference", "one-hot" or a method, got {self.prior!r}')
         else:
-            assert not isinstance(self.prior, str)
             features = estimate_prior(self.prior, tensor, observed)
         block = torch.eye(len(features), dtype=features.dtype)
         model = MatrixCompletion(self.hidden_layers, ridge=0, center=False)
@@ -58,7 +65,7 @@ class PaperNTK:
 
 
 @dataclass(frozen=True)
-class MixedNTK:
+class MixedNTK(Parameters):
     """The paper's mixed prior: another method's output for cell types with many drugs, the sparse prior for others.
 
     Attributes:
@@ -82,7 +89,7 @@ class MixedNTK:
 
 
 @dataclass(frozen=True)
-class ResidualNTK:
+class ResidualNTK(Parameters):
     """The kernel regresses what another method leaves, on features that say as much of observed pairs as of others.
 
     The output of ``base``, cross-fitted on the observed pairs, is the prior mean. The features are those of

@@ -1,0 +1,112 @@
+"""From a matrix and its kernels to the weights of the regression."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from torch_cntk.matrices.systems import System
+from torch_cntk.matrices.tables import Matrix, name_of
+from torch_cntk.solvers import Solver, Status
+
+__all__ = ["RIDGES", "Weights", "best_ridge", "row_offsets", "solved", "targets_of"]
+
+_SINGULAR = (
+    "the kernel between observed columns is singular: solved in the least-squares sense, in which columns that cannot "
+    "be told apart share the mean of what was observed; give a ridge or an identity block to choose otherwise"
+)
+
+RIDGES = tuple(10.0 ** (k / 2) for k in range(-12, 5))
+"""What ``ridge="cv"`` chooses from: 1e-6 to 100, relative to the kernel's mean diagonal."""
+
+
+def row_offsets(matrix: Matrix, *, center: bool, coupled: bool) -> tuple[Tensor, list[str]]:
+    """What is taken off each row: its mean, or that of all entries for rows without one or with a kernel.
+
+    Args:
+        matrix: [rows, columns].
+        center: whether means are taken off; else 0.
+        coupled: whether rows have a kernel of their own.
+
+    Returns:
+        [rows], and what to tell the user of rows without an entry.
+    """
+    known = torch.where(matrix.observed, matrix.values, 0)
+    counts = matrix.observed.sum(1)
+    prior = known.sum() / counts.sum() if center else known.new_zeros(())
+    if coupled:
+        return prior.expand(len(known)), []
+    empty, notes = counts == 0, []
+    if bool(empty.any()):
+        first = name_of(matrix.rows, int(empty.nonzero()[0]))
+        notes.append(
+            f"{int(empty.sum())} of {len(known)} rows have no observed entry (the first is row {first}); they are "
+            f"filled with the prior mean, {float(prior):g}"
+        )
+    means = known.sum(1) / counts.clamp_min(1) if center else torch.zeros_like(known[:, 0])
+    return torch.where(empty, prior, means), notes
+
+
+def targets_of(matrix: Matrix, offsets: Tensor) -> Tensor:
+    """Observed entries less the offset of their row, zero elsewhere, [rows, columns]."""
+    return torch.where(matrix.observed, matrix.values - offsets[:, None], 0)
+
+
+def best_ridge(systems: Sequence[System], solver: Literal["auto"] | Solver, seed: int, *, progress: bool) -> float:
+    """The one among ``RIDGES`` with the smallest error over all rows."""
+    generator = torch.Generator().manual_seed(seed)
+    bar = tqdm(systems, disable=not progress, desc="ridge", unit="system")
+    errors = torch.stack([system.errors(RIDGES, solver, generator) for system in bar]).sum(0)
+    best: float = RIDGES[int(errors.argmin())]
+    return best
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weights of the regression, and how well they solve its equations.
+
+    Attributes:
+        values: [rows, columns]; 0 at unobserved entries.
+        residual: largest relative residual of the equations of any row.
+        solver: what solved them.
+        iterations: of the row that took most.
+        notes: what to tell the user.
+    """
+
+    values: Tensor
+    residual: float
+    solver: str
+    iterations: int
+    notes: list[str]
+
+
+def solved(
+    systems: Sequence[System],
+    targets: Tensor,
+    ridge: float,
+    solver: Literal["auto"] | Solver,
+    *,
+    progress: bool,
+) -> Weights:
+    """Solve all equations of a matrix with targets [rows, columns]."""
+    values = torch.zeros_like(targets)
+    residual, name, iterations = 0.0, "", 0
+    several, statuses = len(systems) > 1, set()
+    for system in tqdm(systems, disable=not (progress and several), desc="rows", unit="pattern"):
+        solution = system.solve(ridge, solver, progress=progress and not several)
+        weights = solution.weights if system.scale is None else solution.weights * system.scale
+        values[system.rows[:, None], system.columns] = weights
+        residual = max(residual, float(solution.residual.max()))
+        name = solution.solver
+        iterations = max(iterations, solution.iterations)
+        statuses.add(solution.status)
+    notes = [
+        _SINGULAR if status is Status.SINGULAR else f"{status.value}; residual {residual:.1e}"
+        for status in statuses - {Status.CONVERGED}
+    ]
+    return Weights(values, residual, name, iterations, notes)
