@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -520,7 +521,7 @@ def test_version_of_the_module_and_nothing_heavy_before_the_command_is_on_guard(
 
 
 @pytest.mark.parametrize(("load", "expected"), [(0.0, 4), (1.2, 3), (2.6, 1), (50.0, 1)])
-def test_threads_are_the_idle_cores(load, expected, monkeypatch):
+def test_threads_are_the_idle_cores(load: Any, expected: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command_options.torch, "get_num_threads", lambda: 4)
     monkeypatch.setattr(command_options.os, "cpu_count", lambda: 4)
     monkeypatch.setattr(command_options.os, "getloadavg", lambda: (load, 0.0, 0.0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -34,12 +35,12 @@ def hooked(part: str, kind: str) -> nn.Module:
 
 @pytest.mark.parametrize("kind", ["post", "pre", "with kwargs", "always"])
 @pytest.mark.parametrize("part", ["", "0", "0.0", "0.1", "1"])
-def test_hooks_are_refused_by_place(part, kind):
+def test_hooks_are_refused_by_place(part: Any, kind: Any) -> None:
     with pytest.raises(ValueError, match=f"forward hooks.*, at {repr(part) if part else 'the model itself'}"):
         tc.from_torch(hooked(part, kind))
 
 
-def test_hooks_of_all_modules_are_refused():
+def test_hooks_of_all_modules_are_refused() -> None:
     module = nn.Sequential(conv(2, 4), nn.ReLU(), conv(4, 1))
     for register in (torch_module.register_module_forward_hook, torch_module.register_module_forward_pre_hook):
         handle = register(lambda *given: None)
@@ -51,7 +52,7 @@ def test_hooks_of_all_modules_are_refused():
     assert isinstance(tc.from_torch(module), tc.Sequential)
 
 
-def test_hooks_that_are_not_called_or_change_no_output_do_not_matter(generator):
+def test_hooks_that_are_not_called_or_change_no_output_do_not_matter(generator: torch.Generator) -> None:
     module = nn.Sequential(conv(2, 4), nn.ReLU(), conv(4, 1))
     module[0].register_full_backward_hook(lambda *given: None)
     module[0].weight.register_hook(lambda gradient: gradient)
@@ -164,7 +165,7 @@ WEIGHTS = {
 
 
 @pytest.mark.parametrize("name", WEIGHTS)
-def test_weights_are_those_that_the_forward_pass_uses(name, generator):
+def test_weights_are_those_that_the_forward_pass_uses(name: Any, generator: torch.Generator) -> None:
     torch.manual_seed(0)
     module = WEIGHTS[name]().double()
     x = torch.randn(2, 2, 8, 12, generator=generator, dtype=torch.float64)
@@ -189,7 +190,7 @@ def noisy() -> nn.Module:
 
 
 @pytest.mark.parametrize("make", [lambda: spectral(False), lambda: spectral(True), noisy])
-def test_weights_that_change_at_each_pass_are_refused(make):
+def test_weights_that_change_at_each_pass_are_refused(make: Any) -> None:
     module = make()
     before, state = torch.get_rng_state(), copy.deepcopy(module.state_dict())
     with pytest.raises(ValueError, match="change from one forward pass to the next"):
@@ -230,7 +231,7 @@ def tied_module() -> nn.Module:
 
 @pytest.mark.parametrize("make", [tied, tied_memory, overlapping, tied_bias, tied_module])
 @pytest.mark.parametrize("weights", [True, False])
-def test_shared_weights_are_refused(make, weights):
+def test_shared_weights_are_refused(make: Any, weights: Any) -> None:
     with pytest.raises(ValueError, match="weights are used twice"):
         tc.from_torch(make(), weights=weights)
 
@@ -238,7 +239,7 @@ def test_shared_weights_are_refused(make, weights):
 # Modes, frozen parameters, dtypes and devices.
 
 
-def test_modes_are_kept_layer_by_layer(generator):
+def test_modes_are_kept_layer_by_layer(generator: torch.Generator) -> None:
     module = nn.Sequential(conv(2, 4), nn.Dropout(0.5), nn.ReLU(), nn.Dropout(0.5), conv(4, 1))
     for training in (True, False):
         module.train(training)
@@ -255,7 +256,7 @@ def test_modes_are_kept_layer_by_layer(generator):
 
 
 @pytest.mark.parametrize("weights", [True, False])
-def test_frozen_parameters_stay_frozen(weights):
+def test_frozen_parameters_stay_frozen(weights: Any) -> None:
     module = weight_normed()
     module[2].requires_grad_(False)
     module[2].bias.requires_grad_(True)
@@ -267,7 +268,7 @@ def test_frozen_parameters_stay_frozen(weights):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("weights", [True, False])
-def test_dtype_and_device_are_the_models(dtype, weights):
+def test_dtype_and_device_are_the_models(dtype: Any, weights: Any) -> None:
     module = nn.Sequential(conv(2, 4), nn.ReLU(), conv(4, 1)).to(dtype)
     assert {p.dtype for p in tc.from_torch(module, weights=weights).parameters()} == {dtype}
     with torch.device("meta"):
@@ -277,7 +278,7 @@ def test_dtype_and_device_are_the_models(dtype, weights):
     assert torch.isfinite(net.kernel(tc.priors.Uniform()).dense((4, 4))).all()
 
 
-def test_new_weights_are_drawn_from_torchs_generator_and_mapped_ones_from_none():
+def test_new_weights_are_drawn_from_torchs_generator_and_mapped_ones_from_none() -> None:
     module = nn.Sequential(conv(2, 4), nn.ReLU(), conv(4, 1))
     torch.manual_seed(1)
     first = tc.from_torch(module, weights=False)
@@ -296,7 +297,7 @@ class Flagged(nn.Module):
         super().__init__()
         self.net = nn.Sequential(conv(2, 4), nn.ReLU(), conv(4, 1))
 
-    def forward(self, x, embedding=None, *, features: bool = False, scale: float = 2.0):
+    def forward(self, x: Any, embedding: Any = None, *, features: bool = False, scale: float = 2.0) -> Any:
         y = self.net(x) * scale
         return (y, x) if features else y
 
@@ -304,11 +305,11 @@ class Flagged(nn.Module):
 class Needy(Flagged):
     """One without a default."""
 
-    def forward(self, x, t):
+    def forward(self, x: Any, t: Any) -> Any:
         return self.net(x)
 
 
-def test_arguments_with_defaults_are_left_at_them(generator):
+def test_arguments_with_defaults_are_left_at_them(generator: torch.Generator) -> None:
     x = torch.randn(1, 2, 4, 4, generator=generator)
     module = Flagged()
     torch.testing.assert_close(tc.from_torch(module)(x), module(x))
@@ -317,24 +318,24 @@ def test_arguments_with_defaults_are_left_at_them(generator):
         tc.from_torch(Needy())
 
 
-def test_compiled_models_are_seen_through(generator):
+def test_compiled_models_are_seen_through(generator: torch.Generator) -> None:
     module = nn.Sequential(conv(2, 4), nn.ReLU(), conv(4, 1))
     x = torch.randn(1, 2, 4, 4, generator=generator)
     torch.testing.assert_close(tc.from_torch(torch.compile(module))(x), module(x))
 
 
-def test_networks_of_ours_are_refused():
+def test_networks_of_ours_are_refused() -> None:
     with pytest.raises(ValueError, match=r"a layer of torch_cntk: Conv2d, at '1'"):
         tc.from_torch(nn.Sequential(conv(1, 2), tc.Conv2d(2, 1, 1)))
 
 
-def test_dropout_that_ignores_the_mode_is_refused(generator):
+def test_dropout_that_ignores_the_mode_is_refused(generator: torch.Generator) -> None:
     class Always(nn.Module):
         def __init__(self, told: bool) -> None:
             super().__init__()
             self.a, self.told = conv(1, 1), told
 
-        def forward(self, x):
+        def forward(self, x: Any) -> Any:
             return nn.functional.dropout(self.a(x), 0.5, self.training) if self.told else nn.functional.dropout(x)
 
     with pytest.raises(ValueError, match="drops in eval mode as well"):
@@ -347,7 +348,7 @@ def test_dropout_that_ignores_the_mode_is_refused(generator):
     torch.testing.assert_close(net.eval()(x), model.eval()(x))
 
 
-def test_dropout_of_channels_drops_channels(generator):
+def test_dropout_of_channels_drops_channels(generator: torch.Generator) -> None:
     net = tc.from_torch(nn.Sequential(nn.Conv2d(1, 64, 1), nn.Dropout2d(0.5))).train()
     output = net(1 + torch.rand(2, 1, 4, 4, generator=generator)).flatten(2) == 0
     assert bool((output.all(2) == output.any(2)).all())
@@ -355,7 +356,7 @@ def test_dropout_of_channels_drops_channels(generator):
     assert isinstance(tc.to_torch(net)[1], nn.Dropout2d)
 
 
-def test_lazy_and_scripted_modules_are_refused():
+def test_lazy_and_scripted_modules_are_refused() -> None:
     with pytest.raises(ValueError, match=r"LazyConv2d, at '0': run it once"):
         tc.from_torch(nn.Sequential(nn.LazyConv2d(4, 1)))
     scripted = torch.jit.trace(conv(2, 1), torch.zeros(1, 2, 4, 4))
@@ -363,7 +364,7 @@ def test_lazy_and_scripted_modules_are_refused():
         tc.from_torch(scripted)
 
 
-def test_modes_and_frozen_parameters_go_back():
+def test_modes_and_frozen_parameters_go_back() -> None:
     module = nn.Sequential(conv(2, 4), nn.Dropout(0.5), nn.ReLU(), conv(4, 1)).train()
     module[1].eval()
     module[3].weight.requires_grad_(False)

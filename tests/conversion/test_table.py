@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -127,12 +128,12 @@ def family_row(name: str) -> str:
 
 
 @pytest.mark.parametrize("code", MODULES)
-def test_row_of_a_module_is_what_from_torch_says(code):
+def test_row_of_a_module_is_what_from_torch_says(code: Any) -> None:
     assert documented()[code] == row(code, around(code))
 
 
 @pytest.mark.parametrize("code", [code for code in MODULES if "Shuffle" not in code])
-def test_what_converts_computes_the_same(code, generator):
+def test_what_converts_computes_the_same(code: Any, generator: torch.Generator) -> None:
     module = around(code).double()
     if not code.endswith(".eval()"):
         module = module.eval() if "ropout" in code else module
@@ -145,11 +146,11 @@ def test_what_converts_computes_the_same(code, generator):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_row_of_a_family_is_what_from_torch_says(name):
+def test_row_of_a_family_is_what_from_torch_says(name: Any) -> None:
     assert documented()[f"torchvision.models.{name}()"] == family_row(name)
 
 
-def test_nothing_else_is_documented():
+def test_nothing_else_is_documented() -> None:
     families = {f"torchvision.models.{name}()" for name in FAMILIES}
     assert set(documented()) == {*MODULES, *families}
     assert len(MODULES) >= 60

@@ -1,7 +1,11 @@
 """Kernels compared by leaving out observed pixels, and the search that does it."""
 
+from __future__ import annotations
+
 import json
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,12 +16,12 @@ from torch_cntk import catalogue
 from torch_cntk.images import masks
 
 
-def test_error_is_that_of_the_pixels_left_out(generator):
+def test_error_is_that_of_the_pixels_left_out(generator: torch.Generator) -> None:
     image = torch.rand(2, 40, 50, generator=generator)
     observed = torch.rand(40, 50, generator=generator) < 0.6
     seen = []
 
-    def fill(known, mask):
+    def fill(known: Any, mask: Any) -> Any:
         seen.append(mask)
         assert not bool((mask & ~observed).any())
         assert bool((known[:, ~mask] == 0).all())
@@ -30,7 +34,7 @@ def test_error_is_that_of_the_pixels_left_out(generator):
     assert found == pytest.approx(float((image[:, left_out] - 0.25).square().mean()), rel=1e-6)
 
 
-def test_hidden_pixels_do_not_matter(generator):
+def test_hidden_pixels_do_not_matter(generator: torch.Generator) -> None:
     image = torch.rand(1, 48, 48, generator=generator)
     observed = torch.rand(48, 48, generator=generator) < 0.5
     fill = lambda known, mask: tc.inpaint(known, mask).image  # noqa: E731
@@ -38,7 +42,7 @@ def test_hidden_pixels_do_not_matter(generator):
     assert tc.leave_out_error(spoilt, observed, fill) == tc.leave_out_error(image, observed, fill)
 
 
-def test_copies_of_the_holes_are_left_out(generator):
+def test_copies_of_the_holes_are_left_out(generator: torch.Generator) -> None:
     observed = torch.ones(96, 96, dtype=torch.bool)
     observed[30:46, 20:36] = False
     image = torch.rand(1, 96, 96, generator=generator)
@@ -48,14 +52,14 @@ def test_copies_of_the_holes_are_left_out(generator):
     assert left and all(16 * 16 <= count <= 2 * 16 * 16 for count in left)
 
 
-def test_too_few_pixels_to_leave_out_any_are_refused():
+def test_too_few_pixels_to_leave_out_any_are_refused() -> None:
     observed = torch.zeros(8, 8, dtype=torch.bool)
     observed[3, 3] = True
     with pytest.raises(ValueError, match="expected observed pixels enough"):
         tc.leave_out_error(torch.zeros(1, 8, 8), observed, lambda known, mask: known)
 
 
-def test_search_takes_the_best_of_what_it_tried(tmp_path, capsys):
+def test_search_takes_the_best_of_what_it_tried(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     architecture.main(["50", "--fast", "--sweep", "1", "-o", str(tmp_path / "table.jsonl")])
     rows = [json.loads(line) for line in (tmp_path / "table.jsonl").read_text().splitlines()]
     tried = [row for row in rows if row["method"] == "CNTK" and row["levels"] == 2]
@@ -67,7 +71,7 @@ def test_search_takes_the_best_of_what_it_tried(tmp_path, capsys):
     assert winner[3].strip() == "2" and shallow[3].strip() == "1"
 
 
-def test_search_builds_the_default_networks():
+def test_search_builds_the_default_networks() -> None:
     """The names in the catalogue are what the search calls them."""
     fine = {"up": "finest bilinear", "up_filter": (3, 3), "slope": 0.3, "down_filter": (3, 3), "skip": 0}
     kernel = architecture.kernel_of(3, fine)
@@ -86,7 +90,7 @@ def test_search_builds_the_default_networks():
 
 
 @pytest.mark.parametrize("mask", [architecture.strokes, architecture.holes])
-def test_masks_of_the_search_have_holes(mask):
+def test_masks_of_the_search_have_holes(mask: Any) -> None:
     for seed in range(3):
         observed = mask(160, seed)
         assert masks.has_holes(observed)

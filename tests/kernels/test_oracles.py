@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,14 +110,14 @@ def assert_close(kernel: torch.Tensor, expected: np.ndarray, tolerance: float) -
     assert (kernel - expected).abs().max() <= tolerance * expected.abs().max()
 
 
-def test_no_oracle_is_left_out(oracles):
+def test_no_oracle_is_left_out(oracles: Path) -> None:
     found = {path.stem for pattern in ("[BCDEFG]_*.npz", "ref_*.npz") for path in oracles.glob(pattern)}
     assert found == {*IMAGE_NETS, *PUBLISHED}
 
 
 @pytest.mark.parametrize("kind", ["ntk", "nngp"])
 @pytest.mark.parametrize("name", IMAGE_NETS)
-def test_image_kernel_equals_neural_tangents(oracles, name, kind):
+def test_image_kernel_equals_neural_tangents(oracles: Path, name: Any, kind: Any) -> None:
     spec, arrays = load(oracles, name)
     z = torch.from_numpy(arrays["z"])
     net = network(spec["layers"], z.shape[0], tuple(z.shape[1:]))
@@ -126,7 +127,7 @@ def test_image_kernel_equals_neural_tangents(oracles, name, kind):
 
 @pytest.mark.parametrize("kind", ["ntk", "nngp"])
 @pytest.mark.parametrize("name", ROWS_AS_PIXELS)
-def test_pixels_of_a_1x1_net_are_the_samples_of_a_fully_connected_one(oracles, name, kind):
+def test_pixels_of_a_1x1_net_are_the_samples_of_a_fully_connected_one(oracles: Path, name: Any, kind: Any) -> None:
     spec, arrays = load(oracles, name)
     z = torch.from_numpy(arrays["z"]).T
     net = network(spec["layers"], z.shape[0], tuple(z.shape[1:]))
@@ -134,7 +135,7 @@ def test_pixels_of_a_1x1_net_are_the_samples_of_a_fully_connected_one(oracles, n
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_kernel_equals_the_published_one_but_for_its_scale(oracles, name):
+def test_kernel_equals_the_published_one_but_for_its_scale(oracles: Path, name: Any) -> None:
     spec, arrays = load(oracles, name)
     ntk = arrays["ntk"]
     size = ntk.shape[:2]
