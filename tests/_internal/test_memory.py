@@ -20,7 +20,7 @@ GB = 10**9
 
 
 def machine(
-    monkeypatch: pytest.MonkeyPatch, folder: Path, own: str, mounts: str, groups: Mapping[str, Mapping[str, object]]
+    monkeypatch: pytest.MonkeyPatch, folder: Path, own: str, mounts: str, groups: Mapping[str, Mapping[str, Any]]
 ) -> None:
     """A process whose /proc/self says this, with files below ``folder``; FOLDER in the mounts stands for that."""
     process = folder / "proc"
@@ -42,7 +42,7 @@ V1 = (
 )
 
 
-def v2(limit: object, used: int = 0, high: object = "max", cache: int = 0) -> dict[str, object]:
+def v2(limit: object, used: int = 0, high: object = "max", cache: int = 0) -> dict[str, Any]:
     return {
         "memory.max": limit,
         "memory.high": high,
@@ -51,7 +51,7 @@ def v2(limit: object, used: int = 0, high: object = "max", cache: int = 0) -> di
     }
 
 
-def v1(limit: int, used: int = 0, cache: int = 0, above: int = 2**63 - 4096) -> dict[str, object]:
+def v1(limit: int, used: int = 0, cache: int = 0, above: int = 2**63 - 4096) -> dict[str, Any]:
     return {
         "memory.limit_in_bytes": limit,
         "memory.usage_in_bytes": used,

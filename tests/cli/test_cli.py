@@ -259,7 +259,7 @@ def test_mistakes(
 def test_work_does_not_begin_before_the_checks(
     work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def never(*_: object, **__: object) -> None:
+    def never(*_: Any, **__: Any) -> None:
         raise AssertionError("too early")
 
     monkeypatch.setattr(inpaint_command, "inpaint", never)
@@ -341,7 +341,7 @@ def test_errors_during_the_work(
     error: Exception,
     message: str,
 ) -> None:
-    def fail(*_: object, **__: object) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise error
 
     monkeypatch.setattr(inpaint_command, "inpaint", fail)
@@ -352,7 +352,7 @@ def test_errors_during_the_work(
     assert outputs(work) == []
 
 
-def interrupt(*_: object, **__: object) -> None:
+def interrupt(*_: Any, **__: Any) -> None:
     raise KeyboardInterrupt
 
 
@@ -481,7 +481,7 @@ def test_the_sample_photograph() -> None:
 def test_an_unfinished_demo_leaves_no_picture(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save, names = Image.Image.save, []
 
-    def fail_at_the_third(self: Image.Image, path: Path, **options: object) -> None:
+    def fail_at_the_third(self: Image.Image, path: Path, **options: Any) -> None:
         names.append(path)
         if len(names) == 3:
             raise OSError("no space left on device")
@@ -553,7 +553,7 @@ def test_train_goes_on_from_its_checkpoint(work: Path, threads: int, monkeypatch
     checkpoint = work / "run.pt"
     original = train_command.train
 
-    def interrupted(*arguments: object, **options: object) -> tc.TrainingResult:
+    def interrupted(*arguments: Any, **options: Any) -> tc.TrainingResult:
         def callback(step: object) -> None:
             if step.number == 5:  # type: ignore[attr-defined]
                 raise KeyboardInterrupt
@@ -587,7 +587,7 @@ def test_mistakes_in_training(work: Path, capsys: pytest.CaptureFixture[str], th
 def test_train_with_a_preset(work: Path, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = {}
 
-    def train(net: tc.Layer, *arguments: object, **options: object) -> None:
+    def train(net: tc.Layer, *arguments: Any, **options: Any) -> None:
         seen.update(net=net, **options)
         raise ValueError("seen enough")
 

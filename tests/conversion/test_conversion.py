@@ -14,10 +14,10 @@ import torch_cntk as tc
 from torch_cntk.conversion.rules import NO_COUNTERPART
 from torch_cntk.layers.registry import ACTIVATIONS
 
-CIRCULAR = {"padding": 1, "padding_mode": "circular"}
+CIRCULAR: dict[str, Any] = {"padding": 1, "padding_mode": "circular"}
 
 
-def conv(given: int, out: int, width: int = 3, **options: object) -> nn.Conv2d:
+def conv(given: int, out: int, width: int = 3, **options: Any) -> nn.Conv2d:
     return nn.Conv2d(given, out, width, padding=width // 2, **{"padding_mode": "circular", **options})
 
 
@@ -26,7 +26,7 @@ class SkipNet(nn.Module):
 
     def __init__(self, bias: bool = False) -> None:
         super().__init__()
-        options = {"bias": bias}
+        options: dict[str, Any] = {"bias": bias}
         self.skip0 = nn.Sequential(conv(4, 2, 1, **options), nn.LeakyReLU(0.2))
         self.down0 = nn.Sequential(
             conv(4, 6, stride=2, **options), nn.LeakyReLU(0.2), conv(6, 6, **options), nn.LeakyReLU(0.2)
@@ -174,7 +174,7 @@ def test_correlated_sum_is_refused() -> None:
 
 def skip_by_hand(activation: tc.Layer, bias: bool) -> tc.Sequential:
     """The network of ``SkipNet``, written in torch_cntk."""
-    options = {"bias": bias, "bias_std": 0.5}
+    options: dict[str, Any] = {"bias": bias, "bias_std": 0.5}
 
     def block(*convolutions: tuple) -> tc.Sequential:
         layers = [(tc.Conv2d(*arguments, **options), activation) for arguments in convolutions]

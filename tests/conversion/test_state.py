@@ -14,7 +14,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 import torch_cntk as tc
 
 
-def conv(given: int, out: int, width: int = 3, **options: object) -> nn.Conv2d:
+def conv(given: int, out: int, width: int = 3, **options: Any) -> nn.Conv2d:
     return nn.Conv2d(given, out, width, padding=width // 2, **{"padding_mode": "circular", **options})
 
 

@@ -17,7 +17,7 @@ import torch_cntk as tc
 from tests.helpers import brute_force
 
 
-def conv(given: int, out: int, width: int = 3, **options: object) -> nn.Conv2d:
+def conv(given: int, out: int, width: int = 3, **options: Any) -> nn.Conv2d:
     return nn.Conv2d(given, out, width, padding=width // 2, **{"padding_mode": "circular", **options})
 
 

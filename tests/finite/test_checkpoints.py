@@ -260,12 +260,18 @@ def as_version_1(path: Path) -> None:
     torch.save(state | {"version": 1}, path)
 
 
-def version_1_run(**options: object) -> tc.TrainingResult:
+def version_1_run(**options: Any) -> tc.TrainingResult:
     """The run whose first five steps are in tests/data/checkpoints, written by the first version."""
     net = tc.Sequential(tc.Conv2d(2, 4, 3), tc.LeakyReLU(0.5), tc.Dropout(0.5), tc.Conv2d(4, 1, 1))
     image = (torch.arange(48) % 7).reshape(1, 6, 8) / 8
     observed = torch.arange(48).reshape(6, 8) % 3 > 0
-    how = {"jitter": 0.125, "holdout": 0.25, "iterate": "best", "prior": tc.priors.Uniform(0, 1), "steps": 9}
+    how: dict[str, Any] = {
+        "jitter": 0.125,
+        "holdout": 0.25,
+        "iterate": "best",
+        "prior": tc.priors.Uniform(0, 1),
+        "steps": 9,
+    }
     return tc.train(net, image, observed, **how, **options)
 
 
@@ -305,11 +311,11 @@ def test_checkpoints_may_have_any_name(name: Any, tmp_path: Path, monkeypatch: p
     assert same(run(checkpoint=tmp_path / name), run())
 
 
-def full_disk(*arguments: object) -> None:
+def full_disk(*arguments: Any) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def broken_writer(*arguments: object) -> None:
+def broken_writer(*arguments: Any) -> None:
     raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0")
 
 

@@ -295,7 +295,7 @@ def test_torchs_layers_are_redrawn_as_their_constructors_do() -> None:
 # What does not fit.
 
 ROWS = tc.Sequential(tc.Linear(3, 4), tc.ReLU(), tc.Linear(4, 2))
-REFUSED: dict[str, Callable[[], object]] = {
+REFUSED: dict[str, Callable[[], Any]] = {
     r"cannot take an input of z, \(5,\).*expected input of shape": lambda: tc.empirical_ntk(ROWS, torch.zeros(2, 5)),
     r"expected z as one input, \[features\]": lambda: tc.empirical_ntk(ROWS, torch.zeros(2, 2, 3)),
     r"expected z as one input, \[channels, \*size\] with 2 spatial": lambda: tc.empirical_ntk(

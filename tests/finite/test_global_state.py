@@ -26,13 +26,13 @@ def stop(step: object) -> None:
     raise StoppedError
 
 
-def failing(error: type[Exception], **options: object) -> None:
+def failing(error: type[Exception], **options: Any) -> None:
     with pytest.raises(error):
         run(DROPPING, jitter=0.1, **options)
 
 
 NET, DROPPING, ROWS = network(), network(dropout=0.2), torch.randn(4, 3)
-CALLS: dict[str, Callable[[], object]] = {
+CALLS: dict[str, Callable[[], Any]] = {
     "train": lambda: run(NET),
     "all noise": lambda: run(DROPPING, jitter=0.1, langevin=1.0, holdout=0.2, batch_norm=True),
     "normal prior": lambda: tc.train(NET, photograph(), mask(), prior=tc.priors.Normal(), steps=2),

@@ -186,7 +186,7 @@ def test_standard_and_ntk_parameterisation_start_with_the_same_function() -> Non
 def test_compiled_training_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     # The compiler itself takes a minute; its front end, which has to understand the network and its hooks, seconds.
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager", fullgraph=True))
-    options = {"steps": 3, "batch_norm": True, "jitter": 0.1}
+    options: dict[str, Any] = {"steps": 3, "batch_norm": True, "jitter": 0.1}
     torch.testing.assert_close(run(**options, compile=True).output, run(**options).output)
 
 
@@ -257,7 +257,7 @@ def test_presets_train(name: Any) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_training_on_cuda(tmp_path: Path) -> None:
     image, observed = photograph().cuda(), mask().cuda()
-    options = {"prior": PRIOR, "steps": 12, "jitter": 0.1, "channels_last": True, "autocast": True}
+    options: dict[str, Any] = {"prior": PRIOR, "steps": 12, "jitter": 0.1, "channels_last": True, "autocast": True}
     whole = tc.train(network(), image, observed, **options)
     assert whole.image.device.type == "cuda"
     # The same input and weights as on the CPU: the same first loss, up to bfloat16.

@@ -40,7 +40,7 @@ def saved(folder: Path, values: np.ndarray, mode: str | None = None, suffix: str
     return folder / f"m.{suffix}"
 
 
-def missing(path: Path, **options: object) -> np.ndarray:
+def missing(path: Path, **options: Any) -> np.ndarray:
     return ~read_mask(path, (HEIGHT, WIDTH), **options).numpy()
 
 

@@ -19,7 +19,7 @@ from torch_cntk.layers import from_description
 
 # float64 on both sides.
 EXACT = 1e-12
-ZEROS = {"padding_mode": "zeros"}
+ZEROS: dict[str, Any] = {"padding_mode": "zeros"}
 
 
 def assert_equal(kernel: torch.Tensor, expected: torch.Tensor, tolerance: float = EXACT) -> None:
@@ -27,7 +27,7 @@ def assert_equal(kernel: torch.Tensor, expected: torch.Tensor, tolerance: float 
     assert (kernel - expected).abs().max() <= tolerance * expected.abs().max()
 
 
-def conv(*arguments: int, **options: object) -> tc.Conv2d:
+def conv(*arguments: int, **options: Any) -> tc.Conv2d:
     return tc.Conv2d(*(arguments or (1, 1, 3)), **options)
 
 

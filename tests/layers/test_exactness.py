@@ -17,7 +17,7 @@ from torch_cntk.covariance.duals import Erf, Rectifier
 from torch_cntk.covariance.signal import InexactError, Signal
 
 
-def conv(*arguments: int, **options: object) -> tc.Conv2d:
+def conv(*arguments: int, **options: Any) -> tc.Conv2d:
     return tc.Conv2d(*(arguments or (4, 4, 3)), **options)
 
 

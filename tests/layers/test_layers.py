@@ -20,7 +20,7 @@ CONV = {1: (tc.Conv1d, tc.StridedConv1d), 2: (tc.Conv2d, tc.StridedConv2d), 3: (
 TORCH_CONV = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 SIZES = {1: (12,), 2: (12, 6), 3: (6, 4, 6)}
 # float64 sums of some hundred terms.
-EXACT = {"rtol": 1e-12, "atol": 1e-12}
+EXACT: dict[str, Any] = {"rtol": 1e-12, "atol": 1e-12}
 
 
 def randn(*shape: int, generator: torch.Generator) -> torch.Tensor:

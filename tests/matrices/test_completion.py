@@ -229,8 +229,8 @@ def test_left_out_entries_are_predicted_from_the_others(coupled: Any, generator:
     mask = random_mask(values.shape, 0.7, generator)
     mask[:2, :-1] = True  # no column loses its last entry, and with it its part in the mean of the weights
     weights = torch.rand(9, generator=generator, dtype=torch.float64) + 0.1
-    side = {"row_features": torch.randn(3, 2, generator=generator)} if coupled else {}
-    options = {"ridge": 0.05, "center": False}
+    side: dict[str, Any] = {"row_features": torch.randn(3, 2, generator=generator)} if coupled else {}
+    options: dict[str, Any] = {"ridge": 0.05, "center": False}
     left_out = tc.MatrixCompletion(**options).fit(values, mask, features, **side, column_weight=weights).left_out()
     assert bool(left_out[~mask].isnan().all())
     for row, column in mask.nonzero().tolist():
@@ -264,7 +264,7 @@ def test_weights_of_columns_are_those_of_their_squared_errors(
     model = tc.MatrixCompletion(ridge=0.1, center=False, solver=solver, row_identity=0)
     # Rows that the linear part of the kernel cannot tell from each other would be another problem: one row, then.
     rows = 1 if coupled else 6
-    side = {"row_features": torch.ones(1, 1)} if coupled else {}
+    side: dict[str, Any] = {"row_features": torch.ones(1, 1)} if coupled else {}
     filled = model.fit(values[:rows], mask[:rows], features, **side, column_weight=weights).predict()
     seen = mask[0]
     net = tc.matrices.completion.fully_connected(1)
@@ -363,7 +363,7 @@ def test_graph_laplacian_is_semi_supervised_learning(generator: torch.Generator)
     labels = torch.randn(2, nodes, generator=generator, dtype=torch.float64)
     mask = torch.zeros(2, nodes, dtype=torch.bool)
     mask[:, :4] = True
-    options = {"normalize": False, "center": False, "ridge": 0}
+    options: dict[str, Any] = {"normalize": False, "center": False, "ridge": 0}
     for shift, tolerance in ((0.3, 1e-9), (1e-6, 1e-4)):
         features = tc.features.laplacian(adjacency, shift)
         filled = tc.MatrixCompletion(0, **options).fit(labels, mask, features).predict()
@@ -655,7 +655,7 @@ def test_bad_input_is_refused(change: Any, message: Any, generator: torch.Genera
     values, features = problem(generator)
     given = {"Y": values, "observed": torch.ones(6, 15, dtype=torch.bool), "features": features}
     given |= {"row_features": None, "column_weight": None}
-    options = {name: value for name, value in change.items() if name not in given}
+    options: dict[str, Any] = {name: value for name, value in change.items() if name not in given}
     given |= {name: value for name, value in change.items() if name in given}
     if "Y" in change:
         given["observed"] = None
@@ -678,7 +678,7 @@ def test_bad_input_is_refused(change: Any, message: Any, generator: torch.Genera
 def test_wrong_types_are_refused(change: Any, message: Any, generator: torch.Generator) -> None:
     values, features = problem(generator)
     given = {"Y": values, "observed": None, "features": features}
-    options = {name: value for name, value in change.items() if name not in given}
+    options: dict[str, Any] = {name: value for name, value in change.items() if name not in given}
     given |= {name: value for name, value in change.items() if name in given}
     with pytest.raises(TypeError, match=message):
         tc.MatrixCompletion(**options).fit(**given)

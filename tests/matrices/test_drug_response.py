@@ -429,7 +429,7 @@ def test_residual_ntk_tells_drugs_apart_that_the_mean_over_the_cell_type_does_no
 
 def test_the_best_candidate_is_chosen_by_what_was_left_out(generator: torch.Generator) -> None:
     data = toy(generator)
-    candidates = {"hidden_layers": (0, 2), "cell_weights": (0.01, 1.0)}
+    candidates: dict[str, Any] = {"hidden_layers": (0, 2), "cell_weights": (0.01, 1.0)}
     model, filled = ResidualNTK(0, None, (), **candidates).best(data.tensor, data.observed)
     profiles = data.tensor[data.observed]
     mean = profiles.mean(0)

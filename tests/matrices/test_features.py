@@ -31,7 +31,7 @@ def test_unit_features_have_norm_1(generator: torch.Generator) -> None:
 
 
 def test_numbers_are_standardised_and_missing_ones_are_the_mean() -> None:
-    table = {"dose": [1, 2.0, None, 3, float("nan")], "same": [7, 7, 7, 7, 7]}
+    table: dict[str, Any] = {"dose": [1, 2.0, None, 3, float("nan")], "same": [7, 7, 7, 7, 7]}
     encoded = TableEncoder(weights={"dose": 2}).fit_transform(table)
     scale = 2 / math.sqrt(2 / 3)
     expected = torch.tensor([[-scale, 0], [0, 0], [0, 0], [scale, 0], [0, 0]], dtype=torch.float64)
@@ -64,7 +64,7 @@ def test_rare_words_weigh_more() -> None:
 
 
 def test_columns_are_weighted_or_left_out() -> None:
-    table = {"a": [1, 2], "b": ["x", "y"]}
+    table: dict[str, Any] = {"a": [1, 2], "b": ["x", "y"]}
     whole = TableEncoder(weights={"b": 3}).fit_transform(table)
     assert float(whole[:, 1:].square().sum(1).mean()) == pytest.approx(9)
     assert TableEncoder(weights={"a": 0}).fit_transform(table).shape == (2, 2)
@@ -72,7 +72,7 @@ def test_columns_are_weighted_or_left_out() -> None:
 
 def test_frames_are_tables() -> None:
     pandas = pytest.importorskip("pandas")
-    table = {"a": [1.0, 2.5, 4.0], "b": ["x", "y", None], "c": [True, False, True]}
+    table: dict[str, Any] = {"a": [1.0, 2.5, 4.0], "b": ["x", "y", None], "c": [True, False, True]}
     expected = TableEncoder().fit_transform(table)
     assert torch.equal(TableEncoder().fit_transform(pandas.DataFrame(table)), expected)
 

@@ -57,7 +57,7 @@ def test_a_model_with_features_of_rows_is_saved() -> None:
 
 def test_encoders_are_saved_and_cloned() -> None:
     base = pytest.importorskip("sklearn.base")
-    sheet = {"dose": [1.0, None, 3.0], "kind": ["a", "b", "a"], "note": ["x y", "y", ""]}
+    sheet: dict[str, Any] = {"dose": [1.0, None, 3.0], "kind": ["a", "b", "a"], "note": ["x y", "y", ""]}
     encoder = TableEncoder(["note"], {"dose": 2.0}).fit(sheet)
     for again in (pickle.loads(pickle.dumps(encoder)), copy.deepcopy(encoder)):
         assert torch.equal(again.transform(sheet), encoder.transform(sheet))
