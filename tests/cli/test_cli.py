@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -522,9 +523,9 @@ def test_version_of_the_module_and_nothing_heavy_before_the_command_is_on_guard(
 
 @pytest.mark.parametrize(("load", "expected"), [(0.0, 4), (1.2, 3), (2.6, 1), (50.0, 1)])
 def test_threads_are_the_idle_cores(load: Any, expected: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command_options.torch, "get_num_threads", lambda: 4)
-    monkeypatch.setattr(command_options.os, "cpu_count", lambda: 4)
-    monkeypatch.setattr(command_options.os, "getloadavg", lambda: (load, 0.0, 0.0))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
     assert command_options._idle_cores() == expected
 
 
@@ -551,7 +552,7 @@ def test_train_goes_on_from_its_checkpoint(work: Path, threads: int, monkeypatch
     assert trained(work, "--seed", "4") == 0
     whole = (work / "out" / "t.png").read_bytes()
     checkpoint = work / "run.pt"
-    original = train_command.train
+    original = tc.train
 
     def interrupted(*arguments: Any, **options: Any) -> tc.TrainingResult:
         def callback(step: object) -> None:
@@ -585,7 +586,7 @@ def test_mistakes_in_training(work: Path, capsys: pytest.CaptureFixture[str], th
 
 
 def test_train_with_a_preset(work: Path, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = {}
+    seen: dict[str, Any] = {}
 
     def train(net: tc.Layer, *arguments: Any, **options: Any) -> None:
         seen.update(net=net, **options)

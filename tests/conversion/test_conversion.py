@@ -224,8 +224,8 @@ def test_chain_becomes_a_sequential_and_a_branching_model_a_graph() -> None:
 
 
 def test_options_of_from_torch() -> None:
-    module = nn.Sequential(conv(2, 4), nn.BatchNorm2d(4), nn.ReLU(), conv(4, 1))
-    net = tc.from_torch(module, bias_std=0.2, weights=False, ignore=(nn.BatchNorm2d,))
+    module: Any = nn.Sequential(conv(2, 4), nn.BatchNorm2d(4), nn.ReLU(), conv(4, 1))
+    net: Any = tc.from_torch(module, bias_std=0.2, weights=False, ignore=(nn.BatchNorm2d,))
     assert [type(layer) for layer in net.layers] == [tc.Conv2d, tc.ReLU, tc.Conv2d]
     assert net.layers[0].bias_std == 0.2
     assert not torch.equal(net.layers[0].effective()[0], module[0].weight)
@@ -302,7 +302,7 @@ def test_gains_without_a_place_to_go_are_refused(module: Any) -> None:
 
 def test_what_is_no_module_is_refused() -> None:
     with pytest.raises(TypeError, match=r"expected a torch.nn.Module"):
-        tc.from_torch(lambda x: x)
+        tc.from_torch(lambda x: x)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("width", [3, 24])
@@ -337,8 +337,8 @@ def test_layers_that_torch_does_not_have_are_refused(layer: Any) -> None:
 def test_parameterisations_compute_the_same_and_read_each_others_states(
     tmp_path: Path, generator: torch.Generator
 ) -> None:
-    net = tc.Sequential(tc.Conv2d(2, 4, 3, bias=True, bias_std=0.3), tc.ReLU(), tc.StridedConv2d(4, 3, 3)).double()
-    standard = tc.reparameterise(net, "standard")
+    net: Any = tc.Sequential(tc.Conv2d(2, 4, 3, bias=True, bias_std=0.3), tc.ReLU(), tc.StridedConv2d(4, 3, 3)).double()
+    standard: Any = tc.reparameterise(net, "standard")
     x = torch.randn(1, 2, 4, 4, generator=generator, dtype=torch.float64)
     torch.testing.assert_close(standard(x), net(x))
     torch.testing.assert_close(standard.layers[0].weight, net.layers[0].effective()[0])
@@ -346,7 +346,7 @@ def test_parameterisations_compute_the_same_and_read_each_others_states(
     assert "parameterisation='standard'" in repr(standard)
     for source, target in ((net, standard), (standard, net), (standard, standard), (net, net)):
         torch.save(source.state_dict(), tmp_path / "state.pt")
-        fresh = tc.reparameterise(target, target.layers[0].parameterisation)
+        fresh: Any = tc.reparameterise(target, target.layers[0].parameterisation)
         for layer in (fresh.layers[0], fresh.layers[2]):
             layer.reset_parameters(generator)
         fresh.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
@@ -364,11 +364,12 @@ def test_fresh_weights_have_the_scale_of_their_parameterisation() -> None:
     layer = tc.Conv2d(100, 100, 3, bias=True, bias_std=0.5, parameterisation="standard")
     # 90,000 draws: a standard error of 0.24 %; 100 biases: 7 %.
     assert float(layer.weight.detach().std()) == pytest.approx(1 / 30, rel=0.02)
+    assert layer.bias is not None
     assert float(layer.bias.detach().std()) == pytest.approx(0.5, rel=0.35)
     with pytest.raises(ValueError, match="expected parameterisation"):
-        tc.reparameterise(layer, "mup")
+        tc.reparameterise(layer, "mup")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="expected parameterisation"):
-        tc.Conv2d(1, 1, 3, parameterisation="mup")
+        tc.Conv2d(1, 1, 3, parameterisation="mup")  # type: ignore[arg-type]
 
 
 def test_flat_networks_are_the_same_function(generator: torch.Generator) -> None:

@@ -53,7 +53,7 @@ def test_hooks_of_all_modules_are_refused() -> None:
 
 
 def test_hooks_that_are_not_called_or_change_no_output_do_not_matter(generator: torch.Generator) -> None:
-    module = nn.Sequential(conv(2, 4), nn.ReLU(), conv(4, 1))
+    module: Any = nn.Sequential(conv(2, 4), nn.ReLU(), conv(4, 1))
     module[0].register_full_backward_hook(lambda *given: None)
     module[0].weight.register_hook(lambda gradient: gradient)
     x = torch.randn(1, 2, 4, 4, generator=generator)
@@ -80,19 +80,19 @@ class Called(nn.Sequential):
 
 def with_own_forward() -> nn.Module:
     module = nn.Sequential(conv(2, 4), nn.ReLU(), conv(4, 1))
-    layer = module[0]
+    layer: Any = module[0]
     layer.forward = lambda x: 3 * nn.Conv2d.forward(layer, x)
     return module
 
 
 def whole_with_own_forward() -> nn.Module:
     module = nn.Sequential(conv(2, 4), nn.ReLU(), conv(4, 1))
-    module.forward = lambda x: -nn.Sequential.forward(module, x)
+    module.forward = lambda x: -nn.Sequential.forward(module, x)  # type: ignore[method-assign]
     return module
 
 
-def weight_normed() -> nn.Module:
-    module = nn.Sequential(conv(2, 4), nn.ReLU(), conv(4, 1))
+def weight_normed() -> Any:
+    module: Any = nn.Sequential(conv(2, 4), nn.ReLU(), conv(4, 1))
     parametrizations.weight_norm(module[0])
     with torch.no_grad():
         module[0].parametrizations.weight.original0.mul_(2)
@@ -101,14 +101,14 @@ def weight_normed() -> nn.Module:
 
 def old_weight_norm() -> nn.Module:
     with pytest.warns(FutureWarning):
-        layer = nn.utils.weight_norm(conv(2, 4))
+        layer: Any = nn.utils.weight_norm(conv(2, 4))
     with torch.no_grad():
         layer.weight_g.mul_(2)  # the weight itself is out of date until the next forward pass
     return nn.Sequential(layer, nn.ReLU(), conv(4, 1))
 
 
 def pruned() -> nn.Module:
-    module = nn.Sequential(conv(2, 4), nn.ReLU(), conv(4, 1))
+    module: Any = nn.Sequential(conv(2, 4), nn.ReLU(), conv(4, 1))
     prune.random_unstructured(module[0], "weight", 0.5)
     with torch.no_grad():
         module[0].weight_orig.add_(0.1)
@@ -206,7 +206,7 @@ def tied() -> nn.Module:
 
 
 def tied_memory() -> nn.Module:
-    module = nn.Sequential(conv(4, 4), nn.ReLU(), conv(4, 4))
+    module: Any = nn.Sequential(conv(4, 4), nn.ReLU(), conv(4, 4))
     module[2].weight = nn.Parameter(module[0].weight.data)
     return module
 
@@ -243,7 +243,7 @@ def test_modes_are_kept_layer_by_layer(generator: torch.Generator) -> None:
     module = nn.Sequential(conv(2, 4), nn.Dropout(0.5), nn.ReLU(), nn.Dropout(0.5), conv(4, 1))
     for training in (True, False):
         module.train(training)
-        net = tc.from_torch(module)
+        net: Any = tc.from_torch(module)
         assert net.training is training
         assert all(layer.training is training for layer in net.layers)
     module.train()
@@ -260,10 +260,11 @@ def test_frozen_parameters_stay_frozen(weights: Any) -> None:
     module = weight_normed()
     module[2].requires_grad_(False)
     module[2].bias.requires_grad_(True)
-    net = tc.from_torch(module, weights=weights)
+    net: Any = tc.from_torch(module, weights=weights)
     assert [p.requires_grad for p in net.parameters()] == [True, True, False, True]
     module[0].requires_grad_(False)
-    assert not any(p.requires_grad for p in tc.from_torch(module, weights=weights).layers[0].parameters())
+    net = tc.from_torch(module, weights=weights)
+    assert not any(p.requires_grad for p in net.layers[0].parameters())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
@@ -305,7 +306,7 @@ class Flagged(nn.Module):
 class Needy(Flagged):
     """One without a default."""
 
-    def forward(self, x: Any, t: Any) -> Any:
+    def forward(self, x: Any, t: Any) -> Any:  # type: ignore[override]
         return self.net(x)
 
 
@@ -321,7 +322,8 @@ def test_arguments_with_defaults_are_left_at_them(generator: torch.Generator) ->
 def test_compiled_models_are_seen_through(generator: torch.Generator) -> None:
     module = nn.Sequential(conv(2, 4), nn.ReLU(), conv(4, 1))
     x = torch.randn(1, 2, 4, 4, generator=generator)
-    torch.testing.assert_close(tc.from_torch(torch.compile(module))(x), module(x))
+    compiled: Any = torch.compile(module)
+    torch.testing.assert_close(tc.from_torch(compiled)(x), module(x))
 
 
 def test_networks_of_ours_are_refused() -> None:
@@ -341,7 +343,7 @@ def test_dropout_that_ignores_the_mode_is_refused(generator: torch.Generator) ->
     with pytest.raises(ValueError, match="drops in eval mode as well"):
         tc.from_torch(Always(False).train())
     model = Always(True).train()
-    net = tc.from_torch(model)
+    net: Any = tc.from_torch(model)
     assert model.training
     assert [type(layer) for layer in net.layers] == [tc.Conv2d, tc.Dropout]
     x = torch.randn(1, 1, 4, 4, generator=generator)
@@ -353,7 +355,8 @@ def test_dropout_of_channels_drops_channels(generator: torch.Generator) -> None:
     output = net(1 + torch.rand(2, 1, 4, 4, generator=generator)).flatten(2) == 0
     assert bool((output.all(2) == output.any(2)).all())
     assert 0 < output.all(2).sum() < 128
-    assert isinstance(tc.to_torch(net)[1], nn.Dropout2d)
+    plain: Any = tc.to_torch(net)
+    assert isinstance(plain[1], nn.Dropout2d)
 
 
 def test_lazy_and_scripted_modules_are_refused() -> None:
@@ -371,6 +374,6 @@ def test_modes_and_frozen_parameters_go_back() -> None:
     plain = tc.to_torch(tc.from_torch(module))
     assert [m.training for m in plain.modules()] == [True, True, False, True, True]
     assert [p.requires_grad for p in plain.parameters()] == [True, True, False, True]
-    wide = tc.with_width(tc.from_torch(module), 8)
+    wide: Any = tc.with_width(tc.from_torch(module), 8)
     assert [layer.training for layer in wide.layers] == [True, False, True, True]
     assert [p.requires_grad for p in wide.parameters()] == [True, True, False, True]

@@ -105,8 +105,9 @@ def row(code: str, module: nn.Module) -> str:
     except ValueError as error:
         reason = re.sub(r"^from_torch knows no (exact )?rule for ", "", str(error))
         return f"| `{code}` | no | {reason.replace('|', '/')} |"
-    middle = net.layers[1:-1] or net.layers[-1:]
-    text = " ".join(f"`{layer!r}`" for layer in middle) if len(net.layers) > 2 or "Pad2d" in code else "nothing"
+    layers: Any = net.layers
+    middle = layers[1:-1] or layers[-1:]
+    text = " ".join(f"`{layer!r}`" for layer in middle) if len(layers) > 2 or "Pad2d" in code else "nothing"
     return f"| `{code}` | yes | {text} |"
 
 

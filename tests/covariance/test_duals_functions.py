@@ -87,6 +87,7 @@ def expectations(function: Any, kinks: Any, sigma: float, v: float, w: float) ->
     rest = math.sqrt(max(0.0, (1 - rho) * (1 + rho))) * math.sqrt(w)
     z, weight = rule(kinks, 0.0, math.sqrt(v))
     mean = rho * math.sqrt(w) * z
+    values: tuple[Any, ...]
     if rest < 1e-9 * math.sqrt(w):
         inner = torch.from_numpy(mean)
         values = function(inner), derivative(function, inner)

@@ -93,7 +93,7 @@ def test_filters_keep_constant_images() -> None:
     ("make", "error", "message"),
     [
         (lambda: tc.AvgPool2d(0), ValueError, "kernel_size to be at least 1"),
-        (lambda: tc.AvgPool2d(1.5), TypeError, "kernel_size to be an integer"),
+        (lambda: tc.AvgPool2d(1.5), TypeError, "kernel_size to be an integer"),  # type: ignore[arg-type]
         (lambda: tc.GaussianBlur(4, 1.0), ValueError, "odd kernel_size"),
         (lambda: tc.GaussianBlur(3, 0.0), ValueError, "sigma > 0"),
         (lambda: tc.LanczosDown(2, lobes=0), ValueError, "lobes to be at least 1"),

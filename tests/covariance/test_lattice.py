@@ -239,7 +239,7 @@ def test_a_thousand_layers_make_a_kernel() -> None:
 
 
 def test_extents_have_no_largest_depth() -> None:
-    extent = Extent.start(2)
+    extent: Any = Extent.start(2)
     for _ in range(DEEP):
         extent = extent.average_patches((3, 3)).activate(RELU).resample((Nearest(2),) * 2).subsample((2, 2))
     assert (extent.period, extent.scale, extent.granule) == ((1, 1), (1, 1), (1, 1))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import multiprocessing
 import os
 import random
@@ -20,7 +19,7 @@ import torch_cntk as tc
 from tests.helpers.training import PRIOR, mask, network, photograph, run, same
 from torch_cntk.finite import checkpoint
 
-OPTIONS = {
+OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "jitter": {"jitter": 0.1},
     "batch norm": {"batch_norm": True, "parameterisation": "standard"},
@@ -61,6 +60,7 @@ def test_interrupted_runs_end_as_uninterrupted_ones(name: Any, tmp_path: Path) -
     assert same(resumed, whole)
     assert torch.equal(resumed.image, whole.image)
     if whole.holdout_losses is not None:
+        assert resumed.holdout_losses is not None
         assert torch.equal(resumed.holdout_losses, whole.holdout_losses)
     assert resumed.best_step == whole.best_step
     # A finished run is not done again.
@@ -337,9 +337,10 @@ def test_a_full_disk_costs_a_warning_and_no_training(
 
 
 def test_a_disk_with_room_again_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, save, calls = tmp_path / "run.pt", torch.save, []
+    path, save = tmp_path / "run.pt", torch.save
+    calls: list[int] = []
 
-    def sometimes(state: object, file: io.IOBase) -> None:
+    def sometimes(state: object, file: Any) -> None:
         calls.append(len(calls))
         if calls[-1] in (1, 2, 5):
             full_disk()

@@ -147,7 +147,8 @@ def test_wide_network_follows_linearised_training() -> None:
     image = torch.rand(1, 4, 4, generator=generator, dtype=torch.float64)
     observed = torch.rand(4, 4, generator=generator) < 0.6
     net = tc.Sequential(tc.Conv2d(2, 512, 3), tc.ReLU(), tc.Conv2d(512, 1, 3)).double()
-    for layer in (net.layers[0], net.layers[2]):
+    layer: Any
+    for layer in (net[0], net[2]):
         layer.reset_parameters(generator)
     start = net(z[None])[0].detach()
     exact = tc.LinearisedTraining(net.kernel(tc.priors.Tensor(z)), image, observed, start)
@@ -159,7 +160,8 @@ def test_wide_network_follows_linearised_training() -> None:
         loss.backward()
         with torch.no_grad():
             for parameter in net.parameters():
-                parameter -= rate * parameter.grad
+                assert parameter.grad is not None
+                parameter.sub_(rate * parameter.grad)
     trained, moved = net(z[None])[0].detach(), exact.predict(rate * steps)
     # The network's own kernel first: what is left is its change during training, and the steps' length.
     assert (trained - own.predict(rate * steps)).norm() < 0.05 * (start - trained).norm()
@@ -230,7 +232,7 @@ def test_wide_classifiers_follow_linearised_training() -> None:
 
 def test_linearised_training_between_inputs_refuses_what_does_not_fit() -> None:
     kernel = torch.eye(4)
-    refused = {
+    refused: dict[str, Any] = {
         r"expected a kernel of shape \[n, n\]": (torch.zeros(2, 2, 2, 2), torch.zeros(4)),
         r"expected targets of shape \[n\] or": (kernel, torch.zeros(4, 1, 1)),
         "expected a kernel of shape": (kernel, torch.zeros(5, 1)),

@@ -56,7 +56,8 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], tuple[int, ...]
 def case(name: str) -> tuple[nn.Module, Tensor, Tensor]:
     torch.manual_seed(2)
     make, first, second = CASES[name]
-    return make().double(), *(torch.randn(shape, dtype=torch.float64) for shape in (first, second))
+    net = make().double()
+    return net, torch.randn(first, dtype=torch.float64), torch.randn(second, dtype=torch.float64)
 
 
 def jacobian(net: nn.Module, z: Tensor) -> Tensor:
@@ -136,7 +137,7 @@ def test_models_that_were_trained_have_a_kernel() -> None:
 # The last layer alone.
 
 
-def last_layer(name: str) -> tuple[tc.Layer, Tensor, str]:
+def last_layer(name: str) -> tuple[tc.Sequential, Tensor, tuple[str, ...]]:
     torch.manual_seed(4)
     nets = {
         "rows": (tc.Sequential(tc.Linear(4, 9), tc.ReLU(), tc.Linear(9, 3, bias=True, bias_std=0.5)), (5, 4), ("2.",)),
@@ -305,9 +306,9 @@ REFUSED: dict[str, Callable[[], Any]] = {
     r"cannot take an input of z, \(3, 5, 5\): mat1": lambda: tc.empirical_ntk(classifier(), torch.zeros(3, 5, 5)),
     r"expected z as \[n, \.\.\.\]": lambda: tc.empirical_ntk(nn.Linear(3, 1), torch.zeros(3)),
     r"expected at least one input in z": lambda: tc.empirical_ntk(ROWS, torch.zeros(0, 3)),
-    r"expected others as a tensor in torch.float32": lambda: tc.empirical_ntk(ROWS, torch.zeros(1, 3), [[1.0] * 3]),
-    r'expected kind "ntk" or "nngp"': lambda: tc.empirical_ntk(ROWS, torch.zeros(1, 3), kind="ck"),
-    r'expected outputs "mean" or "trace"': lambda: tc.empirical_ntk(ROWS, torch.zeros(1, 3), outputs="sum"),
+    r"expected others as a tensor in torch.float32": lambda: tc.empirical_ntk(ROWS, torch.zeros(1, 3), [[1.0] * 3]),  # type: ignore[arg-type]
+    r'expected kind "ntk" or "nngp"': lambda: tc.empirical_ntk(ROWS, torch.zeros(1, 3), kind="ck"),  # type: ignore[arg-type]
+    r'expected outputs "mean" or "trace"': lambda: tc.empirical_ntk(ROWS, torch.zeros(1, 3), outputs="sum"),  # type: ignore[arg-type]
     r"expected a channel from 0 to 1": lambda: tc.empirical_ntk(ROWS, torch.zeros(1, 3), channel=-1),
     r"expected at least 2 draws": lambda: expected_kernel(ROWS, torch.zeros(1, 3), draws=1),
     r"expected redraw, which says how the weights of PReLU": lambda: expected_kernel(
@@ -324,12 +325,12 @@ def test_what_does_not_fit_is_refused(message: Any) -> None:
 
 def test_wrong_types_are_refused() -> None:
     with pytest.raises(TypeError, match="expected a network of torch_cntk or a torch module, got function"):
-        tc.empirical_ntk(lambda x: x, torch.zeros(1, 3))
+        tc.empirical_ntk(lambda x: x, torch.zeros(1, 3))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="expected seed to be an integer"):
-        expected_kernel(ROWS, torch.zeros(1, 3), seed=0.5)
+        expected_kernel(ROWS, torch.zeros(1, 3), seed=0.5)  # type: ignore[arg-type]
 
     class Pair(nn.Linear):
-        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
             return x, super().forward(x)
 
     with pytest.raises(TypeError, match="expected a network that gives one tensor, got tuple"):

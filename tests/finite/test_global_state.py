@@ -46,7 +46,9 @@ CALLS: dict[str, Callable[[], Any]] = {
     "expected of torch's": lambda: expected_kernel(TORCHS, torch.zeros(2, 3), draws=3),
 }
 SMALL = small()
-TORCHS = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Dropout(), torch.nn.LayerNorm(4), torch.nn.Linear(4, 1))
+TORCHS: torch.nn.Module = torch.nn.Sequential(
+    torch.nn.Linear(3, 4), torch.nn.Dropout(), torch.nn.LayerNorm(4), torch.nn.Linear(4, 1)
+)
 
 
 def small_net() -> tc.Sequential:

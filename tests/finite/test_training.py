@@ -50,6 +50,7 @@ def test_train_lists_all_options() -> None:
     fields = {field.name: typing.get_type_hints(tc.Training)[field.name] for field in dataclasses.fields(tc.Training)}
     hints, parameters = typing.get_type_hints(tc.train), inspect.signature(tc.train).parameters
     assert not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    assert tc.train.__doc__ is not None
     for name, hint in fields.items():
         assert hints[name] == hint | AsGiven
         assert parameters[name].default is AS_GIVEN
@@ -66,9 +67,9 @@ def test_options_take_the_place_of_those_of_a_training() -> None:
 
 
 def test_the_network_is_not_changed() -> None:
-    net = network()
+    net: Any = network()
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    result = run(net, parameterisation="standard", batch_norm=True)
+    result: Any = run(net, parameterisation="standard", batch_norm=True)
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
     assert not torch.equal(result.net.layers[-1].weight, net.layers[-1].weight)
     # A forward pass of the trained one has its normalisations.
@@ -96,6 +97,7 @@ def test_nan_stops_with_a_message(tmp_path: Path) -> None:
 
 def test_held_out_pixels_are_judged_by_and_not_trained_on() -> None:
     result = run(steps=60, holdout=0.4, iterate="best", lr=0.03)
+    assert result.holdout_losses is not None
     assert result.best_step == int(result.holdout_losses.argmin())
     # The best iterate is the network as it was then.
     again = run(steps=max(result.best_step, 1), holdout=0.4, lr=0.03)
@@ -143,10 +145,11 @@ def test_langevin_noise_has_its_size() -> None:
 
 
 def test_batch_norm_follows_all_weight_layers_but_the_last() -> None:
-    result = run(batch_norm=True)
+    result: Any = run(batch_norm=True)
     assert len(result.model.norms) == sum(isinstance(m, Weighted) for m in result.net.modules()) - 1
     graph = tc.from_torch(tc.to_torch(network()))
-    assert len(run(graph, batch_norm=True).model.norms) == len(result.model.norms)
+    other: Any = run(graph, batch_norm=True)
+    assert len(other.model.norms) == len(result.model.norms)
 
 
 def test_trained_models_are_had_again_from_their_state(tmp_path: Path) -> None:
@@ -232,7 +235,7 @@ def test_what_does_not_fit_is_refused() -> None:
         with pytest.raises(ValueError, match=message):
             tc.train(*arguments, prior=PRIOR, steps=1)
     with pytest.raises(TypeError, match="see from_torch"):
-        tc.train(torch.nn.Conv2d(1, 1, 3), image, observed)
+        tc.train(torch.nn.Conv2d(1, 1, 3), image, observed)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="expected a truth of the image's shape"):
         tc.train(network(), image, observed, prior=PRIOR, steps=1, truth=image[:1])
     with pytest.raises(ValueError, match="too few"):

@@ -68,7 +68,9 @@ def expected_and_tolerance(
 
 
 def scales(net: tc.Sequential, ndim: int) -> list[tuple[Fraction, ...]]:
-    scale, path = (Fraction(1),) * ndim, []
+    scale: tuple[Fraction, ...] = (Fraction(1),) * ndim
+    path: list[tuple[Fraction, ...]] = []
+    layer: Any
     for layer in net.layers:
         if isinstance(layer, tc.NearestUp | tc.BilinearUp):
             scale = tuple(s * layer.scale_factor for s in scale)

@@ -53,6 +53,7 @@ class Lookalikes:
     solver: tc.Solver | None = None
 
     def equations(self, given: Observed, estimate: Tensor | None) -> Equations:
+        assert estimate is not None
         values = given.in_one_unit(estimate)[0].flatten(1).T
         values = values / values.std()
         matrix = torch.exp(-torch.cdist(values, values).square()) + 0.1 * torch.eye(len(values)).to(values)
@@ -63,7 +64,7 @@ class Lookalikes:
 KERNEL = tc.hourglass(2, 1, 0, channels=1, in_channels=1, slope=0.3, one_by_one=False).kernel(
     tc.priors.Uniform(0, 0.1), dtype=torch.float64
 )
-FILLERS = {
+FILLERS: dict[str, Any] = {
     "periodic": Periodic(KERNEL, 1e-3, replace(TIGHT, preconditioner="circulant")),
     "guided": Guided(radius=4, solver=TIGHT),
     "autocorrelated": Autocorrelated(white=1e-2, ridge=1e-2, solver=TIGHT),
@@ -78,7 +79,7 @@ every_filler = pytest.mark.parametrize("name", FILLERS)
 def picture(size: Any = SIZE, channels: Any = 2) -> Any:
     """Smooth, with a wave; different in each channel."""
     grids = torch.meshgrid(*(torch.linspace(0, 1, n, dtype=torch.float64) for n in size), indexing="ij")
-    waves = [sum((1 + k + axis) * grid for axis, grid in enumerate(grids)) for k in range(channels)]
+    waves: list[Any] = [sum((1 + k + axis) * grid for axis, grid in enumerate(grids)) for k in range(channels)]
     return torch.stack([0.4 + 0.1 * k + 0.3 * torch.sin(4 * wave) for k, wave in enumerate(waves)])
 
 
@@ -99,6 +100,7 @@ def by_matrix(given: Observed, equations: Equations) -> Tensor:
     mean = torch.zeros(given.pixels.shape[:2] + (1,) * given.ndim) if equations.mean is None else equations.mean
     mean = mean.expand(*given.pixels.shape[:2], *canvas).flatten(2).double()
     block = matrix[known][:, known]
+    assert not isinstance(equations.ridge, str)
     block = block + equations.ridge * matrix.diagonal().mean() * torch.eye(len(known), dtype=torch.float64)
     targets = given.pixels[:, :, given.mask[0]] - mean[..., known]
     weights = torch.linalg.solve(block, targets.flatten(0, 1).T).T.reshape(targets.shape)
@@ -298,9 +300,11 @@ def test_coarse_passes_go_on_on_the_smaller_image(generator: torch.Generator) ->
     image, observed, estimate = masked(generator)
     given, coarse = Observed.of(image, observed), Coarse(Guided(radius=4), 2)
     results = list(each_pass(given, [coarse, coarse], estimate))
-    assert torch.equal(results[1].coarse.start, results[0].coarse.start)
-    assert torch.equal(results[1].coarse.estimate, results[0].coarse.estimate)
-    assert not torch.equal(results[1].coarse.filled.image, results[0].coarse.filled.image)
+    first, second = results[0].coarse, results[1].coarse
+    assert first is not None and second is not None
+    assert torch.equal(second.start, first.start)
+    assert torch.equal(second.estimate, first.estimate)
+    assert not torch.equal(second.filled.image, first.filled.image)
 
 
 def test_one_two_and_three_dimensions(generator: torch.Generator) -> None:
@@ -326,13 +330,13 @@ def test_what_is_no_filler_is_refused(generator: torch.Generator) -> None:
             return Equations(super().equations(given, estimate))
 
     with pytest.raises(TypeError, match="expected a filler, with a method equations, got str"):
-        fill(given, "guided", estimate)
+        fill(given, "guided", estimate)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="expected a filler to give Equations, got DenseOperator"):
         fill(given, Wrong(), estimate)
     with pytest.raises(ValueError, match=r"at least the image's \(18, 22\) pixels, got one on \(2, 2\)"):
         fill(given, Small(), estimate)
     with pytest.raises(TypeError, match="expected a filler, with a method equations, got int"):
-        Coarse(3, 2)
+        Coarse(3, 2)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="expected factor to be at least 1"):
         Coarse(Bells(), 0)
     for filler in (Guided(), Autocorrelated()):

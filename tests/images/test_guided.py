@@ -219,7 +219,7 @@ def test_parts_of_large_images_lie_inside_and_apart() -> None:
 @pytest.mark.parametrize("size", [(13,), (12, 15), (4, 7, 6)])
 def test_block_means(size: Any, generator: torch.Generator) -> None:
     images = torch.rand(2, *size, generator=generator)
-    found = smaller_estimate(images[None], 3)[0]
+    found: Any = smaller_estimate(images[None], 3)[0]
     for place in itertools.product(*(range(math.ceil(n / 3)) for n in size)):
         # What lies beyond the edge repeats the last pixel.
         axes = ([min(3 * b + k, n - 1) for k in range(3)] for b, n in zip(place, size, strict=True))

@@ -556,7 +556,7 @@ def test_dense_kernel_of_another_size_is_refused() -> None:
 def test_result_cannot_be_changed() -> None:
     result = tc.inpaint(IMAGE, MASK, KERNELS["nearest"])
     with pytest.raises(AttributeError):
-        result.converged = False
+        result.converged = False  # type: ignore[misc]
 
 
 def test_negative_ridge_is_refused_even_if_nothing_is_missing() -> None:

@@ -46,8 +46,13 @@ def test_copies_of_the_holes_are_left_out(generator: torch.Generator) -> None:
     observed = torch.ones(96, 96, dtype=torch.bool)
     observed[30:46, 20:36] = False
     image = torch.rand(1, 96, 96, generator=generator)
-    left = []
-    tc.leave_out_error(image, observed, lambda known, mask: left.append(int((~mask).sum())) or known)
+    left: list[int] = []
+
+    def kept(known: Any, mask: Any) -> Any:
+        left.append(int((~mask).sum()))
+        return known
+
+    tc.leave_out_error(image, observed, kept)
     # The hole itself and a copy, as far as both are in the part of the image that is tried.
     assert left and all(16 * 16 <= count <= 2 * 16 * 16 for count in left)
 
@@ -78,10 +83,12 @@ def test_search_builds_the_default_networks() -> None:
     default = tc.default_network(3, width=1).kernel(tc.priors.Uniform(0, 0.1), dtype=torch.float32)
     shipped = tc.load_kernel("uniform-fine-3x128-leaky0.3")
     wide = architecture.kernel_of(4, fine | {"up": "nearest", "up_filter": (3, 3, 3), "slope": 0.1})
+    recipe = catalogue.recipe("uniform-wide-4x1-leaky0.1")
+    assert recipe is not None
     for one, other in (
         (kernel, default),
         (kernel, shipped),
-        (wide, catalogue.recipe("uniform-wide-4x1-leaky0.1").network.kernel(tc.priors.Uniform(0, 0.1))),
+        (wide, recipe.network.kernel(tc.priors.Uniform(0, 0.1))),
     ):
         size = tuple(3 * p for p in one.period)
         # float32 of tables computed in float64, and a file that holds differences.

@@ -20,7 +20,7 @@ GENTLE = tc.Guidance(radius=4)
 def picture(*size: Any, dtype: Any = torch.float64) -> Any:
     """Range 1, no symmetry."""
     grids = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in size), indexing="ij")
-    values = sum(torch.sin(grid / (7 + 2 * axis) + axis) for axis, grid in enumerate(grids))
+    values: Any = sum(torch.sin(grid / (7 + 2 * axis) + axis) for axis, grid in enumerate(grids))
     return ((values - values.min()) / (values.max() - values.min()))[None].to(dtype)
 
 

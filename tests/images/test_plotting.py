@@ -15,15 +15,18 @@ KERNEL = tc.default_network(2).kernel(tc.priors.Uniform(0, 0.1))
 
 def test_heat_map_shows_the_row() -> None:
     axes = tc.plotting.heatmap(KERNEL, (3, 5), (16, 12))
+    picture: Any
     (picture,) = axes.images
     torch.testing.assert_close(torch.from_numpy(picture.get_array().data), KERNEL.row((3, 5), (16, 12)))
-    assert [list(line.get_xydata()[0]) for line in axes.lines] == [[5, 3]]
+    lines: list[Any] = list(axes.lines)
+    assert [list(line.get_xydata()[0]) for line in lines] == [[5, 3]]
 
 
 def test_unobserved_pixels_are_blank() -> None:
     observed = torch.rand(16, 12) < 0.5
     axes = tc.plotting.heatmap(KERNEL, (3, 5), (16, 12), observed=observed)
-    assert torch.equal(torch.from_numpy(axes.images[0].get_array().mask), ~observed)
+    picture: Any = axes.images[0]
+    assert torch.equal(torch.from_numpy(picture.get_array().mask), ~observed)
 
 
 def test_given_axes_are_used() -> None:

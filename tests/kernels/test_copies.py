@@ -7,6 +7,7 @@ import dataclasses
 import io
 import multiprocessing
 import pickle
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -101,7 +102,7 @@ def test_kernel_cannot_be_changed() -> None:
         with pytest.raises(AttributeError):
             setattr(kernel, name, None)
     with pytest.raises(dataclasses.FrozenInstanceError):
-        kernel.storage.near = None
+        kernel.storage.near = None  # type: ignore[assignment, misc]
 
 
 def double(kernel: tc.Kernel, operator: tc.Operator, solution: tc.Solution) -> tuple[torch.Tensor, tc.Kernel]:
@@ -187,6 +188,7 @@ def test_modes_of_torch_change_nothing(mode: Any, generator: torch.Generator) ->
     kernel = NETS["bilinear"].kernel(tc.priors.Uniform(), dtype=torch.float32)
     weights = tc.ConjugateGradient().solve(tc.Regression(kernel.operator((24, 24)), observed, 1e-3), targets).weights
     default = torch.get_default_dtype()
+    context: AbstractContextManager[Any]
     try:
         match mode:
             case "no_grad":

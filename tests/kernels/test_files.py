@@ -29,6 +29,7 @@ def test_saved_kernel_comes_back_the_same(net: Any, dtype: Any, tmp_path: Path) 
     assert loaded.origin == json.loads(json.dumps(kernel.origin))
     assert loaded.origin["kind"] == "ntk"
     assert torch.equal(loaded.near.values, kernel.near.values)
+    assert loaded.far is not None and kernel.far is not None
     assert torch.equal(loaded.far.values, kernel.far.values)
     assert torch.equal(loaded.dense(size), dense)
 

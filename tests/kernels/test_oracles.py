@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -41,9 +42,9 @@ ROWS_AS_PIXELS = [
     "A_fc_relu_d5_unit",
     "A_fc_sin_d2_raw",
 ]
-SMOOTH = {"erf": tc.Erf, "gelu": tc.GELU, "sin": tc.Sin}
+SMOOTH: dict[str, Callable[..., tc.Layer]] = {"erf": tc.Erf, "gelu": tc.GELU, "sin": tc.Sin}
 CONV = {1: tc.Conv1d, 2: tc.Conv2d, 3: tc.Conv3d}
-RESIZE = {
+RESIZE: dict[str, Callable[[int], tc.Layer]] = {
     "nearest": tc.NearestUp,
     "half_pixel": lambda factor: tc.BilinearUp(factor, padding_mode="border"),
     "corners": lambda factor: tc.BilinearUp(factor, align_corners=True),
@@ -86,7 +87,7 @@ def network(specs: list[dict], channels: int, size: tuple[int, ...]) -> tc.Seque
             case "sum" | "concat" as op:
                 branches = [network(branch, channels, size) if branch else tc.Identity() for branch in spec["branches"]]
                 layers.append({"sum": tc.Sum, "concat": tc.Concat}[op](*branches))
-                channels, pending = layers[-1].out_channels, None
+                channels, pending = cast(int, layers[-1].out_channels), None
             case "abrelu":
                 layers.append(rectifier(spec["a"], spec["b"]))
             case "resize":
@@ -105,9 +106,9 @@ def load(folder: Path, name: str) -> tuple[dict, dict[str, np.ndarray]]:
 
 
 def assert_close(kernel: torch.Tensor, expected: np.ndarray, tolerance: float) -> None:
-    expected = torch.from_numpy(expected).to(kernel.dtype)
-    assert kernel.shape == expected.shape
-    assert (kernel - expected).abs().max() <= tolerance * expected.abs().max()
+    other = torch.from_numpy(expected).to(kernel.dtype)
+    assert kernel.shape == other.shape
+    assert (kernel - other).abs().max() <= tolerance * other.abs().max()
 
 
 def test_no_oracle_is_left_out(oracles: Path) -> None:
@@ -139,6 +140,7 @@ def test_kernel_equals_the_published_one_but_for_its_scale(oracles: Path, name: 
     spec, arrays = load(oracles, name)
     ntk = arrays["ntk"]
     size = ntk.shape[:2]
+    prior: tc.priors.Prior
     if "z" in arrays:
         z = torch.from_numpy(arrays["z"])
         prior, channels = tc.priors.Tensor(z), z.shape[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -132,7 +132,7 @@ BORDERED = {
 LOOSE = {"zeros, tanh": 1e-5}
 
 
-def scale_of(net: tc.Layer) -> tuple[float, float]:
+def scale_of(net: tc.Layer) -> tuple[float, ...]:
     return tuple(float(s) for s in net.propagate(tc.covariance.Extent.start(2)).scale)
 
 
@@ -208,11 +208,14 @@ def test_kernels_cut_into_slabs_are_the_same(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_trunk_of_a_tower_is_computed_once_a_slab(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
+    calls: list[Any] = []
     average = steps._Average.run
-    monkeypatch.setattr(
-        steps._Average, "run", lambda step, inputs, slab: calls.append(slab) or average(step, inputs, slab)
-    )
+
+    def counted(step: Any, inputs: Any, slab: Any) -> Any:
+        calls.append(slab)
+        return average(step, inputs, slab)
+
+    monkeypatch.setattr(steps._Average, "run", counted)
     depth = 12
     net = chain(conv(), *(tc.Residual(tc.ReLU(), conv()) for _ in range(depth)), tc.ReLU(), conv())
     net.kernel(tc.priors.Uniform(), (4, 4))
@@ -221,7 +224,7 @@ def test_trunk_of_a_tower_is_computed_once_a_slab(monkeypatch: pytest.MonkeyPatc
 
 
 widths = st.sampled_from([1, 3, 5])
-ends_in_weights = st.deferred(
+ends_in_weights: st.SearchStrategy[tc.Layer] = st.deferred(
     lambda: (
         st.builds(
             lambda act, q: chain(act, conv(1, 1, q)), st.sampled_from([tc.ReLU(), tc.LeakyReLU(0.3), tc.Erf()]), widths
@@ -347,7 +350,7 @@ def test_wrong_branches_are_refused(build: Any, message: Any) -> None:
         build()
 
 
-@pytest.mark.parametrize("build", [lambda: tc.Sum(torch.nn.ReLU()), lambda: tc.Graph(3), lambda: tc.Elementwise(3)])
+@pytest.mark.parametrize("build", [lambda: tc.Sum(torch.nn.ReLU()), lambda: tc.Graph(3), lambda: tc.Elementwise(3)])  # type: ignore[arg-type]
 def test_strangers_are_refused(build: Any) -> None:
     with pytest.raises(TypeError, match="expected"):
         build()
@@ -386,6 +389,7 @@ def test_channel_norm_is_torchs_layer_norm(affine: Any, generator: torch.Generat
     layer, other = tc.ChannelNorm(5, affine=affine), torch.nn.LayerNorm(5, elementwise_affine=affine)
     if affine:
         for parameter, its in zip((layer.scale, layer.offset), (other.weight, other.bias), strict=True):
+            assert parameter is not None
             torch.nn.init.normal_(parameter, generator=generator)
             its.data.copy_(parameter.data)
     torch.testing.assert_close(layer(x), other(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
@@ -492,4 +496,4 @@ def test_hourglass_of_other_shapes(generator: torch.Generator) -> None:
         ({"up": "cubic"}, "expected up"),
     ):
         with pytest.raises(ValueError, match=message):
-            tc.hourglass(**{"levels": 2, **options})
+            tc.hourglass(**cast(dict[str, Any], {"levels": 2, **options}))

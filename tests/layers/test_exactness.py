@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections import OrderedDict
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -57,7 +57,7 @@ def test_activation_behind_an_activation_is_refused(name: Any, first: Any, secon
 def test_the_place_is_the_modules_name() -> None:
     with pytest.raises(ValueError, match=r"^layer 1\.0\.1, ReLU\(\), cannot follow another activation"):
         chain(chain(conv(), tc.Abs()), tc.Sum(chain(tc.NearestUp(1), tc.ReLU(), conv()), conv()))
-    net = chain(chain(conv(), tc.ReLU()), tc.Sum(chain(tc.NearestUp(1), conv()), conv()))
+    net: Any = chain(chain(conv(), tc.ReLU()), tc.Sum(chain(tc.NearestUp(1), conv()), conv()))
     net.insert(1, tc.Identity())
     net[2].branches[0].insert(0, tc.Erf())
     with pytest.raises(InexactError, match=r"layer 2\.0\.0, Erf\(\), cannot follow another activation") as caught:
@@ -180,7 +180,7 @@ def test_activation_of_given_features_is_refused() -> None:
 
 def bell(*displacement: torch.Tensor) -> torch.Tensor:
     """Positive definite on every torus, as the coefficients of the exponential series are."""
-    return math.prod(torch.exp(torch.cos(2 * math.pi * u / u.numel()) - 1) for u in displacement)
+    return cast(torch.Tensor, math.prod(torch.exp(torch.cos(2 * math.pi * u / u.numel()) - 1) for u in displacement))
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,8 @@ def test_convolution_is_circular_and_scaled_by_fan_in(
 ) -> None:
     layer = CONV[ndim][0](3, 4, width, bias=bias, bias_std=0.3).double()
     images = randn(2, 3, *SIZES[ndim], generator=generator)
-    shift = 0.3 * layer.bias if bias else None
+    shift = None if layer.bias is None else 0.3 * layer.bias
+    assert (shift is not None) == bias
     scaled = layer.weight / math.sqrt(3 * width**ndim)
     expected = TORCH_CONV[ndim](circular(images, (width,) * ndim), scaled, shift)
     torch.testing.assert_close(layer(images), expected, **EXACT)
@@ -143,6 +144,7 @@ def test_network_keeps_the_variance(ndim: Any) -> None:
     conv, strided = CONV[ndim]
     layers = [strided(300, 300, 3), tc.LeakyReLU(0.1), tc.NearestUp(2), conv(300, 300, 3), tc.ReLU(), conv(300, 300, 3)]
     net = tc.Sequential(*layers)
+    layer: Any
     for layer in layers:
         if hasattr(layer, "reset_parameters"):
             layer.reset_parameters(generator)
@@ -158,6 +160,7 @@ def test_weights_are_standard_normal() -> None:
     # 90,000 draws: standard errors of 0.0033 and 0.0024; 100 biases of 0.1 and 0.07.
     assert abs(float(layer.weight.detach().mean())) < 0.02
     assert float(layer.weight.detach().std()) == pytest.approx(1, abs=0.015)
+    assert layer.bias is not None
     assert float(layer.bias.detach().std()) == pytest.approx(1, abs=0.4)
 
 
@@ -167,12 +170,14 @@ def test_reset_draws_the_same_weights_from_the_same_generator() -> None:
     for layer in (first, second):
         layer.reset_parameters(torch.Generator().manual_seed(5))
     assert torch.equal(first.weight, second.weight)
+    assert first.bias is not None and second.bias is not None
     assert torch.equal(first.bias, second.bias)
 
 
 def test_bias_exists_on_request_only() -> None:
     assert tc.Conv2d(1, 1, 3).bias is None
-    assert tc.Conv2d(1, 2, 3, bias=True).bias.shape == (2,)
+    bias = tc.Conv2d(1, 2, 3, bias=True).bias
+    assert bias is not None and bias.shape == (2,)
     assert {name for name, _ in tc.Conv2d(1, 2, 3).named_parameters()} == {"weight"}
 
 
@@ -258,7 +263,7 @@ def test_network_knows_its_ends() -> None:
 
 
 def test_network_takes_named_layers(generator: torch.Generator) -> None:
-    net = tc.Sequential(OrderedDict(first=tc.Conv2d(1, 2, 3), bend=tc.ReLU(), last=tc.Conv2d(2, 1, 3)))
+    net: Any = tc.Sequential(OrderedDict(first=tc.Conv2d(1, 2, 3), bend=tc.ReLU(), last=tc.Conv2d(2, 1, 3)))
     assert net.first.out_channels == 2
     assert [type(layer) for layer in net.layers] == [tc.Conv2d, tc.ReLU, tc.Conv2d]
     assert net(torch.randn(1, 1, 4, 4, generator=generator)).shape == (1, 1, 4, 4)
@@ -399,7 +404,7 @@ def test_wrong_factor_is_refused(layer: Any) -> None:
 
 def test_unknown_padding_is_refused() -> None:
     with pytest.raises(ValueError, match=r"expected padding_mode .*got 'zeros'"):
-        tc.BilinearUp(2, padding_mode="zeros")
+        tc.BilinearUp(2, padding_mode="zeros")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("slope", [math.nan, math.inf, -math.inf])

@@ -19,7 +19,7 @@ def as_matrix(kernel: torch.Tensor) -> torch.Tensor:
     return kernel.reshape(math.isqrt(kernel.numel()), -1)
 
 
-def exact_ntk(net: tc.Sequential, z: torch.Tensor) -> torch.Tensor:
+def exact_ntk(net: tc.layers.Network, z: torch.Tensor) -> torch.Tensor:
     return as_matrix(net.kernel(tc.priors.Tensor(z)).dense())
 
 

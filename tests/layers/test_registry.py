@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import math
@@ -28,14 +29,24 @@ def own(classes: dict[str, type]) -> list[type]:
 
 
 LAYERS = {cls.__name__: cls for cls in own(tc.Layer._by_name)}
+
+
+def _own_size(name: str, channels: int) -> tc.Layer:
+    return getattr(tc, name)(channels, channels, 3)
+
+
+def _pool(name: str, channels: int) -> tc.Layer:
+    return getattr(tc, name)(2)
+
+
 # A layer of each class, from so many channels to as many. Activations that take no options need no line.
 EXAMPLES: dict[str, Callable[[int], tc.Layer]] = {
     **{
-        f"{kind}{n}d": lambda c, k=kind, n=n: getattr(tc, f"{k}{n}d")(c, c, 3)
+        f"{kind}{n}d": functools.partial(_own_size, f"{kind}{n}d")
         for kind in ("Conv", "StridedConv")
         for n in (1, 2, 3)
     },
-    **{f"AvgPool{n}d": lambda c, n=n: getattr(tc, f"AvgPool{n}d")(2) for n in (1, 2, 3)},
+    **{f"AvgPool{n}d": functools.partial(_pool, f"AvgPool{n}d") for n in (1, 2, 3)},
     "Linear": lambda c: tc.Linear(c, c, bias=True, bias_std=0.5),
     "LeakyReLU": lambda c: tc.LeakyReLU(0.3),
     "ABReLU": lambda c: tc.ABReLU(-0.4, 1.3),
@@ -216,7 +227,7 @@ def test_named_activation_is_known_everywhere(name: Any) -> None:
     y = torch.tensor([[1.0, 2.0, math.nan]], dtype=torch.float64)
     assert torch.isfinite(completion.fit(y, features=torch.eye(3, dtype=torch.float64)).predict()).all()
     assert any(isinstance(layer, entry.layer) for layer in tc.hourglass(1, 4, 0, activation=name).layers)
-    recipe = tc.catalogue.recipe(f"uniform-1x4-{name.replace('leaky_relu', 'leaky0.1')}")
+    recipe: Any = tc.catalogue.recipe(f"uniform-1x4-{name.replace('leaky_relu', 'leaky0.1')}")
     assert any(isinstance(layer, entry.layer) for layer in recipe.network.layers)
 
 
@@ -232,7 +243,7 @@ def test_activations_by_name_or_not_at_all() -> None:
     with pytest.raises(ValueError, match="expected an activation among relu"):
         tc.layers.activation_of("swoosh")
     with pytest.raises(TypeError, match="a name or a layer"):
-        tc.hourglass(1, 4, activation=3)
+        tc.hourglass(1, 4, activation=3)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -240,7 +251,12 @@ def test_layer_says_what_it_does_to_gaussian_features(name: Any) -> None:
     assert isinstance(example(name).propagate(Signal.of_input(gaussian=True)), Signal)
 
 
-PRIORS = [tc.priors.Uniform(0, 2), tc.priors.Normal(0.1, 3), tc.priors.White(2.0), tc.priors.Constant(0.5)]
+PRIORS: list[tc.priors.Prior] = [
+    tc.priors.Uniform(0, 2),
+    tc.priors.Normal(0.1, 3),
+    tc.priors.White(2.0),
+    tc.priors.Constant(0.5),
+]
 PRIORS += [tc.priors.Identity(), tc.priors.Meshgrid(), tc.priors.Coordinates(3, 0.2)]
 PRIORS += [tc.priors.White(1.0) + tc.priors.Coordinates(2.5)]
 

@@ -104,7 +104,7 @@ def test_gradient_of_the_smoothed_nuclear_norms(generator: torch.Generator) -> N
 
     x = torch.randn(3, 4, 5, generator=generator, dtype=torch.float64, requires_grad=True)
     arguments = ([0.5, 0.2, 0.3], [0.3, 0.5, 0.6], [0, 1, 2])
-    total = 0.0
+    total: Any = 0.0
     for a, m, axis in zip(*arguments, strict=True):
         s = torch.linalg.svdvals(x.movedim(axis, 0).flatten(1))
         t = m / a

@@ -98,14 +98,14 @@ def test_rows_with_the_same_columns_share_a_factorisation(
     values, features = problem(generator, rows=8)
     mask = random_mask((2, 15), 0.6, generator)[[0, 1, 0, 0, 1, 0, 1, 1]]
     count = 0
-    factorise = systems.Direct.factorise_mask
+    factorise = tc.Direct.factorise_mask
 
     def counted(*args: Any, **options: Any) -> Any:
         nonlocal count
         count += 1
         return factorise(*args, **options)
 
-    monkeypatch.setattr(systems.Direct, "factorise_mask", counted)
+    monkeypatch.setattr(tc.Direct, "factorise_mask", counted)
     filled = tc.MatrixCompletion(ridge=RIDGE).fit(values, mask, features).predict()
     assert count == 2
     assert np.abs(filled.numpy() - textbook(values, mask, features)).max() < 1e-9

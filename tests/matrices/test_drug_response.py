@@ -86,6 +86,7 @@ def test_reads_npz(tmp_path: Path, generator: torch.Generator) -> None:
     )
     data = read_drug_response(tmp_path / "x.npz")
     assert_read(data, tensor)
+    assert data.controls is not None
     assert torch.equal(data.controls, controls)
     change = data.fold_change()
     assert torch.allclose(change.tensor[2, 1], torch.log2(tensor[2, 1]) - torch.log2(controls[1]))
@@ -253,7 +254,7 @@ def test_one_hot_prior_of_the_cell_type_is_the_mean_over_it(generator: torch.Gen
     assert torch.allclose(filled[:, missing], expected[:, missing], rtol=1e-8, atol=1e-9)
 
 
-def one_hot_variances(depth: int, activation: str, drug_weight: float) -> tuple[float, float, float, float]:
+def one_hot_variances(depth: int, activation: Any, drug_weight: float) -> tuple[float, float, float, float]:
     """What the kernel under the prior of cell and drug is the covariance of: a constant, effects of the cell, of the
     drug, and of the pair alone."""
     features = one_hot_prior(torch.ones(2, 2, dtype=torch.bool), 1.0, drug_weight)
@@ -419,7 +420,10 @@ def test_mixed_prior_goes_by_the_number_of_drugs(generator: torch.Generator) -> 
 
 def test_residual_ntk_tells_drugs_apart_that_the_mean_over_the_cell_type_does_not(generator: torch.Generator) -> None:
     data = toy(generator, drugs=16)
-    methods = {"cell": baselines.cell_mean, "ntk": ResidualNTK(0, baselines.cell_mean, hidden_layers=(1,))}
+    methods: dict[str, Any] = {
+        "cell": baselines.cell_mean,
+        "ntk": ResidualNTK(0, baselines.cell_mean, hidden_layers=(1,)),
+    }
     methods["plain"] = ResidualNTK(0, None, (), hidden_layers=(1,), cell_weights=(1.0,))
     values = compare(data, methods, count=4, rounds=1, seed=int(torch.randint(99, (1,), generator=generator))).values
     # Effects of drugs are most of the variance, and known from the reference.

@@ -255,9 +255,9 @@ def test_labels_that_are_none_are_refused() -> None:
     with pytest.raises(ValueError, match=r"in one line, \[n\], got shape \(2, 2\)"):
         one_hot(torch.eye(2))
     with pytest.raises(ValueError, match="single labels"):
-        one_hot([np.eye(2)])
+        one_hot([np.eye(2)])  # type: ignore[list-item]
     with pytest.raises(TypeError, match="labels that can be compared"):
-        one_hot([[1], [2]])
+        one_hot([[1], [2]])  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ def test_labels_that_are_none_are_refused() -> None:
     [
         pandas.array([1, pandas.NA, 3], dtype="Int64"),
         torch.tensor([1.0, torch.nan, 3.0]),
-        np.ma.array([1, 9, 3], mask=[0, 1, 0]),
+        np.ma.array([1, 9, 3], mask=[False, True, False]),
         [Decimal(1), None, Decimal(3)],
         [1.0, pandas.NaT, 3],
     ],
@@ -300,9 +300,9 @@ def test_columns_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="same length"):
         TableEncoder().fit({"a": [1], "b": [1, 2]})
     with pytest.raises(ValueError, match="one entry a line"):
-        TableEncoder().fit({"a": np.eye(2)})
+        TableEncoder().fit({"a": np.eye(2)})  # type: ignore[dict-item]
     with pytest.raises(TypeError, match="columns by name"):
-        TableEncoder().fit(np.eye(2))
+        TableEncoder().fit(np.eye(2))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="numbers, as in fit"):
         TableEncoder().fit({"a": [1, 2]}).transform({"a": ["x"]})
 

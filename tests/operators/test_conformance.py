@@ -208,6 +208,7 @@ def test_sum_is_that_of_the_matrices(generator: torch.Generator) -> None:
     every = torch.arange(96)
     assert torch.equal(total.entries(every, every), first.entries(every, every) + second.entries(every, every))
     assert torch.equal(total.diagonal, first.diagonal + second.diagonal)
+    assert total.stationary is not None and first.stationary is not None and second.stationary is not None
     assert torch.equal(total.stationary, first.stationary + second.stationary)
     assert total.mean_diagonal == pytest.approx(first.mean_diagonal + second.mean_diagonal, rel=1e-12)
     w = torch.randn(2, 8, 12, generator=generator, dtype=torch.float64)
@@ -215,6 +216,7 @@ def test_sum_is_that_of_the_matrices(generator: torch.Generator) -> None:
     assert total.cost == first.cost + second.cost + 1
     assert total.entry_cost == first.entry_cost + second.entry_cost + 1
     assert total.traffic == first.traffic + second.traffic
+    assert first.iterations is not None and second.iterations is not None
     assert total.iterations == max(first.iterations, second.iterations)
 
 
@@ -226,6 +228,7 @@ def test_multiple_is_that_of_the_matrix(factor: Any, generator: torch.Generator)
         assert type(multiple) is MultipleOperator
         assert torch.equal(multiple @ w, (operator @ w) * float(factor))
         assert torch.equal(multiple.diagonal, operator.diagonal * float(factor))
+        assert multiple.stationary is not None and operator.stationary is not None
         assert torch.equal(multiple.stationary, operator.stationary * float(factor))
         assert multiple.cost == operator.cost + 1
         assert multiple.iterations == operator.iterations
@@ -251,6 +254,7 @@ def test_what_is_no_sum_or_multiple_is_refused() -> None:
     for factor in (math.nan, math.inf):
         with pytest.raises(ValueError, match="finite"):
             factor * operator
+    other: Any
     for other in (3, "operator", None, torch.ones(8, 12)):
         with pytest.raises(TypeError):
             operator + other

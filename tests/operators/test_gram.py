@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -22,7 +23,11 @@ FULLY_CONNECTED = {
     "A_fc_relu_d3_raw",
     "A_fc_relu_d5_unit",
 }
-OTHER_ACTIVATIONS = {"A_fc_erf_d2_unit": tc.Erf, "A_fc_gelu_d2_raw": tc.GELU, "A_fc_sin_d2_raw": tc.Sin}
+OTHER_ACTIVATIONS: dict[str, Callable[..., tc.Layer]] = {
+    "A_fc_erf_d2_unit": tc.Erf,
+    "A_fc_gelu_d2_raw": tc.GELU,
+    "A_fc_sin_d2_raw": tc.Sin,
+}
 
 
 def unit_columns(generator: torch.Generator, columns: int, features: int) -> torch.Tensor:
@@ -91,7 +96,7 @@ def pixelwise(net: tc.Layer) -> tc.Layer:
         bias = net.bias is not None
         return tc.Conv1d(net.in_features, net.out_features, 1, bias=bias, bias_std=net.bias_std)
     if isinstance(net, tc.Sequential | tc.Residual | tc.Sum):
-        return type(net)(*map(pixelwise, net.children()))
+        return type(net)(*(pixelwise(cast(tc.Layer, child)) for child in net.children()))
     return net
 
 
@@ -243,6 +248,7 @@ def test_equal_inputs_have_a_cosine_of_one(generator: torch.Generator) -> None:
 def test_linear_mirrors_torch(generator: torch.Generator) -> None:
     ours = tc.Linear(5, 3, bias=True, bias_std=0.5).double()
     x = torch.randn(2, 4, 5, generator=generator, dtype=torch.float64)
+    assert ours.bias is not None
     expected = x @ ours.weight.T / math.sqrt(5) + 0.5 * ours.bias
     assert torch.allclose(ours(x), expected)
     assert (ours.in_features, ours.out_features) == (5, 3)

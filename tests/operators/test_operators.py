@@ -122,6 +122,7 @@ def test_a_short_period_is_shifted_and_a_long_one_laid_out() -> None:
 def test_far_part_of_a_bilinear_kernel_depends_on_the_phases() -> None:
     # Otherwise the tests above would not see whether an operator mixes the phases.
     kernel = autoencoder(2, [tc.BilinearUp(2), tc.BilinearUp(2)]).kernel(tc.priors.Uniform())
+    assert kernel.far is not None
     far = kernel.far.values
     assert float(far.max() - far.min()) > 1e-6 * float(far.max())
 

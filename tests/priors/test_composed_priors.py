@@ -123,13 +123,13 @@ def test_sums_know_size_dtype_and_device() -> None:
     [
         (lambda: tc.priors.Coordinates(0), ValueError, "length > 0, got 0"),
         (lambda: tc.priors.Coordinates(2, -1), ValueError, "weight to be at least 0"),
-        (lambda: tc.priors.Coordinates("2"), TypeError, "length to be a number"),
+        (lambda: tc.priors.Coordinates("2"), TypeError, "length to be a number"),  # type: ignore[arg-type]
         (lambda: tc.priors.White(0), ValueError, "variance > 0"),
         (lambda: tc.priors.Constant(-1), ValueError, "variance to be at least 0"),
         (lambda: tc.priors.Tensor(torch.zeros(1, 4), -1), ValueError, "weight to be at least 0"),
         (lambda: tc.priors.Sum(), ValueError, "at least one prior"),
-        (lambda: tc.priors.Sum(3), TypeError, "expected priors, got int"),
-        (lambda: tc.priors.White(1) + 3, TypeError, "unsupported operand"),
+        (lambda: tc.priors.Sum(3), TypeError, "expected priors, got int"),  # type: ignore[arg-type]
+        (lambda: tc.priors.White(1) + 3, TypeError, "unsupported operand"),  # type: ignore[operator]
         (
             lambda: tc.priors.Tensor(torch.zeros(1, 4)) + tc.priors.Tensor(torch.zeros(1, 5)),
             ValueError,

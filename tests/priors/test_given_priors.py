@@ -127,11 +127,13 @@ def test_wrong_channels_are_refused() -> None:
 
 def test_descriptions_come_back() -> None:
     for prior in (tc.priors.Identity(), tc.priors.Meshgrid()):
-        assert repr(tc.priors.from_description(prior.description())) == repr(prior)
+        description = prior.description()
+        assert description is not None
+        assert repr(tc.priors.from_description(description)) == repr(prior)
 
 
 def test_bad_options_are_refused() -> None:
     with pytest.raises(TypeError, match="psi as a function"):
-        tc.priors.Stationary(0.5)
+        tc.priors.Stationary(0.5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="radius to be at least 0"):
         tc.priors.Stationary(bump, radius=-1)

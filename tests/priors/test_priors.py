@@ -146,11 +146,13 @@ def test_description_makes_the_prior_anew(name: Any) -> None:
 def test_description_keeps_all_digits() -> None:
     prior = tc.priors.Normal(1 / 3, math.pi)
     again = tc.priors.from_description(json.loads(json.dumps(prior.description())))
+    assert isinstance(again, tc.priors.Normal)
     assert (again.mean, again.std) == (1 / 3, math.pi)
 
 
 def test_given_features_have_no_description() -> None:
-    assert tc.priors.Tensor(torch.ones(1, 2)).description() is None
+    prior: tc.priors.Prior = tc.priors.Tensor(torch.ones(1, 2))
+    assert prior.description() is None
 
 
 @pytest.mark.parametrize("description", [{}, {"prior": None}, {"prior": "Tensor"}, {"prior": "Cauchy"}])
@@ -211,8 +213,8 @@ def test_sample_of_a_wrong_size_or_channels_is_refused(name: Any) -> None:
     with pytest.raises(ValueError, match="expected channels to be at least 1"):
         PRIORS[name].sample(0, (4, 4))
     with pytest.raises(TypeError, match="expected channels to be an integer"):
-        PRIORS[name].sample(3.0, (4, 4))
+        PRIORS[name].sample(3.0, (4, 4))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"expected size\[1\] to be at least 1"):
         PRIORS[name].sample(3, (4, 0))
     with pytest.raises(TypeError, match="expected size to be a tuple"):
-        PRIORS[name].sample(3, 4)
+        PRIORS[name].sample(3, 4)  # type: ignore[arg-type]

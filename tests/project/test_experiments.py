@@ -94,7 +94,7 @@ def test_methods_do_not_see_the_truth(monkeypatch: pytest.MonkeyPatch, tmp_path:
 def test_an_interrupted_run_keeps_its_rows(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted(image: Any, observed: Any, options: Any) -> None:
+    def interrupted(image: Any, observed: Any, options: Any) -> Any:
         raise KeyboardInterrupt
 
     monkeypatch.setitem(methods.METHODS, "cntk", methods.Method("CNTK", interrupted))
@@ -154,6 +154,7 @@ def test_parts_of_images(generator: torch.Generator) -> None:
     image = torch.rand(1, 8, 12, generator=generator)
     observed = random_mask((8, 12), 0.1, 3)
     small, known = shrunk(image, observed, 4)
+    assert known is not None
     for a in range(2):
         for b in range(3):
             block = (slice(4 * a, 4 * a + 4), slice(4 * b, 4 * b + 4))
@@ -180,9 +181,9 @@ def test_finite_network_is_the_kernels(name: Any, channels: Any) -> None:
 
     net = methods.finite_network(name, channels)
     assert net.out_channels == channels
-    kernel, own = (
-        made.kernel(priors.Uniform(0, 0.1), (16, 16)).dense((16, 16)) for made in (recipe(name).network, net)
-    )
+    made = recipe(name)
+    assert made is not None
+    kernel, own = (part.kernel(priors.Uniform(0, 0.1), (16, 16)).dense((16, 16)) for part in (made.network, net))
     assert torch.allclose(kernel, own, rtol=1e-9)
 
 

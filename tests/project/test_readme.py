@@ -33,7 +33,7 @@ def test_snippet_runs(name: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_first_snippet_fills_the_photograph() -> None:
-    scope = {}
+    scope: dict[str, Any] = {}
     exec(compile(SNIPPETS[0], "README.md", "exec"), scope)
     error = (scope["filled"].clamp(0, 1) - scope["image"]).square().mean()
     # 27 dB; the hole-ridden picture itself has about 9.

@@ -62,7 +62,7 @@ class Stated(Operator):
     def __init__(self, side: int = 100, **costs: Any) -> None:
         super().__init__((side, side), torch.float64, torch.device("cpu"), **costs)
 
-    def _multiply(self, images: Any) -> None:
+    def _multiply(self, images: Any) -> None:  # type: ignore[override]
         raise NotImplementedError
 
 

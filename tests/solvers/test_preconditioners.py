@@ -163,6 +163,7 @@ def test_single_precision_takes_as_many_iterations_as_double(generator: torch.Ge
 def test_device_that_is_asked_late_gives_the_same_bits(
     name: Any, refresh: Any, case: Any, monkeypatch: pytest.MonkeyPatch, generator: torch.Generator
 ) -> None:
+    operator: Operator
     if case == "random":
         operator = random_operator((8, 8), 1e4, generator)
     else:

@@ -33,6 +33,7 @@ def test_restricted_inverse(bytes_: Any, generator: torch.Generator, monkeypatch
     monkeypatch.setattr("torch_cntk.solvers.shared_inverse._BYTES", bytes_)
     matrix, observed, targets = masked_problem(generator)
     solved, diagonals = restricted_inverse(torch.linalg.inv(matrix), observed, targets, diagonal=True)
+    assert diagonals is not None
     for row, known in enumerate(observed):
         inverse = torch.linalg.inv(matrix[known][:, known])
         assert torch.allclose(solved[row, known], inverse @ targets[row, known], rtol=1e-8, atol=1e-9)

@@ -183,7 +183,7 @@ def test_interrupted_solve_leaves_nothing_behind(
 
 @pytest.mark.parametrize("name", TIGHT)
 def test_options_cannot_be_changed(name: Any) -> None:
-    solver = TIGHT[name]
+    solver: Any = TIGHT[name]
     for field in dataclasses.fields(solver):
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(solver, field.name, 1)
@@ -302,7 +302,7 @@ def test_preconditioner_that_needs_displacements_is_refused_without(name: Any, g
 
 def test_unknown_preconditioner_is_refused() -> None:
     with pytest.raises(ValueError, match=r"expected a preconditioner among .*, got 'ilu'"):
-        tc.ConjugateGradient(preconditioner="ilu")
+        tc.ConjugateGradient(preconditioner="ilu")  # type: ignore[arg-type]
 
 
 def test_nearly_singular_kernel_gives_the_same_in_both_precisions(generator: torch.Generator) -> None:
@@ -371,7 +371,8 @@ def test_eigenpro_keeps_to_its_memory(generator: torch.Generator) -> None:
     operator = random_operator((20, 20), 1e2, generator)
     observed, targets = problem((20, 20), (2,), generator, 0.9)
     regression = Regression(operator, observed, RIDGE)
-    part = tc.EigenPro(batch=64, memory=100_000).factorise(regression)._parts[0]
+    factorisation: Any = tc.EigenPro(batch=64, memory=100_000).factorise(regression)
+    part = factorisation._parts[0]
     assert not part.kept
     assert part.batch * len(part.trained) * 8 <= 100_000
     solution = tc.EigenPro(epochs=3000, tolerance=1e-8, batch=64, memory=100_000).solve(regression, targets)

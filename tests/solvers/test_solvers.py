@@ -295,7 +295,7 @@ def test_option_of_a_wrong_type_is_refused_when_built(options: Any, name: Any) -
 def test_options_cannot_be_changed_afterwards() -> None:
     solver = tc.ConjugateGradient()
     with pytest.raises(AttributeError):
-        solver.tolerance = 0
+        solver.tolerance = 0  # type: ignore[misc]
     assert solver == tc.ConjugateGradient()
 
 

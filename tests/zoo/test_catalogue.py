@@ -29,6 +29,7 @@ BUILD = Path(__file__).parents[2] / "precomputed" / "build.py"
 @pytest.fixture(scope="module")
 def build() -> Any:
     spec = importlib.util.spec_from_file_location("build", BUILD)
+    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -43,11 +44,14 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.fixture
 def built(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Names of the networks whose kernels are computed."""
-    calls = []
+    calls: list[int] = []
     compute = tc.Sequential.kernel
-    monkeypatch.setattr(
-        tc.Sequential, "kernel", lambda self, *a, **k: calls.append(len(self)) or compute(self, *a, **k)
-    )
+
+    def counted(self: tc.Sequential, *arguments: Any, **options: Any) -> tc.Kernel:
+        calls.append(len(self))
+        return compute(self, *arguments, **options)
+
+    monkeypatch.setattr(tc.Sequential, "kernel", counted)
     return calls
 
 
@@ -66,6 +70,7 @@ def test_index_is_complete_and_small(build: Any) -> None:
 @pytest.mark.parametrize("name", list(catalogue.index()))
 def test_shipped_kernel_is_what_its_name_says(name: Any) -> None:
     recipe, shipped = catalogue.recipe(name), tc.load_kernel(name)
+    assert recipe is not None
     rebuilt = recipe.network.kernel(recipe.prior, recipe.size)
     assert shipped.origin == recipe.origin
     assert (shipped.period, shipped.radius, shipped.size) == (rebuilt.period, rebuilt.radius, rebuilt.size)
@@ -73,15 +78,16 @@ def test_shipped_kernel_is_what_its_name_says(name: Any) -> None:
     # float32 of the largest entry; another machine's atan2 differs by less.
     for ours, theirs in ((shipped.near, rebuilt.near), (shipped.far, rebuilt.far)):
         if theirs is not None:
+            assert ours is not None
             assert (ours.values.double() - theirs.values).abs().max() <= 1e-7 * theirs.values.abs().max()
 
 
 @pytest.mark.parametrize("name", ["uniform-1x128-relu", "uniform-plain-2x128-leaky0.1"])
 def test_shipped_kernel_equals_the_recursion(name: Any) -> None:
     size = (16, 16)
-    _, expected = brute_force.propagate(
-        catalogue.recipe(name).network, brute_force.independent_prior(size, 0.05, 0.01 / 3)
-    )
+    recipe = catalogue.recipe(name)
+    assert recipe is not None
+    _, expected = brute_force.propagate(recipe.network, brute_force.independent_prior(size, 0.05, 0.01 / 3))
     kernel = tc.load_kernel(name, dtype=torch.float64).dense(size)
     assert (kernel - expected).abs().max() <= 1e-6 * expected.abs().max()
 
@@ -171,6 +177,7 @@ def test_kernel_that_does_not_ship_is_computed_once(cache: Any, built: Any) -> N
     second = tc.load_kernel(name)
     assert len(built) == 1
     recipe = catalogue.recipe(name)
+    assert recipe is not None
     expected = recipe.network.kernel(recipe.prior, (12, 8), dtype=torch.float32)
     assert first.size == second.size == (12, 8)
     assert torch.equal(first.near.values, second.near.values)
@@ -221,7 +228,8 @@ def test_cached_file_of_another_kernel_is_computed_again(cache: Any, caplog: pyt
     path.rename(path.with_name(path.name.replace("relu", "leaky0.5")))
     kernel = tc.load_kernel("uniform-2x16-leaky0.5")
     assert "another network or prior than its name" in caplog.text
-    assert kernel.origin == catalogue.recipe("uniform-2x16-leaky0.5").origin
+    recipe = catalogue.recipe("uniform-2x16-leaky0.5")
+    assert recipe is not None and kernel.origin == recipe.origin
 
 
 def fill_the_disk(*arguments: Any, **options: Any) -> None:
@@ -249,6 +257,7 @@ def test_cache_that_cannot_be_used_costs_a_warning(
     # What was computed is what would have been read, to the bit: entries that are equal by symmetry, and the origin.
     for other in (tc.load_kernel(name), tc.load_kernel(name)):
         assert torch.equal(first.near.values, other.near.values)
+        assert first.far is not None and other.far is not None
         assert torch.equal(first.far.values, other.far.values)
         assert first.origin == other.origin
         assert torch.equal(first.dense((4, 4)), other.dense((4, 4)))
@@ -277,6 +286,7 @@ def test_lock_of_a_killed_process_is_released(cache: Any) -> None:
     path = cache / "uniform-2x16-relu.v1.lock"
     code = f"import filelock, time; lock = filelock.FileLock({str(path)!r}); lock.acquire(); print('held', flush=True)"
     process = subprocess.Popen([sys.executable, "-c", f"{code}; time.sleep(600)"], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
     process.kill()
     process.wait()
@@ -329,6 +339,7 @@ def test_interrupted_kernel_leaves_nothing_and_can_be_computed_again(
     assert not list(cache.glob("*.safetensors"))
     again = tc.load_kernel(name)
     recipe = catalogue.recipe(name)
+    assert recipe is not None
     assert torch.equal(again.near.values, recipe.network.kernel(recipe.prior, (16, 16)).near.values.float())
 
 
