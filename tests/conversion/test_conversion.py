@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,7 @@ class Correlated(nn.Module):
         return x + functional.interpolate(self.pool(x), scale_factor=2)
 
 
-MODULES = {
+MODULES: dict[str, Callable[[], nn.Module]] = {
     "chain": lambda: nn.Sequential(
         conv(2, 4), nn.ReLU(), conv(4, 4, 5), nn.LeakyReLU(0.3), conv(4, 3, 1), nn.Sigmoid()
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -87,7 +88,7 @@ def with_own_forward() -> nn.Module:
 
 def whole_with_own_forward() -> nn.Module:
     module = nn.Sequential(conv(2, 4), nn.ReLU(), conv(4, 1))
-    module.forward = lambda x: -nn.Sequential.forward(module, x)  # type: ignore[method-assign]
+    module.forward = lambda x: -nn.Sequential.forward(module, x)  # type: ignore[method-assign, no-untyped-call]
     return module
 
 
@@ -109,7 +110,7 @@ def old_weight_norm() -> nn.Module:
 
 def pruned() -> nn.Module:
     module: Any = nn.Sequential(conv(2, 4), nn.ReLU(), conv(4, 1))
-    prune.random_unstructured(module[0], "weight", 0.5)
+    prune.random_unstructured(module[0], "weight", 0.5)  # type: ignore[no-untyped-call]
     with torch.no_grad():
         module[0].weight_orig.add_(0.1)
     return module
@@ -133,7 +134,7 @@ def spectral(old: bool) -> nn.Module:
     return nn.Sequential(put(conv(2, 4)), nn.ReLU(), put(conv(4, 1)))
 
 
-WEIGHTS = {
+WEIGHTS: dict[str, Callable[[], nn.Module]] = {
     "weight norm": weight_normed,
     "weight norm by a hook": old_weight_norm,
     "spectral norm": lambda: spectral(False).eval(),
@@ -362,7 +363,7 @@ def test_dropout_of_channels_drops_channels(generator: torch.Generator) -> None:
 def test_lazy_and_scripted_modules_are_refused() -> None:
     with pytest.raises(ValueError, match=r"LazyConv2d, at '0': run it once"):
         tc.from_torch(nn.Sequential(nn.LazyConv2d(4, 1)))
-    scripted = torch.jit.trace(conv(2, 1), torch.zeros(1, 2, 4, 4))
+    scripted = torch.jit.trace(conv(2, 1), torch.zeros(1, 2, 4, 4))  # type: ignore[no-untyped-call]
     with pytest.raises(ValueError, match=r"TorchScript of .*the model itself"):
         tc.from_torch(scripted)
 

@@ -9,6 +9,7 @@ import pickle
 import random
 import sys
 import tracemalloc
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -49,7 +50,7 @@ def expression(generator: torch.Generator) -> Any:
     return hourglass(features(generator, 8, 12))
 
 
-QUESTIONS = {
+QUESTIONS: dict[str, Callable[[Any], Any]] = {
     "ntk": lambda lattice: lattice.tabulate("ntk")[0].values,
     "nngp": lambda lattice: lattice.tabulate("nngp")[0].values,
     "near ntk": lambda lattice: lattice.tabulate_window("ntk", torch.float64, (3, 4)).values,

@@ -286,7 +286,10 @@ def test_expected_kernels_are_means_of_draws_that_a_seed_gives_again() -> None:
 def test_torchs_layers_are_redrawn_as_their_constructors_do() -> None:
     """U(-1/sqrt(fan_in), 1/sqrt(fan_in)): moments of outputs against networks that torch made."""
     x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
-    make = lambda: nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))  # noqa: E731
+
+    def make() -> nn.Module:
+        return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
+
     found = expected_kernel(make(), x, draws=1500)
     made = torch.stack([(f := make()(x).detach()) @ f.T for _ in range(1500)])
     error = (found.standard_error.square() + made.var(0) / len(made)).sqrt()

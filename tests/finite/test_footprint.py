@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -44,6 +45,7 @@ def test_other_errors_pass(error: Any) -> None:
 
 
 def test_real_failures_are_turned() -> None:
+    allocate: Callable[[], torch.Tensor]
     for allocate in (
         lambda: torch.empty(1 << 50, dtype=torch.uint8),
         lambda: torch.empty((1 << 62, 4)),

@@ -6,6 +6,7 @@ import copy
 import math
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -144,7 +145,7 @@ def test_linear_activations_are_the_identity(generator: torch.Generator) -> None
 
 # The input.
 
-AT_INPUT = {
+AT_INPUT: dict[str, Callable[[], tc.Layer]] = {
     "activation": lambda: chain(tc.ReLU(), conv()),
     "through resampling": lambda: chain(tc.NearestUp(2), tc.Dropout(0.1), chain(tc.AvgPool2d(2), tc.Erf()), conv()),
     "norm": lambda: chain(tc.ChannelNorm(), conv()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ def test_a_fitted_model_says_the_same_after_it_was_saved(keep: Any, held: Any, o
     labelled = pandas.DataFrame(features, index=getattr(given, "columns", None))
     model = tc.MatrixCompletion(**options).fit(given, features=labelled if hasattr(given, "columns") else features)
     again = keep(model)
+    say: Callable[[Any], Any]
     for say in (lambda m: m.predict(), lambda m: m.predict(features=features[:2] * 1.1), lambda m: m.transform(given)):
         first, second = say(model), say(again)
         assert type(first) is type(second)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import torch_cntk as tc
 from torch_cntk.operators.correlation import Patches, Shifts, correlation
 
 CONV = {1: tc.Conv1d, 2: tc.Conv2d, 3: tc.Conv3d}
-UPS = {
+UPS: dict[str, Callable[[], tc.Layer]] = {
     "nearest": lambda: tc.NearestUp(2),
     "nearest 3": lambda: tc.NearestUp(3),
     "bilinear": lambda: tc.BilinearUp(2),

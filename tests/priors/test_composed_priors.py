@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -44,7 +45,7 @@ def test_coordinates_of_a_large_image_do_not_see_its_edges() -> None:
         assert kernel.at((80,), (80 + u,)) == pytest.approx(math.exp(-(u**2) / 32), abs=1e-14)
 
 
-PARTS = {
+PARTS: dict[str, Callable[[torch.Tensor], tc.priors.Prior]] = {
     "coordinates": lambda z: tc.priors.Coordinates(1.5, 0.5),
     "white": lambda z: tc.priors.White(0.3),
     "constant": lambda z: tc.priors.Constant(0.2),
