@@ -45,7 +45,16 @@ def layer_options(ndim: int) -> Any:
 def nets(ndim: int) -> Any:
     conv, activation, up = layer_options(ndim)
     layers = st.lists(conv | activation | up, min_size=1, max_size=7 if ndim < 3 else 5)
-    return layers.map(lambda members: tc.Sequential(CONV[ndim](1, 1, 3), *members))
+    made = layers.map(lambda members: exact_or_none([CONV[ndim](1, 1, 3), *members]))
+    return made.filter(lambda net: net is not None)
+
+
+def exact_or_none(members: list[tc.Layer]) -> tc.Sequential | None:
+    """An activation behind another is refused: its kernel would not be exact."""
+    try:
+        return tc.Sequential(*members)
+    except ValueError:
+        return None
 
 
 # Biases and priors of one scale: features that differ little have angles of few digits.

@@ -148,7 +148,7 @@ def test_damaged_index_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    "name", ["nonsense", "uniform", "uniform-0x128-relu", "uniform-3x128-tanh", "normal-3x128-relu"]
+    "name", ["nonsense", "uniform", "uniform-0x128-relu", "uniform-3x128-swish", "normal-3x128-relu"]
 )
 def test_unknown_name_is_refused_with_an_example(name: Any, cache: Any) -> None:
     with pytest.raises(

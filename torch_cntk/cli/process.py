@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -21,18 +22,20 @@ _pressed: list[int] = []
 @contextmanager
 def governed() -> Iterator[None]:
     """Let Ctrl-C end the process in one line whenever it comes, and warnings and odd file names be told in one line."""
+    before = signal.getsignal(signal.SIGINT)
     _answer(_leave, _leave)
     _load()
     _answer(_interrupt, _terminate)
-    if sys.stdout is not None:
+    with suppress(AttributeError):  # closed, or replaced by a program that runs this one inside
         # Names of files may hold what the terminal's encoding does not.
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     warnings.showwarning = _show
     try:
         yield
     finally:
+        signal.signal(signal.SIGINT, before)
         # All is told and cleaned up; Ctrl-C shall not add a traceback of Python's own end.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
 
 
 def _answer(interrupt: Handler, terminate: Handler) -> None:

@@ -229,7 +229,8 @@ def _traits(dual: Hashable) -> tuple[bool, bool]:
     for variance in (0.6, 1.0, 1.9):
         correlation = torch.tensor([0.0, 0.4, 1.0], dtype=torch.float64, device="cpu")
         v = torch.full_like(correlation, variance)
-        value = cast("Dual", dual)(correlation * variance, v, v)[0]
+        with torch.device("cpu"):  # also while a network is made without weights, on the meta device
+            value = cast("Dual", dual)(correlation * variance, v, v)[0]
         # Relative to the second moment; rounding is 1e-16 of it.
         straight = correlation * value[-1]
         linear &= bool((value - straight).abs().max() <= 1e-14 * value[-1])

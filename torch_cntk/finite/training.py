@@ -143,19 +143,23 @@ def train(
         compile=compile,
         autocast=autocast,
     )
-    for number, name in ((measure_every, "measure_every"), (checkpoint_every, "checkpoint_every")):
-        positive_int(number, name)
+    positive_int(measure_every, "measure_every")
+    positive_int(checkpoint_every, "checkpoint_every")
     task = Task.of(net, image, observed, prior or Uniform(0, 0.1), training, truth)
     path = None if checkpoint is None else _checked_path(Path(checkpoint))
     assert net.in_channels is not None
-    shape = (net.in_channels, *task.source)
-    require_memory(net, training, shape, task.target)
+    require_memory(net, training, (net.in_channels, *task.source), task.target)
     pixels = math.prod(task.target.shape[1:])
     with allocations(f"the training of {_count(net):,} weights on {pixels:,} pixels", task.target.device):
-        run = Run(task, training, measure_every)
-        if path is not None and path.exists():
-            run.load(path)
-        return run.go(path, checkpoint_every, callback, progress)
+        return _begun(task, training, measure_every, path).go(path, checkpoint_every, callback, progress)
+
+
+def _begun(task: Task, training: Training, measure_every: int, path: Path | None) -> Run:
+    """A run from its checkpoint, or from the start where there is none."""
+    run = Run(task, training, measure_every)
+    if path is not None and path.exists():
+        run.load(path)
+    return run
 
 
 def _checked_path(path: Path) -> Path:

@@ -145,9 +145,9 @@ def _regress(given: Observed, equations: Equations, guess: Filled | None, progre
     regression = Regression(operator, known, ridge)
     solver = solver or automatic(regression)
     solution = _solve(solver, regression, targets, guess, progress)
-    filled = operator @ solution.weights
+    filled = operator @ solution.weights if solution.image is None else solution.image
     if mean is not None:
-        filled += mean
+        filled = filled + mean
     return Filled(crop(filled, given.size), solution, ridge)
 
 

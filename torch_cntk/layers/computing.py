@@ -19,10 +19,10 @@ from torch_cntk.covariance import Extent
 from torch_cntk.kernels.build import from_table, from_window
 from torch_cntk.kernels.kernel import Kernel
 from torch_cntk.operators.gram import GramOperator
+from torch_cntk.priors.base import Prior
 
 if TYPE_CHECKING:
     from torch_cntk.layers.base import Layer
-    from torch_cntk.priors.base import Prior
 
 __all__ = ["Options", "Recomputed", "gram", "gram_operator", "kernel"]
 
@@ -74,6 +74,8 @@ def kernel(network: Layer, prior: Prior, size: tuple[int, ...] | None, options: 
     """
     if options.kind not in ("ntk", "nngp"):
         raise ValueError(f'expected kind "ntk" or "nngp", got {options.kind!r}')
+    if not isinstance(prior, Prior):
+        raise TypeError(f"expected a feature prior, such as priors.Uniform(), got {prior!r}")
     network.require_exact(gaussian=prior.gaussian)
     device = torch.device(options.device or prior.device or "cpu")
     ndim = _ndim(network, prior, size)

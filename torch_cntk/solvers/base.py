@@ -53,6 +53,7 @@ class Solution:
         seconds: wall time of this solve, without that of the factorisation.
         status: how it ended.
         solver: what solved it, with the choices that were made for the user.
+        image: K @ weights, [..., *size], from solvers that have it at hand: the last residual took it.
     """
 
     weights: Tensor
@@ -61,6 +62,7 @@ class Solution:
     seconds: float
     status: Status
     solver: str
+    image: Tensor | None = None
 
 
 class Regression:
@@ -121,6 +123,11 @@ class Regression:
     def multiply(self, weights: Tensor) -> Tensor:
         """Left-hand side, for weights that are zero at unobserved pixels."""
         return (self.operator @ weights).mul_(self.mask).add_(weights, alpha=self.ridge)
+
+    def image_and_left(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """K @ weights, and the left-hand side as ``multiply`` gives it."""
+        image = self.operator @ weights
+        return image, image.mul(self.mask).add_(weights, alpha=self.ridge)
 
 
 class Factorisation(ABC):

@@ -93,14 +93,14 @@ class _Preconditioned(Factorisation):
         first = None if guess is None else guess.reshape(flat.shape)
         regression = self._regression.flattened(targets.shape[: targets.ndim - len(size)])
         run, status = self._run(regression, self._preconditioner, flat, first, progress)
-        iterations, weights, residual = run.iterations, run.best_weights, run.best
+        iterations, weights, image, residual = run.iterations, run.best_weights, run.best_image, run.best
         if status is Status.STAGNATED and regression.relative_ridge < _SOUND_RIDGE:
             sound = regression.with_ridge(_SOUND_RIDGE)
             run, second = self._run(sound, precondition(self._name, sound), flat, None, progress)
             iterations += run.iterations
             if float(run.best.max()) < float(residual.max()):
                 status = Status.RIDGE if second is Status.CONVERGED else status
-                weights = run.best_weights
+                weights, image = run.best_weights, run.best_image
                 residual = norm(flat - regression.multiply(weights)) / run.norms
         return Solution(
             weights.reshape(targets.shape),
@@ -109,6 +109,7 @@ class _Preconditioned(Factorisation):
             time.perf_counter() - start,
             status,
             self._text,
+            image.reshape(targets.shape),
         )
 
     def _run(
@@ -179,6 +180,7 @@ class _Run:
 
     Attributes:
         best_weights: of all right-hand sides, those of the smallest true residual so far.
+        best_image: K @ best_weights.
         best: that residual, relative.
         norms: of the right-hand sides, 1 for zeros.
         relative: the updated relative residuals of the right-hand sides that are still worked on.
@@ -203,16 +205,18 @@ class _Run:
         # A right-hand side of zeros is solved by zeros.
         self.norms = torch.where(lengths > 0, lengths, 1)
         self.best_weights = torch.zeros_like(self._all_targets)
+        self.best_image = torch.zeros_like(self._all_targets)
         self.best = lengths / self.norms
         self.iterations = 0
         self.worth_a_refresh = False
         at_once = answers_at_once(targets.device) or preconditioner.iterates
         self.unasked_steps = 1 if at_once else _UNASKED_STEPS
         if guess is not None:
-            residual = self._all_targets - regression.multiply(guess.double())
-            relative = norm(residual) / self.norms
+            image, left = regression.image_and_left(guess.double())
+            relative = norm(self._all_targets - left) / self.norms
             better = relative < self.best
             self.best_weights = torch.where(spread(better, guess), guess.double(), self.best_weights)
+            self.best_image = torch.where(spread(better, guess), image, self.best_image)
             self.best = torch.where(better, relative, self.best)
         self._index = torch.arange(len(self.best), device=self.best.device)
         self._keep(self.best > tolerance)
@@ -251,12 +255,14 @@ class _Run:
         Returns:
             whether the two differed so much that the iteration begins anew, from the best weights.
         """
-        true = self._targets - self._regression.multiply(self.weights)
-        left = norm(true)
-        drifted = norm(true - self.residual) > _DRIFT * left
-        relative = left / self._norms
+        image, left = self._regression.image_and_left(self.weights)
+        true = self._targets - left
+        length = norm(true)
+        drifted = norm(true - self.residual) > _DRIFT * length
+        relative = length / self._norms
         better = relative < self.best[self._index]
         self.best_weights[self._index[better]] = self.weights[better]
+        self.best_image[self._index[better]] = image[better]
         self.best[self._index[better]] = relative[better]
         waiting = self.best[self._index] > self.tolerance
         restart = bool((self._broke_down | (drifted | ~torch.isfinite(relative)) & waiting).any())
