@@ -285,3 +285,15 @@ def test_a_matrix_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("torch_cntk._internal.memory.available_bytes", lambda device: 1 << 20)
     with pytest.raises(tc.OutOfMemoryError, match="gram_operator"):
         tc.Linear(2, 1).gram(torch.ones(4000, 2))
+
+
+@pytest.mark.parametrize("rows", [1, 3, 1024])
+@pytest.mark.parametrize("activation", [tc.ReLU(), tc.LeakyReLU(0.2), tc.GELU(), tc.Tanh()], ids=repr)
+def test_gram_is_symmetric_to_the_bit(activation, rows, generator, monkeypatch):
+    monkeypatch.setattr("torch_cntk.layers.computing._ROWS", rows)
+    net = tc.Sequential(tc.Linear(5, 8), activation, tc.Linear(8, 8), activation, tc.Linear(8, 1))
+    features = torch.randn(11, 5, generator=generator, dtype=torch.float64)
+    kernel = net.gram(features)
+    assert torch.equal(kernel, kernel.T)
+    # Two orders of rounding, of some ten operations a layer.
+    torch.testing.assert_close(kernel, net.gram(features, features), rtol=1e-13, atol=1e-13)

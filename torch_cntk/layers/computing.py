@@ -321,4 +321,18 @@ def gram(network: Layer, features: Tensor, others: Tensor | None, *, kind: str) 
         features.device,
     )
     with plain():
-        return operator.dense() if others is None else operator.cross(features)
+        return _mirrored(operator.dense()) if others is None else operator.cross(features)
+
+
+_ROWS = 1024
+"""Of a matrix that are mirrored at once: some megabytes beside the matrix."""
+
+
+def _mirrored(matrix: Tensor) -> Tensor:
+    """Put the entries above the diagonal below it as well: rounding differs by the order of two inputs."""
+    for start in range(0, len(matrix), _ROWS):
+        rows, rest = slice(start, start + _ROWS), slice(start + _ROWS, None)
+        block = matrix[rows, rows]
+        block.copy_(block.triu() + block.triu(1).T)
+        matrix[rest, rows] = matrix[rows, rest].T
+    return matrix

@@ -20,6 +20,9 @@ _LEAST_DEPTH = 18.0
 _STEP = 0.2
 """Of the logarithm of the distance from an axis: exp(-exp(log)) decays within pi/4 of the real axis."""
 
+_CHUNK = 1 << 14
+"""Numbers that are integrated at a time: some ten intermediate results of 128 kB each."""
+
 _FAR = 1e4
 """Variance above which exp(C) - 1 would lose four digits, C = 1 / variance."""
 
@@ -75,7 +78,7 @@ class Clipped:
         sign = torch.sign(value)
         cosine, sine = (leg.double() for leg in legs(sigma, variance, other_variance))
         angle, kinks = torch.atan2(sine, cosine.abs()), (first.kinks, other.kinks)
-        bent, slope = _integrals(angle, sign, kinks, depth, high > _FAR)
+        bent, slope = _in_chunks(angle, sign, kinks, depth, high > _FAR)
         value.add_(bent.mul_(first.deviation * other.deviation)).add_(first.mean * other.mean)
         slope.mul_(sign).add_(inside)
         return value.mul_(self.gain**2).to(given), slope.mul_(self.gain**2).to(given)
@@ -97,6 +100,21 @@ class Clipped:
         fallen = torch.expm1(-(low**2) / 2) - torch.expm1(-(high**2) / 2)
         mean = self.low * below + self.high * above + deviation * fallen / math.sqrt(2 * math.pi)
         return torch.stack([deviation, mean, inside, low, high])
+
+
+def _in_chunks(
+    angle: Tensor, sign: Tensor, kinks: tuple[list[Tensor], list[Tensor]], depth: float, far: bool
+) -> tuple[Tensor, Tensor]:
+    """``_integrals`` of so many numbers at a time that all of their intermediate results stay in a CPU's cache."""
+    size = _CHUNK if angle.device.type == "cpu" else max(angle.numel(), 1)
+    flat = [[kink.expand_as(angle).flatten() for kink in side] for side in kinks]
+    angles, signs, parts = angle.flatten(), sign.flatten(), []
+    for start in range(0, max(len(angles), 1), size):
+        chunk = slice(start, start + size)
+        first, other = ([kink[chunk] for kink in side] for side in flat)
+        parts.append(_integrals(angles[chunk], signs[chunk], (first, other), depth, far))
+    value, slope = (torch.cat(results).view(angle.shape) for results in zip(*parts, strict=True))
+    return value, slope
 
 
 def _integrals(
@@ -123,19 +141,19 @@ def _integrals(
 
 
 class _Kinks(NamedTuple):
-    """What the integrals need of a kink h of f and a kink k of f': both sides' squares, (h - k)^2 and |h k|, halved.
+    """What the integrals need of a kink h of f and a kink k of f': h^2, k^2, (|h| - |k|)^2 and |h k|, halved.
 
     Attributes:
-        weight: 1 for kinks on the same side of 0, -1 otherwise.
-        same: whether h k sin w > 0, for each pair of features.
+        sign: of h k sin w, for each pair of features.
+        below: 1 where that is negative, 0 elsewhere.
     """
 
-    weight: int
     first: Tensor
     other: Tensor
     apart: Tensor
     product: Tensor
-    same: Tensor
+    sign: Tensor
+    below: Tensor
 
 
 def _pairs_of(first: list[Tensor], other: list[Tensor], sign: Tensor) -> list[_Kinks]:
@@ -143,8 +161,8 @@ def _pairs_of(first: list[Tensor], other: list[Tensor], sign: Tensor) -> list[_K
     places = [(-1, -1)] if len(first) == 1 else [(0, 0), (1, 1), (0, 1), (1, 0)]
     result = []
     for j, k in places:
-        h, g, weight = first[j].abs(), other[k].abs(), 1 if j == k else -1
-        result.append(_Kinks(weight, h * h / 2, g * g / 2, (h - g) ** 2 / 2, h * g / 2, sign * weight > 0))
+        h, g, signed = first[j].abs(), other[k].abs(), sign if j == k else -sign
+        result.append(_Kinks(h * h / 2, g * g / 2, (h - g) ** 2 / 2, h * g / 2, signed, (signed < 0).to(h.dtype)))
     return result
 
 
@@ -177,5 +195,6 @@ def _difference(kinks: _Kinks, more: Tensor, inverse: Tensor, ratio: Tensor, far
     power = (kinks.product * ratio).neg_()
     # 1 - exp(-C), to all digits where kinks are close to 0; torch's expm1 takes ten times as long as its exp.
     rest = torch.expm1(power).neg_() if far else torch.exp(power).neg_().add_(1)
-    # Below 0, exp(C) - 1 times E(h, 0) E(0, k) = E(h, k) exp(-C), which may be more than float64 holds, is another one.
-    return falls.addcmul_(torch.where(kinks.same, rest, rest.square() - rest), whole)
+    # Below 0, exp(C) - 1 times E(h, 0) E(0, k) = E(h, k) exp(-C), which may be more than float64 holds, is another one:
+    # with r = 1 - exp(-C) it is E(h, k) (r^2 - r), instead of E(h, k) r.
+    return falls.addcmul_(torch.addcmul(kinks.sign, kinks.below, rest).mul_(rest), whole)
