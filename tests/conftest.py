@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import secrets
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # The tests' tensors are small: one thread is faster, and two of them wait for each other for ages if another process
 # holds a core. For subprocesses as well, hence before torch is imported. Tests that want more threads say so.
@@ -48,7 +50,7 @@ def generator(request: pytest.FixtureRequest) -> torch.Generator:
 
 
 @pytest.fixture
-def threads():
+def threads() -> Iterator[Any]:
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)

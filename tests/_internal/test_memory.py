@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ GB = 10**9
 
 
 def machine(
-    monkeypatch: pytest.MonkeyPatch, folder: Path, own: str, mounts: str, groups: Mapping[str, Mapping[str, object]]
+    monkeypatch: pytest.MonkeyPatch, folder: Path, own: str, mounts: str, groups: Mapping[str, Mapping[str, Any]]
 ) -> None:
     """A process whose /proc/self says this, with files below ``folder``; FOLDER in the mounts stands for that."""
     process = folder / "proc"
@@ -41,7 +42,7 @@ V1 = (
 )
 
 
-def v2(limit: object, used: int = 0, high: object = "max", cache: int = 0) -> dict[str, object]:
+def v2(limit: object, used: int = 0, high: object = "max", cache: int = 0) -> dict[str, Any]:
     return {
         "memory.max": limit,
         "memory.high": high,
@@ -50,7 +51,7 @@ def v2(limit: object, used: int = 0, high: object = "max", cache: int = 0) -> di
     }
 
 
-def v1(limit: int, used: int = 0, cache: int = 0, above: int = 2**63 - 4096) -> dict[str, object]:
+def v1(limit: int, used: int = 0, cache: int = 0, above: int = 2**63 - 4096) -> dict[str, Any]:
     return {
         "memory.limit_in_bytes": limit,
         "memory.usage_in_bytes": used,
@@ -108,17 +109,17 @@ def v1(limit: int, used: int = 0, cache: int = 0, above: int = 2**63 - 4096) -> 
         ("0::/a\n", V2, {"cg/a": {"memory.max": "many", "memory.current": "some"}}, None),
     ],
 )
-def test_groups(monkeypatch, tmp_path, own, mounts, groups, free):
+def test_groups(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own: Any, mounts: Any, groups: Any, free: Any) -> None:
     machine(monkeypatch, tmp_path, own, mounts, groups)
     assert cgroups.group_bytes() == free
 
 
-def test_no_groups_at_all(monkeypatch, tmp_path):
+def test_no_groups_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(cgroups, "_PROCESS", tmp_path / "none")
     assert cgroups.group_bytes() is None
 
 
-def test_the_tightest_answer_counts(monkeypatch):
+def test_the_tightest_answer_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "_system_bytes", lambda: 9 * GB)
     monkeypatch.setattr(memory, "_process_bytes", lambda: iter([7 * GB]))
     monkeypatch.setattr(memory, "_slurm_bytes", lambda: None)
@@ -127,7 +128,7 @@ def test_the_tightest_answer_counts(monkeypatch):
         assert available_bytes() == least
 
 
-def test_psutil_answers_where_there_is_no_meminfo(monkeypatch, tmp_path):
+def test_psutil_answers_where_there_is_no_meminfo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "none")
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=123_456_789))
     assert memory._system_bytes() == 123_456_789
@@ -136,7 +137,7 @@ def test_psutil_answers_where_there_is_no_meminfo(monkeypatch, tmp_path):
 
 
 @pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="of Linux")
-def test_psutil_agrees_with_meminfo():
+def test_psutil_agrees_with_meminfo() -> None:
     """Independently read; other programs take and give memory meanwhile."""
     import psutil
 
@@ -158,7 +159,7 @@ for name, field in (("RLIMIT_AS", "VmSize"), ("RLIMIT_DATA", "VmData")):
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="of Linux")
-def test_limits_of_the_process():
+def test_limits_of_the_process() -> None:
     command = [sys.executable, "-c", _LIMITED, "700000000", "200000000", "50000000"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     differences = [int(line) for line in done.stdout.split()]
@@ -177,7 +178,7 @@ def test_limits_of_the_process():
         ({}, None),
     ],
 )
-def test_slurm(monkeypatch, tmp_path, variables, promised):
+def test_slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variables: Any, promised: Any) -> None:
     for name in ("SLURM_MEM_PER_NODE", "SLURM_MEM_PER_CPU", "SLURM_CPUS_ON_NODE"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
@@ -187,7 +188,7 @@ def test_slurm(monkeypatch, tmp_path, variables, promised):
     assert memory._slurm_bytes() == (None if promised is None else promised - 2000 * 1024)
 
 
-def test_require_bytes(monkeypatch):
+def test_require_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available_bytes", lambda device="cpu": 3 * GB)
     require_bytes(3 * GB, "it", str)
     with pytest.raises(tc.OutOfMemoryError, match=r"^it needs 4 GB, but 3 GB are free; wait for 3000000000$"):
@@ -208,7 +209,7 @@ def test_require_bytes(monkeypatch):
         lambda: bytearray(2**60),
     ],
 )
-def test_failed_allocations(attempt):
+def test_failed_allocations(attempt: Any) -> None:
     with pytest.raises(
         tc.OutOfMemoryError, match=r"^the attempt (could not get another .* of memory; .* are|needs more memory)"
     ):
@@ -239,7 +240,7 @@ def test_failed_allocations(attempt):
         ("MPS backend out of memory (MPS allocated: 1 GB)", "needs more memory than there is (2 GB are free; MPS"),
     ],
 )
-def test_messages_of_several_allocators(monkeypatch, message, told):
+def test_messages_of_several_allocators(monkeypatch: pytest.MonkeyPatch, message: Any, told: Any) -> None:
     monkeypatch.setattr(memory, "available_bytes", lambda device="cpu": 2 * GB)
     kind = torch.OutOfMemoryError if "CUDA out" in message else RuntimeError
     with pytest.raises(tc.OutOfMemoryError) as caught, allocating("it"):
@@ -251,11 +252,11 @@ def test_messages_of_several_allocators(monkeypatch, message, told):
 @pytest.mark.parametrize(
     "error", [RuntimeError("shapes do not fit"), ValueError("out of memory"), tc.OutOfMemoryError("told"), KeyError(1)]
 )
-def test_other_errors_stay(error):
+def test_other_errors_stay(error: Any) -> None:
     with pytest.raises(type(error)) as caught, allocating("it"):
         raise error
     assert caught.value is error
 
 
-def test_bytes_text():
+def test_bytes_text() -> None:
     assert [bytes_text(n) for n in (999, 1234567, 2.5e9, 3e15)] == ["999 B", "1.23 MB", "2.5 GB", "3,000 TB"]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -258,7 +260,7 @@ def test_mistakes(
 def test_work_does_not_begin_before_the_checks(
     work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def never(*_: object, **__: object) -> None:
+    def never(*_: Any, **__: Any) -> None:
         raise AssertionError("too early")
 
     monkeypatch.setattr(inpaint_command, "inpaint", never)
@@ -340,7 +342,7 @@ def test_errors_during_the_work(
     error: Exception,
     message: str,
 ) -> None:
-    def fail(*_: object, **__: object) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise error
 
     monkeypatch.setattr(inpaint_command, "inpaint", fail)
@@ -351,7 +353,7 @@ def test_errors_during_the_work(
     assert outputs(work) == []
 
 
-def interrupt(*_: object, **__: object) -> None:
+def interrupt(*_: Any, **__: Any) -> None:
     raise KeyboardInterrupt
 
 
@@ -480,7 +482,7 @@ def test_the_sample_photograph() -> None:
 def test_an_unfinished_demo_leaves_no_picture(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save, names = Image.Image.save, []
 
-    def fail_at_the_third(self: Image.Image, path: Path, **options: object) -> None:
+    def fail_at_the_third(self: Image.Image, path: Path, **options: Any) -> None:
         names.append(path)
         if len(names) == 3:
             raise OSError("no space left on device")
@@ -522,10 +524,10 @@ def test_version_of_the_module_and_nothing_heavy_before_the_command_is_on_guard(
 
 
 @pytest.mark.parametrize(("load", "expected"), [(0.0, 4), (1.2, 3), (2.6, 1), (50.0, 1)])
-def test_threads_are_the_idle_cores(load, expected, monkeypatch):
-    monkeypatch.setattr(command_options.torch, "get_num_threads", lambda: 4)
-    monkeypatch.setattr(command_options.os, "cpu_count", lambda: 4)
-    monkeypatch.setattr(command_options.os, "getloadavg", lambda: (load, 0.0, 0.0))
+def test_threads_are_the_idle_cores(load: Any, expected: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
     assert command_options._idle_cores() == expected
 
 
@@ -552,9 +554,9 @@ def test_train_goes_on_from_its_checkpoint(work: Path, threads: int, monkeypatch
     assert trained(work, "--seed", "4") == 0
     whole = (work / "out" / "t.png").read_bytes()
     checkpoint = work / "run.pt"
-    original = train_command.train
+    original = tc.train
 
-    def interrupted(*arguments: object, **options: object) -> tc.TrainingResult:
+    def interrupted(*arguments: Any, **options: Any) -> tc.TrainingResult:
         def callback(step: object) -> None:
             if step.number == 5:  # type: ignore[attr-defined]
                 raise KeyboardInterrupt
@@ -586,9 +588,9 @@ def test_mistakes_in_training(work: Path, capsys: pytest.CaptureFixture[str], th
 
 
 def test_train_with_a_preset(work: Path, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = {}
+    seen: dict[str, Any] = {}
 
-    def train(net: tc.Layer, *arguments: object, **options: object) -> None:
+    def train(net: tc.Layer, *arguments: Any, **options: Any) -> None:
         seen.update(net=net, **options)
         raise ValueError("seen enough")
 

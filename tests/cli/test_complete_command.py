@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,14 +18,14 @@ pandas = pytest.importorskip("pandas")
 
 
 @pytest.fixture
-def threads():
+def threads() -> Iterator[Any]:
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
 
 
 @pytest.fixture
-def work(tmp_path: Path, generator: torch.Generator, threads) -> Path:
+def work(tmp_path: Path, generator: torch.Generator, threads: Any) -> Path:
     """A table with holes, one column of which has no entry, and features of its columns and of one more."""
     columns = [f"c{j}" for j in range(12)]
     dose = torch.rand(13, generator=generator, dtype=torch.float64).numpy()
@@ -41,7 +43,7 @@ def work(tmp_path: Path, generator: torch.Generator, threads) -> Path:
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv"])
-def test_completes_a_table(work, suffix, capsys):
+def test_completes_a_table(work: Any, suffix: Any, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [
         f"{work / 'table'}.{suffix}",
         "--features",
@@ -66,7 +68,7 @@ def test_completes_a_table(work, suffix, capsys):
     assert told.err == ""
 
 
-def test_predicts_columns_that_the_table_lacks(work, capsys):
+def test_predicts_columns_that_the_table_lacks(work: Any, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [str(work / "table.csv"), "--features", str(work / "features.csv"), "-o", str(work / "out.csv")]
     assert main(["complete", *arguments, "--new-columns", "--ridge", "0.01", "--identity", "0.5"]) == 0
     after = pandas.read_csv(work / "out.csv", index_col=0)
@@ -75,7 +77,7 @@ def test_predicts_columns_that_the_table_lacks(work, capsys):
     assert "added 1 columns, ridge 1.0e-02" in capsys.readouterr().out
 
 
-def test_rows_with_features(work, capsys):
+def test_rows_with_features(work: Any, capsys: pytest.CaptureFixture[str]) -> None:
     rows = pandas.DataFrame(
         {"group": list("xxyyx"), "note": ["a b", "b", "c", "c a", ""]}, index=[f"r{i}" for i in range(5)]
     )
@@ -86,7 +88,7 @@ def test_rows_with_features(work, capsys):
     assert pandas.read_csv(work / "out.csv", index_col=0).notna().to_numpy().all()
 
 
-def test_rows_without_entries_are_said(work, capsys):
+def test_rows_without_entries_are_said(work: Any, capsys: pytest.CaptureFixture[str]) -> None:
     table = pandas.read_csv(work / "table.csv", index_col=0)
     table.loc["r2"] = np.nan
     table.to_csv(work / "table.csv")
@@ -108,7 +110,7 @@ def test_rows_without_entries_are_said(work, capsys):
         ({"options": ["--ridge", "-1"]}, "expected ridge to be at least 0"),
     ],
 )
-def test_bad_input_is_told_in_a_line(work, change, message, capsys):
+def test_bad_input_is_told_in_a_line(work: Any, change: Any, message: Any, capsys: pytest.CaptureFixture[str]) -> None:
     given = {"table": "table.csv", "features": "features.csv", "output": "out.csv", "options": []} | change
     arguments = [str(work / given["table"]), "--features", str(work / given["features"])]
     assert main(["complete", *arguments, "-o", str(work / given["output"]), *given["options"]]) == 2

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,7 +86,7 @@ def test_a_terminated_command_says_so_and_leaves_nothing(work: Path) -> None:
     assert list((work / "out").iterdir()) == []
 
 
-def run(arguments: list[str], **options: object) -> subprocess.CompletedProcess[bytes]:
+def run(arguments: list[str], **options: Any) -> subprocess.CompletedProcess[Any]:
     return subprocess.run([*RUN, *arguments], timeout=300, check=False, **({"capture_output": True} | options))
 
 

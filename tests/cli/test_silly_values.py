@@ -8,6 +8,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -97,7 +98,7 @@ COMMANDS = {
 def answer(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
     """Run the command; if it takes too long, say so."""
 
-    def late(*_: object) -> None:
+    def late(*_: Any) -> None:
         raise AssertionError(f"no answer after {SECONDS} seconds: {arguments}")
 
     before = signal.signal(signal.SIGALRM, late)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -11,10 +15,10 @@ import torch_cntk as tc
 from torch_cntk.conversion.rules import NO_COUNTERPART
 from torch_cntk.layers.registry import ACTIVATIONS
 
-CIRCULAR = {"padding": 1, "padding_mode": "circular"}
+CIRCULAR: dict[str, Any] = {"padding": 1, "padding_mode": "circular"}
 
 
-def conv(given: int, out: int, width: int = 3, **options: object) -> nn.Conv2d:
+def conv(given: int, out: int, width: int = 3, **options: Any) -> nn.Conv2d:
     return nn.Conv2d(given, out, width, padding=width // 2, **{"padding_mode": "circular", **options})
 
 
@@ -23,7 +27,7 @@ class SkipNet(nn.Module):
 
     def __init__(self, bias: bool = False) -> None:
         super().__init__()
-        options = {"bias": bias}
+        options: dict[str, Any] = {"bias": bias}
         self.skip0 = nn.Sequential(conv(4, 2, 1, **options), nn.LeakyReLU(0.2))
         self.down0 = nn.Sequential(
             conv(4, 6, stride=2, **options), nn.LeakyReLU(0.2), conv(6, 6, **options), nn.LeakyReLU(0.2)
@@ -109,7 +113,7 @@ class Correlated(nn.Module):
         return x + functional.interpolate(self.pool(x), scale_factor=2)
 
 
-MODULES = {
+MODULES: dict[str, Callable[[], nn.Module]] = {
     "chain": lambda: nn.Sequential(
         conv(2, 4), nn.ReLU(), conv(4, 4, 5), nn.LeakyReLU(0.3), conv(4, 3, 1), nn.Sigmoid()
     ),
@@ -149,7 +153,7 @@ def sample(module: nn.Module, generator: torch.Generator) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_forward_is_the_models(name, generator):
+def test_forward_is_the_models(name: Any, generator: torch.Generator) -> None:
     module = MODULES[name]().double().eval()
     net = tc.from_torch(module, bias_std=0.3).eval()
     x = sample(module, generator)
@@ -164,14 +168,14 @@ def test_forward_is_the_models(name, generator):
     torch.testing.assert_close(again.kernel(prior).dense(), net.kernel(prior).dense(), rtol=1e-12, atol=0)
 
 
-def test_correlated_sum_is_refused():
+def test_correlated_sum_is_refused() -> None:
     with pytest.raises(ValueError, match="expected the branches of a sum"):
         tc.from_torch(Correlated())
 
 
 def skip_by_hand(activation: tc.Layer, bias: bool) -> tc.Sequential:
     """The network of ``SkipNet``, written in torch_cntk."""
-    options = {"bias": bias, "bias_std": 0.5}
+    options: dict[str, Any] = {"bias": bias, "bias_std": 0.5}
 
     def block(*convolutions: tuple) -> tc.Sequential:
         layers = [(tc.Conv2d(*arguments, **options), activation) for arguments in convolutions]
@@ -185,7 +189,7 @@ def skip_by_hand(activation: tc.Layer, bias: bool) -> tc.Sequential:
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("kind", ["ntk", "nngp"])
-def test_kernel_of_a_skip_network_is_that_of_the_one_built_by_hand(bias, kind):
+def test_kernel_of_a_skip_network_is_that_of_the_one_built_by_hand(bias: Any, kind: Any) -> None:
     net = tc.from_torch(SkipNet(bias), bias_std=0.5)
     by_hand = skip_by_hand(tc.LeakyReLU(0.2), bias)
     prior = tc.priors.Uniform(0, 0.1)
@@ -197,7 +201,7 @@ def test_kernel_of_a_skip_network_is_that_of_the_one_built_by_hand(bias, kind):
         torch.testing.assert_close(kernel.dense((8, 12)), ready.dense((8, 12)), rtol=1e-13, atol=0)
 
 
-def test_weights_of_a_skip_network_map_onto_the_one_built_by_hand(generator):
+def test_weights_of_a_skip_network_map_onto_the_one_built_by_hand(generator: torch.Generator) -> None:
     module = SkipNet(bias=True).double().eval()
     net, by_hand = tc.from_torch(module, bias_std=0.5), skip_by_hand(tc.LeakyReLU(0.2), bias=True).double()
 
@@ -214,15 +218,15 @@ def test_weights_of_a_skip_network_map_onto_the_one_built_by_hand(generator):
     torch.testing.assert_close(torch.sigmoid(by_hand(x)), module(x), rtol=1e-10, atol=1e-12)
 
 
-def test_chain_becomes_a_sequential_and_a_branching_model_a_graph():
+def test_chain_becomes_a_sequential_and_a_branching_model_a_graph() -> None:
     assert isinstance(tc.from_torch(MODULES["chain"]()), tc.Sequential)
     assert isinstance(tc.from_torch(SkipNet()), tc.Graph)
     assert isinstance(tc.to_torch(tc.from_torch(MODULES["chain"]())), nn.Sequential)
 
 
-def test_options_of_from_torch():
-    module = nn.Sequential(conv(2, 4), nn.BatchNorm2d(4), nn.ReLU(), conv(4, 1))
-    net = tc.from_torch(module, bias_std=0.2, weights=False, ignore=(nn.BatchNorm2d,))
+def test_options_of_from_torch() -> None:
+    module: Any = nn.Sequential(conv(2, 4), nn.BatchNorm2d(4), nn.ReLU(), conv(4, 1))
+    net: Any = tc.from_torch(module, bias_std=0.2, weights=False, ignore=(nn.BatchNorm2d,))
     assert [type(layer) for layer in net.layers] == [tc.Conv2d, tc.ReLU, tc.Conv2d]
     assert net.layers[0].bias_std == 0.2
     assert not torch.equal(net.layers[0].effective()[0], module[0].weight)
@@ -231,7 +235,7 @@ def test_options_of_from_torch():
 class Calls(nn.Module):
     """A convolution, and what a test wants to call."""
 
-    def __init__(self, function) -> None:
+    def __init__(self, function: Any) -> None:
         super().__init__()
         self.block, self.norm = nn.Sequential(conv(1, 4), conv(4, 4)), nn.LayerNorm(4)
         self.function = function
@@ -273,7 +277,7 @@ class Calls(nn.Module):
         (nn.Sequential(nn.Identity()), r"expected a model that does something"),
     ],
 )
-def test_what_has_no_rule_is_refused_by_name_and_place(module, message):
+def test_what_has_no_rule_is_refused_by_name_and_place(module: Any, message: Any) -> None:
     with pytest.raises(ValueError, match=message):
         tc.from_torch(module)
 
@@ -291,19 +295,19 @@ class Split(nn.Module):
 
 
 @pytest.mark.parametrize("module", [nn.Sequential(nn.ReLU()), Split()])
-def test_gains_without_a_place_to_go_are_refused(module):
+def test_gains_without_a_place_to_go_are_refused(module: Any) -> None:
     with pytest.raises(ValueError, match="the weights cannot be mapped"):
         tc.from_torch(module)
     assert isinstance(tc.from_torch(module, weights=False), tc.Layer)
 
 
-def test_what_is_no_module_is_refused():
+def test_what_is_no_module_is_refused() -> None:
     with pytest.raises(TypeError, match=r"expected a torch.nn.Module"):
-        tc.from_torch(lambda x: x)
+        tc.from_torch(lambda x: x)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("width", [3, 24])
-def test_width_changes_hidden_channels_alone(width, generator):
+def test_width_changes_hidden_channels_alone(width: Any, generator: torch.Generator) -> None:
     net = tc.hourglass(2, (8, 12), 4, channels=3, in_channels=5)
     wide = tc.with_width(net, width)
     assert (wide.in_channels, wide.out_channels) == (5, 3)
@@ -317,13 +321,13 @@ def test_width_changes_hidden_channels_alone(width, generator):
     assert tc.with_width(residual, 7)(torch.zeros(1, 1, 4, 4)).shape == (1, 1, 4, 4)
 
 
-def test_width_of_a_network_without_hidden_channels_is_refused():
+def test_width_of_a_network_without_hidden_channels_is_refused() -> None:
     with pytest.raises(ValueError, match="expected a network with hidden channels"):
         tc.with_width(tc.Sequential(tc.Conv2d(1, 1, 3)), 4)
 
 
 @pytest.mark.parametrize("layer", [tc.BilinearUp(2), tc.GaussianBlur(3, 1.0), tc.LanczosDown(2)])
-def test_layers_that_torch_does_not_have_are_refused(layer):
+def test_layers_that_torch_does_not_have_are_refused(layer: Any) -> None:
     with pytest.raises(ValueError, match=r"torch.nn has no"):
         tc.to_torch(tc.Sequential(tc.Conv2d(1, 1, 3), layer))
 
@@ -331,9 +335,11 @@ def test_layers_that_torch_does_not_have_are_refused(layer):
 # Parameterisations.
 
 
-def test_parameterisations_compute_the_same_and_read_each_others_states(tmp_path, generator):
-    net = tc.Sequential(tc.Conv2d(2, 4, 3, bias=True, bias_std=0.3), tc.ReLU(), tc.StridedConv2d(4, 3, 3)).double()
-    standard = tc.reparameterise(net, "standard")
+def test_parameterisations_compute_the_same_and_read_each_others_states(
+    tmp_path: Path, generator: torch.Generator
+) -> None:
+    net: Any = tc.Sequential(tc.Conv2d(2, 4, 3, bias=True, bias_std=0.3), tc.ReLU(), tc.StridedConv2d(4, 3, 3)).double()
+    standard: Any = tc.reparameterise(net, "standard")
     x = torch.randn(1, 2, 4, 4, generator=generator, dtype=torch.float64)
     torch.testing.assert_close(standard(x), net(x))
     torch.testing.assert_close(standard.layers[0].weight, net.layers[0].effective()[0])
@@ -341,7 +347,7 @@ def test_parameterisations_compute_the_same_and_read_each_others_states(tmp_path
     assert "parameterisation='standard'" in repr(standard)
     for source, target in ((net, standard), (standard, net), (standard, standard), (net, net)):
         torch.save(source.state_dict(), tmp_path / "state.pt")
-        fresh = tc.reparameterise(target, target.layers[0].parameterisation)
+        fresh: Any = tc.reparameterise(target, target.layers[0].parameterisation)
         for layer in (fresh.layers[0], fresh.layers[2]):
             layer.reset_parameters(generator)
         fresh.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
@@ -354,19 +360,20 @@ def test_parameterisations_compute_the_same_and_read_each_others_states(tmp_path
     assert torch.equal(standard.kernel(prior).dense((4, 4)), net.kernel(prior).dense((4, 4)))
 
 
-def test_fresh_weights_have_the_scale_of_their_parameterisation():
+def test_fresh_weights_have_the_scale_of_their_parameterisation() -> None:
     torch.manual_seed(0)
     layer = tc.Conv2d(100, 100, 3, bias=True, bias_std=0.5, parameterisation="standard")
     # 90,000 draws: a standard error of 0.24 %; 100 biases: 7 %.
     assert float(layer.weight.detach().std()) == pytest.approx(1 / 30, rel=0.02)
+    assert layer.bias is not None
     assert float(layer.bias.detach().std()) == pytest.approx(0.5, rel=0.35)
     with pytest.raises(ValueError, match="expected parameterisation"):
-        tc.reparameterise(layer, "mup")
+        tc.reparameterise(layer, "mup")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="expected parameterisation"):
-        tc.Conv2d(1, 1, 3, parameterisation="mup")
+        tc.Conv2d(1, 1, 3, parameterisation="mup")  # type: ignore[arg-type]
 
 
-def test_flat_networks_are_the_same_function(generator):
+def test_flat_networks_are_the_same_function(generator: torch.Generator) -> None:
     first, inner = tc.Conv2d(2, 2, 3), tc.Residual(tc.ReLU(), tc.Conv2d(2, 2, 3))
     branch = tc.Sequential(tc.ReLU(), tc.Conv2d(2, 2, 1))
     nets = [
@@ -383,7 +390,7 @@ def test_flat_networks_are_the_same_function(generator):
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_activations_go_there_and_back(name, generator):
+def test_activations_go_there_and_back(name: Any, generator: torch.Generator) -> None:
     net = tc.Sequential(tc.Conv2d(2, 4, 3), ACTIVATIONS[name](), tc.Conv2d(4, 1, 1)).double()
     if type(net.layers[1]) in NO_COUNTERPART:
         with pytest.raises(ValueError, match=r"torch\.nn has no .*take"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -16,14 +17,14 @@ import torch_cntk as tc
 from tests.helpers import brute_force
 
 
-def conv(given: int, out: int, width: int = 3, **options: object) -> nn.Conv2d:
+def conv(given: int, out: int, width: int = 3, **options: Any) -> nn.Conv2d:
     return nn.Conv2d(given, out, width, padding=width // 2, **{"padding_mode": "circular", **options})
 
 
 class Net(nn.Module):
     """Some convolutions, and what a test does with them."""
 
-    def __init__(self, function) -> None:
+    def __init__(self, function: Any) -> None:
         super().__init__()
         self.a, self.b, self.c, self.last = conv(2, 4), conv(4, 4), conv(4, 4), conv(4, 1)
         self.wide, self.norm, self.mix = conv(8, 1), nn.LayerNorm(4, elementwise_affine=False), nn.Linear(4, 4)
@@ -39,7 +40,7 @@ class Net(nn.Module):
         return self.function(self, self.a(x))
 
 
-def statements(*changes):
+def statements(*changes: Any) -> Any:
     """A forward pass that does something to ``h`` as a statement, whose value nobody takes."""
 
     def forward(net: Net, h: torch.Tensor) -> torch.Tensor:
@@ -63,7 +64,7 @@ def unpacked(net: Net, h: torch.Tensor) -> torch.Tensor:
 
 
 def built_in_sum(net: Net, h: torch.Tensor) -> torch.Tensor:
-    return net.last(torch.relu(sum([h, net.b(torch.relu(h))])))
+    return net.last(torch.relu(sum([h, net.b(torch.relu(h))])))  # type: ignore[arg-type]
 
 
 def view_changed(net: Net, h: torch.Tensor) -> torch.Tensor:
@@ -82,7 +83,7 @@ def smaller_and_back(net: Net, h: torch.Tensor) -> torch.Tensor:
     return net.last(torch.relu(functional.interpolate(small, size=h.size()[2:], mode="bilinear") + net.b(h.relu())))
 
 
-def noting(net: Net, h: torch.Tensor) -> torch.Tensor:
+def noting(net: Any, h: torch.Tensor) -> torch.Tensor:
     net.noted = h
     return net.last(h.relu())
 
@@ -146,7 +147,7 @@ SAME = {
 
 
 @pytest.mark.parametrize("name", SAME)
-def test_output_is_the_models(name, generator):
+def test_output_is_the_models(name: Any, generator: torch.Generator) -> None:
     torch.manual_seed(0)
     module = Net(SAME[name]).double().eval()
     x = torch.randn(2, 2, 8, 12, generator=generator, dtype=torch.float64)
@@ -202,7 +203,7 @@ def in_autocast(net: Net, h: torch.Tensor) -> torch.Tensor:
     return net.last(h)
 
 
-def counted(net: Net, h: torch.Tensor) -> torch.Tensor:
+def counted(net: Any, h: torch.Tensor) -> torch.Tensor:
     net.one_half += 1
     return net.last(h)
 
@@ -252,7 +253,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_a_network_cannot_do_is_refused(name):
+def test_what_a_network_cannot_do_is_refused(name: Any) -> None:
     function, message = REFUSED[name]
     module = Net(function).eval()
     before = torch.get_rng_state()
@@ -276,7 +277,7 @@ BY_SERIES = (
 
 @pytest.mark.parametrize("kind", ["ntk", "nngp"])
 @pytest.mark.parametrize("name", [name for name in SAME if name not in BY_SERIES])
-def test_kernel_is_the_textbooks(name, kind, generator):
+def test_kernel_is_the_textbooks(name: Any, kind: Any, generator: torch.Generator) -> None:
     net = tc.from_torch(Net(SAME[name]).double().eval(), bias_std=0.3)
     features = torch.randn(2, 4, 6, generator=generator, dtype=torch.float64)
     found = net.kernel(tc.priors.Tensor(features), kind=kind).dense()
@@ -285,7 +286,7 @@ def test_kernel_is_the_textbooks(name, kind, generator):
     assert (found - expected).abs().max() <= 1e-6 * expected.abs().max()
 
 
-def test_kernel_of_a_scaled_branch_is_that_of_wide_networks(generator):
+def test_kernel_of_a_scaled_branch_is_that_of_wide_networks(generator: torch.Generator) -> None:
     """Against Jacobians of random networks, as torch.nn computes them."""
     module = nn.Sequential(nn.Linear(3, 4), Branch(4), nn.Linear(4, 1)).double()
     net = tc.with_width(tc.from_torch(module, bias_std=0.3), 512)
@@ -316,13 +317,13 @@ class Branch(nn.Module):
         return torch.relu(x - self.second(torch.relu(self.first(x))) / 3)
 
 
-def test_six_hundred_layers():
+def test_six_hundred_layers() -> None:
     layers = [part for _ in range(300) for part in (nn.Conv2d(1, 1, 1), nn.ReLU())]
-    net = tc.from_torch(nn.Sequential(*layers, nn.Conv2d(1, 1, 1)))
+    net: Any = tc.from_torch(nn.Sequential(*layers, nn.Conv2d(1, 1, 1)))
     assert len(net.layers) == 601
 
 
-def test_sizes_that_do_not_fit_a_stride_are_refused_when_they_come():
+def test_sizes_that_do_not_fit_a_stride_are_refused_when_they_come() -> None:
     net = tc.from_torch(nn.Sequential(conv(1, 4, stride=2), nn.ReLU(), nn.Upsample(scale_factor=2), conv(4, 1)))
     with pytest.raises(ValueError, match="multiples of the stride 2"):
         net(torch.zeros(1, 1, 7, 8))
@@ -330,7 +331,7 @@ def test_sizes_that_do_not_fit_a_stride_are_refused_when_they_come():
         net.kernel(tc.priors.Tensor(torch.zeros(1, 7, 8)))
 
 
-def test_fully_connected_models(generator):
+def test_fully_connected_models(generator: torch.Generator) -> None:
     module = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Dropout(0.1), nn.Linear(8, 8), nn.SELU(), nn.Linear(8, 2))
     module = module.double().eval()
     net = tc.from_torch(module, bias_std=0.4)

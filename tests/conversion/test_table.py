@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -104,8 +105,9 @@ def row(code: str, module: nn.Module) -> str:
     except ValueError as error:
         reason = re.sub(r"^from_torch knows no (exact )?rule for ", "", str(error))
         return f"| `{code}` | no | {reason.replace('|', '/')} |"
-    middle = net.layers[1:-1] or net.layers[-1:]
-    text = " ".join(f"`{layer!r}`" for layer in middle) if len(net.layers) > 2 or "Pad2d" in code else "nothing"
+    layers: Any = net.layers
+    middle = layers[1:-1] or layers[-1:]
+    text = " ".join(f"`{layer!r}`" for layer in middle) if len(layers) > 2 or "Pad2d" in code else "nothing"
     return f"| `{code}` | yes | {text} |"
 
 
@@ -127,12 +129,12 @@ def family_row(name: str) -> str:
 
 
 @pytest.mark.parametrize("code", MODULES)
-def test_row_of_a_module_is_what_from_torch_says(code):
+def test_row_of_a_module_is_what_from_torch_says(code: Any) -> None:
     assert documented()[code] == row(code, around(code))
 
 
 @pytest.mark.parametrize("code", [code for code in MODULES if "Shuffle" not in code])
-def test_what_converts_computes_the_same(code, generator):
+def test_what_converts_computes_the_same(code: Any, generator: torch.Generator) -> None:
     module = around(code).double()
     if not code.endswith(".eval()"):
         module = module.eval() if "ropout" in code else module
@@ -145,11 +147,11 @@ def test_what_converts_computes_the_same(code, generator):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_row_of_a_family_is_what_from_torch_says(name):
+def test_row_of_a_family_is_what_from_torch_says(name: Any) -> None:
     assert documented()[f"torchvision.models.{name}()"] == family_row(name)
 
 
-def test_nothing_else_is_documented():
+def test_nothing_else_is_documented() -> None:
     families = {f"torchvision.models.{name}()" for name in FAMILIES}
     assert set(documented()) == {*MODULES, *families}
     assert len(MODULES) >= 60

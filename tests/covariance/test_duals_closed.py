@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import mpmath as mp
 import numpy as np
@@ -46,18 +48,18 @@ class Exact:
         self.t = mp.acos(self.rho)
 
 
-def rectifier(p: Exact, below: float = 0, above: float = 1):
+def rectifier(p: Exact, below: float = 0, above: float = 1) -> Any:
     bend = mp.mpf(above - below) ** 2 / (mp.mpf(above) ** 2 + mp.mpf(below) ** 2) / mp.pi
     slope = 1 - bend * p.t
     return p.sigma * slope + bend * p.n * mp.sin(p.t), slope
 
 
-def erf(p: Exact):
+def erf(p: Exact) -> Any:
     square = (1 + 2 * p.v) * (1 + 2 * p.w)
     return 2 / mp.pi * mp.asin(2 * p.sigma / mp.sqrt(square)), 4 / mp.pi / mp.sqrt(square - 4 * p.sigma**2)
 
 
-def gelu(p: Exact):
+def gelu(p: Exact) -> Any:
     square = (1 + p.v) * (1 + p.w)
     d = mp.sqrt(square - p.sigma**2)
     t = mp.atan(p.sigma / d)
@@ -66,27 +68,27 @@ def gelu(p: Exact):
     return value, mp.mpf(1) / 4 + t / (2 * mp.pi) + p.sigma * bracket / (2 * mp.pi * d)
 
 
-def sine(p: Exact):
+def sine(p: Exact) -> Any:
     mean = (p.v + p.w) / 2
     return (mp.exp(p.sigma - mean) - mp.exp(-p.sigma - mean)) / 2, (
         mp.exp(p.sigma - mean) + mp.exp(-p.sigma - mean)
     ) / 2
 
 
-def evaluate(dual, given):
+def evaluate(dual: Any, given: Any) -> Any:
     columns = [torch.tensor(column, dtype=torch.float64) for column in zip(*given, strict=True)]
     value, slope = dual(*(column.clone() for column in columns))
     return value.tolist(), slope.tolist()
 
 
 @pytest.fixture(autouse=True)
-def digits():
+def digits() -> Iterator[Any]:
     # 1 + v keeps 50 digits of 1 at v = 1e200, and those of (v v' - sigma^2) / v v' = 1e-32 in squares.
     with mp.workdps(550):
         yield
 
 
-def blurred_angle(t) -> float:
+def blurred_angle(t: Any) -> float:
     """What an angle is off by if 1 - |rho| is by BLUR."""
     t = min(t, mp.pi - t)
     return float(min(mp.sqrt(2 * BLUR), BLUR / max(t, mp.mpf(10) ** -30)))
@@ -95,7 +97,7 @@ def blurred_angle(t) -> float:
 @pytest.mark.parametrize(
     ("below", "above"), [(0, 1), (0.1, 1), (-1, 1), (-0.3, 1), (3, -0.5), (1, 1), (0, -2), (1e-200, 1e200), (-2, 0)]
 )
-def test_two_slopes_at_every_scale(below, above):
+def test_two_slopes_at_every_scale(below: Any, above: Any) -> None:
     given = points()
     values, slopes = evaluate(duals.Rectifier(below, above), given)
     for triple, value, slope in zip(given, values, slopes, strict=True):
@@ -106,7 +108,7 @@ def test_two_slopes_at_every_scale(below, above):
         assert abs(slope - exact_slope) <= 1e-15 + 2 * blurred_angle(pair.t) / math.pi
 
 
-def test_equal_and_opposite_features_are_exact():
+def test_equal_and_opposite_features_are_exact() -> None:
     v = torch.tensor([1e-200, 1e-100, 1e-3, 1.0, 1e100, 1e200], dtype=torch.float64)
     value, slope = duals.Rectifier(0.2)(v.clone(), v, v)
     torch.testing.assert_close(value, v, rtol=4e-16, atol=0)
@@ -119,7 +121,7 @@ def test_equal_and_opposite_features_are_exact():
 
 
 @pytest.mark.parametrize(("below", "above"), [(-1.0, 1.0), (0.0, 1.0), (0.5, 2.0)])
-def test_jumps_at_every_scale(below, above):
+def test_jumps_at_every_scale(below: Any, above: Any) -> None:
     given = points(1)
     values, slopes = evaluate(duals.Jump(below, above), given)
     for triple, value, slope in zip(given, values, slopes, strict=True):
@@ -135,7 +137,7 @@ def test_jumps_at_every_scale(below, above):
     ("dual", "formula", "scale"), [(duals.Erf(False), erf, 2), (duals.Gelu(False), gelu, 1)], ids=["erf", "gelu"]
 )
 @pytest.mark.parametrize("decades", [1.2, 8.0, 200.0])
-def test_erf_and_gelu_at_every_scale(dual, formula, scale, decades):
+def test_erf_and_gelu_at_every_scale(dual: Any, formula: Any, scale: Any, decades: Any) -> None:
     given = points(2, 90, decades)
     values, slopes = evaluate(dual, given)
     for triple, value, slope in zip(given, values, slopes, strict=True):
@@ -157,7 +159,7 @@ def test_erf_and_gelu_at_every_scale(dual, formula, scale, decades):
             assert abs(slope - exact_slope) <= 1e-14 + mp.sqrt(low) - mp.sqrt(high)
 
 
-def test_erf_keeps_parallel_features_parallel():
+def test_erf_keeps_parallel_features_parallel() -> None:
     """x and c x: their correlation is 1 but for rounding, which times v would be all that is left of the slope."""
     v = 10.0 ** torch.arange(0, 201, 10, dtype=torch.float64)
     w = 7.3 * v
@@ -166,7 +168,7 @@ def test_erf_keeps_parallel_features_parallel():
 
 
 @pytest.mark.parametrize("decades", [1.2, 100.0])
-def test_sine(decades):
+def test_sine(decades: Any) -> None:
     given = [p for p in points(3, 90, decades) if max(p[1:]) < 1e3]
     values, slopes = evaluate(duals.Sine(False), given)
     for triple, value, slope in zip(given, values, slopes, strict=True):
@@ -181,7 +183,7 @@ def test_sine(decades):
         assert abs(slope - exact_slope) <= rounding * exact_slope
 
 
-def test_sine_of_large_variances_is_finite():
+def test_sine_of_large_variances_is_finite() -> None:
     v = 10.0 ** torch.arange(3, 300, 20, dtype=torch.float64)
     value, slope = duals.Sine(False)(v.clone(), v, v)
     torch.testing.assert_close(value, torch.full_like(v, 0.5))
@@ -196,7 +198,7 @@ def test_sine_of_large_variances_is_finite():
     "make", [tc.ReLU, tc.Abs, lambda: tc.LeakyReLU(0.2), lambda: tc.LeakyReLU(-0.5), lambda: tc.ABReLU(-3.0, 0.25)]
 )
 @pytest.mark.parametrize("scale", [1e-100, 1e-60, 1e60, 1e100])
-def test_homogeneous_networks_scale(make, scale):
+def test_homogeneous_networks_scale(make: Any, scale: Any) -> None:
     """K(c x, c x') = c^2 K(x, x'), also where c^4 is no number of float64, and of very different inputs."""
     features = torch.randn(5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     features[1] = 2 * features[0]
@@ -208,7 +210,7 @@ def test_homogeneous_networks_scale(make, scale):
     torch.testing.assert_close(found, expected, rtol=1e-13, atol=0)
 
 
-def test_scaling_does_not_change_a_bit():
+def test_scaling_does_not_change_a_bit() -> None:
     """Powers of two are exact, so that the path for extreme scales gives the same digits as the usual one."""
     g = torch.Generator().manual_seed(1)
     x = torch.randn(40, 5, dtype=torch.float64, generator=g)
@@ -225,7 +227,7 @@ def test_scaling_does_not_change_a_bit():
     "dual", [duals.Erf(), duals.Gelu(), duals.Sine(), duals.Jump(), duals.Clipped(), duals.Jump(0, 1)]
 )
 @pytest.mark.parametrize("size", [1e-3, 1.0, 1e6])
-def test_both_features_count_alike_to_the_last_bit(dual, size):
+def test_both_features_count_alike_to_the_last_bit(dual: Any, size: Any) -> None:
     g = torch.Generator().manual_seed(2)
     x, y = (torch.randn(n, 5, dtype=torch.float64, generator=g) * size for n in (7, 4))
     sigma, v, w = x @ y.T, x.square().sum(1)[:, None], y.square().sum(1)
@@ -241,7 +243,7 @@ def test_both_features_count_alike_to_the_last_bit(dual, size):
     ids=repr,
 )
 @pytest.mark.parametrize("size", [0.01, 1.0, 30.0])
-def test_float32_is_float64_rounded(dual, size):
+def test_float32_is_float64_rounded(dual: Any, size: Any) -> None:
     g = torch.Generator().manual_seed(3)
     x = torch.randn(30, 5, generator=g) * size
     sigma, v = x @ x.T, x.square().sum(1)
@@ -255,7 +257,7 @@ def test_float32_is_float64_rounded(dual, size):
         assert (mine - theirs).abs().max() <= tolerance * theirs.abs().max()
 
 
-def test_vanishing_features():
+def test_vanishing_features() -> None:
     sigma, v, w = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64), torch.ones(3).double()
     for dual in (duals.Rectifier(0.2), duals.Erf(), duals.Gelu(), duals.Sine(), duals.Clipped(), duals.Clipped(0, 6)):
         for pair in ((v, w), (v, v)):
@@ -267,7 +269,7 @@ def test_vanishing_features():
         torch.testing.assert_close(duals.Jump(0, 1)(sigma.clone(), *pair)[0], torch.full_like(v, 0.25))
 
 
-def test_residual_networks_of_gelu_stay_finite():
+def test_residual_networks_of_gelu_stay_finite() -> None:
     features = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     blocks = (tc.Residual(tc.GELU(), tc.Linear(8, 8)) for _ in range(200))
     kernel = tc.Sequential(tc.Linear(4, 8), *blocks).gram(features)
@@ -279,7 +281,7 @@ def test_residual_networks_of_gelu_stay_finite():
     torch.testing.assert_close(ratio, torch.full_like(ratio, 1 + gain**2 / 2), rtol=1e-2, atol=0)
 
 
-def test_steps_hide_the_layers_before_them():
+def test_steps_hide_the_layers_before_them() -> None:
     """The NTK of a network that steps is that of the last layer, as automatic differentiation has it."""
     features = torch.randn(4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
     for step in (tc.Sign(), tc.Step(), tc.Step(normalise=False)):
@@ -303,6 +305,6 @@ def test_steps_hide_the_layers_before_them():
         (lambda: tc.Hardtanh(0, 0), "not both 0"),
     ],
 )
-def test_parameters_are_checked(make, match):
+def test_parameters_are_checked(make: Any, match: Any) -> None:
     with pytest.raises(ValueError, match=match):
         make()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from torch.nn import functional
 import torch_cntk as tc
 from torch_cntk.covariance import duals
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, tuple[Callable[..., Any], Any, tuple[float, ...]]] = {
     "tanh": (lambda **o: tc.Tanh(**o), torch.tanh, ()),
     "logistic": (lambda **o: tc.Logistic(**o), torch.sigmoid, ()),
     "softsign": (lambda **o: tc.Softsign(**o), functional.softsign, (0,)),
@@ -58,13 +60,13 @@ def panels(points: int = 12, finest: int = 9) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([-x[::-1], x]), np.concatenate([w[::-1], w])
 
 
-def derivative(function, u: torch.Tensor) -> torch.Tensor:
+def derivative(function: Any, u: torch.Tensor) -> torch.Tensor:
     u = u.detach().requires_grad_()
     (slope,) = torch.autograd.grad(function(u).sum(), u)
     return slope
 
 
-def rule(kinks, shift: np.ndarray | float, deviation: float):
+def rule(kinks: Any, shift: np.ndarray | float, deviation: float) -> Any:
     """Places z in [-9, 9] and weights times density, dense where shift + deviation z is a kink or 0."""
     x, w = panels()
     centres = sorted({(kink - shift) / deviation for kink in (*kinks, 0.0)})
@@ -80,12 +82,13 @@ def rule(kinks, shift: np.ndarray | float, deviation: float):
     return z, np.concatenate(weights) * np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
 
 
-def expectations(function, kinks, sigma: float, v: float, w: float) -> tuple[float, float]:
+def expectations(function: Any, kinks: Any, sigma: float, v: float, w: float) -> tuple[float, float]:
     """E[phi(f) phi(f')] and E[phi'(f) phi'(f')] by conditioning on f, on torch's own function and derivative."""
     rho = max(-1.0, min(1.0, sigma / math.sqrt(v * w)))
     rest = math.sqrt(max(0.0, (1 - rho) * (1 + rho))) * math.sqrt(w)
     z, weight = rule(kinks, 0.0, math.sqrt(v))
     mean = rho * math.sqrt(w) * z
+    values: tuple[Any, ...]
     if rest < 1e-9 * math.sqrt(w):
         inner = torch.from_numpy(mean)
         values = function(inner), derivative(function, inner)
@@ -105,7 +108,7 @@ def expectations(function, kinks, sigma: float, v: float, w: float) -> tuple[flo
     return float(results[0]), float(results[1])
 
 
-def dual_of(name: str, **options):
+def dual_of(name: str, **options: Any) -> Any:
     return ACTIVATIONS[name][0](**options)._dual()
 
 
@@ -118,7 +121,7 @@ PAIRS = [(1.0, 1.0, 0.3), (0.01, 0.013, 1.2), (25.0, 25.0, 0.05), (25.0, 9.0, 2.
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_tables_are_the_expectations(name):
+def test_tables_are_the_expectations(name: Any) -> None:
     _, function, kinks = ACTIVATIONS[name]
     dual = dual_of(name, normalise=False)
     for v, w, angle in PAIRS:
@@ -131,7 +134,7 @@ def test_tables_are_the_expectations(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_equal_features_have_the_second_moment(name):
+def test_equal_features_have_the_second_moment(name: Any) -> None:
     """Exact whatever else there is: the next layer takes roots of what is missing."""
     _, function, kinks = ACTIVATIONS[name]
     dual = dual_of(name, normalise=False)
@@ -147,7 +150,7 @@ def test_equal_features_have_the_second_moment(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_interpolation_between_many_variances(name):
+def test_interpolation_between_many_variances(name: Any) -> None:
     """A table of all variances between two gives what tables of single ones do."""
     g = torch.Generator().manual_seed(1)
     dual = dual_of(name)
@@ -167,7 +170,7 @@ def test_interpolation_between_many_variances(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_small_variances_are_linear(name):
+def test_small_variances_are_linear(name: Any) -> None:
     """phi(u) = phi(0) + a u above 0 and phi(0) + b u below, to 1e-60 or so."""
     function = ACTIVATIONS[name][1]
     dual = dual_of(name, normalise=False)
@@ -191,7 +194,7 @@ def test_small_variances_are_linear(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_large_variances_are_kinked(name):
+def test_large_variances_are_kinked(name: Any) -> None:
     """phi(u) / u tends to a slope on either side, or phi to two limits."""
     function = ACTIVATIONS[name][1]
     dual = dual_of(name, normalise=False)
@@ -221,7 +224,7 @@ def test_large_variances_are_kinked(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_float32(name):
+def test_float32(name: Any) -> None:
     g = torch.Generator().manual_seed(2)
     x = torch.randn(20, 4, generator=g)
     sigma, v = x @ x.T, x.square().sum(1)
@@ -235,7 +238,7 @@ def test_float32(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_vanishing_features(name):
+def test_vanishing_features(name: Any) -> None:
     _, function, kinks = ACTIVATIONS[name]
     dual = dual_of(name, normalise=False)
     at = float(function(torch.zeros(1, dtype=torch.float64)))
@@ -252,7 +255,7 @@ def test_vanishing_features(name):
 
 @pytest.mark.parametrize("name", [*ACTIVATIONS, *HOMOGENEOUS])
 @pytest.mark.parametrize("variance", [0.01, 1.0, 25.0])
-def test_monte_carlo(name, variance):
+def test_monte_carlo(name: Any, variance: Any) -> None:
     """Samples of Gaussian pairs, through the layer's own forward pass: five standard errors, or five rare events."""
     layer = ACTIVATIONS[name][0](normalise=False) if name in ACTIVATIONS else HOMOGENEOUS[name][0]
     g = torch.Generator().manual_seed(3)
@@ -273,7 +276,7 @@ def test_monte_carlo(name, variance):
 
 
 @pytest.mark.parametrize("name", ["tanh", "silu", "softplus", "elu", "relu6", "erf", "gelu"])
-def test_sixteen_residual_blocks(name):
+def test_sixteen_residual_blocks(name: Any) -> None:
     """Kernels whose variance grows from block to block, by the recursion with the quadrature of this file."""
     make, function, kinks = ACTIVATIONS[name]
     gain = make().gain
@@ -311,7 +314,7 @@ TORCH = {
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_layers_are_those_of_torch(name):
+def test_layers_are_those_of_torch(name: Any) -> None:
     u = torch.linspace(-30, 30, 601)
     make = ACTIVATIONS[name][0]
     plain, layer = make(normalise=False), make()
@@ -325,7 +328,7 @@ def test_layers_are_those_of_torch(name):
     assert layer.odd == odd
 
 
-def test_bounded_functions_refuse_what_they_do_not_know():
+def test_bounded_functions_refuse_what_they_do_not_know() -> None:
     """Parallel features beyond 2e18 of unequal length, beside short ones: their slope depends on the ratio."""
     v = torch.tensor([1.0, 1e30, 1e32], dtype=torch.float64)
     dual = duals.Tabulated(duals.functions.Tanh())
@@ -344,11 +347,11 @@ def test_bounded_functions_refuse_what_they_do_not_know():
 
 
 @pytest.mark.parametrize(("function", "closed"), [(torch.erf, tc.Erf), (functional.gelu, tc.GELU), (torch.sin, tc.Sin)])
-def test_elementwise_is_accurate_or_refuses(function, closed):
+def test_elementwise_is_accurate_or_refuses(function: Any, closed: Any) -> None:
     """Residual networks grow the variance: by closed form, to the tolerance of a block times their number."""
     x = torch.randn(6, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
-    def net(make, blocks):
+    def net(make: Any, blocks: Any) -> Any:
         return tc.Sequential(tc.Linear(10, 8), *(tc.Residual(make(), tc.Linear(8, 8)) for _ in range(blocks)))
 
     refused = []
@@ -365,7 +368,7 @@ def test_elementwise_is_accurate_or_refuses(function, closed):
     assert 4 not in refused
 
 
-def test_elementwise_of_a_large_input_is_refused():
+def test_elementwise_of_a_large_input_is_refused() -> None:
     x = 8 * torch.randn(6, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     net = tc.Sequential(tc.Linear(10, 8), tc.Elementwise(torch.tanh), tc.Linear(8, 1))
     with pytest.raises(ValueError, match="they miss a share of"):
@@ -376,16 +379,16 @@ def test_elementwise_of_a_large_input_is_refused():
     assert float((kinked.gram(x) - exact.gram(x)).abs().max() / exact.gram(x).max()) < 2e-2
 
 
-def test_elementwise_keeps_equal_features_equal():
+def test_elementwise_keeps_equal_features_equal() -> None:
     """How many terms there are is decided for each variance alone."""
     dual = duals.Hermite(torch.tanh)
     v = torch.tensor([0.5, 1.0, 4.0, 9.0, 14.0], dtype=torch.float64)
     together = dual((v[:, None] * v).sqrt(), v[:, None], v)[0].diagonal()
-    alone = torch.cat([dual(u.clone(), u, u)[0] for u in v.split(1)])
+    alone = torch.cat([dual(u.clone(), u, u)[0] for u in v[:, None]])
     torch.testing.assert_close(together, alone, rtol=1e-14, atol=0)
 
 
-def test_elementwise_finds_what_its_points_miss():
+def test_elementwise_finds_what_its_points_miss() -> None:
     """A derivative that is 0 at all points, and a peak between them, is no derivative of 0."""
     net = tc.Sequential(tc.Linear(2, 8), tc.Elementwise(functional.hardtanh), tc.Linear(8, 1))
     with pytest.raises(ValueError, match="at variance"):

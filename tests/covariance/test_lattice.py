@@ -9,7 +9,9 @@ import pickle
 import random
 import sys
 import tracemalloc
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
@@ -25,7 +27,7 @@ DEEP = 5_000
 RELU = Rectifier(0.0)
 
 
-def features(generator, *size, channels=2):
+def features(generator: torch.Generator, *size: Any, channels: Any = 2) -> Any:
     return Features(torch.randn(channels, *size, generator=generator, dtype=torch.float64))
 
 
@@ -44,11 +46,11 @@ def hourglass(start: Lattice) -> Lattice:
 
 
 @pytest.fixture
-def expression(generator):
+def expression(generator: torch.Generator) -> Any:
     return hourglass(features(generator, 8, 12))
 
 
-QUESTIONS = {
+QUESTIONS: dict[str, Callable[[Any], Any]] = {
     "ntk": lambda lattice: lattice.tabulate("ntk")[0].values,
     "nngp": lambda lattice: lattice.tabulate("nngp")[0].values,
     "near ntk": lambda lattice: lattice.tabulate_window("ntk", torch.float64, (3, 4)).values,
@@ -61,7 +63,7 @@ def copied_anew(lattice: Lattice) -> Lattice:
     return pickle.loads(pickle.dumps(lattice))
 
 
-def test_nodes_are_frozen_and_equal_only_to_themselves(expression):
+def test_nodes_are_frozen_and_equal_only_to_themselves(expression: Any) -> None:
     for node in parents_first(expression, lambda node: node.parents):
         for name in ("geometry", "load", "parents"):
             with pytest.raises(dataclasses.FrozenInstanceError):
@@ -73,7 +75,7 @@ def test_nodes_are_frozen_and_equal_only_to_themselves(expression):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_order_of_questions_does_not_matter(expression, seed):
+def test_order_of_questions_does_not_matter(expression: Any, seed: Any) -> None:
     expected = {name: ask(copied_anew(expression)) for name, ask in QUESTIONS.items()}
     names = list(QUESTIONS) * 2
     random.Random(seed).shuffle(names)
@@ -81,7 +83,7 @@ def test_order_of_questions_does_not_matter(expression, seed):
         assert torch.equal(QUESTIONS[name](expression), expected[name]), name
 
 
-def test_an_evaluation_can_be_asked_again_and_keeps_no_tables(expression):
+def test_an_evaluation_can_be_asked_again_and_keeps_no_tables(expression: Any) -> None:
     asked = Evaluation(expression, "ntk")
     first = asked.tabulate()[0].values
     near = asked.tabulate_window(torch.float64, (3, 4)).values
@@ -90,7 +92,7 @@ def test_an_evaluation_can_be_asked_again_and_keeps_no_tables(expression):
     assert not asked._tables
 
 
-def test_slabs_may_come_in_any_order(expression):
+def test_slabs_may_come_in_any_order(expression: Any) -> None:
     ones = (1, 1)
     slabs = [Slab((u, v), ones, ones) for u in range(5) for v in range(12)]
     values = expression.tabulate("ntk")[0].values
@@ -104,7 +106,9 @@ def test_slabs_may_come_in_any_order(expression):
             )
 
 
-def test_evaluations_of_one_expression_at_once_are_independent(expression, monkeypatch):
+def test_evaluations_of_one_expression_at_once_are_independent(
+    expression: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Many slabs, so that the threads meet.
     monkeypatch.setattr(evaluation, "_SLAB_ENTRIES", 100)
     expected = {name: ask(copied_anew(expression)) for name, ask in QUESTIONS.items()}
@@ -115,7 +119,7 @@ def test_evaluations_of_one_expression_at_once_are_independent(expression, monke
         assert torch.equal(answer, expected[name]), name
 
 
-def test_nodes_can_be_shared_between_expressions(generator):
+def test_nodes_can_be_shared_between_expressions(generator: torch.Generator) -> None:
     trunk = layer(layer(features(generator, 6, 8)))
     ends = [
         trunk.average_patches((3, 3)),
@@ -130,7 +134,7 @@ def test_nodes_can_be_shared_between_expressions(generator):
         assert torch.equal(end.tabulate("ntk")[0].values, values)
 
 
-def test_a_node_that_is_read_twice_is_not_overwritten(generator):
+def test_a_node_that_is_read_twice_is_not_overwritten(generator: torch.Generator) -> None:
     trunk = layer(features(generator, 6, 8))
     values, doubled = trunk.tabulate("ntk")[0].values, trunk.mix((1.0, 1.0), (trunk,)).tabulate("ntk")[0].values
     torch.testing.assert_close(doubled, 2 * values, rtol=1e-14, atol=0)
@@ -139,13 +143,13 @@ def test_a_node_that_is_read_twice_is_not_overwritten(generator):
     torch.testing.assert_close(both.tabulate("ntk")[0].values, expected, rtol=1e-13, atol=0)
 
 
-def test_a_sum_needs_a_weight_for_each_branch(generator):
+def test_a_sum_needs_a_weight_for_each_branch(generator: torch.Generator) -> None:
     start = features(generator, 4, 6)
     with pytest.raises(ValueError, match="a weight for each of 2 branches, got 3"):
         start.mix((1.0, 1.0, 1.0), (start,))
 
 
-def test_a_prior_has_no_theta_before_a_weight_layer(generator):
+def test_a_prior_has_no_theta_before_a_weight_layer(generator: torch.Generator) -> None:
     start = features(generator, 4, 6)
     stored = Stored(Table(torch.ones(2, 3, 4, 1, 1, dtype=torch.float64), Geometry((4, 6), (1, 1), reflective=True)))
     for lattice in (start, stored, start.mix((1.0, 2.0), (stored,)), stored.mix((1.0, 2.0), (start,))):
@@ -161,7 +165,7 @@ def test_a_prior_has_no_theta_before_a_weight_layer(generator):
 
 
 @pytest.mark.parametrize("copier", [copied_anew, copy.deepcopy, copy.copy])
-def test_copies_compute_the_same(expression, copier):
+def test_copies_compute_the_same(expression: Any, copier: Any) -> None:
     other = copier(expression)
     assert type(other) is type(expression)
     assert other.geometry == expression.geometry
@@ -169,7 +173,7 @@ def test_copies_compute_the_same(expression, copier):
 
 
 @pytest.mark.parametrize("size", [(1,), (1, 1), (1, 3), (3, 1), (1, 1, 2)])
-def test_all_channels_of_an_image_of_few_pixels_count(size, generator):
+def test_all_channels_of_an_image_of_few_pixels_count(size: Any, generator: torch.Generator) -> None:
     start = features(generator, *size, channels=3)
     flat = start.features.flatten(1)
     values = start.tabulate("nngp")[0].values
@@ -177,28 +181,28 @@ def test_all_channels_of_an_image_of_few_pixels_count(size, generator):
     torch.testing.assert_close(shown.flatten(), flat.square().mean(0), rtol=1e-14, atol=0)
 
 
-def test_copies_share_what_the_original_shares(expression):
+def test_copies_share_what_the_original_shares(expression: Any) -> None:
     def count(lattice: Lattice) -> int:
         return len(parents_first(lattice, lambda node: node.parents))
 
     assert count(copied_anew(expression)) == count(copy.deepcopy(expression)) == count(expression)
 
 
-def chain(generator, depth: int) -> Lattice:
+def chain(generator: torch.Generator, depth: int) -> Lattice:
     lattice: Lattice = features(generator, 2, 2, channels=1)
     for _ in range(depth):
         lattice = layer(lattice)
     return lattice
 
 
-def resampled_chain(generator, depth: int) -> Lattice:
+def resampled_chain(generator: torch.Generator, depth: int) -> Lattice:
     lattice: Lattice = features(generator, 2, 2, channels=1)
     for _ in range(depth):
         lattice = lattice.average_patches((1, 1)).resample((Filter((0.25, 0.5, 0.25)), Nearest(1)))
     return lattice
 
 
-def tower(generator, depth: int) -> Lattice:
+def tower(generator: torch.Generator, depth: int) -> Lattice:
     lattice: Lattice = features(generator, 2, 2, channels=1).average_patches((1, 1))
     for _ in range(depth):
         lattice = lattice.mix((0.5, 0.5), (lattice.activate(RELU).average_patches((1, 1)),))
@@ -206,7 +210,7 @@ def tower(generator, depth: int) -> Lattice:
 
 
 @pytest.mark.parametrize(("build", "depth"), [(chain, DEEP), (tower, 1_500), (resampled_chain, 1_500)])
-def test_thousands_of_layers(build, depth, generator):
+def test_thousands_of_layers(build: Any, depth: Any, generator: torch.Generator) -> None:
     lattice = build(generator, depth)
     assert lattice.bytes_needed() > 0
     assert lattice.tabulate("ntk")[0].values.isfinite().all()
@@ -218,7 +222,7 @@ def test_thousands_of_layers(build, depth, generator):
     gc.collect()
 
 
-def test_thousands_of_linear_layers_have_the_kernel_on_paper(generator):
+def test_thousands_of_linear_layers_have_the_kernel_on_paper(generator: torch.Generator) -> None:
     depth, start = DEEP, features(generator, 2, 3)
     lattice: Lattice = start
     for _ in range(depth):
@@ -228,21 +232,21 @@ def test_thousands_of_linear_layers_have_the_kernel_on_paper(generator):
     torch.testing.assert_close(lattice.tabulate("ntk")[0].values, depth * sigma, rtol=1e-11, atol=0)
 
 
-def test_a_thousand_layers_make_a_kernel():
+def test_a_thousand_layers_make_a_kernel() -> None:
     depth = sys.getrecursionlimit()
     layers = [each for _ in range(depth) for each in (tc.Conv2d(1, 1, 3), tc.ReLU())]
     kernel = tc.Sequential(*layers, tc.Conv2d(1, 1, 3)).kernel(tc.priors.Tensor(torch.rand(1, 3, 3).double()))
     assert kernel.dense().isfinite().all()
 
 
-def test_extents_have_no_largest_depth():
-    extent = Extent.start(2)
+def test_extents_have_no_largest_depth() -> None:
+    extent: Any = Extent.start(2)
     for _ in range(DEEP):
         extent = extent.average_patches((3, 3)).activate(RELU).resample((Nearest(2),) * 2).subsample((2, 2))
     assert (extent.period, extent.scale, extent.granule) == ((1, 1), (1, 1), (1, 1))
 
 
-def test_tables_that_nobody_reads_any_more_are_dropped(generator):
+def test_tables_that_nobody_reads_any_more_are_dropped(generator: torch.Generator) -> None:
     lattice: Lattice = features(generator, 16, 16).average_patches((3, 3))
     one = lattice.geometry.entries * 2 * 8
     for _ in range(12):
@@ -251,7 +255,7 @@ def test_tables_that_nobody_reads_any_more_are_dropped(generator):
     assert lattice.bytes_needed() < 12 * one
 
 
-def test_compiling_takes_little_memory(generator):
+def test_compiling_takes_little_memory(generator: torch.Generator) -> None:
     lattice = chain(generator, 1_000)
     tracemalloc.start()
     lattice.bytes_needed()

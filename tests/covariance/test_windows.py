@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,28 +18,28 @@ from torch_cntk.covariance.lattice import evaluation
 CONV = {1: tc.Conv1d, 2: tc.Conv2d, 3: tc.Conv3d}
 
 
-def flat(ndim, width=1, slope=0.1, channels=1):
+def flat(ndim: Any, width: Any = 1, slope: Any = 0.1, channels: Any = 1) -> Any:
     conv = CONV[ndim]
     return tc.Sequential(conv(channels, width, 3), tc.LeakyReLU(slope), conv(width, 1, 3))
 
 
-def deep(ndim):
+def deep(ndim: Any) -> Any:
     conv = CONV[ndim]
     activation = tc.ReLU()
     return tc.Sequential(conv(1, 1, 5, bias=True), activation, conv(1, 1, 3), tc.LeakyReLU(0.2), conv(1, 1, 1))
 
 
-def down_up(up):
+def down_up(up: Any) -> Any:
     return tc.Sequential(
         tc.StridedConv2d(1, 1, 3), tc.ReLU(), tc.Conv2d(1, 1, 3), tc.ReLU(), up, tc.Conv2d(1, 1, 3), tc.ReLU()
     )
 
 
-def pooled():
+def pooled() -> Any:
     return tc.Sequential(tc.Conv2d(1, 1, 3), tc.ReLU(), tc.AvgPool2d(2), tc.Conv2d(1, 1, 3))
 
 
-def branched():
+def branched() -> Any:
     conv = tc.Conv2d
     block = tc.Residual(conv(1, 1, 3), tc.LeakyReLU(0.1), conv(1, 1, 3))
     return tc.Sequential(conv(1, 1, 3), tc.ChannelNorm(), tc.ReLU(), conv(1, 1, 1), block, tc.GELU(), conv(1, 1, 3))
@@ -63,17 +65,17 @@ NETS = {
 }
 
 
-def guided_prior(size, generator, white=1e-3):
+def guided_prior(size: Any, generator: torch.Generator, white: Any = 1e-3) -> Any:
     features = torch.rand(2, *size, generator=generator, dtype=torch.float64) - 0.5
     prior = tc.priors.Coordinates(3, 0.02) + tc.priors.Constant(1e-4) + tc.priors.Tensor(features, 4.0)
     return prior + tc.priors.White(white) if white else prior
 
 
-def input_size(net, size):
+def input_size(net: Any, size: Any) -> Any:
     return tuple(2 * n for n in size) if any(isinstance(layer, tc.AvgPool2d) for layer in net.layers) else size
 
 
-def taper(size, radius):
+def taper(size: Any, radius: Any) -> Any:
     """(1 - q)^4 (4 q + 1) of each pair of pixels, by their distance on the torus."""
     radii = radius if isinstance(radius, tuple) else (radius,) * len(size)
     pixels = list(itertools.product(*map(range, size)))
@@ -86,13 +88,13 @@ def taper(size, radius):
     return values.reshape(*size, *size)
 
 
-def matrix(kernel):
+def matrix(kernel: Any) -> Any:
     return kernel.reshape(math.isqrt(kernel.numel()), -1)
 
 
 @pytest.mark.parametrize("name", NETS)
 @pytest.mark.parametrize("kind", ["ntk", "nngp"])
-def test_windowed_kernel_is_the_dense_one_times_the_taper(name, kind, generator):
+def test_windowed_kernel_is_the_dense_one_times_the_taper(name: Any, kind: Any, generator: torch.Generator) -> None:
     net, size, radius = NETS[name]
     prior = guided_prior(input_size(net, size), generator)
     expected = net.kernel(prior, size, kind=kind).dense() * taper(size, radius)
@@ -106,7 +108,9 @@ def test_windowed_kernel_is_the_dense_one_times_the_taper(name, kind, generator)
 
 
 @pytest.mark.parametrize("name", ["2d", "2d, deep", "2d, branched", "2d, zero padding", "3d"])
-def test_bands_of_rows_are_the_whole_image(name, generator, monkeypatch):
+def test_bands_of_rows_are_the_whole_image(
+    name: Any, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     net, size, radius = NETS[name]
     prior = guided_prior(size, generator)
     expected = net.kernel(prior, size, radius=radius)
@@ -116,7 +120,7 @@ def test_bands_of_rows_are_the_whole_image(name, generator, monkeypatch):
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_windowed_kernels_are_positive_semi_definite(name, generator):
+def test_windowed_kernels_are_positive_semi_definite(name: Any, generator: torch.Generator) -> None:
     net, size, radius = NETS[name]
     # Without white noise, which would lift all eigenvalues.
     kernel = net.kernel(guided_prior(input_size(net, size), generator, white=0), size, radius=radius)
@@ -124,7 +128,7 @@ def test_windowed_kernels_are_positive_semi_definite(name, generator):
     assert eigenvalues[0] >= -1e-12 * eigenvalues[-1]
 
 
-def test_period_of_a_stationary_prior_is_kept(generator):
+def test_period_of_a_stationary_prior_is_kept(generator: torch.Generator) -> None:
     net, size, radius = NETS["2d, nearest"]
     prior = tc.priors.Uniform(0, 0.1)
     kernel = net.kernel(prior, size, radius=radius)
@@ -137,7 +141,7 @@ def test_period_of_a_stationary_prior_is_kept(generator):
 
 @pytest.mark.parametrize("name", ["1d", "1d, few pixels", "2d", "2d, deep", "3d"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
-def test_stencil_operator_is_its_matrix(name, dtype, generator):
+def test_stencil_operator_is_its_matrix(name: Any, dtype: Any, generator: torch.Generator) -> None:
     net, size, radius = NETS[name]
     kernel = net.kernel(guided_prior(size, generator), size, radius=radius, dtype=dtype)
     operator = kernel.operator()
@@ -153,7 +157,7 @@ def test_stencil_operator_is_its_matrix(name, dtype, generator):
     torch.testing.assert_close(operator.entries(first, second), matrix(dense)[first][:, second])
 
 
-def test_stencil_operator_in_bands(generator, monkeypatch):
+def test_stencil_operator_in_bands(generator: torch.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     from torch_cntk.operators import stencil
 
     net, size, radius = NETS["2d"]
@@ -166,7 +170,7 @@ def test_stencil_operator_in_bands(generator, monkeypatch):
         torch.testing.assert_close(kernel.operator() @ weights, expected, rtol=1e-12, atol=1e-14)
 
 
-def test_kernels_go_into_files_and_come_back(tmp_path, generator):
+def test_kernels_go_into_files_and_come_back(tmp_path: Path, generator: torch.Generator) -> None:
     net, size, radius = NETS["2d, deep"]
     for compact, dtype in itertools.product((False, True), (torch.float16, torch.float32, torch.float64)):
         kernel = net.kernel(guided_prior(size, generator), size, radius=radius, dtype=dtype)
@@ -176,7 +180,7 @@ def test_kernels_go_into_files_and_come_back(tmp_path, generator):
         assert (read.radius, read.size) == (kernel.radius, kernel.size)
 
 
-def test_finite_networks_with_that_prior_have_the_kernel_on_average():
+def test_finite_networks_with_that_prior_have_the_kernel_on_average() -> None:
     # A fixed seed: the test is one of statistics. So many channels that the sample's covariance is that of the prior.
     channels, size, generator = 512, (4, 4), torch.Generator().manual_seed(5)
     net = flat(2, width=24, channels=channels).double()
@@ -194,7 +198,9 @@ def test_finite_networks_with_that_prior_have_the_kernel_on_average():
     assert standard_error < 0.03 * exact.norm()
 
 
-def test_a_radius_beyond_half_of_the_image_is_cut_and_said(generator, caplog):
+def test_a_radius_beyond_half_of_the_image_is_cut_and_said(
+    generator: torch.Generator, caplog: pytest.LogCaptureFixture
+) -> None:
     prior = guided_prior((9, 12), generator)
     with caplog.at_level(logging.WARNING):
         kernel = flat(2).kernel(prior, radius=50)
@@ -203,13 +209,15 @@ def test_a_radius_beyond_half_of_the_image_is_cut_and_said(generator, caplog):
     assert (kernel.dense() - expected).abs().max() <= 1e-12 * expected.max()
 
 
-def test_a_radius_as_large_as_half_of_the_image_is_not_worth_a_word(generator, caplog):
+def test_a_radius_as_large_as_half_of_the_image_is_not_worth_a_word(
+    generator: torch.Generator, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING):
         flat(2).kernel(guided_prior((8, 12), generator), radius=4)
     assert not caplog.records
 
 
-def test_bad_windows_are_refused(generator):
+def test_bad_windows_are_refused(generator: torch.Generator) -> None:
     prior = guided_prior((8, 8), generator)
     with pytest.raises(ValueError, match="at least 1, got 0"):
         flat(2).kernel(prior, radius=0)
@@ -225,7 +233,7 @@ def test_bad_windows_are_refused(generator):
         tc.priors.Tensor(torch.full((1, 8, 8), math.nan))
 
 
-def test_windows_that_do_not_fit_memory_are_refused(monkeypatch):
+def test_windows_that_do_not_fit_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from torch_cntk._internal import memory
 
     monkeypatch.setattr(memory, "available_bytes", lambda device="cpu": 10**6)

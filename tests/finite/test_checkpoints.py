@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
-import io
 import multiprocessing
 import os
 import random
 import signal
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ import torch_cntk as tc
 from tests.helpers.training import PRIOR, mask, network, photograph, run, same
 from torch_cntk.finite import checkpoint
 
-OPTIONS = {
+OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "jitter": {"jitter": 0.1},
     "batch norm": {"batch_norm": True, "parameterisation": "standard"},
@@ -36,7 +36,7 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_interrupted_runs_end_as_uninterrupted_ones(name, tmp_path):
+def test_interrupted_runs_end_as_uninterrupted_ones(name: Any, tmp_path: Path) -> None:
     options = OPTIONS[name]
     net = network(dropout=0.2)
     whole = run(net, **options)
@@ -46,8 +46,8 @@ def test_interrupted_runs_end_as_uninterrupted_ones(name, tmp_path):
     class KilledError(Exception):
         pass
 
-    def kill_at(number: int):
-        def callback(step):
+    def kill_at(number: int) -> Any:
+        def callback(step: Any) -> None:
             if step.number == number:
                 raise KilledError
 
@@ -60,6 +60,7 @@ def test_interrupted_runs_end_as_uninterrupted_ones(name, tmp_path):
     assert same(resumed, whole)
     assert torch.equal(resumed.image, whole.image)
     if whole.holdout_losses is not None:
+        assert resumed.holdout_losses is not None
         assert torch.equal(resumed.holdout_losses, whole.holdout_losses)
     assert resumed.best_step == whole.best_step
     # A finished run is not done again.
@@ -69,14 +70,14 @@ def test_interrupted_runs_end_as_uninterrupted_ones(name, tmp_path):
 def train_until_killed(path: Path) -> None:
     torch.set_num_threads(1)
 
-    def callback(step):
+    def callback(step: Any) -> None:
         if step.number == 7:
             os.kill(os.getpid(), signal.SIGKILL)
 
     run(jitter=0.1, checkpoint=path, checkpoint_every=1, callback=callback)
 
 
-def test_a_killed_process_is_gone_on_with(tmp_path):
+def test_a_killed_process_is_gone_on_with(tmp_path: Path) -> None:
     path = tmp_path / "run.pt"
     process = multiprocessing.get_context("spawn").Process(target=train_until_killed, args=(path,))
     process.start()
@@ -94,14 +95,14 @@ def test_a_killed_process_is_gone_on_with(tmp_path):
         torch.set_num_threads(threads)
 
 
-def test_more_steps_go_on_where_fewer_ended(tmp_path):
+def test_more_steps_go_on_where_fewer_ended(tmp_path: Path) -> None:
     run(steps=5, checkpoint=tmp_path / "run.pt")
     assert same(run(steps=12, checkpoint=tmp_path / "run.pt"), run(steps=12))
     with pytest.raises(ValueError, match=r"expected steps of at least 12, which .* has behind it, got 7"):
         run(steps=7, checkpoint=tmp_path / "run.pt")
 
 
-def test_damaged_checkpoints_are_refused(tmp_path):
+def test_damaged_checkpoints_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "run.pt"
     torch.save({"version": 1}, path)
     for content in (path.read_bytes(), b"", b"PK\x03\x04 nonsense"):
@@ -118,11 +119,11 @@ def test_damaged_checkpoints_are_refused(tmp_path):
 class Malicious:
     """What a pickle could hold."""
 
-    def __reduce__(self):
+    def __reduce__(self) -> Any:
         return os.mkdir, ("was-executed",)
 
 
-def test_checkpoints_are_read_without_executing_code(tmp_path, monkeypatch):
+def test_checkpoints_are_read_without_executing_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"version": 1, "run": Malicious()}, "run.pt")
     with pytest.raises(ValueError, match="another or a damaged file"):
@@ -130,7 +131,7 @@ def test_checkpoints_are_read_without_executing_code(tmp_path, monkeypatch):
     assert not Path("was-executed").exists()
 
 
-def test_checkpoints_of_other_runs_are_refused(tmp_path):
+def test_checkpoints_of_other_runs_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "run.pt"
     run(checkpoint=path)
     with pytest.raises(ValueError, match=r"got one of another: .*; different: lr"):
@@ -163,7 +164,7 @@ def resume_or_refuse(path: Path, expected: tc.TrainingResult, steps: int = 12) -
     return False
 
 
-def test_no_flipped_bit_changes_the_result_without_a_word(tmp_path):
+def test_no_flipped_bit_changes_the_result_without_a_word(tmp_path: Path) -> None:
     path, expected = tmp_path / "run.pt", run(jitter=0.1)
     run(steps=5, jitter=0.1, checkpoint=path)
     whole = path.read_bytes()
@@ -179,7 +180,7 @@ def test_no_flipped_bit_changes_the_result_without_a_word(tmp_path):
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_files_cut_short_at_any_place_are_refused(version, tmp_path):
+def test_files_cut_short_at_any_place_are_refused(version: Any, tmp_path: Path) -> None:
     path = tmp_path / "run.pt"
     run(steps=5, jitter=0.1, checkpoint=path)
     if version == 1:
@@ -191,7 +192,7 @@ def test_files_cut_short_at_any_place_are_refused(version, tmp_path):
             run(jitter=0.1, checkpoint=path)
 
 
-def test_any_missing_field_is_refused(tmp_path):
+def test_any_missing_field_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "run.pt"
     run(steps=5, checkpoint=path)
     state = torch.load(path, weights_only=True)
@@ -202,7 +203,7 @@ def test_any_missing_field_is_refused(tmp_path):
         assert str(path) in str(caught.value)
 
 
-def test_any_changed_field_is_refused(tmp_path):
+def test_any_changed_field_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "run.pt"
     run(steps=5, holdout=0.2, checkpoint=path)
     state = torch.load(path, weights_only=True)
@@ -222,7 +223,7 @@ def test_any_changed_field_is_refused(tmp_path):
             run(holdout=0.2, checkpoint=tmp_path / "changed.pt")
 
 
-def test_folders_and_other_files_are_refused(tmp_path):
+def test_folders_and_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(IsADirectoryError, match="folder"):
         run(checkpoint=tmp_path / "folder")
@@ -237,7 +238,7 @@ def test_folders_and_other_files_are_refused(tmp_path):
             run(checkpoint=tmp_path / name)
 
 
-def test_checksums_see_types_shapes_and_bits():
+def test_checksums_see_types_shapes_and_bits() -> None:
     values = [
         None, 0, 0.0, -0.0, False, "0", b"0", [0], (0,), {0: 0}, [0, 0], [[0], 0], [0, [0]], "", [], {}, {"a": None},
         torch.zeros(2), torch.zeros(2, 1), torch.zeros(2, dtype=torch.int32), -torch.zeros(2), torch.zeros(()),
@@ -259,16 +260,22 @@ def as_version_1(path: Path) -> None:
     torch.save(state | {"version": 1}, path)
 
 
-def version_1_run(**options: object) -> tc.TrainingResult:
+def version_1_run(**options: Any) -> tc.TrainingResult:
     """The run whose first five steps are in tests/data/checkpoints, written by the first version."""
     net = tc.Sequential(tc.Conv2d(2, 4, 3), tc.LeakyReLU(0.5), tc.Dropout(0.5), tc.Conv2d(4, 1, 1))
     image = (torch.arange(48) % 7).reshape(1, 6, 8) / 8
     observed = torch.arange(48).reshape(6, 8) % 3 > 0
-    how = {"jitter": 0.125, "holdout": 0.25, "iterate": "best", "prior": tc.priors.Uniform(0, 1), "steps": 9}
+    how: dict[str, Any] = {
+        "jitter": 0.125,
+        "holdout": 0.25,
+        "iterate": "best",
+        "prior": tc.priors.Uniform(0, 1),
+        "steps": 9,
+    }
     return tc.train(net, image, observed, **how, **options)
 
 
-def test_checkpoints_of_version_1_are_resumed(tmp_path):
+def test_checkpoints_of_version_1_are_resumed(tmp_path: Path) -> None:
     path = tmp_path / "run.pt"
     path.write_bytes((Path(__file__).parents[1] / "data" / "checkpoints" / "version-1.pt").read_bytes())
     # What that version found without an interruption, up to the rounding of other processors.
@@ -278,7 +285,7 @@ def test_checkpoints_of_version_1_are_resumed(tmp_path):
     assert torch.load(path, weights_only=True)["version"] == 2
 
 
-def test_damage_to_version_1_is_found_too(tmp_path):
+def test_damage_to_version_1_is_found_too(tmp_path: Path) -> None:
     path, expected = tmp_path / "run.pt", run(jitter=0.1)
     run(steps=5, jitter=0.1, checkpoint=path)
     as_version_1(path)
@@ -297,23 +304,25 @@ def test_damage_to_version_1_is_found_too(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["run", "run.ckpt", ".hidden", "two.dots.pt", "with space", "ünïcode", "run."])
-def test_checkpoints_may_have_any_name(name, tmp_path, monkeypatch):
+def test_checkpoints_may_have_any_name(name: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run(steps=5, checkpoint=name)
     assert [entry.name for entry in tmp_path.iterdir()] == [name]
     assert same(run(checkpoint=tmp_path / name), run())
 
 
-def full_disk(*arguments: object) -> None:
+def full_disk(*arguments: Any) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def broken_writer(*arguments: object) -> None:
+def broken_writer(*arguments: Any) -> None:
     raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0")
 
 
 @pytest.mark.parametrize("failure", [full_disk, broken_writer])
-def test_a_full_disk_costs_a_warning_and_no_training(failure, tmp_path, monkeypatch):
+def test_a_full_disk_costs_a_warning_and_no_training(
+    failure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, expected = tmp_path / "run.pt", run(jitter=0.1)
     run(steps=5, jitter=0.1, checkpoint=path)
     before = path.read_bytes()
@@ -327,10 +336,11 @@ def test_a_full_disk_costs_a_warning_and_no_training(failure, tmp_path, monkeypa
     assert [entry.name for entry in tmp_path.iterdir()] == ["run.pt"]
 
 
-def test_a_disk_with_room_again_is_written_to(tmp_path, monkeypatch):
-    path, save, calls = tmp_path / "run.pt", torch.save, []
+def test_a_disk_with_room_again_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, save = tmp_path / "run.pt", torch.save
+    calls: list[int] = []
 
-    def sometimes(state: object, file: io.IOBase) -> None:
+    def sometimes(state: object, file: Any) -> None:
         calls.append(len(calls))
         if calls[-1] in (1, 2, 5):
             full_disk()
@@ -343,7 +353,7 @@ def test_a_disk_with_room_again_is_written_to(tmp_path, monkeypatch):
     assert len(torch.load(path, weights_only=True)["losses"]) == 8
 
 
-def test_a_folder_that_vanishes_costs_a_warning(tmp_path):
+def test_a_folder_that_vanishes_costs_a_warning(tmp_path: Path) -> None:
     folder = tmp_path / "gone"
     folder.mkdir()
     with pytest.warns(UserWarning, match="there is no folder"):
@@ -351,7 +361,7 @@ def test_a_folder_that_vanishes_costs_a_warning(tmp_path):
     assert same(found, run())
 
 
-def test_good_checkpoints_are_written_without_warnings(tmp_path):
+def test_good_checkpoints_are_written_without_warnings(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         run(checkpoint=tmp_path / "run", checkpoint_every=3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -34,7 +35,9 @@ def by_jacrev(net: tc.Layer, z: torch.Tensor, channels: list[int]) -> torch.Tens
 @pytest.mark.parametrize("method", ["auto", "jacobian", "products"])
 @pytest.mark.parametrize("chunk", [None, 1, 7])
 @pytest.mark.parametrize("channel", [None, 1])
-def test_empirical_ntk_is_the_gram_of_the_jacobian(method, chunk, channel, generator):
+def test_empirical_ntk_is_the_gram_of_the_jacobian(
+    method: Any, chunk: Any, channel: Any, generator: torch.Generator
+) -> None:
     net = small_net()
     z = torch.randn(2, 4, 6, generator=generator, dtype=torch.float64)
     found = tc.empirical_ntk(net, z, method=method, chunk=chunk, channel=channel)
@@ -42,7 +45,7 @@ def test_empirical_ntk_is_the_gram_of_the_jacobian(method, chunk, channel, gener
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
 
-def test_heads_and_dropout_are_left_out_and_the_mode_is_kept(generator):
+def test_heads_and_dropout_are_left_out_and_the_mode_is_kept(generator: torch.Generator) -> None:
     net = small_net()
     z = torch.randn(2, 4, 4, generator=generator, dtype=torch.float64)
     more = tc.Sequential(*net.layers[:2], tc.Dropout(0.5), *net.layers[2:], tc.Sigmoid()).train()
@@ -50,7 +53,7 @@ def test_heads_and_dropout_are_left_out_and_the_mode_is_kept(generator):
     assert more.training
 
 
-def test_empirical_ntk_approaches_the_kernel():
+def test_empirical_ntk_approaches_the_kernel() -> None:
     generator = torch.Generator().manual_seed(5)
     z = torch.randn(2, 4, 4, generator=generator, dtype=torch.float64)
     distances = []
@@ -77,19 +80,19 @@ def test_empirical_ntk_approaches_the_kernel():
         ({"chunk": 0}, "expected chunk to be at least 1"),
     ],
 )
-def test_wrong_options_are_refused(options, message):
+def test_wrong_options_are_refused(options: Any, message: Any) -> None:
     with pytest.raises(ValueError, match=message):
         tc.empirical_ntk(small_net(), torch.zeros(2, 4, 4, dtype=torch.float64), **options)
 
 
-def test_wrong_inputs_are_refused():
+def test_wrong_inputs_are_refused() -> None:
     with pytest.raises(ValueError, match=r"expected z as a tensor in torch.float64"):
         tc.empirical_ntk(small_net(), torch.zeros(2, 4, 4))
     with pytest.raises(ValueError, match="expected a network with weights"):
         tc.empirical_ntk(tc.Sequential(tc.ReLU()), torch.zeros(2, 4, 4))
 
 
-def test_jacobian_that_would_not_fit_is_refused_and_done_without(monkeypatch):
+def test_jacobian_that_would_not_fit_is_refused_and_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
     net, z = small_net(), torch.zeros(2, 4, 4, dtype=torch.float64)
     expected = tc.empirical_ntk(net, z, method="jacobian")
     monkeypatch.setattr("torch_cntk.finite.empirical.available_bytes", lambda device="cpu": 40_000)
@@ -103,7 +106,7 @@ def test_jacobian_that_would_not_fit_is_refused_and_done_without(monkeypatch):
 # Linearised training.
 
 
-def test_linearised_training_solves_its_differential_equation(generator):
+def test_linearised_training_solves_its_differential_equation(generator: torch.Generator) -> None:
     net = tc.Sequential(tc.Conv2d(1, 1, 3), tc.ReLU(), tc.Conv2d(1, 1, 3))
     kernel = net.kernel(tc.priors.Normal()).dense((4, 4))
     image = torch.rand(2, 4, 4, generator=generator, dtype=torch.float64)
@@ -123,7 +126,7 @@ def test_linearised_training_solves_its_differential_equation(generator):
     torch.testing.assert_close(flow.predict(0.0), start)
 
 
-def test_linearised_training_ends_in_the_regression(generator):
+def test_linearised_training_ends_in_the_regression(generator: torch.Generator) -> None:
     net = tc.Sequential(tc.Conv2d(1, 1, 3), tc.ReLU(), tc.Conv2d(1, 1, 3))
     kernel = net.kernel(tc.priors.Normal())
     image = torch.rand(1, 6, 6, generator=generator, dtype=torch.float64)
@@ -138,13 +141,14 @@ def test_linearised_training_ends_in_the_regression(generator):
         torch.testing.assert_close(flow.predict(time), filled, rtol=1e-6, atol=1e-8)
 
 
-def test_wide_network_follows_linearised_training():
+def test_wide_network_follows_linearised_training() -> None:
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(2, 4, 4, generator=generator, dtype=torch.float64)
     image = torch.rand(1, 4, 4, generator=generator, dtype=torch.float64)
     observed = torch.rand(4, 4, generator=generator) < 0.6
     net = tc.Sequential(tc.Conv2d(2, 512, 3), tc.ReLU(), tc.Conv2d(512, 1, 3)).double()
-    for layer in (net.layers[0], net.layers[2]):
+    layer: Any
+    for layer in (net[0], net[2]):
         layer.reset_parameters(generator)
     start = net(z[None])[0].detach()
     exact = tc.LinearisedTraining(net.kernel(tc.priors.Tensor(z)), image, observed, start)
@@ -156,14 +160,15 @@ def test_wide_network_follows_linearised_training():
         loss.backward()
         with torch.no_grad():
             for parameter in net.parameters():
-                parameter -= rate * parameter.grad
+                assert parameter.grad is not None
+                parameter.sub_(rate * parameter.grad)
     trained, moved = net(z[None])[0].detach(), exact.predict(rate * steps)
     # The network's own kernel first: what is left is its change during training, and the steps' length.
     assert (trained - own.predict(rate * steps)).norm() < 0.05 * (start - trained).norm()
     assert (trained - moved).norm() < 0.3 * (start - trained).norm()
 
 
-def test_linearised_training_refuses_what_does_not_fit():
+def test_linearised_training_refuses_what_does_not_fit() -> None:
     kernel = torch.eye(16).reshape(4, 4, 4, 4)
     with pytest.raises(ValueError, match="expected a kernel of shape"):
         tc.LinearisedTraining(kernel, torch.zeros(1, 4, 5), torch.ones(4, 5, dtype=torch.bool))
@@ -174,7 +179,7 @@ def test_linearised_training_refuses_what_does_not_fit():
         tc.LinearisedTraining(kernel, torch.zeros(1, 4, 4), initial=torch.zeros(3))
 
 
-def test_linearised_training_between_rows_solves_its_differential_equation(generator):
+def test_linearised_training_between_rows_solves_its_differential_equation(generator: torch.Generator) -> None:
     net = tc.Sequential(tc.Linear(3, 8), tc.ReLU(), tc.Linear(8, 2)).double()
     z = torch.randn(7, 3, generator=generator, dtype=torch.float64)
     targets = torch.randn(7, 2, generator=generator, dtype=torch.float64)
@@ -196,7 +201,7 @@ def test_linearised_training_between_rows_solves_its_differential_equation(gener
     torch.testing.assert_close(found, flow.predict(1.0)[:, 0])
 
 
-def test_linearised_training_of_several_images_is_that_of_one_with_an_axis_more(generator):
+def test_linearised_training_of_several_images_is_that_of_one_with_an_axis_more(generator: torch.Generator) -> None:
     net = tc.Sequential(tc.Conv1d(2, 8, 3), tc.ReLU(), tc.Conv1d(8, 1, 3)).double()
     z = torch.randn(3, 2, 4, generator=generator, dtype=torch.float64)
     images = torch.randn(1, 3, 4, generator=generator, dtype=torch.float64)
@@ -208,7 +213,7 @@ def test_linearised_training_of_several_images_is_that_of_one_with_an_axis_more(
     torch.testing.assert_close(found.flatten(), flat.predict(0.7))
 
 
-def test_wide_classifiers_follow_linearised_training():
+def test_wide_classifiers_follow_linearised_training() -> None:
     torch.manual_seed(1)
     z, targets = torch.randn(6, 4, dtype=torch.float64), torch.eye(3, dtype=torch.float64).repeat(2, 1)
     net = tc.Sequential(tc.Linear(4, 1024), tc.ReLU(), tc.Linear(1024, 3)).double()
@@ -225,9 +230,9 @@ def test_wide_classifiers_follow_linearised_training():
     assert (moved - flow.predict(rate * steps)).norm() < 0.1 * (moved - start).norm()
 
 
-def test_linearised_training_between_inputs_refuses_what_does_not_fit():
+def test_linearised_training_between_inputs_refuses_what_does_not_fit() -> None:
     kernel = torch.eye(4)
-    refused = {
+    refused: dict[str, Any] = {
         r"expected a kernel of shape \[n, n\]": (torch.zeros(2, 2, 2, 2), torch.zeros(4)),
         r"expected targets of shape \[n\] or": (kernel, torch.zeros(4, 1, 1)),
         "expected a kernel of shape": (kernel, torch.zeros(5, 1)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -55,7 +56,8 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], tuple[int, ...]
 def case(name: str) -> tuple[nn.Module, Tensor, Tensor]:
     torch.manual_seed(2)
     make, first, second = CASES[name]
-    return make().double(), *(torch.randn(shape, dtype=torch.float64) for shape in (first, second))
+    net = make().double()
+    return net, torch.randn(first, dtype=torch.float64), torch.randn(second, dtype=torch.float64)
 
 
 def jacobian(net: nn.Module, z: Tensor) -> Tensor:
@@ -75,7 +77,7 @@ def jacobian(net: nn.Module, z: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("method", ["auto", "jacobian", "blocks", "products"])
 @pytest.mark.parametrize("name", CASES)
-def test_kernels_are_grams_of_jacobians(name, method):
+def test_kernels_are_grams_of_jacobians(name: Any, method: Any) -> None:
     net, x, y = case(name)
     first, second = jacobian(net, x), jacobian(net, y)
     for chunk in (None, 1, 3):
@@ -94,7 +96,7 @@ def test_kernels_are_grams_of_jacobians(name, method):
             torch.testing.assert_close(found, gram[last], rtol=1e-10, atol=1e-12)
 
 
-def test_blocks_of_a_large_jacobian_are_put_together(monkeypatch):
+def test_blocks_of_a_large_jacobian_are_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
     net, x, y = case("fully connected")
     expected = tc.empirical_ntk(net, x), tc.empirical_ntk(net, x, y)
     # Free memory for the Jacobian of two inputs a side.
@@ -105,7 +107,7 @@ def test_blocks_of_a_large_jacobian_are_put_together(monkeypatch):
         torch.testing.assert_close(tc.empirical_ntk(net, x, y, method=method), expected[1], rtol=1e-12, atol=1e-14)
 
 
-def test_one_image_is_one_of_several():
+def test_one_image_is_one_of_several() -> None:
     net, x, y = case("images")
     several = tc.empirical_ntk(net, x, y)
     assert several.shape == (3, 4, 2, 2, 3, 5)
@@ -116,7 +118,7 @@ def test_one_image_is_one_of_several():
     assert tc.empirical_ntk(one, rows[2]).shape == ()
 
 
-def test_statistics_over_a_batch_are_over_each_input_alone():
+def test_statistics_over_a_batch_are_over_each_input_alone() -> None:
     net = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3, track_running_stats=False), nn.ReLU(), nn.Conv2d(3, 1, 1))
     x = torch.randn(3, 2, 5, 5, dtype=torch.float64)
     found = tc.empirical_ntk(net.double(), x)
@@ -124,7 +126,7 @@ def test_statistics_over_a_batch_are_over_each_input_alone():
     torch.testing.assert_close(found.reshape(27, 27), alone @ alone.T, rtol=1e-10, atol=1e-12)
 
 
-def test_models_that_were_trained_have_a_kernel():
+def test_models_that_were_trained_have_a_kernel() -> None:
     net = tc.Sequential(tc.Conv2d(2, 4, 3), tc.Dropout(0.2), tc.ReLU(), tc.Conv2d(4, 1, 3))
     result = tc.train(net, torch.rand(1, 4, 6), steps=2, batch_norm=True)
     found = tc.empirical_ntk(result.model, result.input)
@@ -135,7 +137,7 @@ def test_models_that_were_trained_have_a_kernel():
 # The last layer alone.
 
 
-def last_layer(name: str) -> tuple[tc.Layer, Tensor, str]:
+def last_layer(name: str) -> tuple[tc.Sequential, Tensor, tuple[str, ...]]:
     torch.manual_seed(4)
     nets = {
         "rows": (tc.Sequential(tc.Linear(4, 9), tc.ReLU(), tc.Linear(9, 3, bias=True, bias_std=0.5)), (5, 4), ("2.",)),
@@ -159,7 +161,7 @@ def last_layer(name: str) -> tuple[tc.Layer, Tensor, str]:
 
 @pytest.mark.parametrize("parameterisation", ["ntk", "standard"])
 @pytest.mark.parametrize("name", ["rows", "head", "linear behind it", "two branches"])
-def test_kind_nngp_is_the_expectation_over_the_last_weights(name, parameterisation):
+def test_kind_nngp_is_the_expectation_over_the_last_weights(name: Any, parameterisation: Any) -> None:
     """f is linear in them, so that E[f f'] = sum of f(e) f'(e) over the unit vectors e of the last layers' weights."""
     net, z, places = last_layer(name)
     found = tc.empirical_ntk(tc.reparameterise(net, parameterisation), z, kind="nngp")
@@ -178,7 +180,7 @@ def test_kind_nngp_is_the_expectation_over_the_last_weights(name, parameterisati
     torch.testing.assert_close(found, total, rtol=1e-10, atol=1e-12)
 
 
-def test_kind_nngp_of_what_is_not_linear_is_refused():
+def test_kind_nngp_of_what_is_not_linear_is_refused() -> None:
     z = torch.randn(2, 2, 4)
     refused = {
         "behind the last ReLU": tc.Sequential(tc.Conv1d(2, 3, 3), tc.ReLU()),
@@ -196,7 +198,7 @@ def test_kind_nngp_of_what_is_not_linear_is_refused():
 
 @pytest.mark.parametrize("kind", ["ntk", "nngp"])
 @pytest.mark.parametrize("others", [False, True])
-def test_wide_networks_approach_the_exact_kernel_as_one_over_the_root_of_the_width(kind, others):
+def test_wide_networks_approach_the_exact_kernel_as_one_over_the_root_of_the_width(kind: Any, others: Any) -> None:
     generator = torch.Generator().manual_seed(3)
     x, y = (torch.randn(n, 4, generator=generator, dtype=torch.float64) for n in (4, 3))
     widths, squares = (16, 64, 256), []
@@ -223,7 +225,7 @@ def far(found: ExpectedKernel, exact: Tensor) -> float:
 
 
 @pytest.mark.parametrize("kind", ["ntk", "nngp"])
-def test_expected_kernels_of_rows_are_exact_ones(kind):
+def test_expected_kernels_of_rows_are_exact_ones(kind: Any) -> None:
     torch.manual_seed(6)
     x, y = torch.randn(4, 3, dtype=torch.float64), torch.randn(2, 3, dtype=torch.float64)
     # With one hidden layer, the expectation is the limit at every width.
@@ -239,7 +241,7 @@ def test_expected_kernels_of_rows_are_exact_ones(kind):
     assert all(torch.equal(old, new) for old, new in zip(before, net.parameters(), strict=True))
 
 
-def test_expected_kernels_of_images_are_exact_ones():
+def test_expected_kernels_of_images_are_exact_ones() -> None:
     torch.manual_seed(7)
     z = torch.randn(2, 4, 2, dtype=torch.float64)
     net = tc.Sequential(tc.Conv2d(2, 8, 3), tc.ReLU(), tc.NearestUp(2), tc.Conv2d(8, 1, 3), tc.Sigmoid()).double()
@@ -248,7 +250,7 @@ def test_expected_kernels_of_images_are_exact_ones():
         assert far(expected_kernel(net, z, kind=kind, draws=200), exact) < 4
 
 
-def test_standard_errors_are_those_of_the_mean():
+def test_standard_errors_are_those_of_the_mean() -> None:
     """Many runs scatter as each says that it does."""
     net, x, _ = case("fully connected")
     runs = [expected_kernel(net, x, draws=20, seed=seed) for seed in range(60)]
@@ -258,7 +260,7 @@ def test_standard_errors_are_those_of_the_mean():
     torch.testing.assert_close(said, scatter, rtol=0.35, atol=0)
 
 
-def test_expected_kernels_are_means_of_draws_that_a_seed_gives_again():
+def test_expected_kernels_are_means_of_draws_that_a_seed_gives_again() -> None:
     net, x, y = case("classifier")
     seen: list[Tensor] = []
 
@@ -281,10 +283,13 @@ def test_expected_kernels_are_means_of_draws_that_a_seed_gives_again():
     torch.testing.assert_close(trace, 3 * again[0])
 
 
-def test_torchs_layers_are_redrawn_as_their_constructors_do():
+def test_torchs_layers_are_redrawn_as_their_constructors_do() -> None:
     """U(-1/sqrt(fan_in), 1/sqrt(fan_in)): moments of outputs against networks that torch made."""
     x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
-    make = lambda: nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))  # noqa: E731
+
+    def make() -> nn.Module:
+        return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
+
     found = expected_kernel(make(), x, draws=1500)
     made = torch.stack([(f := make()(x).detach()) @ f.T for _ in range(1500)])
     error = (found.standard_error.square() + made.var(0) / len(made)).sqrt()
@@ -294,7 +299,7 @@ def test_torchs_layers_are_redrawn_as_their_constructors_do():
 # What does not fit.
 
 ROWS = tc.Sequential(tc.Linear(3, 4), tc.ReLU(), tc.Linear(4, 2))
-REFUSED: dict[str, Callable[[], object]] = {
+REFUSED: dict[str, Callable[[], Any]] = {
     r"cannot take an input of z, \(5,\).*expected input of shape": lambda: tc.empirical_ntk(ROWS, torch.zeros(2, 5)),
     r"expected z as one input, \[features\]": lambda: tc.empirical_ntk(ROWS, torch.zeros(2, 2, 3)),
     r"expected z as one input, \[channels, \*size\] with 2 spatial": lambda: tc.empirical_ntk(
@@ -304,9 +309,9 @@ REFUSED: dict[str, Callable[[], object]] = {
     r"cannot take an input of z, \(3, 5, 5\): mat1": lambda: tc.empirical_ntk(classifier(), torch.zeros(3, 5, 5)),
     r"expected z as \[n, \.\.\.\]": lambda: tc.empirical_ntk(nn.Linear(3, 1), torch.zeros(3)),
     r"expected at least one input in z": lambda: tc.empirical_ntk(ROWS, torch.zeros(0, 3)),
-    r"expected others as a tensor in torch.float32": lambda: tc.empirical_ntk(ROWS, torch.zeros(1, 3), [[1.0] * 3]),
-    r'expected kind "ntk" or "nngp"': lambda: tc.empirical_ntk(ROWS, torch.zeros(1, 3), kind="ck"),
-    r'expected outputs "mean" or "trace"': lambda: tc.empirical_ntk(ROWS, torch.zeros(1, 3), outputs="sum"),
+    r"expected others as a tensor in torch.float32": lambda: tc.empirical_ntk(ROWS, torch.zeros(1, 3), [[1.0] * 3]),  # type: ignore[arg-type]
+    r'expected kind "ntk" or "nngp"': lambda: tc.empirical_ntk(ROWS, torch.zeros(1, 3), kind="ck"),  # type: ignore[arg-type]
+    r'expected outputs "mean" or "trace"': lambda: tc.empirical_ntk(ROWS, torch.zeros(1, 3), outputs="sum"),  # type: ignore[arg-type]
     r"expected a channel from 0 to 1": lambda: tc.empirical_ntk(ROWS, torch.zeros(1, 3), channel=-1),
     r"expected at least 2 draws": lambda: expected_kernel(ROWS, torch.zeros(1, 3), draws=1),
     r"expected redraw, which says how the weights of PReLU": lambda: expected_kernel(
@@ -316,19 +321,19 @@ REFUSED: dict[str, Callable[[], object]] = {
 
 
 @pytest.mark.parametrize("message", REFUSED)
-def test_what_does_not_fit_is_refused(message):
+def test_what_does_not_fit_is_refused(message: Any) -> None:
     with pytest.raises(ValueError, match=message):
         REFUSED[message]()
 
 
-def test_wrong_types_are_refused():
+def test_wrong_types_are_refused() -> None:
     with pytest.raises(TypeError, match="expected a network of torch_cntk or a torch module, got function"):
-        tc.empirical_ntk(lambda x: x, torch.zeros(1, 3))
+        tc.empirical_ntk(lambda x: x, torch.zeros(1, 3))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="expected seed to be an integer"):
-        expected_kernel(ROWS, torch.zeros(1, 3), seed=0.5)
+        expected_kernel(ROWS, torch.zeros(1, 3), seed=0.5)  # type: ignore[arg-type]
 
     class Pair(nn.Linear):
-        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
             return x, super().forward(x)
 
     with pytest.raises(TypeError, match="expected a network that gives one tensor, got tuple"):

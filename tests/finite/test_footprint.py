@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 
@@ -24,7 +27,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("name", FAILURES)
-def test_failed_allocations_say_what_was_asked_for(name):
+def test_failed_allocations_say_what_was_asked_for(name: Any) -> None:
     with (
         pytest.raises(tc.OutOfMemoryError, match="the work needs") as caught,
         allocations("the work", torch.device("cpu"), lambda: "take less"),
@@ -35,13 +38,14 @@ def test_failed_allocations_say_what_was_asked_for(name):
 
 
 @pytest.mark.parametrize("error", [RuntimeError("mat1 and mat2 cannot be multiplied"), ValueError("x"), KeyError("x")])
-def test_other_errors_pass(error):
+def test_other_errors_pass(error: Any) -> None:
     with pytest.raises(type(error)) as caught, allocations("the work", torch.device("cpu")):
         raise error
     assert caught.value is error
 
 
-def test_real_failures_are_turned():
+def test_real_failures_are_turned() -> None:
+    allocate: Callable[[], torch.Tensor]
     for allocate in (
         lambda: torch.empty(1 << 50, dtype=torch.uint8),
         lambda: torch.empty((1 << 62, 4)),
@@ -52,7 +56,7 @@ def test_real_failures_are_turned():
             allocate()
 
 
-def test_failures_during_training_are_turned():
+def test_failures_during_training_are_turned() -> None:
     def fail(step: object) -> None:
         torch.empty(1 << 50, dtype=torch.uint8)
 
@@ -70,7 +74,7 @@ NETS = {
 
 @pytest.mark.parametrize("name", NETS)
 @pytest.mark.parametrize("options", [{}, {"batch_norm": True, "parameterisation": "standard"}], ids=["plain", "normed"])
-def test_feature_maps_are_counted_without_being_computed(name, options):
+def test_feature_maps_are_counted_without_being_computed(name: Any, options: Any) -> None:
     net, training = NETS[name](), Training(**options)
     counted = saved_bytes(_without_numbers(net, training), torch.empty(1, 3, 16, 24, device="meta"))
     # The independent way: what a real pass saves.
@@ -86,7 +90,7 @@ def limit(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
     monkeypatch.setattr("torch_cntk.finite.footprint._WORTH_TRACING", 1)
 
 
-def test_weights_that_would_not_fit_are_refused_before_they_are_copied(monkeypatch):
+def test_weights_that_would_not_fit_are_refused_before_they_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     net = network()
     weights = 4 * sum(parameter.numel() for parameter in net.parameters())
     monkeypatch.setattr("copy.deepcopy", lambda *arguments: pytest.fail("copied before it was counted"))
@@ -103,7 +107,9 @@ OPTIMISERS = [(torch.optim.SGD, 1), (torch.optim.RMSprop, 2), (torch.optim.Adam,
 
 
 @pytest.mark.parametrize(("optimiser", "copies"), OPTIMISERS)
-def test_feature_maps_that_would_not_fit_are_refused(optimiser, copies, monkeypatch):
+def test_feature_maps_that_would_not_fit_are_refused(
+    optimiser: Any, copies: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     net, image, observed = network(), photograph(2, (64, 96)), mask((64, 96))
     weights = 4 * sum(parameter.numel() for parameter in net.parameters())
     maps = saved_bytes(Model(net, Training()), torch.rand(1, 3, 64, 96))
@@ -116,12 +122,12 @@ def test_feature_maps_that_would_not_fit_are_refused(optimiser, copies, monkeypa
     tc.train(net, image, observed, **options)
 
 
-def test_a_layer_that_looks_at_its_numbers_is_not_counted_and_trained(monkeypatch):
+def test_a_layer_that_looks_at_its_numbers_is_not_counted_and_trained(monkeypatch: pytest.MonkeyPatch) -> None:
     class Looking(tc.Layer):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x if bool((x > 0).any()) else -x
 
-        def propagate(self, covariance):
+        def propagate(self, covariance: Any) -> Any:
             return covariance
 
     limit(monkeypatch, 1 << 40)
@@ -129,7 +135,7 @@ def test_a_layer_that_looks_at_its_numbers_is_not_counted_and_trained(monkeypatc
     assert len(run(net, steps=2).losses) == 2
 
 
-def test_empirical_kernels_that_would_not_fit_are_refused():
+def test_empirical_kernels_that_would_not_fit_are_refused() -> None:
     net = tc.Sequential(tc.Linear(2, 3), tc.ReLU(), tc.Linear(3, 1))
     with pytest.raises(tc.OutOfMemoryError, match=r"the empirical kernel of 3,000,000 inputs .* take fewer inputs"):
         tc.empirical_ntk(net, torch.zeros(1, 2).expand(3_000_000, 2))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -25,13 +26,13 @@ def stop(step: object) -> None:
     raise StoppedError
 
 
-def failing(error: type[Exception], **options: object) -> None:
+def failing(error: type[Exception], **options: Any) -> None:
     with pytest.raises(error):
         run(DROPPING, jitter=0.1, **options)
 
 
 NET, DROPPING, ROWS = network(), network(dropout=0.2), torch.randn(4, 3)
-CALLS: dict[str, Callable[[], object]] = {
+CALLS: dict[str, Callable[[], Any]] = {
     "train": lambda: run(NET),
     "all noise": lambda: run(DROPPING, jitter=0.1, langevin=1.0, holdout=0.2, batch_norm=True),
     "normal prior": lambda: tc.train(NET, photograph(), mask(), prior=tc.priors.Normal(), steps=2),
@@ -45,7 +46,9 @@ CALLS: dict[str, Callable[[], object]] = {
     "expected of torch's": lambda: expected_kernel(TORCHS, torch.zeros(2, 3), draws=3),
 }
 SMALL = small()
-TORCHS = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Dropout(), torch.nn.LayerNorm(4), torch.nn.Linear(4, 1))
+TORCHS: torch.nn.Module = torch.nn.Sequential(
+    torch.nn.Linear(3, 4), torch.nn.Dropout(), torch.nn.LayerNorm(4), torch.nn.Linear(4, 1)
+)
 
 
 def small_net() -> tc.Sequential:
@@ -53,7 +56,7 @@ def small_net() -> tc.Sequential:
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_global_state_is_left_alone(name):
+def test_global_state_is_left_alone(name: Any) -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state(), torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled()
     modes = [module.training for net in (SMALL, TORCHS, NET, DROPPING) for module in net.modules()]
@@ -64,7 +67,7 @@ def test_global_state_is_left_alone(name):
     assert modes == [module.training for net in (SMALL, TORCHS, NET, DROPPING) for module in net.modules()]
 
 
-def test_threads_beside_it_get_the_numbers_that_they_would_have_got():
+def test_threads_beside_it_get_the_numbers_that_they_would_have_got() -> None:
     """The global generator belongs to all threads: none may see that another one trains."""
     torch.manual_seed(5)
     expected = torch.rand(40)
@@ -75,7 +78,7 @@ def test_threads_beside_it_get_the_numbers_that_they_would_have_got():
     assert torch.equal(torch.cat(drawn), expected)
 
 
-def test_trainings_in_several_threads_are_as_each_alone():
+def test_trainings_in_several_threads_are_as_each_alone() -> None:
     seeds = (1, 2, 3)
     alone = [run(DROPPING, jitter=0.1, seed=seed) for seed in seeds]
     found: dict[int, tc.TrainingResult] = {}
@@ -99,7 +102,7 @@ def test_trainings_in_several_threads_are_as_each_alone():
     assert all(same(found[seed], result) for seed, result in zip(seeds, alone, strict=True))
 
 
-def test_results_do_not_depend_on_global_state():
+def test_results_do_not_depend_on_global_state() -> None:
     image, observed = photograph(), mask()
 
     def train() -> tc.TrainingResult:
@@ -116,7 +119,7 @@ def test_results_do_not_depend_on_global_state():
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_dropout_draws_what_torchs_own_would(shared):
+def test_dropout_draws_what_torchs_own_would(shared: Any) -> None:
     """Seeded as torch's global generator, the masks are torch's: also where one layer is passed twice."""
     torch.manual_seed(3)
     drop = tc.Dropout(0.3)

@@ -7,6 +7,8 @@ import inspect
 import math
 import typing
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +21,7 @@ from torch_cntk.finite.training import Model
 from torch_cntk.layers import Weighted
 
 
-def test_training_fits_the_observed_pixels_and_keeps_them():
+def test_training_fits_the_observed_pixels_and_keeps_them() -> None:
     image, observed = photograph(), mask()
     result = run(steps=300, lr=0.02, truth=image, measure_every=100)
     assert float(result.losses[-1]) < 0.02 * float(result.losses[0])
@@ -36,25 +38,26 @@ def test_training_fits_the_observed_pixels_and_keeps_them():
     torch.testing.assert_close(result.model(result.input[None])[0], result.output)
 
 
-def test_what_the_image_holds_elsewhere_does_not_matter():
+def test_what_the_image_holds_elsewhere_does_not_matter() -> None:
     image = photograph()
     image[:, ~mask()] = float("nan")
     assert same(tc.train(network(), image, prior=PRIOR, steps=3), run(steps=3))
     assert torch.isfinite(tc.train(network(), image, prior=PRIOR, steps=3).image).all()
 
 
-def test_train_lists_all_options():
+def test_train_lists_all_options() -> None:
     """Each field of ``Training`` is an argument of ``train`` that may be left out, described in its docstring."""
     fields = {field.name: typing.get_type_hints(tc.Training)[field.name] for field in dataclasses.fields(tc.Training)}
     hints, parameters = typing.get_type_hints(tc.train), inspect.signature(tc.train).parameters
     assert not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    assert tc.train.__doc__ is not None
     for name, hint in fields.items():
         assert hints[name] == hint | AsGiven
         assert parameters[name].default is AS_GIVEN
         assert f"        {name}: " in tc.train.__doc__
 
 
-def test_options_take_the_place_of_those_of_a_training():
+def test_options_take_the_place_of_those_of_a_training() -> None:
     given = tc.Training(steps=9, jitter=0.2, schedule="cosine", decay=None, iterate="average")
     whole = tc.Training(steps=4, jitter=0.2, iterate="average")
     # None says something of its own: no schedule.
@@ -63,17 +66,17 @@ def test_options_take_the_place_of_those_of_a_training():
         run(training={"steps": 3})
 
 
-def test_the_network_is_not_changed():
-    net = network()
+def test_the_network_is_not_changed() -> None:
+    net: Any = network()
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    result = run(net, parameterisation="standard", batch_norm=True)
+    result: Any = run(net, parameterisation="standard", batch_norm=True)
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
     assert not torch.equal(result.net.layers[-1].weight, net.layers[-1].weight)
     # A forward pass of the trained one has its normalisations.
     torch.testing.assert_close(result.model(result.input[None]), torch.sigmoid(result.net(result.input[None])))
 
 
-def test_seeds_give_the_same_again_and_leave_torchs_alone():
+def test_seeds_give_the_same_again_and_leave_torchs_alone() -> None:
     net = network()
     torch.manual_seed(11)
     expected = torch.rand(3)
@@ -84,7 +87,7 @@ def test_seeds_give_the_same_again_and_leave_torchs_alone():
     assert not torch.equal(first.output, run(net, jitter=0.1, seed=6).output)
 
 
-def test_nan_stops_with_a_message(tmp_path):
+def test_nan_stops_with_a_message(tmp_path: Path) -> None:
     path = tmp_path / "run.pt"
     with pytest.raises(
         tc.DivergedError, match=r"the loss became (nan|inf) at step \d+; try a lower lr \(it is 1e\+30\)"
@@ -92,8 +95,9 @@ def test_nan_stops_with_a_message(tmp_path):
         run(lr=1e30, head="none", optimiser=torch.optim.SGD, checkpoint=path, checkpoint_every=1)
 
 
-def test_held_out_pixels_are_judged_by_and_not_trained_on():
+def test_held_out_pixels_are_judged_by_and_not_trained_on() -> None:
     result = run(steps=60, holdout=0.4, iterate="best", lr=0.03)
+    assert result.holdout_losses is not None
     assert result.best_step == int(result.holdout_losses.argmin())
     # The best iterate is the network as it was then.
     again = run(steps=max(result.best_step, 1), holdout=0.4, lr=0.03)
@@ -104,7 +108,7 @@ def test_held_out_pixels_are_judged_by_and_not_trained_on():
     assert len(early.losses) == early.best_step + 21
 
 
-def test_average_is_that_of_the_outputs():
+def test_average_is_that_of_the_outputs() -> None:
     outputs = []
     result = run(iterate="average", decay=None, burn_in=4, callback=lambda step: outputs.append(step.output.clone()))
     torch.testing.assert_close(result.output, torch.stack(outputs[4:]).mean(0))
@@ -114,7 +118,7 @@ def test_average_is_that_of_the_outputs():
     torch.testing.assert_close(result.output, expected)
 
 
-def test_the_bar_shows_loss_and_psnr(capsys):
+def test_the_bar_shows_loss_and_psnr(capsys: pytest.CaptureFixture[str]) -> None:
     run(progress=True, truth=photograph(), measure_every=4, holdout=0.2)
     shown = capsys.readouterr().err
     for text in ("training: 100%", "12/12", "loss=", "held out=", "PSNR="):
@@ -123,13 +127,13 @@ def test_the_bar_shows_loss_and_psnr(capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_callbacks_stop():
+def test_callbacks_stop() -> None:
     result = run(callback=lambda step: step.number == 3)
     assert result.status is tc.TrainingStatus.STOPPED
     assert len(result.losses) == 3
 
 
-def test_langevin_noise_has_its_size():
+def test_langevin_noise_has_its_size() -> None:
     net = network()
     still = run(net, steps=1, lr=1e-12, optimiser=torch.optim.SGD)
     moved = run(net, steps=1, lr=1e-12, optimiser=torch.optim.SGD, langevin=1e9)
@@ -140,14 +144,15 @@ def test_langevin_noise_has_its_size():
     assert float(differences.detach().std()) == pytest.approx(1e-3, rel=0.1)
 
 
-def test_batch_norm_follows_all_weight_layers_but_the_last():
-    result = run(batch_norm=True)
+def test_batch_norm_follows_all_weight_layers_but_the_last() -> None:
+    result: Any = run(batch_norm=True)
     assert len(result.model.norms) == sum(isinstance(m, Weighted) for m in result.net.modules()) - 1
     graph = tc.from_torch(tc.to_torch(network()))
-    assert len(run(graph, batch_norm=True).model.norms) == len(result.model.norms)
+    other: Any = run(graph, batch_norm=True)
+    assert len(other.model.norms) == len(result.model.norms)
 
 
-def test_trained_models_are_had_again_from_their_state(tmp_path):
+def test_trained_models_are_had_again_from_their_state(tmp_path: Path) -> None:
     options = tc.Training(steps=3, batch_norm=True, parameterisation="standard")
     result = run(training=options)
     torch.save(result.model.state_dict(), tmp_path / "model.pt")
@@ -160,14 +165,14 @@ def test_trained_models_are_had_again_from_their_state(tmp_path):
     torch.testing.assert_close(torch.sigmoid(tc.to_torch(plain.net)(plain.input[None]))[0], plain.output)
 
 
-def test_sizes_that_do_not_fit_are_extended():
+def test_sizes_that_do_not_fit_are_extended() -> None:
     image, observed = photograph(2, (7, 9)), mask((7, 9))
     result = tc.train(network(), image, observed, prior=PRIOR, steps=3)
     assert result.image.shape == image.shape
     assert result.input.shape == (3, 8, 10)
 
 
-def test_one_and_three_dimensions(generator):
+def test_one_and_three_dimensions(generator: torch.Generator) -> None:
     for ndim, size in ((1, (8,)), (3, (4, 2, 4))):
         net = tc.hourglass(1, 4, 2, channels=1, in_channels=2, ndim=ndim)
         image = torch.rand(1, *size, generator=generator)
@@ -175,20 +180,20 @@ def test_one_and_three_dimensions(generator):
         assert result.image.shape == image.shape
 
 
-def test_standard_and_ntk_parameterisation_start_with_the_same_function():
+def test_standard_and_ntk_parameterisation_start_with_the_same_function() -> None:
     first, second = (run(steps=1, parameterisation=name) for name in ("ntk", "standard"))
     torch.testing.assert_close(first.losses, second.losses)
     assert not torch.allclose(first.output, second.output)
 
 
-def test_compiled_training_is_the_same(monkeypatch):
+def test_compiled_training_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     # The compiler itself takes a minute; its front end, which has to understand the network and its hooks, seconds.
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager", fullgraph=True))
-    options = {"steps": 3, "batch_norm": True, "jitter": 0.1}
+    options: dict[str, Any] = {"steps": 3, "batch_norm": True, "jitter": 0.1}
     torch.testing.assert_close(run(**options, compile=True).output, run(**options).output)
 
 
-def test_network_with_a_head_gets_no_second_one():
+def test_network_with_a_head_gets_no_second_one() -> None:
     net = network()
     ended = tc.Sequential(*net.layers, tc.Sigmoid())
     assert torch.equal(run(ended).output, run(net).output)
@@ -214,12 +219,12 @@ def test_network_with_a_head_gets_no_second_one():
         ({"stepps": 3}, TypeError, "stepps"),
     ],
 )
-def test_wrong_options_are_refused(options, error, message):
+def test_wrong_options_are_refused(options: Any, error: Any, message: Any) -> None:
     with pytest.raises(error, match=message):
         run(**options)
 
 
-def test_what_does_not_fit_is_refused():
+def test_what_does_not_fit_is_refused() -> None:
     image, observed = photograph(), mask()
     for arguments, message in (
         ((network(), image * 3, observed), r"expected observed pixels in \[0, 1\] for the sigmoid head"),
@@ -230,7 +235,7 @@ def test_what_does_not_fit_is_refused():
         with pytest.raises(ValueError, match=message):
             tc.train(*arguments, prior=PRIOR, steps=1)
     with pytest.raises(TypeError, match="see from_torch"):
-        tc.train(torch.nn.Conv2d(1, 1, 3), image, observed)
+        tc.train(torch.nn.Conv2d(1, 1, 3), image, observed)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="expected a truth of the image's shape"):
         tc.train(network(), image, observed, prior=PRIOR, steps=1, truth=image[:1])
     with pytest.raises(ValueError, match="too few"):
@@ -238,7 +243,7 @@ def test_what_does_not_fit_is_refused():
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_presets_train(name):
+def test_presets_train(name: Any) -> None:
     entry = preset(name)
     net = entry.network(channels=1)
     # Their width is the sources'; a narrow copy of the same shape is enough to run.
@@ -253,9 +258,9 @@ def test_presets_train(name):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_training_on_cuda(tmp_path):
+def test_training_on_cuda(tmp_path: Path) -> None:
     image, observed = photograph().cuda(), mask().cuda()
-    options = {"prior": PRIOR, "steps": 12, "jitter": 0.1, "channels_last": True, "autocast": True}
+    options: dict[str, Any] = {"prior": PRIOR, "steps": 12, "jitter": 0.1, "channels_last": True, "autocast": True}
     whole = tc.train(network(), image, observed, **options)
     assert whole.image.device.type == "cuda"
     # The same input and weights as on the CPU: the same first loss, up to bfloat16.
@@ -266,7 +271,7 @@ def test_training_on_cuda(tmp_path):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_kernels_of_branches_on_cuda():
+def test_kernels_of_branches_on_cuda() -> None:
     net = tc.hourglass(2, 4, 2)
     prior = tc.priors.Uniform(0, 1)
     here, there = (net.kernel(prior, device=device).dense((8, 8)).cpu() for device in ("cpu", "cuda"))

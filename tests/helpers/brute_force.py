@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -143,7 +144,7 @@ def sine(sigma: Tensor, theta: Tensor, gain: float) -> tuple[Tensor, Tensor]:
     return gain**2 * (minus - plus) / 2, gain**2 * (minus + plus) / 2 * theta
 
 
-def by_quadrature(function, sigma: Tensor, theta: Tensor, gain: float, points: int = 40) -> tuple[Tensor, Tensor]:
+def by_quadrature(function: Any, sigma: Tensor, theta: Tensor, gain: float, points: int = 40) -> tuple[Tensor, Tensor]:
     """Any smooth function, by Gauss-Hermite quadrature in two dimensions."""
     places, weights = (torch.from_numpy(array) for array in np.polynomial.hermite_e.hermegauss(points))
     weights = weights / weights.sum()
@@ -178,7 +179,7 @@ def panels(ends: Tensor, points: int) -> tuple[Tensor, Tensor]:
     return places, (half * weights).flatten(-2) * density
 
 
-def between_kinks(layer, sigma: Tensor, theta: Tensor, points: int = 40) -> tuple[Tensor, Tensor]:
+def between_kinks(layer: Any, sigma: Tensor, theta: Tensor, points: int = 40) -> tuple[Tensor, Tensor]:
     """Any activation that is smooth but for kinks and jumps, by quadrature between them in two dimensions.
 
     With f = sqrt(v) x and f' = sqrt(v') (rho x + sqrt(1 - rho^2) y): the pieces of y end where f' has a kink, and so
@@ -213,7 +214,7 @@ def normalise(sigma: Tensor, theta: Tensor, eps: float, affine: bool) -> tuple[T
     return sigma / norm, theta / norm + (sigma / norm + 1 if affine else 0)
 
 
-def convolve(layer, sigma: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
+def convolve(layer: Any, sigma: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
     bias = 0.0 if layer.bias is None else layer.bias_std**2
     average = {"circular": average_patches, "zeros": average_patches_inside}[layer.padding_mode]
     size = sigma.shape[: sigma.ndim // 2]
@@ -223,7 +224,7 @@ def convolve(layer, sigma: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
     return apply_both_sides(sigma, matrices), apply_both_sides(theta, matrices)
 
 
-def matrices_of(layer, size: tuple[int, ...]) -> list[Tensor] | None:
+def matrices_of(layer: Any, size: tuple[int, ...]) -> list[Tensor] | None:
     """A resampling as a matrix an axis; None for other layers."""
     match layer:
         case tc.NearestUp():
@@ -239,7 +240,7 @@ def matrices_of(layer, size: tuple[int, ...]) -> list[Tensor] | None:
     return None
 
 
-def channels_after(layer, channels: int) -> int:
+def channels_after(layer: Any, channels: int) -> int:
     match layer:
         case tc.Sequential():
             for member in layer.layers:
@@ -287,7 +288,7 @@ def through_graph(graph: tc.Graph, sigma: Tensor, theta: Tensor, channels: int) 
     return values[-1]
 
 
-def step(layer, sigma: Tensor, theta: Tensor, channels: int) -> tuple[Tensor, Tensor]:
+def step(layer: Any, sigma: Tensor, theta: Tensor, channels: int) -> tuple[Tensor, Tensor]:
     matrices = matrices_of(layer, tuple(sigma.shape[: sigma.ndim // 2]))
     if matrices is not None:
         return apply_both_sides(sigma, matrices), apply_both_sides(theta, matrices)
@@ -332,6 +333,6 @@ def step(layer, sigma: Tensor, theta: Tensor, channels: int) -> tuple[Tensor, Te
     return convolve(layer, sigma, theta)
 
 
-def propagate(net, sigma: Tensor) -> tuple[Tensor, Tensor]:
+def propagate(net: Any, sigma: Tensor) -> tuple[Tensor, Tensor]:
     """(NNGP, NTK) of the network's output, [*S, *S] each."""
     return step(net, sigma, torch.zeros_like(sigma), net.in_channels or 1)

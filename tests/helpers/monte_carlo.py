@@ -10,7 +10,7 @@ import torch_cntk as tc
 BATCH = 8
 
 
-def empirical_ntks(net: tc.Sequential, z: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
+def empirical_ntks(net: tc.Layer, z: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
     """Gram matrices [count, pixels, pixels] of the Jacobian of output channel 0, for freshly drawn weights."""
 
     def output(parameters: dict[str, torch.Tensor]) -> torch.Tensor:

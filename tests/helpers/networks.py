@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from typing import Any
 from unittest import mock
 
 import torch
@@ -23,7 +24,7 @@ def assert_equal(kernel: torch.Tensor, expected: torch.Tensor, tolerance: float 
     assert (kernel - expected).abs().max() <= tolerance * expected.abs().max()
 
 
-def expected_kernel(net: tc.Sequential, prior, source: tuple[int, ...], kind: str) -> torch.Tensor:
+def expected_kernel(net: tc.Sequential, prior: Any, source: tuple[int, ...], kind: str) -> torch.Tensor:
     match prior:
         case tc.priors.Tensor():
             sigma = brute_force.feature_prior(prior.features)
@@ -47,7 +48,9 @@ def smallest_sine(sigma: torch.Tensor) -> float:
     return float(different.min()) if different.numel() else 1.0
 
 
-def expected_and_tolerance(net: tc.Sequential, prior, source: tuple[int, ...], kind: str) -> tuple[torch.Tensor, float]:
+def expected_and_tolerance(
+    net: tc.Sequential, prior: Any, source: tuple[int, ...], kind: str
+) -> tuple[torch.Tensor, float]:
     """For random nets, in which chance brings features as close as it likes, and their angle loses digits.
 
     Rounding of a few 1e-15 in the squared cosine puts so much over the sine into the angle, at every layer.
@@ -65,7 +68,9 @@ def expected_and_tolerance(net: tc.Sequential, prior, source: tuple[int, ...], k
 
 
 def scales(net: tc.Sequential, ndim: int) -> list[tuple[Fraction, ...]]:
-    scale, path = (Fraction(1),) * ndim, []
+    scale: tuple[Fraction, ...] = (Fraction(1),) * ndim
+    path: list[tuple[Fraction, ...]] = []
+    layer: Any
     for layer in net.layers:
         if isinstance(layer, tc.NearestUp | tc.BilinearUp):
             scale = tuple(s * layer.scale_factor for s in scale)
@@ -120,7 +125,7 @@ def smallest_size(net: tc.Sequential) -> tuple[int, ...]:
     return tuple(int(g * s) for g, s in zip(granule(net, 2), scales(net, 2)[-1], strict=True))
 
 
-def sized_kernel(net: tc.Sequential, **options) -> tuple[tc.Kernel, tuple[int, ...], torch.Tensor]:
+def sized_kernel(net: tc.Sequential, **options: Any) -> tuple[tc.Kernel, tuple[int, ...], torch.Tensor]:
     kernel = net.kernel(tc.priors.Uniform(), **options)
     size = tuple(2 * math.lcm(p, n) for p, n in zip(kernel.period, smallest_size(net), strict=True))
     return kernel, size, kernel.dense(size)

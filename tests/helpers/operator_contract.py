@@ -6,6 +6,7 @@ import copy
 import io
 import math
 import pickle
+from typing import Any
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ class OperatorContract:
     def images(self, operator: tc.Operator, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
         return torch.randn(*shape, *operator.size, generator=generator, dtype=torch.float64)
 
-    def test_states_what_it_is(self, operator):
+    def test_states_what_it_is(self, operator: Any) -> None:
         assert isinstance(operator, tc.Operator)
         assert isinstance(operator.size, tuple)
         assert operator.dtype.is_floating_point
@@ -43,24 +44,26 @@ class OperatorContract:
         assert operator.traffic >= 0
         assert operator.iterations is None or operator.iterations > 0
 
-    def test_matrix_is_symmetric_and_positive_semi_definite(self, matrix):
+    def test_matrix_is_symmetric_and_positive_semi_definite(self, matrix: Any) -> None:
         scale = float(matrix.abs().max())
         assert matrix.dtype == torch.float64
         assert (matrix - matrix.T).abs().max() <= self.tolerance * scale
         # Rounding of an eigenvalue is that of the largest one, which is at most the trace.
         assert float(torch.linalg.eigvalsh(matrix)[0]) >= -self.tolerance * float(matrix.diagonal().sum())
 
-    def test_unit_vectors_give_the_entries(self, operator, matrix):
+    def test_unit_vectors_give_the_entries(self, operator: Any, matrix: Any) -> None:
         units = torch.eye(len(matrix), dtype=torch.float64).reshape(len(matrix), *operator.size)
         product = (operator @ units).reshape(matrix.shape)
         assert (product - matrix).abs().max() <= self.tolerance * matrix.abs().max()
 
-    def test_products_are_those_of_the_matrix(self, operator, matrix, generator):
+    def test_products_are_those_of_the_matrix(self, operator: Any, matrix: Any, generator: torch.Generator) -> None:
         w = self.images(operator, (5,), generator).reshape(5, -1)
         product = (operator @ w.reshape(5, *operator.size)).reshape(5, -1)
         assert ((product - w @ matrix).abs() <= self.tolerance * (w.abs() @ matrix.abs()).max()).all()
 
-    def test_single_pairs_and_blocks_of_entries_agree(self, operator, matrix, generator):
+    def test_single_pairs_and_blocks_of_entries_agree(
+        self, operator: Any, matrix: Any, generator: torch.Generator
+    ) -> None:
         pixels = len(matrix)
         first = torch.randint(pixels, (4,), generator=generator)
         second = torch.randint(pixels, (7,), generator=generator)
@@ -70,19 +73,19 @@ class OperatorContract:
         assert (operator.lookup(x, y).double() - matrix[first][:, second]).abs().max() <= self.tolerance * scale
         assert operator.entries(first[:0], second).shape == (0, 7)
 
-    def test_diagonal_and_its_mean(self, operator, matrix):
+    def test_diagonal_and_its_mean(self, operator: Any, matrix: Any) -> None:
         assert (operator.diagonal.shape, operator.diagonal.dtype) == (operator.size, torch.float64)
         assert (operator.diagonal.flatten() - matrix.diagonal()).abs().max() <= self.tolerance * matrix.abs().max()
         assert operator.mean_diagonal == pytest.approx(float(matrix.diagonal().mean()), rel=100 * self.tolerance)
 
-    def test_stationary_average_is_the_mean_over_positions(self, operator, matrix):
+    def test_stationary_average_is_the_mean_over_positions(self, operator: Any, matrix: Any) -> None:
         if operator.stationary is None:
             return
         expected = stationary_average(matrix.reshape(*operator.size, *operator.size))
         assert operator.stationary.dtype == torch.float64
         assert (operator.stationary - expected).abs().max() <= self.tolerance * matrix.abs().max()
 
-    def test_selection_is_a_part_of_the_matrix(self, operator, matrix, generator):
+    def test_selection_is_a_part_of_the_matrix(self, operator: Any, matrix: Any, generator: torch.Generator) -> None:
         index = torch.randperm(len(matrix), generator=generator)[: len(matrix) // 2]
         selected = operator.select(index)
         part = matrix[index][:, index]
@@ -91,14 +94,16 @@ class OperatorContract:
         assert ((selected @ w) - w @ part).abs().max() <= self.tolerance * (w.abs() @ part.abs()).max()
 
     @pytest.mark.parametrize("shape", [(), (1,), (4,), (2, 3), (2, 1, 3), (0,)])
-    def test_any_batch(self, operator, matrix, shape, generator):
+    def test_any_batch(self, operator: Any, matrix: Any, shape: Any, generator: torch.Generator) -> None:
         w = self.images(operator, shape, generator)
         product = operator @ w
         assert product.shape == w.shape
         expected = (w.reshape(-1, len(matrix)) @ matrix).reshape(w.shape)
         assert torch.allclose(product, expected, rtol=0, atol=self.tolerance * float(matrix.abs().sum(1).max()) * 10)
 
-    def test_images_keep_their_precision_and_are_left_alone(self, operator, matrix, generator):
+    def test_images_keep_their_precision_and_are_left_alone(
+        self, operator: Any, matrix: Any, generator: torch.Generator
+    ) -> None:
         w = self.images(operator, (2,), generator)
         before = w.clone()
         product = operator @ w
@@ -109,7 +114,7 @@ class OperatorContract:
         bound = 1e-5 * (w.abs().reshape(2, -1) @ matrix.abs()).max()
         assert (narrow.double() - product).abs().max() <= bound
 
-    def test_images_that_are_not_contiguous(self, operator, generator):
+    def test_images_that_are_not_contiguous(self, operator: Any, generator: torch.Generator) -> None:
         w = self.images(operator, (3,), generator)
         strided = w.movedim(0, -1).contiguous().movedim(-1, 0)
         # The order of additions may differ.
@@ -117,13 +122,13 @@ class OperatorContract:
             operator @ strided, operator @ w, rtol=1e-9, atol=1e-9 * float((operator @ w).abs().max())
         )
 
-    def test_products_are_linear(self, operator, generator):
+    def test_products_are_linear(self, operator: Any, generator: torch.Generator) -> None:
         u, v = self.images(operator, (2,), generator)
         left, right = operator @ (2 * u - v), 2 * (operator @ u) - operator @ v
         scale = (operator @ u.abs()).abs().max() + (operator @ v.abs()).abs().max()
         assert (left - right).abs().max() <= 100 * self.tolerance * scale
 
-    def test_wrong_images_are_refused(self, operator):
+    def test_wrong_images_are_refused(self, operator: Any) -> None:
         longer = (*operator.size[:-1], operator.size[-1] + 1)
         for shape in (longer, (3, *longer), operator.size[1:]):
             with pytest.raises(ValueError, match=r"expected images of .* pixels, got shape"):
@@ -132,7 +137,7 @@ class OperatorContract:
             with pytest.raises(TypeError, match="expected images in a floating point tensor"):
                 operator @ images
 
-    def test_gradient_of_a_product_is_a_product(self, operator, generator):
+    def test_gradient_of_a_product_is_a_product(self, operator: Any, generator: torch.Generator) -> None:
         w, g = self.images(operator, (2, 2), generator)
         tracked = w.clone().requires_grad_()
         product = operator @ tracked
@@ -144,7 +149,7 @@ class OperatorContract:
         with torch.no_grad():
             assert not (operator @ tracked).requires_grad
 
-    def test_modes_of_torch_change_nothing(self, operator, generator):
+    def test_modes_of_torch_change_nothing(self, operator: Any, generator: torch.Generator) -> None:
         w = self.images(operator, (2,), generator)
         expected = operator @ w, operator @ w.float()
         with torch.inference_mode():
@@ -159,7 +164,7 @@ class OperatorContract:
             torch.set_default_dtype(torch.float32)
 
     @pytest.mark.parametrize("way", ["pickle", "deepcopy", "torch.save"])
-    def test_copies_are_equal(self, operator, way, generator):
+    def test_copies_are_equal(self, operator: Any, way: Any, generator: torch.Generator) -> None:
         w = self.images(operator, (2,), generator)
         expected = operator @ w
         match way:
@@ -184,7 +189,7 @@ class OperatorContract:
         assert torch.equal(other.entries(first, first), operator.entries(first, first))
         assert torch.equal(other.diagonal, operator.diagonal)
 
-    def test_regression_is_solved(self, operator, matrix, generator):
+    def test_regression_is_solved(self, operator: Any, matrix: Any, generator: torch.Generator) -> None:
         observed = torch.rand(operator.size, generator=generator) < 0.7
         observed.view(-1)[0] = True
         y = self.images(operator, (2,), generator) * observed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 
@@ -40,7 +41,7 @@ def problem(
     return observed, targets
 
 
-def matrix_of(operator, size: tuple[int, ...]) -> torch.Tensor:
+def matrix_of(operator: Any, size: tuple[int, ...]) -> torch.Tensor:
     pixels = math.prod(size)
     return operator @ torch.eye(pixels, dtype=torch.float64).reshape(pixels, *size)
 

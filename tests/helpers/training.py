@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 import torch_cntk as tc
@@ -24,7 +26,7 @@ def network(channels: int = 2, dropout: float = 0.0) -> tc.Sequential:
     return tc.Sequential(*net.layers[:-1], tc.Dropout(dropout), net.layers[-1]) if dropout else net
 
 
-def run(net: tc.Layer | None = None, **options: object) -> tc.TrainingResult:
+def run(net: tc.Layer | None = None, **options: Any) -> tc.TrainingResult:
     return tc.train(net or network(), photograph(), mask(), prior=PRIOR, **{"steps": 12, **options})
 
 

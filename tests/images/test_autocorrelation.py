@@ -1,6 +1,9 @@
 """The autocorrelation of an estimate as a feature prior, and passes with it."""
 
+from __future__ import annotations
+
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ import torch
 import torch_cntk as tc
 
 
-def wave(total, generator, overtones=12):
+def wave(total: Any, generator: torch.Generator, overtones: Any = 12) -> Any:
     """A tone of many overtones with random phases, whose period is no whole number of samples."""
     times = torch.arange(total, dtype=torch.float64)
     phases = 2 * math.pi * torch.rand(overtones, generator=generator, dtype=torch.float64)
@@ -18,7 +21,7 @@ def wave(total, generator, overtones=12):
     return torch.sin(2 * math.pi * orders[:, None] * times / 37.3 + phases[:, None]).sum(0)[None]
 
 
-def expected_autocorrelation(estimate, size):
+def expected_autocorrelation(estimate: Any, size: Any) -> Any:
     """Sums over pixels, in numpy, one displacement after the other."""
     values = estimate.double().numpy()
     axes = tuple(range(1, values.ndim))
@@ -35,7 +38,7 @@ def expected_autocorrelation(estimate, size):
 
 
 @pytest.mark.parametrize(("own", "size"), [((9,), (14,)), ((5, 6), (8, 6)), ((2, 3, 4), (3, 5, 4))])
-def test_covariance_is_that_of_the_estimate_times_the_weight(own, size, generator):
+def test_covariance_is_that_of_the_estimate_times_the_weight(own: Any, size: Any, generator: torch.Generator) -> None:
     estimate = torch.rand(2, *own, generator=generator)
     prior = tc.priors.Autocorrelation(estimate, weight=3.0)
     conv = {1: tc.Conv1d, 2: tc.Conv2d, 3: tc.Conv3d}[len(own)]
@@ -49,7 +52,7 @@ def test_covariance_is_that_of_the_estimate_times_the_weight(own, size, generato
     torch.testing.assert_close(matrix[pixel].roll([1] * len(size), list(range(len(size)))), matrix[origin])
 
 
-def test_samples_have_the_covariance(generator):
+def test_samples_have_the_covariance(generator: torch.Generator) -> None:
     estimate = wave(30, generator)
     sample = tc.priors.Autocorrelation(estimate).sample(20_000, (40,), generator=generator, dtype=torch.float64)
     # Products of two numbers of variance 1 have a standard deviation of at most sqrt(2); six times that of the mean.
@@ -58,7 +61,7 @@ def test_samples_have_the_covariance(generator):
 
 
 @pytest.mark.parametrize("ndim", [1, 2, 3])
-def test_a_pass_is_regression_with_the_kernel_as_a_matrix(ndim, generator):
+def test_a_pass_is_regression_with_the_kernel_as_a_matrix(ndim: Any, generator: torch.Generator) -> None:
     size = {1: (40,), 2: (8, 9), 3: (4, 5, 6)}[ndim]
     image = torch.rand(2, *size, generator=generator, dtype=torch.float64)
     observed = torch.rand(size, generator=generator) < 0.7
@@ -80,7 +83,7 @@ def test_a_pass_is_regression_with_the_kernel_as_a_matrix(ndim, generator):
     assert torch.equal(filled[:, observed], image[:, observed])
 
 
-def test_a_gap_in_a_tone_is_filled_from_other_periods(generator):
+def test_a_gap_in_a_tone_is_filled_from_other_periods(generator: torch.Generator) -> None:
     signal = wave(700, generator)
     observed = torch.ones(700, dtype=torch.bool)
     observed[300:330] = False
@@ -90,14 +93,14 @@ def test_a_gap_in_a_tone_is_filled_from_other_periods(generator):
     cubic = scipy.interpolate.CubicSpline(known, signal[0, observed].numpy())(np.arange(300, 330))
     truth = signal[0, 300:330]
 
-    def error(values):
+    def error(values: Any) -> Any:
         return float((values - truth).square().sum() / truth.square().sum())
 
     assert error(filled[0, 300:330]) < 0.05
     assert error(filled[0, 300:330]) < 0.1 * min(error(first[0, 300:330]), error(torch.from_numpy(cubic)))
 
 
-def test_a_hole_in_a_moving_picture_is_filled_from_other_frames(generator):
+def test_a_hole_in_a_moving_picture_is_filled_from_other_frames(generator: torch.Generator) -> None:
     still = torch.rand(1, 20, 40, generator=generator)
     video = torch.stack([still[..., 2 * t : 2 * t + 20] for t in range(8)], 1)
     observed = torch.ones(8, 20, 20, dtype=torch.bool)
@@ -112,7 +115,7 @@ def test_a_hole_in_a_moving_picture_is_filled_from_other_frames(generator):
     assert after < 0.4 * before
 
 
-def test_bad_input_is_refused(generator):
+def test_bad_input_is_refused(generator: torch.Generator) -> None:
     signal, observed = torch.rand(1, 20, generator=generator), torch.rand(20, generator=generator) < 0.8
     with pytest.raises(ValueError, match=r"expected an estimate that varies"):
         tc.priors.Autocorrelation(torch.ones(2, 8))

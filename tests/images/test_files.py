@@ -6,6 +6,7 @@ import struct
 import warnings
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -309,7 +310,7 @@ def test_nothing_wrong_is_written(
 def test_a_failed_encoder_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_image(tmp_path / "a.png", torch.ones(1, 2, 2))
 
-    def save(self: Image.Image, path: Path, **_: object) -> None:
+    def save(self: Image.Image, path: Path, **_: Any) -> None:
         path.write_bytes(b"half of")
         raise OSError("no space left on device")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import torch
@@ -52,6 +53,7 @@ class Lookalikes:
     solver: tc.Solver | None = None
 
     def equations(self, given: Observed, estimate: Tensor | None) -> Equations:
+        assert estimate is not None
         values = given.in_one_unit(estimate)[0].flatten(1).T
         values = values / values.std()
         matrix = torch.exp(-torch.cdist(values, values).square()) + 0.1 * torch.eye(len(values)).to(values)
@@ -62,7 +64,7 @@ class Lookalikes:
 KERNEL = tc.hourglass(2, 1, 0, channels=1, in_channels=1, slope=0.3, one_by_one=False).kernel(
     tc.priors.Uniform(0, 0.1), dtype=torch.float64
 )
-FILLERS = {
+FILLERS: dict[str, Any] = {
     "periodic": Periodic(KERNEL, 1e-3, replace(TIGHT, preconditioner="circulant")),
     "guided": Guided(radius=4, solver=TIGHT),
     "autocorrelated": Autocorrelated(white=1e-2, ridge=1e-2, solver=TIGHT),
@@ -74,14 +76,14 @@ FILLERS = {
 every_filler = pytest.mark.parametrize("name", FILLERS)
 
 
-def picture(size=SIZE, channels=2):
+def picture(size: Any = SIZE, channels: Any = 2) -> Any:
     """Smooth, with a wave; different in each channel."""
     grids = torch.meshgrid(*(torch.linspace(0, 1, n, dtype=torch.float64) for n in size), indexing="ij")
-    waves = [sum((1 + k + axis) * grid for axis, grid in enumerate(grids)) for k in range(channels)]
+    waves: list[Any] = [sum((1 + k + axis) * grid for axis, grid in enumerate(grids)) for k in range(channels)]
     return torch.stack([0.4 + 0.1 * k + 0.3 * torch.sin(4 * wave) for k, wave in enumerate(waves)])
 
 
-def masked(generator, size=SIZE, channels=2):
+def masked(generator: torch.Generator, size: Any = SIZE, channels: Any = 2) -> Any:
     image, observed = picture(size, channels), torch.rand(size, generator=generator) < 0.6
     observed.view(-1)[:2] = torch.tensor([True, False])
     noise = 0.1 * torch.rand(image.shape, generator=generator, dtype=image.dtype)
@@ -98,13 +100,14 @@ def by_matrix(given: Observed, equations: Equations) -> Tensor:
     mean = torch.zeros(given.pixels.shape[:2] + (1,) * given.ndim) if equations.mean is None else equations.mean
     mean = mean.expand(*given.pixels.shape[:2], *canvas).flatten(2).double()
     block = matrix[known][:, known]
+    assert not isinstance(equations.ridge, str)
     block = block + equations.ridge * matrix.diagonal().mean() * torch.eye(len(known), dtype=torch.float64)
     targets = given.pixels[:, :, given.mask[0]] - mean[..., known]
     weights = torch.linalg.solve(block, targets.flatten(0, 1).T).T.reshape(targets.shape)
     return (weights @ matrix[known] + mean)[..., place]
 
 
-def test_all_of_them_are_fillers_by_their_one_method():
+def test_all_of_them_are_fillers_by_their_one_method() -> None:
     for filler in FILLERS.values():
         assert isinstance(filler, Filler)
     assert not isinstance(Bells(), Series)
@@ -113,7 +116,7 @@ def test_all_of_them_are_fillers_by_their_one_method():
 
 
 @pytest.mark.parametrize("name", [name for name in FILLERS if not name.startswith("coarse")])
-def test_a_fill_is_the_regression_of_its_equations(name, generator):
+def test_a_fill_is_the_regression_of_its_equations(name: Any, generator: torch.Generator) -> None:
     image, observed, estimate = masked(generator)
     given = Observed.of(image, observed)
     normal, start = given.normalised, given.normalise(estimate[None])
@@ -124,7 +127,9 @@ def test_a_fill_is_the_regression_of_its_equations(name, generator):
 
 
 @pytest.mark.parametrize(("filler", "factor"), [(Guided(radius=4, solver=TIGHT), 2), (Bells(solver=tc.Direct()), 3)])
-def test_a_coarse_fill_adds_what_changes_in_means_of_blocks(filler, factor, generator):
+def test_a_coarse_fill_adds_what_changes_in_means_of_blocks(
+    filler: Any, factor: Any, generator: torch.Generator
+) -> None:
     # Blocks are observed whole or not at all, and the size is a multiple: means are plain ones.
     size = tuple(6 * factor + factor * axis for axis in range(2))
     image = picture(size)
@@ -142,7 +147,7 @@ def test_a_coarse_fill_adds_what_changes_in_means_of_blocks(filler, factor, gene
 
 @every_filler
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_shape_dtype_and_observed_pixels_are_kept(name, dtype, generator):
+def test_shape_dtype_and_observed_pixels_are_kept(name: Any, dtype: Any, generator: torch.Generator) -> None:
     image, observed, estimate = (x.to(dtype) if x.is_floating_point() else x for x in masked(generator))
     filler = replace_solver(FILLERS[name], tc.ConjugateGradient(1e-4, preconditioner="jacobi"))
     filled = fill(Observed.of(image, observed), filler, estimate).image
@@ -152,7 +157,7 @@ def test_shape_dtype_and_observed_pixels_are_kept(name, dtype, generator):
     assert not torch.equal(filled[:, ~observed], estimate[:, ~observed])
 
 
-def replace_solver(filler, solver):
+def replace_solver(filler: Any, solver: Any) -> Any:
     if isinstance(filler, Coarse):
         return replace(filler, filler=replace_solver(filler.filler, solver))
     return replace(filler, solver=solver)
@@ -160,7 +165,7 @@ def replace_solver(filler, solver):
 
 @every_filler
 @pytest.mark.parametrize("junk", [math.nan, -math.inf, 1e200])
-def test_what_is_missing_does_not_matter(name, junk, generator):
+def test_what_is_missing_does_not_matter(name: Any, junk: Any, generator: torch.Generator) -> None:
     image, observed, estimate = masked(generator)
     filled = fill(Observed.of(image, observed), FILLERS[name], estimate).image
     dirty = torch.where(observed, image, junk)
@@ -171,7 +176,7 @@ def test_what_is_missing_does_not_matter(name, junk, generator):
 @pytest.mark.parametrize(
     ("factor", "offset"), [(1.0, 1e6), (-300.0, 20.0), (1e-200, 0.0), (1e250, -1e250), (1.0, 293.0)]
 )
-def test_scale_and_offset_pass_through(name, factor, offset, generator):
+def test_scale_and_offset_pass_through(name: Any, factor: Any, offset: Any, generator: torch.Generator) -> None:
     image, observed, estimate = masked(generator)
     plain = fill(Observed.of(image, observed), FILLERS[name], estimate).image
     moved = fill(Observed.of(factor * image + offset, observed), FILLERS[name], factor * estimate + offset)
@@ -182,7 +187,9 @@ def test_scale_and_offset_pass_through(name, factor, offset, generator):
 
 @every_filler
 @pytest.mark.parametrize(("factor", "offset"), [(1e-30, 0.0), (1e30, 0.0), (1.0, 1e6), (1e-36, 1e-30)])
-def test_float32_of_any_scale_and_offset_is_filled(name, factor, offset, generator):
+def test_float32_of_any_scale_and_offset_is_filled(
+    name: Any, factor: Any, offset: Any, generator: torch.Generator
+) -> None:
     image, observed, estimate = masked(generator)
     image, estimate = ((factor * x + offset).float() for x in (image, estimate))
     filler = replace_solver(FILLERS[name], tc.ConjugateGradient(1e-4, preconditioner="jacobi"))
@@ -197,7 +204,7 @@ def test_float32_of_any_scale_and_offset_is_filled(name, factor, offset, generat
 
 
 @every_filler
-def test_a_constant_channel_stays_constant_to_the_bit(name, generator):
+def test_a_constant_channel_stays_constant_to_the_bit(name: Any, generator: torch.Generator) -> None:
     image, observed, estimate = masked(generator)
     for value in (0.1, 1 / 3, -1e5, 235.0):
         flat = image.clone()
@@ -211,7 +218,7 @@ def test_a_constant_channel_stays_constant_to_the_bit(name, generator):
 
 
 @every_filler
-def test_channels_of_different_units_do_not_disturb_one_another(name, generator):
+def test_channels_of_different_units_do_not_disturb_one_another(name: Any, generator: torch.Generator) -> None:
     """A channel of noise at 1e-30 and one of kelvins: each is filled, and the small one guides nothing."""
     image, observed, estimate = masked(generator)
     units = torch.tensor([1e-30, 1.0], dtype=torch.float64).reshape(2, 1, 1)
@@ -224,7 +231,7 @@ def test_channels_of_different_units_do_not_disturb_one_another(name, generator)
 
 
 @every_filler
-def test_the_last_weights_are_a_start(name, generator):
+def test_the_last_weights_are_a_start(name: Any, generator: torch.Generator) -> None:
     image, observed, estimate = masked(generator)
     given = Observed.of(image, observed)
     filler = replace_solver(FILLERS[name], tc.ConjugateGradient(1e-8, max_iterations=5000, preconditioner="jacobi"))
@@ -236,7 +243,7 @@ def test_the_last_weights_are_a_start(name, generator):
 
 
 @every_filler
-def test_passes_auto_and_bars_work(name, generator, capsys):
+def test_passes_auto_and_bars_work(name: Any, generator: torch.Generator, capsys: pytest.CaptureFixture[str]) -> None:
     image, observed = picture((30, 32)).float(), torch.rand(30, 32, generator=generator) < 0.5
     filler = replace_solver(FILLERS[name], None)
     if name == "periodic":
@@ -258,7 +265,7 @@ def test_passes_auto_and_bars_work(name, generator, capsys):
     assert torch.equal(chosen.image[:, observed], image[:, observed])
 
 
-def test_auto_takes_the_best_of_several_fillers(generator):
+def test_auto_takes_the_best_of_several_fillers(generator: torch.Generator) -> None:
     image, observed = picture((30, 32)), torch.rand(30, 32, generator=generator) < 0.5
     flat = Bells(length=0.01)  # fills in the mean
     good = Bells(length=3.0)
@@ -269,7 +276,7 @@ def test_auto_takes_the_best_of_several_fillers(generator):
 
 
 @pytest.mark.parametrize("name", ["guided", "lookalikes", "coarse guided"])
-def test_each_image_of_a_batch_gets_equations_of_its_own(name, generator):
+def test_each_image_of_a_batch_gets_equations_of_its_own(name: Any, generator: torch.Generator) -> None:
     images = torch.stack([picture(), 100 - 50 * picture().flip(1)])
     masks = torch.rand(2, *SIZE, generator=generator) < 0.6
     masks[:, 0, 0] = True
@@ -279,7 +286,7 @@ def test_each_image_of_a_batch_gets_equations_of_its_own(name, generator):
         torch.testing.assert_close(filled, alone, rtol=1e-6, atol=1e-6)
 
 
-def test_an_operator_for_all_images_of_a_batch(generator):
+def test_an_operator_for_all_images_of_a_batch(generator: torch.Generator) -> None:
     images = torch.stack([picture(), 3 - picture()])
     masks = torch.rand(2, *SIZE, generator=generator) < 0.6
     masks[:, 0, 0] = True
@@ -289,16 +296,18 @@ def test_an_operator_for_all_images_of_a_batch(generator):
             torch.testing.assert_close(filled, fill(Observed.of(image, mask), filler).image, rtol=0, atol=1e-8)
 
 
-def test_coarse_passes_go_on_on_the_smaller_image(generator):
+def test_coarse_passes_go_on_on_the_smaller_image(generator: torch.Generator) -> None:
     image, observed, estimate = masked(generator)
     given, coarse = Observed.of(image, observed), Coarse(Guided(radius=4), 2)
     results = list(each_pass(given, [coarse, coarse], estimate))
-    assert torch.equal(results[1].coarse.start, results[0].coarse.start)
-    assert torch.equal(results[1].coarse.estimate, results[0].coarse.estimate)
-    assert not torch.equal(results[1].coarse.filled.image, results[0].coarse.filled.image)
+    first, second = results[0].coarse, results[1].coarse
+    assert first is not None and second is not None
+    assert torch.equal(second.start, first.start)
+    assert torch.equal(second.estimate, first.estimate)
+    assert not torch.equal(second.filled.image, first.filled.image)
 
 
-def test_one_two_and_three_dimensions(generator):
+def test_one_two_and_three_dimensions(generator: torch.Generator) -> None:
     for size in ((60,), (14, 15), (6, 7, 8)):
         image, observed = picture(size, 1), torch.rand(size, generator=generator) < 0.7
         observed.view(-1)[:2] = torch.tensor([True, False])
@@ -308,26 +317,26 @@ def test_one_two_and_three_dimensions(generator):
             assert bool(torch.isfinite(result.image).all())
 
 
-def test_what_is_no_filler_is_refused(generator):
+def test_what_is_no_filler_is_refused(generator: torch.Generator) -> None:
     image, observed, estimate = masked(generator)
     given = Observed.of(image, observed)
 
     class Wrong:
-        def equations(self, given, estimate):
+        def equations(self, given: Any, estimate: Any) -> Any:
             return DenseOperator(torch.eye(4).reshape(2, 2, 2, 2))
 
     class Small(Wrong):
-        def equations(self, given, estimate):
+        def equations(self, given: Any, estimate: Any) -> Any:
             return Equations(super().equations(given, estimate))
 
     with pytest.raises(TypeError, match="expected a filler, with a method equations, got str"):
-        fill(given, "guided", estimate)
+        fill(given, "guided", estimate)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="expected a filler to give Equations, got DenseOperator"):
         fill(given, Wrong(), estimate)
     with pytest.raises(ValueError, match=r"at least the image's \(18, 22\) pixels, got one on \(2, 2\)"):
         fill(given, Small(), estimate)
     with pytest.raises(TypeError, match="expected a filler, with a method equations, got int"):
-        Coarse(3, 2)
+        Coarse(3, 2)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="expected factor to be at least 1"):
         Coarse(Bells(), 0)
     for filler in (Guided(), Autocorrelated()):
@@ -347,12 +356,12 @@ def test_what_is_no_filler_is_refused(generator):
         ({"passes": "auto", "guidance": [Bells(), 3]}, TypeError, "expected guidance as a Guidance or another filler"),
     ],
 )
-def test_passes_that_make_no_sense_are_refused(options, error, message):
+def test_passes_that_make_no_sense_are_refused(options: Any, error: Any, message: Any) -> None:
     with pytest.raises(error, match=message):
         tc.inpaint(picture(), torch.eye(*SIZE) == 0, KERNEL, **options)
 
 
-def test_guidance_may_stand_in_a_list_of_fillers(generator):
+def test_guidance_may_stand_in_a_list_of_fillers(generator: torch.Generator) -> None:
     image, observed, _ = masked(generator)
     settings = tc.Guidance(radius=4)
     listed = tc.inpaint(image, observed, KERNEL, passes=[settings, settings])

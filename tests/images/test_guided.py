@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from torch_cntk.images.trials import choose_passes
 GENTLE = tc.Guidance(radius=6)
 
 
-def stripes(size, generator, period=5.0):
+def stripes(size: Any, generator: torch.Generator, period: Any = 5.0) -> Any:
     """Waves and a step: what a window sees again and again."""
     grids = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in size), indexing="ij")
     phase = float(torch.rand((), generator=generator)) * 6
@@ -27,7 +28,7 @@ def stripes(size, generator, period=5.0):
     return (0.5 + 0.3 * texture + 0.2 * (grids[-1] > size[-1] / 2))[None]
 
 
-def scattered(size, missing, generator):
+def scattered(size: Any, missing: Any, generator: torch.Generator) -> Any:
     return torch.rand(size, generator=generator) >= missing
 
 
@@ -37,18 +38,18 @@ FIRST = tc.hourglass(3, 1, 0, channels=1, in_channels=1, slope=0.3, up_filter=(3
 )
 
 
-def passes_from(image, observed, start, number, guidance, wrap=False):
+def passes_from(image: Any, observed: Any, start: Any, number: Any, guidance: Any, wrap: Any = False) -> Any:
     """Image after some passes from a first estimate."""
     *_, last = each_pass(Observed.of(image, observed, wrap=wrap), [guidance.at(k) for k in range(number)], start)
     return last.image
 
 
-def error(image, truth):
+def error(image: Any, truth: Any) -> Any:
     return float((image - truth).square().mean())
 
 
 @pytest.mark.parametrize(("size", "radius", "factor"), [((40, 48), 6, 0.5), ((600,), 60, 0.9), ((6, 20, 18), 5, 0.8)])
-def test_passes_improve_a_textured_image(size, radius, factor, generator):
+def test_passes_improve_a_textured_image(size: Any, radius: Any, factor: Any, generator: torch.Generator) -> None:
     truth, observed = stripes(size, generator), scattered(size, 0.5, generator)
     first = FIRST if len(size) == 2 else None
     periodic = tc.inpaint(truth, observed, first)
@@ -62,7 +63,7 @@ def test_passes_improve_a_textured_image(size, radius, factor, generator):
     assert result.image.dtype == torch.float32
 
 
-def test_automatic_passes_improve_a_textured_image(generator):
+def test_automatic_passes_improve_a_textured_image(generator: torch.Generator) -> None:
     size = (48, 48)
     truth, observed = stripes(size, generator), scattered(size, 0.5, generator)
     periodic = tc.inpaint(truth, observed, FIRST)
@@ -71,7 +72,7 @@ def test_automatic_passes_improve_a_textured_image(generator):
     assert error(result.image, truth) < 0.5 * error(periodic.image, truth)
 
 
-def test_noise_is_left_to_the_first_estimate():
+def test_noise_is_left_to_the_first_estimate() -> None:
     # Nothing can be learned from it. A fixed seed: by chance a pass may seem to help.
     size, generator = (56, 56), torch.Generator().manual_seed(0)
     truth, observed = torch.rand(1, *size, generator=generator), scattered(size, 0.5, generator)
@@ -79,7 +80,7 @@ def test_noise_is_left_to_the_first_estimate():
     assert choose_passes(Observed.of(truth, observed), first, [GENTLE])[0] == 0
 
 
-def test_what_is_missing_does_not_matter(generator):
+def test_what_is_missing_does_not_matter(generator: torch.Generator) -> None:
     size = (32, 40)
     truth, observed = stripes(size, generator), scattered(size, 0.5, generator)
     results = []
@@ -93,7 +94,7 @@ def test_what_is_missing_does_not_matter(generator):
         assert torch.equal(other.image, results[0].image)
 
 
-def test_scale_and_offset_of_the_image_do_not_matter(generator):
+def test_scale_and_offset_of_the_image_do_not_matter(generator: torch.Generator) -> None:
     size = (30, 34)
     truth, observed = stripes(size, generator).double(), scattered(size, 0.5, generator)
     start = torch.where(observed, truth, 0.5)
@@ -103,7 +104,7 @@ def test_scale_and_offset_of_the_image_do_not_matter(generator):
     torch.testing.assert_close((scaled + 40) / 300, plain, rtol=0, atol=1e-6)
 
 
-def test_opposite_edges_do_not_meet(generator):
+def test_opposite_edges_do_not_meet(generator: torch.Generator) -> None:
     size = (26, 30)
     truth, observed = stripes(size, generator), scattered(size, 0.5, generator)
     start = torch.where(observed, truth, 0.5)
@@ -121,7 +122,7 @@ def test_opposite_edges_do_not_meet(generator):
         assert (float(difference) > 0.1) is wrap
 
 
-def test_images_of_a_batch_are_filled_apart(generator):
+def test_images_of_a_batch_are_filled_apart(generator: torch.Generator) -> None:
     size = (24, 30)
     images = torch.stack([stripes(size, generator).expand(3, *size), stripes(size, generator, 9.0).expand(3, *size)])
     masks = torch.stack([scattered(size, 0.4, generator), scattered(size, 0.6, generator)])
@@ -133,7 +134,7 @@ def test_images_of_a_batch_are_filled_apart(generator):
     assert together.guidance == (GENTLE, GENTLE)
 
 
-def test_equal_channels_are_filled_alike(generator):
+def test_equal_channels_are_filled_alike(generator: torch.Generator) -> None:
     size = (24, 30)
     grey, observed = stripes(size, generator), scattered(size, 0.5, generator)
     colour = tc.inpaint(grey.expand(3, *size), observed, passes=1, guidance=GENTLE).image
@@ -143,7 +144,7 @@ def test_equal_channels_are_filled_alike(generator):
     torch.testing.assert_close(colour, expected.expand(3, *size), rtol=0, atol=2e-3)
 
 
-def test_float16_stencils_change_little(generator, monkeypatch):
+def test_float16_stencils_change_little(generator: torch.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     size = (40, 44)
     truth, observed = stripes(size, generator), scattered(size, 0.5, generator)
     start = tc.inpaint(truth, observed).image
@@ -154,14 +155,14 @@ def test_float16_stencils_change_little(generator, monkeypatch):
     assert error(half, expected) < 0.01 * error(expected, truth)
 
 
-def test_constant_images_stay_constant(generator):
+def test_constant_images_stay_constant(generator: torch.Generator) -> None:
     observed = scattered((20, 24), 0.5, generator)
     result = tc.inpaint(torch.full((1, 20, 24), 0.3), observed, passes=2, guidance=GENTLE)
     torch.testing.assert_close(result.image, torch.full((1, 20, 24), 0.3), rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("size", [(1, 9), (2, 3), (5,), (2, 2, 2)])
-def test_tiny_images(size, generator):
+def test_tiny_images(size: Any, generator: torch.Generator) -> None:
     image = torch.rand(3, *size, generator=generator)
     observed = torch.ones(size, dtype=torch.bool)
     observed.view(-1)[::3] = False
@@ -171,7 +172,7 @@ def test_tiny_images(size, generator):
         assert torch.equal(result.image[:, observed], image[:, observed])
 
 
-def test_holes_are_told_from_scattered_pixels(generator):
+def test_holes_are_told_from_scattered_pixels(generator: torch.Generator) -> None:
     for missing in (0.1, 0.5, 0.75, 0.9):
         assert not masks.has_holes(scattered((128, 128), missing, generator))
     hole = torch.ones(128, 128, dtype=torch.bool)
@@ -180,7 +181,7 @@ def test_holes_are_told_from_scattered_pixels(generator):
     assert not masks.has_holes(torch.ones(8, 8, dtype=torch.bool))
 
 
-def test_holes_are_moved_to_observed_places():
+def test_holes_are_moved_to_observed_places() -> None:
     observed = torch.ones(64, 64, dtype=torch.bool)
     observed[4:20, 8:24] = False
     for part, left_out in trials._hole_trials(observed):
@@ -190,7 +191,7 @@ def test_holes_are_moved_to_observed_places():
 
 
 @pytest.mark.parametrize("size", [(9,), (7, 10), (4, 5, 6)])
-def test_the_fullest_box(size, generator):
+def test_the_fullest_box(size: Any, generator: torch.Generator) -> None:
     mask = torch.rand(size, generator=generator) < 0.4
     sides = tuple(min(3, n) for n in size)
     corners = itertools.product(*(range(n - side + 1) for n, side in zip(size, sides, strict=True)))
@@ -198,7 +199,7 @@ def test_the_fullest_box(size, generator):
     assert int(mask[trials._fullest(mask, sides)].sum()) == max(int(mask[box].sum()) for box in boxes)
 
 
-def test_left_out_pixels_are_observed_and_not_those_of_a_common_seed():
+def test_left_out_pixels_are_observed_and_not_those_of_a_common_seed() -> None:
     for seed in range(3):
         observed = torch.rand(100, 100, generator=torch.Generator().manual_seed(seed)) >= 0.5
         for part, left_out in trials._scattered_trials(observed):
@@ -207,7 +208,7 @@ def test_left_out_pixels_are_observed_and_not_those_of_a_common_seed():
             assert 0.08 < share < 0.25
 
 
-def test_parts_of_large_images_lie_inside_and_apart():
+def test_parts_of_large_images_lie_inside_and_apart() -> None:
     parts = [trials._part((300, 40), 80, k) for k in range(4)]
     assert len({part[0].start for part in parts}) == 4
     for rows, columns in parts:
@@ -216,9 +217,9 @@ def test_parts_of_large_images_lie_inside_and_apart():
 
 
 @pytest.mark.parametrize("size", [(13,), (12, 15), (4, 7, 6)])
-def test_block_means(size, generator):
+def test_block_means(size: Any, generator: torch.Generator) -> None:
     images = torch.rand(2, *size, generator=generator)
-    found = smaller_estimate(images[None], 3)[0]
+    found: Any = smaller_estimate(images[None], 3)[0]
     for place in itertools.product(*(range(math.ceil(n / 3)) for n in size)):
         # What lies beyond the edge repeats the last pixel.
         axes = ([min(3 * b + k, n - 1) for k in range(3)] for b, n in zip(place, size, strict=True))
@@ -227,7 +228,7 @@ def test_block_means(size, generator):
 
 
 @pytest.mark.parametrize("size", [(60,), (33, 38), (9, 13, 11)])
-def test_coarse_passes_leave_what_is_observed(size, generator):
+def test_coarse_passes_leave_what_is_observed(size: Any, generator: torch.Generator) -> None:
     truth, observed = stripes(size, generator), torch.ones(size, dtype=torch.bool)
     observed[tuple(slice(n // 3, n // 2) for n in size)] = False
     start = torch.where(observed, truth, 0.5)
@@ -236,7 +237,7 @@ def test_coarse_passes_leave_what_is_observed(size, generator):
     assert not torch.equal(result[:, ~observed], start[:, ~observed])
 
 
-def test_coarse_passes_mend_what_a_small_window_cannot_see(generator):
+def test_coarse_passes_mend_what_a_small_window_cannot_see(generator: torch.Generator) -> None:
     # A slope with a hole, whose first estimate is a plain grey: the middle is beyond the window's reach.
     size, hole = (96, 96), (slice(32, 64), slice(32, 64))
     rows, columns = torch.meshgrid(*(torch.linspace(0, 1, n) for n in size), indexing="ij")
@@ -251,7 +252,7 @@ def test_coarse_passes_mend_what_a_small_window_cannot_see(generator):
 
 
 @pytest.mark.parametrize("side", [2, 30])
-def test_automatic_passes_with_holes(side, generator):
+def test_automatic_passes_with_holes(side: Any, generator: torch.Generator) -> None:
     size = (64, 64)
     truth, observed = stripes(size, generator), torch.ones(size, dtype=torch.bool)
     observed[20 : 20 + side, 6 : 6 + side] = observed[50:58, 40:50] = False
@@ -261,7 +262,7 @@ def test_automatic_passes_with_holes(side, generator):
     assert result.passes == 0 or error(result.image, truth) < error(periodic.image, truth)
 
 
-def test_settings_follow_the_share_of_observed_pixels():
+def test_settings_follow_the_share_of_observed_pixels() -> None:
     assert tc.Guidance.for_share(0.5) == tc.Guidance() == tc.Guidance.for_share(0.9)
     sparse = tc.Guidance.for_share(0.1)
     assert sparse.radius == 16
@@ -271,7 +272,7 @@ def test_settings_follow_the_share_of_observed_pixels():
     assert [tc.Guidance.for_share(0.5, ndim).radius for ndim in (1, 2, 3)] == [72, 12, 6]
 
 
-def test_bad_estimates_are_refused(generator):
+def test_bad_estimates_are_refused(generator: torch.Generator) -> None:
     image, observed = torch.rand(1, 12, 14, generator=generator), scattered((12, 14), 0.5, generator)
     with pytest.raises(ValueError, match=r"shape \(1, 12, 14\), got \(1, 14, 12\)"):
         fill(Observed.of(image, observed), GENTLE, image.mT)
@@ -290,7 +291,7 @@ def test_bad_estimates_are_refused(generator):
         ({"passes": 1, "guidance": 12}, TypeError, "expected guidance as a Guidance"),
     ],
 )
-def test_bad_options_are_refused(options, error_type, message):
+def test_bad_options_are_refused(options: Any, error_type: Any, message: Any) -> None:
     image = torch.zeros(1, 8, 8)
     with pytest.raises(error_type, match=message):
         tc.inpaint(image, image[0] == 0, **options)
@@ -307,6 +308,6 @@ def test_bad_options_are_refused(options, error_type, message):
         ({"length": math.inf}, ValueError, "length to be finite"),
     ],
 )
-def test_bad_settings_are_refused(settings, error_type, message):
+def test_bad_settings_are_refused(settings: Any, error_type: Any, message: Any) -> None:
     with pytest.raises(error_type, match=message):
         tc.Guidance(**settings)

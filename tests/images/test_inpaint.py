@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -65,7 +66,7 @@ def roomy(size: tuple[int, ...], kernel: tc.Kernel) -> tuple[int, ...]:
     return tuple((math.ceil(n / p) + 2) * p for n, p in zip(least, kernel.period, strict=True))
 
 
-def fill(image, observed, kernel, **options) -> torch.Tensor:
+def fill(image: Any, observed: Any, kernel: Any, **options: Any) -> torch.Tensor:
     result = tc.inpaint(image, observed, kernel, **{"solver": TIGHT, "ridge": RIDGE, **options})
     # The status may be a stop short of so tight a tolerance; what counts is compared with the direct solution.
     assert result.residual < 1e-10
@@ -79,7 +80,7 @@ def assert_close(filled: torch.Tensor, expected: torch.Tensor, tolerance: float 
 
 @pytest.mark.parametrize("name", ["nearest", "bilinear"])
 @pytest.mark.parametrize("size", [(8, 8), (12, 6), (2, 4), (7, 9), (5, 12), (1, 7)])
-def test_image_equals_the_direct_solution(name, size, generator):
+def test_image_equals_the_direct_solution(name: Any, size: Any, generator: torch.Generator) -> None:
     kernel = KERNELS[name]
     image, observed = randn(3, *size, generator=generator), random_mask(*size, generator=generator)
     assert_close(fill(image, observed, kernel), direct(image, observed, kernel, roomy(size, kernel)))
@@ -87,13 +88,15 @@ def test_image_equals_the_direct_solution(name, size, generator):
 
 @pytest.mark.parametrize("name", ["nearest", "bilinear"])
 @pytest.mark.parametrize("size", [(8, 8), (12, 6), (2, 4), (10, 10)])
-def test_wrapping_image_equals_the_direct_solution_on_the_torus(name, size, generator):
+def test_wrapping_image_equals_the_direct_solution_on_the_torus(
+    name: Any, size: Any, generator: torch.Generator
+) -> None:
     kernel = KERNELS[name]
     image, observed = randn(2, *size, generator=generator), random_mask(*size, generator=generator)
     assert_close(fill(image, observed, kernel, wrap=True), direct(image, observed, kernel, size))
 
 
-def test_wrapping_joins_opposite_edges_and_the_default_does_not(generator):
+def test_wrapping_joins_opposite_edges_and_the_default_does_not(generator: torch.Generator) -> None:
     kernel = KERNELS["nearest"]
     observed = torch.ones(12, 12, dtype=torch.bool)
     observed[:, 0] = False
@@ -107,7 +110,7 @@ def test_wrapping_joins_opposite_edges_and_the_default_does_not(generator):
     assert apart < 0.5 * together
 
 
-def test_wrapping_image_may_be_rolled_by_the_period(generator):
+def test_wrapping_image_may_be_rolled_by_the_period(generator: torch.Generator) -> None:
     kernel = KERNELS["nearest"]
     image, observed = randn(2, 8, 12, generator=generator), random_mask(8, 12, generator=generator)
     moved = fill(image.roll((2, 4), (1, 2)), observed.roll((2, 4), (0, 1)), kernel, wrap=True)
@@ -116,7 +119,7 @@ def test_wrapping_image_may_be_rolled_by_the_period(generator):
 
 @pytest.mark.parametrize("wrap", [False, True])
 @pytest.mark.parametrize("size", [(16,), (10,)])
-def test_1d_image_equals_the_direct_solution(wrap, size, generator):
+def test_1d_image_equals_the_direct_solution(wrap: Any, size: Any, generator: torch.Generator) -> None:
     kernel = KERNELS["1d"]
     image, observed = randn(2, *size, generator=generator), random_mask(*size, generator=generator)
     canvas = size if wrap else roomy(size, kernel)
@@ -124,14 +127,14 @@ def test_1d_image_equals_the_direct_solution(wrap, size, generator):
 
 
 @pytest.mark.parametrize("wrap", [False, True])
-def test_3d_image_equals_the_direct_solution(wrap, generator):
+def test_3d_image_equals_the_direct_solution(wrap: Any, generator: torch.Generator) -> None:
     kernel, size = KERNELS["3d"], (4, 6, 4)
     image, observed = randn(2, *size, generator=generator), random_mask(*size, generator=generator)
     canvas = size if wrap else roomy(size, kernel)
     assert_close(fill(image, observed, kernel, wrap=wrap), direct(image, observed, kernel, canvas))
 
 
-def test_odd_1d_and_3d_images_are_filled(generator):
+def test_odd_1d_and_3d_images_are_filled(generator: torch.Generator) -> None:
     signal, observed = randn(13, generator=generator), random_mask(13, generator=generator)
     expected = direct(signal, observed, KERNELS["1d"], roomy((13,), KERNELS["1d"]))
     assert_close(fill(signal, observed, KERNELS["1d"]), expected)
@@ -141,33 +144,33 @@ def test_odd_1d_and_3d_images_are_filled(generator):
 
 
 @pytest.mark.parametrize("up", [tc.NearestUp(2), tc.BilinearUp(2, padding_mode="border")], ids=repr)
-def test_dense_kernel_of_given_features_equals_the_direct_solution(up, generator):
+def test_dense_kernel_of_given_features_equals_the_direct_solution(up: Any, generator: torch.Generator) -> None:
     kernel = network(up=up).kernel(tc.priors.Tensor(randn(4, 8, 10, generator=generator)))
     image, observed = randn(3, 8, 10, generator=generator), random_mask(8, 10, generator=generator)
     assert_close(fill(image, observed, kernel), direct(image, observed, kernel, (8, 10)))
 
 
-def test_dense_kernel_of_a_border_network_equals_the_direct_solution(generator):
+def test_dense_kernel_of_a_border_network_equals_the_direct_solution(generator: torch.Generator) -> None:
     kernel = network(up=tc.BilinearUp(2, align_corners=True)).kernel(tc.priors.Uniform(), (8, 6))
     image, observed = randn(8, 6, generator=generator), random_mask(8, 6, generator=generator)
     assert_close(fill(image, observed, kernel), direct(image, observed, kernel, (8, 6)))
 
 
 @pytest.mark.parametrize("ridge", [0.0, 1e-4, 1e-1])
-def test_ridge_is_relative_to_the_mean_diagonal(ridge, generator):
+def test_ridge_is_relative_to_the_mean_diagonal(ridge: Any, generator: torch.Generator) -> None:
     kernel = KERNELS["nearest"]
     image, observed = randn(1, 8, 8, generator=generator), random_mask(8, 8, generator=generator)
     expected = direct(image, observed, kernel, roomy((8, 8), kernel), ridge)
     assert_close(fill(image, observed, kernel, ridge=ridge), expected, 1e-7)
 
 
-def test_scale_of_the_prior_does_not_matter(generator):
+def test_scale_of_the_prior_does_not_matter(generator: torch.Generator) -> None:
     image, observed = randn(1, 8, 8, generator=generator), random_mask(8, 8, generator=generator)
     small, large = (network().kernel(tc.priors.Uniform(0, high)) for high in (0.1, 100))
     assert_close(fill(image, observed, small), fill(image, observed, large))
 
 
-def test_channels_are_filled_separately(generator):
+def test_channels_are_filled_separately(generator: torch.Generator) -> None:
     kernel = KERNELS["bilinear"]
     image, observed = randn(3, 9, 8, generator=generator), random_mask(9, 8, generator=generator)
     together = fill(image, observed, kernel)
@@ -176,7 +179,7 @@ def test_channels_are_filled_separately(generator):
         assert_close(together[channel : channel + 1], fill(image[channel : channel + 1], observed, kernel))
 
 
-def test_filling_is_linear_in_the_image(generator):
+def test_filling_is_linear_in_the_image(generator: torch.Generator) -> None:
     kernel = KERNELS["nearest"]
     first, second = randn(2, 1, 8, 8, generator=generator)
     observed = random_mask(8, 8, generator=generator)
@@ -186,7 +189,7 @@ def test_filling_is_linear_in_the_image(generator):
 
 
 @pytest.mark.parametrize("name", ["nearest", "bilinear"])
-def test_batch_with_one_mask_equals_separate_calls(name, generator):
+def test_batch_with_one_mask_equals_separate_calls(name: Any, generator: torch.Generator) -> None:
     batch, observed = randn(4, 3, 7, 8, generator=generator), random_mask(7, 8, generator=generator)
     filled = fill(batch, observed, KERNELS[name])
     for image, one in zip(batch, filled, strict=True):
@@ -194,7 +197,7 @@ def test_batch_with_one_mask_equals_separate_calls(name, generator):
 
 
 @pytest.mark.parametrize("name", ["nearest", "bilinear"])
-def test_batch_with_a_mask_each_equals_separate_calls(name, generator):
+def test_batch_with_a_mask_each_equals_separate_calls(name: Any, generator: torch.Generator) -> None:
     batch, masks = randn(4, 3, 7, 8, generator=generator), random_mask(4, 7, 8, generator=generator)
     masks[:, 0, 0] = True
     masks[2] = True
@@ -204,13 +207,13 @@ def test_batch_with_a_mask_each_equals_separate_calls(name, generator):
     assert torch.equal(filled[2], batch[2])
 
 
-def test_batch_of_one_keeps_its_shape(generator):
+def test_batch_of_one_keeps_its_shape(generator: torch.Generator) -> None:
     image, mask = randn(1, 3, 8, 8, generator=generator), random_mask(1, 8, 8, generator=generator)
     filled = fill(image, mask, KERNELS["nearest"])
     assert_close(filled[0], fill(image[0], mask[0], KERNELS["nearest"]))
 
 
-def test_nan_is_missing_by_default(generator):
+def test_nan_is_missing_by_default(generator: torch.Generator) -> None:
     kernel = KERNELS["nearest"]
     image, observed = randn(3, 8, 8, generator=generator), random_mask(8, 8, generator=generator)
     holes = torch.where(observed, image, math.nan)
@@ -221,7 +224,7 @@ def test_nan_is_missing_by_default(generator):
     assert torch.equal(fill(holes, None, kernel), fill(image, observed, kernel))
 
 
-def test_nan_is_missing_in_each_image_of_a_batch(generator):
+def test_nan_is_missing_in_each_image_of_a_batch(generator: torch.Generator) -> None:
     kernel = KERNELS["nearest"]
     batch, masks = randn(3, 2, 8, 8, generator=generator), random_mask(3, 8, 8, generator=generator)
     masks[:, 0, 0] = True
@@ -230,7 +233,7 @@ def test_nan_is_missing_in_each_image_of_a_batch(generator):
 
 
 @pytest.mark.parametrize("junk", [math.nan, math.inf, -math.inf, 1e300])
-def test_what_is_at_unobserved_pixels_does_not_matter(junk, generator):
+def test_what_is_at_unobserved_pixels_does_not_matter(junk: Any, generator: torch.Generator) -> None:
     kernel = KERNELS["bilinear"]
     image, observed = randn(3, 7, 8, generator=generator), random_mask(7, 8, generator=generator)
     dirty = torch.where(observed, image, junk)
@@ -239,7 +242,9 @@ def test_what_is_at_unobserved_pixels_does_not_matter(junk, generator):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("kernel_dtype", [torch.float32, torch.float64])
-def test_dtype_is_kept_and_observed_pixels_are_the_same_to_the_bit(dtype, kernel_dtype, generator):
+def test_dtype_is_kept_and_observed_pixels_are_the_same_to_the_bit(
+    dtype: Any, kernel_dtype: Any, generator: torch.Generator
+) -> None:
     kernel = network().kernel(tc.priors.Uniform(), dtype=kernel_dtype)
     image = randn(3, 9, 8, generator=generator, dtype=dtype)
     observed = random_mask(9, 8, generator=generator)
@@ -252,7 +257,7 @@ def test_dtype_is_kept_and_observed_pixels_are_the_same_to_the_bit(dtype, kernel
     assert (result.image.double() - expected).norm() <= 1e-3 * expected.norm()
 
 
-def test_arguments_are_left_alone(generator):
+def test_arguments_are_left_alone(generator: torch.Generator) -> None:
     image, observed = randn(3, 9, 8, generator=generator), random_mask(9, 8, generator=generator)
     before = image.clone(), observed.clone()
     result = fill(image, observed, KERNELS["nearest"])
@@ -263,13 +268,13 @@ def test_arguments_are_left_alone(generator):
 
 
 @pytest.mark.parametrize("everything", [False, True])
-def test_image_that_requires_gradients_is_filled_without_them(everything, generator):
+def test_image_that_requires_gradients_is_filled_without_them(everything: Any, generator: torch.Generator) -> None:
     image = randn(1, 8, 8, generator=generator).requires_grad_()
     observed = torch.ones(8, 8, dtype=torch.bool) if everything else random_mask(8, 8, generator=generator)
     assert not fill(image, observed, KERNELS["nearest"]).requires_grad
 
 
-def test_image_that_is_not_contiguous_is_filled(generator):
+def test_image_that_is_not_contiguous_is_filled(generator: torch.Generator) -> None:
     image, observed = randn(8, 10, 3, generator=generator), random_mask(10, 8, generator=generator).T
     assert torch.equal(
         fill(image.permute(2, 0, 1), observed, KERNELS["nearest"]),
@@ -278,7 +283,7 @@ def test_image_that_is_not_contiguous_is_filled(generator):
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (3, 8, 8), (2, 3, 8, 8)])
-def test_everything_observed_returns_the_image(shape, generator):
+def test_everything_observed_returns_the_image(shape: Any, generator: torch.Generator) -> None:
     image = randn(*shape, generator=generator)
     for observed in (None, torch.ones(8, 8, dtype=torch.bool)):
         result = tc.inpaint(image, observed, KERNELS["nearest"])
@@ -288,14 +293,14 @@ def test_everything_observed_returns_the_image(shape, generator):
         assert result.status is tc.Status.CONVERGED
 
 
-def test_zeros_are_filled_with_zeros(generator):
+def test_zeros_are_filled_with_zeros(generator: torch.Generator) -> None:
     observed = random_mask(8, 8, generator=generator)
     result = tc.inpaint(torch.zeros(3, 8, 8), observed, KERNELS["nearest"])
     assert bool((result.image == 0).all())
     assert result.converged
 
 
-def test_single_observed_pixel_is_enough():
+def test_single_observed_pixel_is_enough() -> None:
     observed = torch.zeros(8, 8, dtype=torch.bool)
     observed[3, 4] = True
     image = torch.full((1, 8, 8), 0.7, dtype=torch.float64)
@@ -303,7 +308,7 @@ def test_single_observed_pixel_is_enough():
     assert_close(fill(image, observed, kernel), direct(image, observed, kernel, roomy((8, 8), kernel)))
 
 
-def test_same_call_gives_the_same_image(generator):
+def test_same_call_gives_the_same_image(generator: torch.Generator) -> None:
     image = randn(3, 16, 15, generator=generator, dtype=torch.float32)
     observed = random_mask(16, 15, generator=generator)
     first, second = (tc.inpaint(image, observed, KERNELS["bilinear"]) for _ in range(2))
@@ -311,7 +316,7 @@ def test_same_call_gives_the_same_image(generator):
     assert (first.residual, first.iterations) == (second.residual, second.iterations)
 
 
-def test_result_tells_how_it_went(generator):
+def test_result_tells_how_it_went(generator: torch.Generator) -> None:
     image, observed = randn(3, 16, 16, generator=generator), random_mask(16, 16, generator=generator)
     done = tc.inpaint(image, observed, KERNELS["nearest"], solver=tc.ConjugateGradient(), ridge=RIDGE)
     assert done.converged
@@ -327,7 +332,7 @@ def test_result_tells_how_it_went(generator):
     assert 1e-10 < stopped.residual <= 1
 
 
-def test_constant_image_is_continued():
+def test_constant_image_is_continued() -> None:
     image = torch.full((1, 24, 24), 0.5, dtype=torch.float64)
     observed = torch.ones(24, 24, dtype=torch.bool)
     observed[8:14, 9:15] = False
@@ -335,7 +340,7 @@ def test_constant_image_is_continued():
     assert (result.image - 0.5).abs().max() < 0.02
 
 
-def test_default_kernel_serves_any_2d_image(generator):
+def test_default_kernel_serves_any_2d_image(generator: torch.Generator) -> None:
     image = randn(3, 21, 30, generator=generator, dtype=torch.float32)
     observed = random_mask(21, 30, generator=generator)
     result = tc.inpaint(image, observed)
@@ -346,7 +351,9 @@ def test_default_kernel_serves_any_2d_image(generator):
 
 @pytest.mark.parametrize("batch", [(), (2,)])
 @pytest.mark.parametrize(("size", "levels"), [((150,), 3), ((9, 20, 22), 2)])
-def test_shape_of_the_mask_says_what_is_filled_without_a_kernel(size, levels, batch, generator):
+def test_shape_of_the_mask_says_what_is_filled_without_a_kernel(
+    size: Any, levels: Any, batch: Any, generator: torch.Generator
+) -> None:
     image = torch.rand(*batch, 3, *size, generator=generator, dtype=torch.float64)
     observed = torch.rand(*batch, *size, generator=generator) < 0.7
     result = tc.inpaint(image, observed)
@@ -360,14 +367,14 @@ def test_shape_of_the_mask_says_what_is_filled_without_a_kernel(size, levels, ba
         torch.testing.assert_close(single.image, result.image[0], rtol=0, atol=1e-3)
 
 
-def test_mask_that_could_be_a_batch_of_images_or_a_video_is_that_of_images(generator):
+def test_mask_that_could_be_a_batch_of_images_or_a_video_is_that_of_images(generator: torch.Generator) -> None:
     image = torch.rand(3, 3, 12, 12, generator=generator)
     observed = torch.rand(3, 12, 12, generator=generator) < 0.7
     expected = tc.inpaint(image, observed, tc.default_kernel(observed))
     assert torch.equal(tc.inpaint(image, observed).image, expected.image)
 
 
-def test_default_kernel_of_a_signal_grows_with_its_gap():
+def test_default_kernel_of_a_signal_grows_with_its_gap() -> None:
     observed = torch.ones(4000, dtype=torch.bool)
     observed[1000:1100] = False
     assert tc.levels_for(observed, ndim=1) == 6
@@ -375,14 +382,14 @@ def test_default_kernel_of_a_signal_grows_with_its_gap():
     assert tc.levels_for(observed, ndim=1) == 8
 
 
-def test_default_kernel_has_the_period_of_its_levels(generator):
+def test_default_kernel_has_the_period_of_its_levels(generator: torch.Generator) -> None:
     kernel = tc.default_kernel(random_mask(16, 16, generator=generator))
     assert kernel.period == (8, 8)
     assert kernel.dtype == torch.float32
     assert tc.default_network(3, channels=2).out_channels == 2
 
 
-def test_bar_is_shown_on_request_only(capsys, generator):
+def test_bar_is_shown_on_request_only(capsys: pytest.CaptureFixture[str], generator: torch.Generator) -> None:
     image, observed = randn(1, 8, 8, generator=generator), random_mask(8, 8, generator=generator)
     tc.inpaint(image, observed, KERNELS["nearest"])
     assert capsys.readouterr().err == ""
@@ -391,6 +398,6 @@ def test_bar_is_shown_on_request_only(capsys, generator):
 
 
 @pytest.mark.parametrize(("side", "canvas"), [(512, 528), (1024, 1056), (2048, 2112), (120, 128), (135, 144)])
-def test_canvas_suits_fourier_transforms(side, canvas):
+def test_canvas_suits_fourier_transforms(side: Any, canvas: Any) -> None:
     kernel = tc.load_kernel("uniform-plain-3x128-relu")  # of radius 7
     assert canvas_for((side, side), kernel) == (canvas, canvas)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,14 +40,14 @@ def saved(folder: Path, values: np.ndarray, mode: str | None = None, suffix: str
     return folder / f"m.{suffix}"
 
 
-def missing(path: Path, **options: object) -> np.ndarray:
+def missing(path: Path, **options: Any) -> np.ndarray:
     return ~read_mask(path, (HEIGHT, WIDTH), **options).numpy()
 
 
 @HOLES
 @pytest.mark.parametrize("levels", [(0, 255), (0, 1), (3, 250), (10, 200), (128, 255), (254, 255)])
 @pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_two_grey_levels(tmp_path, hole, levels, suffix):
+def test_two_grey_levels(tmp_path: Path, hole: Any, levels: Any, suffix: Any) -> None:
     dark, bright = levels
     path = saved(tmp_path, np.where(hole, dark, bright).astype(np.uint8), suffix=suffix)
     assert np.array_equal(missing(path), hole)
@@ -57,14 +58,14 @@ def test_two_grey_levels(tmp_path, hole, levels, suffix):
 
 @HOLES
 @pytest.mark.parametrize("top", [1, 255, 65535])
-def test_sixteen_bits(tmp_path, hole, top):
+def test_sixteen_bits(tmp_path: Path, hole: Any, top: Any) -> None:
     path = saved(tmp_path, np.where(hole, 0, top).astype(np.uint16))
     assert np.array_equal(missing(path), hole)
 
 
 @HOLES
 @pytest.mark.parametrize("colours", [((0, 0, 0), (128, 0, 0)), ((0, 0, 0), (255, 255, 255)), ((0, 0, 90), (9, 255, 0))])
-def test_palettes(tmp_path, hole, colours):
+def test_palettes(tmp_path: Path, hole: Any, colours: Any) -> None:
     image = Image.fromarray(hole.astype(np.uint8), mode="P")
     image.putpalette([*colours[0], *colours[1], *[0] * 750])
     image.save(tmp_path / "m.png")
@@ -73,7 +74,7 @@ def test_palettes(tmp_path, hole, colours):
 
 @HOLES
 @pytest.mark.parametrize("colour", [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 0, 255)])
-def test_strokes_of_a_colour_on_black(tmp_path, hole, colour):
+def test_strokes_of_a_colour_on_black(tmp_path: Path, hole: Any, colour: Any) -> None:
     values = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     values[hole] = colour
     assert np.array_equal(missing(saved(tmp_path, values), invert=True), hole)
@@ -83,7 +84,7 @@ def test_strokes_of_a_colour_on_black(tmp_path, hole, colour):
 @pytest.mark.parametrize(
     ("colour", "name"), [((255, 0, 0), "red"), ((0, 255, 0), "#00ff00"), ((255, 0, 255), "fuchsia")]
 )
-def test_strokes_of_a_colour_on_a_photograph(tmp_path, hole, colour, name):
+def test_strokes_of_a_colour_on_a_photograph(tmp_path: Path, hole: Any, colour: Any, name: Any) -> None:
     rows, columns = np.mgrid[:HEIGHT, :WIDTH]
     values = np.stack([100 + rows, 120 + columns, 90 + rows], -1).astype(np.uint8)
     values[hole] = colour
@@ -101,7 +102,7 @@ def test_strokes_of_a_colour_on_a_photograph(tmp_path, hole, colour, name):
 @HOLES
 @pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (200, 30, 30)])
 @pytest.mark.parametrize("opacity", [255, 128])
-def test_strokes_on_a_transparent_layer(tmp_path, hole, colour, opacity):
+def test_strokes_on_a_transparent_layer(tmp_path: Path, hole: Any, colour: Any, opacity: Any) -> None:
     layer = np.zeros((HEIGHT, WIDTH, 4), np.uint8)
     layer[hole] = (*colour, opacity)
     found = find_mask(saved(tmp_path, layer), (HEIGHT, WIDTH))
@@ -112,7 +113,7 @@ def test_strokes_on_a_transparent_layer(tmp_path, hole, colour, opacity):
 
 
 @HOLES
-def test_an_erased_copy_of_the_photograph(tmp_path, hole):
+def test_an_erased_copy_of_the_photograph(tmp_path: Path, hole: Any) -> None:
     values = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 4), dtype=np.uint8)
     values[..., 3] = np.where(hole, 0, 255)
     assert np.array_equal(missing(saved(tmp_path, values)), hole)
@@ -121,7 +122,7 @@ def test_an_erased_copy_of_the_photograph(tmp_path, hole):
 
 @HOLES
 @pytest.mark.parametrize("blur", [1, 2, 3])
-def test_soft_edges_are_missing(tmp_path, hole, blur):
+def test_soft_edges_are_missing(tmp_path: Path, hole: Any, blur: Any) -> None:
     """All that the brush touched, by a feather that is computed here."""
     import scipy.ndimage
 
@@ -135,7 +136,7 @@ def test_soft_edges_are_missing(tmp_path, hole, blur):
 
 
 @HOLES
-def test_jpeg(tmp_path, hole):
+def test_jpeg(tmp_path: Path, hole: Any) -> None:
     """Blurred around edges: more may be missing there, but nothing that is not."""
     import scipy.ndimage
 
@@ -147,21 +148,21 @@ def test_jpeg(tmp_path, hole):
 
 
 @pytest.mark.parametrize("level", [0, 1, 100, 127, 128, 254, 255])
-def test_one_level_is_black_or_white(tmp_path, level):
+def test_one_level_is_black_or_white(tmp_path: Path, level: Any) -> None:
     path = saved(tmp_path, np.full((HEIGHT, WIDTH), level, np.uint8))
     assert missing(path).all() == (level <= 127)
     assert missing(path, invert=True).all() == (level > 127)
     assert find_mask(path, (HEIGHT, WIDTH)).found == f"grey level {level}"
 
 
-def test_noise_around_one_level_is_no_mask(tmp_path):
+def test_noise_around_one_level_is_no_mask(tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(245, 256, (HEIGHT, WIDTH), dtype=np.uint8)
     assert not missing(saved(tmp_path, values)).any()
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("low", [0, 60])
-def test_photographs_are_refused(tmp_path, channels, low):
+def test_photographs_are_refused(tmp_path: Path, channels: Any, low: Any) -> None:
     rows, columns = np.mgrid[:HEIGHT, :WIDTH]
     values = low + (128 + 90 * np.sin(rows / 7) * np.cos(columns / 9)) * (255 - low) / 255
     values = np.repeat(values[..., None], channels, 2).squeeze().astype(np.uint8)
@@ -171,7 +172,7 @@ def test_photographs_are_refused(tmp_path, channels, low):
 
 
 @pytest.mark.parametrize("steps", [0, 1, 3, 7])
-def test_growing(steps):
+def test_growing(steps: Any) -> None:
     """Against the definition: a pixel is missing if one within so many steps, also diagonal ones, was."""
     observed = torch.from_numpy(~strokes())
     grown, done = grow(observed, steps)
@@ -180,7 +181,7 @@ def test_growing(steps):
     assert torch.equal(~grown, around)
 
 
-def test_scattered_pixels_do_not_grow():
+def test_scattered_pixels_do_not_grow() -> None:
     observed = torch.from_numpy(np.random.default_rng(0).random((HEIGHT, WIDTH)) > 0.3)
     assert grow(observed, 3, least=0.5)[1] == 0
     assert grow(torch.from_numpy(~square()), 3, least=0.5)[1] == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -16,20 +17,20 @@ KERNEL = tc.hourglass(3, 1, 0, channels=1, in_channels=1, slope=0.3, up_filter=(
 GENTLE = tc.Guidance(radius=4)
 
 
-def picture(*size, dtype=torch.float64):
+def picture(*size: Any, dtype: Any = torch.float64) -> Any:
     """Range 1, no symmetry."""
     grids = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in size), indexing="ij")
-    values = sum(torch.sin(grid / (7 + 2 * axis) + axis) for axis, grid in enumerate(grids))
+    values: Any = sum(torch.sin(grid / (7 + 2 * axis) + axis) for axis, grid in enumerate(grids))
     return ((values - values.min()) / (values.max() - values.min()))[None].to(dtype)
 
 
-def with_hole(*size):
+def with_hole(*size: Any) -> Any:
     observed = torch.ones(size, dtype=torch.bool)
     observed[tuple(slice(n // 3, n // 3 + max(n // 4, 2)) for n in size)] = False
     return observed
 
 
-def scattered(*size, generator):
+def scattered(*size: Any, generator: torch.Generator) -> Any:
     return torch.rand(size, generator=generator) < 0.6
 
 
@@ -44,7 +45,7 @@ def scattered(*size, generator):
     ids=["upper half", "lower quarter", "left", "corner"],
 )
 @pytest.mark.parametrize("value", [235 / 255, 0.1, -3.0, 65535.0])
-def test_an_even_area_is_continued_to_the_border_to_the_bit(border, value):
+def test_an_even_area_is_continued_to_the_border_to_the_bit(border: Any, value: Any) -> None:
     for dtype in (torch.float32, torch.float64):
         image, observed = torch.full((1, 48, 32), value, dtype=dtype), torch.ones(48, 32, dtype=torch.bool)
         observed[border] = False
@@ -53,7 +54,7 @@ def test_an_even_area_is_continued_to_the_border_to_the_bit(border, value):
         assert result.converged and result.residual == 0
 
 
-def test_an_even_sky_above_a_dark_field_stays_even():
+def test_an_even_sky_above_a_dark_field_stays_even() -> None:
     """With the default kernel, whose mean would be 0: an even area beside another."""
     image = torch.full((1, 56, 40), 0.92)
     image[:, 44:] = 0.2
@@ -64,7 +65,7 @@ def test_an_even_sky_above_a_dark_field_stays_even():
     assert filled[:, :16].min() > 0.7 and filled[:, :16].max() < 1
 
 
-def test_a_sky_with_some_noise_does_not_darken(generator):
+def test_a_sky_with_some_noise_does_not_darken(generator: torch.Generator) -> None:
     image = 0.9 + 0.02 * torch.randn(3, 64, 48, generator=generator)
     observed = torch.ones(64, 48, dtype=torch.bool)
     observed[:28] = False
@@ -76,7 +77,7 @@ def test_a_sky_with_some_noise_does_not_darken(generator):
 
 @pytest.mark.parametrize("offset", [293.0, -1e6, 1e9])
 @pytest.mark.parametrize("size", [(40, 36), (400,), (5, 16, 18)], ids=["image", "signal", "video"])
-def test_an_offset_is_added_again(size, offset):
+def test_an_offset_is_added_again(size: Any, offset: Any) -> None:
     image, observed = picture(*size), with_hole(*size)
     plain, moved = tc.inpaint(image, observed), tc.inpaint(image + offset, observed)
     assert moved.converged and moved.residual <= 1e-4
@@ -86,7 +87,7 @@ def test_an_offset_is_added_again(size, offset):
 
 
 @pytest.mark.parametrize("factor", [1e-38, 1e-30, 1e-10, 1e18, 1e30, 1e37])
-def test_float32_of_any_scale(factor, generator):
+def test_float32_of_any_scale(factor: Any, generator: torch.Generator) -> None:
     image, observed = picture(48, 44, dtype=torch.float32), scattered(48, 44, generator=generator)
     plain = tc.inpaint(image, observed, KERNEL)
     scaled = tc.inpaint((image.double() * factor).float(), observed, KERNEL)
@@ -97,7 +98,7 @@ def test_float32_of_any_scale(factor, generator):
 
 @pytest.mark.parametrize("offset", [1e6, -1e6, 65536.0])
 @pytest.mark.parametrize("passes", [0, 2])
-def test_float32_with_a_large_offset(offset, passes, generator):
+def test_float32_with_a_large_offset(offset: Any, passes: Any, generator: torch.Generator) -> None:
     # Range 100, of which an offset of 1e6 leaves three digits.
     image, observed = 100 * picture(48, 44), scattered(48, 44, generator=generator)
     counts = (image + offset).float()
@@ -112,7 +113,7 @@ def test_float32_with_a_large_offset(offset, passes, generator):
 
 
 @pytest.mark.parametrize("solver", [tc.Direct(), tc.EigenPro(epochs=30), tc.ConjugateGradient(1e-5)], ids=repr)
-def test_every_solver_is_given_what_is_left_of_the_mean(solver, generator):
+def test_every_solver_is_given_what_is_left_of_the_mean(solver: Any, generator: torch.Generator) -> None:
     image, observed = picture(24, 26), scattered(24, 26, generator=generator)
     plain = tc.inpaint(image, observed, KERNEL, solver=solver, ridge=1e-3)
     moved = tc.inpaint(1e5 + 1e-3 * image, observed, KERNEL, solver=solver, ridge=1e-3)
@@ -120,7 +121,7 @@ def test_every_solver_is_given_what_is_left_of_the_mean(solver, generator):
     assert moved.residual <= 2 * plain.residual + 1e-6
 
 
-def test_ridge_that_is_chosen_does_not_see_scale_and_offset(generator):
+def test_ridge_that_is_chosen_does_not_see_scale_and_offset(generator: torch.Generator) -> None:
     noisy = picture(40, 44) + 0.1 * torch.randn(1, 40, 44, generator=generator, dtype=torch.float64)
     observed = scattered(40, 44, generator=generator)
     ridges = [
@@ -130,7 +131,7 @@ def test_ridge_that_is_chosen_does_not_see_scale_and_offset(generator):
 
 
 @pytest.mark.parametrize("passes", [1, "auto"])
-def test_passes_do_not_see_scale_and_offset(passes, generator):
+def test_passes_do_not_see_scale_and_offset(passes: Any, generator: torch.Generator) -> None:
     image, observed = picture(40, 44), scattered(40, 44, generator=generator)
     plain = tc.inpaint(image, observed, KERNEL, passes=passes, guidance=GENTLE)
     for factor, offset in ((1.0, 293.0), (2.0**100, 0.0), (2.0**-600, 0.0), (50.0, 1e5)):
@@ -139,7 +140,7 @@ def test_passes_do_not_see_scale_and_offset(passes, generator):
         torch.testing.assert_close((moved.image - offset) / factor, plain.image, rtol=0, atol=1e-4)
 
 
-def test_images_of_a_batch_have_means_and_scales_of_their_own(generator):
+def test_images_of_a_batch_have_means_and_scales_of_their_own(generator: torch.Generator) -> None:
     images = torch.stack(
         [picture(32, 30), 1e4 + picture(32, 30).flip(1), 1e-20 * picture(32, 30), torch.full((1, 32, 30), 7.0)]
     )
@@ -150,7 +151,7 @@ def test_images_of_a_batch_have_means_and_scales_of_their_own(generator):
         torch.testing.assert_close(filled, alone, rtol=0, atol=1e-7 * float(image.max() - image.min()) + 1e-30)
 
 
-def test_channels_have_means_and_scales_of_their_own(generator):
+def test_channels_have_means_and_scales_of_their_own(generator: torch.Generator) -> None:
     """Kelvins, a share, and counts in one image."""
     parts = [293 + picture(36, 40), 1e-3 * picture(40, 36).mT, 4e4 + 1e4 * picture(36, 40).flip(1)]
     image, observed = torch.cat(parts), scattered(36, 40, generator=generator)
@@ -162,14 +163,14 @@ def test_channels_have_means_and_scales_of_their_own(generator):
         torch.testing.assert_close(together[channel], alone, rtol=0, atol=bound)
 
 
-def test_a_single_value_is_all_there_is():
+def test_a_single_value_is_all_there_is() -> None:
     observed = torch.zeros(20, 24, dtype=torch.bool)
     observed[3, 5] = True
     result = tc.inpaint(torch.full((3, 20, 24), 0.7), observed)
     assert torch.equal(result.image, torch.full((3, 20, 24), 0.7))
 
 
-def test_mean_is_that_of_observed_pixels(generator):
+def test_mean_is_that_of_observed_pixels(generator: torch.Generator) -> None:
     image, observed = picture(9, 8).expand(2, 3, 9, 8) * 5 + 3, torch.rand(2, 9, 8, generator=generator) < 0.5
     observed[:, 0, 0] = True
     given = Observed.of(torch.where(observed[:, None], image, math.nan), None, 2)
@@ -183,7 +184,7 @@ def test_mean_is_that_of_observed_pixels(generator):
     assert torch.equal(scales, scales.round())
 
 
-def test_numbers_whose_mean_overflows_are_refused():
+def test_numbers_whose_mean_overflows_are_refused() -> None:
     image = torch.tensor([[[1.7e308, -1.7e308, 0.0, 1.0]]], dtype=torch.float64)
     observed = torch.tensor([[True, True, False, True]])
     with pytest.raises(ValueError, match=r"expected observed pixels below 1e307, got 1.7e\+308"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -19,7 +21,7 @@ def hole() -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("dtype", "top"), [(torch.uint8, 255), (torch.uint16, 65535)])
-def test_an_erased_hole_becomes_opaque(dtype, top):
+def test_an_erased_hole_becomes_opaque(dtype: Any, top: Any) -> None:
     observed = hole()
     alpha = torch.where(observed, top, 0)[None].to(dtype)
     gone = erased(alpha, observed)
@@ -28,7 +30,7 @@ def test_an_erased_hole_becomes_opaque(dtype, top):
     assert fill_alpha(alpha, gone).dtype == dtype
 
 
-def test_a_soft_eraser_leaves_no_rim():
+def test_a_soft_eraser_leaves_no_rim() -> None:
     observed = hole()
     alpha = torch.full((1, *SIZE), 255, dtype=torch.uint8)
     alpha[0, 8:14, 10:18], alpha[0, 9:13, 11:17] = 130, 0
@@ -39,14 +41,14 @@ def test_a_soft_eraser_leaves_no_rim():
     assert bool((fill_alpha(alpha, gone) == 255).all())
 
 
-def test_alpha_of_a_drawing_is_kept():
+def test_alpha_of_a_drawing_is_kept() -> None:
     alpha = torch.randint(1, 256, (1, *SIZE), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     gone = erased(alpha, hole())
     assert not bool(gone.any())
     assert fill_alpha(alpha, gone) is alpha
 
 
-def test_alpha_is_filled_as_an_image_is():
+def test_alpha_is_filled_as_an_image_is() -> None:
     """A soft edge through the hole: the filled opacities go on with it."""
     columns = torch.arange(SIZE[1]).expand(SIZE)
     ramp = (columns * 8).clamp(40, 200).to(torch.uint8)[None]
@@ -58,12 +60,12 @@ def test_alpha_is_filled_as_an_image_is():
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16])
-def test_visible(dtype):
+def test_visible(dtype: Any) -> None:
     alpha = torch.tensor([[[0, 1, 128, 255]]]).to(dtype)
     assert visible(alpha).tolist() == [[False, True, True, True]]
 
 
-def test_nothing_known_is_left_alone():
+def test_nothing_known_is_left_alone() -> None:
     alpha = torch.from_numpy(np.zeros((1, *SIZE), np.uint8))
     everything = torch.ones(SIZE, dtype=torch.bool)
     assert fill_alpha(alpha, everything) is alpha

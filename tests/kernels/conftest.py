@@ -9,5 +9,5 @@ from tests.helpers.networks import NETS
 
 
 @pytest.fixture(params=NETS, ids=[name.replace(", ", "-").replace(" ", "_") for name in NETS])
-def net(request) -> tc.Sequential:
+def net(request: pytest.FixtureRequest) -> tc.Sequential:
     return NETS[request.param]

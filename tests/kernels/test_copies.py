@@ -7,6 +7,8 @@ import dataclasses
 import io
 import multiprocessing
 import pickle
+from contextlib import AbstractContextManager
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +18,7 @@ from tests.helpers.networks import NETS
 from tests.helpers.regressions import deep, problem
 
 
-def features(*size: int, **options) -> torch.Tensor:
+def features(*size: int, **options: Any) -> torch.Tensor:
     return torch.rand(2, *size, generator=torch.Generator().manual_seed(0), **options)
 
 
@@ -37,7 +39,7 @@ KERNELS = {
 }
 
 
-def copied(value, way: str):
+def copied(value: Any, way: str) -> Any:
     match way:
         case "pickle":
             return pickle.loads(pickle.dumps(value))
@@ -56,7 +58,7 @@ WAYS = ["pickle", "deepcopy", "torch.save"]
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", KERNELS)
-def test_copies_are_equal(name, way):
+def test_copies_are_equal(name: Any, way: Any) -> None:
     kernel = KERNELS[name]()
     other = copied(kernel, way)
     size = kernel.size or tuple(4 * p if p > 1 else 16 for p in kernel.period)
@@ -70,20 +72,20 @@ def test_copies_are_equal(name, way):
         assert torch.equal(other.dense(kernel.period), kernel.dense(kernel.period))
 
 
-def test_pickled_kernel_has_no_weights():
+def test_pickled_kernel_has_no_weights() -> None:
     wide = tc.Sequential(tc.Conv2d(300, 300, 3), tc.ReLU(), tc.Conv2d(300, 1, 3)).kernel(tc.priors.Uniform())
     assert len(pickle.dumps(wide)) < 20_000
 
 
-def test_kernel_of_a_function_that_cannot_be_pickled_forgets_its_network():
+def test_kernel_of_a_function_that_cannot_be_pickled_forgets_its_network() -> None:
     class Odd(tc.Sequential):
         """Not known by name where it is read, and with an attribute that cannot be pickled."""
 
-        def __init__(self, *layers):
+        def __init__(self, *layers: Any) -> None:
             super().__init__(*layers)
             self.function = lambda x: x
 
-        def description(self):
+        def description(self) -> Any:
             return {"layer": "a layer of somebody else"}
 
     kernel = Odd(tc.StridedConv2d(1, 1, 3), tc.ReLU(), tc.NearestUp(2)).kernel(tc.priors.Uniform())
@@ -94,13 +96,13 @@ def test_kernel_of_a_function_that_cannot_be_pickled_forgets_its_network():
         other.dense((2, 2))
 
 
-def test_kernel_cannot_be_changed():
+def test_kernel_cannot_be_changed() -> None:
     kernel = KERNELS["periodic"]()
     for name in ("near", "far", "radius", "size", "origin", "rebuild", "storage"):
         with pytest.raises(AttributeError):
             setattr(kernel, name, None)
     with pytest.raises(dataclasses.FrozenInstanceError):
-        kernel.storage.near = None
+        kernel.storage.near = None  # type: ignore[assignment, misc]
 
 
 def double(kernel: tc.Kernel, operator: tc.Operator, solution: tc.Solution) -> tuple[torch.Tensor, tc.Kernel]:
@@ -108,7 +110,7 @@ def double(kernel: tc.Kernel, operator: tc.Operator, solution: tc.Solution) -> t
     return 2 * (operator @ solution.weights), kernel.to(torch.float32)
 
 
-def test_other_processes_take_kernels_operators_and_solutions(generator):
+def test_other_processes_take_kernels_operators_and_solutions(generator: torch.Generator) -> None:
     kernel = KERNELS["periodic"]()
     operator = kernel.operator((8, 8))
     observed, targets = problem((8, 8), (2,), generator)
@@ -134,7 +136,7 @@ SOLVERS = {
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize("name", SOLVERS)
-def test_solvers_and_factorisations_are_copied(name, several, way, generator):
+def test_solvers_and_factorisations_are_copied(name: Any, several: Any, way: Any, generator: torch.Generator) -> None:
     operator = deep(1).kernel(tc.priors.Uniform()).operator((10, 8))
     observed = torch.rand((3, 10, 8) if several else (10, 8), generator=generator) < 0.7
     targets = torch.randn(3, 10, 8, generator=generator, dtype=torch.float64) * observed
@@ -149,7 +151,7 @@ def test_solvers_and_factorisations_are_copied(name, several, way, generator):
     assert torch.equal(again.weights, expected.weights)
 
 
-def kernels_of(prior) -> list[torch.Tensor]:
+def kernels_of(prior: Any) -> list[torch.Tensor]:
     net = NETS["bilinear"]
     return [
         net.kernel(tc.priors.Uniform()).dense((24, 24)),
@@ -158,7 +160,7 @@ def kernels_of(prior) -> list[torch.Tensor]:
     ]
 
 
-def test_features_that_require_gradients_are_read():
+def test_features_that_require_gradients_are_read() -> None:
     given = features(8, 12)
     expected = kernels_of(tc.priors.Tensor(given))
     tracked = given.clone().requires_grad_()
@@ -179,13 +181,14 @@ def test_features_that_require_gradients_are_read():
 
 
 @pytest.mark.parametrize("mode", ["no_grad", "inference_mode", "autocast", "float64", "float16"])
-def test_modes_of_torch_change_nothing(mode, generator):
+def test_modes_of_torch_change_nothing(mode: Any, generator: torch.Generator) -> None:
     given = tc.priors.Tensor(features(8, 12, dtype=torch.float32))
     expected = kernels_of(given)
     observed, targets = problem((24, 24), (2,), generator)
     kernel = NETS["bilinear"].kernel(tc.priors.Uniform(), dtype=torch.float32)
     weights = tc.ConjugateGradient().solve(tc.Regression(kernel.operator((24, 24)), observed, 1e-3), targets).weights
     default = torch.get_default_dtype()
+    context: AbstractContextManager[Any]
     try:
         match mode:
             case "no_grad":
@@ -210,7 +213,7 @@ def test_modes_of_torch_change_nothing(mode, generator):
     assert torch.equal(factorisation.solve(targets).weights, weights)
 
 
-def test_targets_that_require_gradients_are_solved(generator):
+def test_targets_that_require_gradients_are_solved(generator: torch.Generator) -> None:
     operator = NETS["nearest"].kernel(tc.priors.Uniform()).operator((8, 8))
     observed, targets = problem((8, 8), (2,), generator)
     for solver in SOLVERS.values():
@@ -221,7 +224,7 @@ def test_targets_that_require_gradients_are_solved(generator):
         assert not weights.requires_grad
 
 
-def test_nothing_global_is_touched():
+def test_nothing_global_is_touched() -> None:
     state, threads, default = torch.random.get_rng_state(), torch.get_num_threads(), torch.get_default_dtype()
     for make in KERNELS.values():
         make()

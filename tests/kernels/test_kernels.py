@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ from tests.helpers.networks import (
 
 @pytest.mark.parametrize("multiples", [(1, 1), (2, 1), (2, 2), (3, 2), (3, 3)])
 @pytest.mark.parametrize("kind", ["ntk", "nngp"])
-def test_one_kernel_serves_every_size(net, multiples, kind):
+def test_one_kernel_serves_every_size(net: Any, multiples: Any, kind: Any) -> None:
     period = net.kernel(tc.priors.Uniform()).period
     step = tuple(math.lcm(p, n) for p, n in zip(period, smallest_size(net), strict=True))
     size = tuple(n * m for n, m in zip(step, multiples, strict=True))
@@ -36,14 +37,14 @@ def test_one_kernel_serves_every_size(net, multiples, kind):
 
 
 @pytest.mark.parametrize("levels", [1, 2, 3])
-def test_nearest_levels_give_period_and_radius(levels):
+def test_nearest_levels_give_period_and_radius(levels: Any) -> None:
     kernel = autoencoder(levels, [tc.NearestUp(2)] * levels).kernel(tc.priors.Uniform())
     assert kernel.period == (2**levels,) * 2
     assert kernel.radius == (2**levels - 1,) * 2
 
 
 @pytest.mark.parametrize("levels", [1, 2, 3])
-def test_nearest_kernel_is_constant_beyond_its_radius_and_not_within(levels):
+def test_nearest_kernel_is_constant_beyond_its_radius_and_not_within(levels: Any) -> None:
     net = autoencoder(levels, [tc.NearestUp(2)] * levels)
     kernel = net.kernel(tc.priors.Uniform())
     size = (3 * 2**levels, 3 * 2**levels)
@@ -62,18 +63,18 @@ def test_nearest_kernel_is_constant_beyond_its_radius_and_not_within(levels):
     assert p == radius + 1
 
 
-def test_kernel_of_given_features_has_the_image_as_period(generator):
+def test_kernel_of_given_features_has_the_image_as_period(generator: torch.Generator) -> None:
     kernel = NETS["nearest"].kernel(tc.priors.Tensor(torch.randn(3, 8, 12, generator=generator)))
     assert kernel.period == kernel.size == (8, 12)
 
 
-def test_border_bilinear_kernel_has_the_image_as_period():
+def test_border_bilinear_kernel_has_the_image_as_period() -> None:
     net = tc.Sequential(tc.Conv2d(1, 1, 3), tc.ReLU(), tc.BilinearUp(2, padding_mode="border"), tc.Conv2d(1, 1, 3))
     assert net.kernel(tc.priors.Uniform(), (8, 6)).period == (8, 6)
 
 
 @pytest.mark.parametrize("kind", ["ntk", "nngp"])
-def test_kernel_is_symmetric_and_positive_semi_definite(net, kind):
+def test_kernel_is_symmetric_and_positive_semi_definite(net: Any, kind: Any) -> None:
     _, size, dense = sized_kernel(net, kind=kind)
     matrix = dense.reshape(math.prod(size), -1)
     assert (matrix - matrix.T).abs().max() <= 1e-14 * matrix.max()
@@ -82,7 +83,7 @@ def test_kernel_is_symmetric_and_positive_semi_definite(net, kind):
     assert eigenvalues[0] >= -1e-12 * eigenvalues[-1]
 
 
-def test_kernel_of_features_is_symmetric_and_positive_semi_definite(net, generator):
+def test_kernel_of_features_is_symmetric_and_positive_semi_definite(net: Any, generator: torch.Generator) -> None:
     dense = net.kernel(features_for(net, generator)).dense()
     matrix = dense.reshape(math.prod(dense.shape[:2]), -1)
     assert (matrix - matrix.T).abs().max() <= 1e-14 * matrix.abs().max()
@@ -90,21 +91,21 @@ def test_kernel_of_features_is_symmetric_and_positive_semi_definite(net, generat
     assert eigenvalues[0] >= -1e-12 * eigenvalues[-1]
 
 
-def test_kernel_is_invariant_to_shifts_by_its_period(net):
+def test_kernel_is_invariant_to_shifts_by_its_period(net: Any) -> None:
     kernel, _, dense = sized_kernel(net)
     for axis, p in enumerate(kernel.period):
         assert torch.equal(dense, dense.roll((p, p), (axis, 2 + axis)))
 
 
 @pytest.mark.parametrize("name", ["nearest", "bilinear"])
-def test_kernel_is_not_invariant_to_half_its_period(name):
+def test_kernel_is_not_invariant_to_half_its_period(name: Any) -> None:
     kernel, _, dense = sized_kernel(NETS[name])
     for axis, p in enumerate(kernel.period):
         moved = dense.roll((p // 2, p // 2), (axis, 2 + axis))
         assert (moved - dense).abs().max() > 1e-3 * dense.max()
 
 
-def test_at_row_and_dense_agree(net):
+def test_at_row_and_dense_agree(net: Any) -> None:
     kernel, size, dense = sized_kernel(net)
     for pixel in itertools.islice(itertools.product(*(range(n) for n in size)), 0, None, 5):
         row = kernel.row(pixel, size)
@@ -114,7 +115,7 @@ def test_at_row_and_dense_agree(net):
 
 
 @pytest.mark.parametrize("pixel", [(-1, 0), (0, 8), (8, 0), (0,), (0, 0, 0)])
-def test_pixel_outside_is_an_index_error(pixel):
+def test_pixel_outside_is_an_index_error(pixel: Any) -> None:
     kernel = NETS["nearest"].kernel(tc.priors.Uniform())
     with pytest.raises(IndexError, match="expected a pixel inside 8 x 8"):
         kernel.at(pixel, (0, 0), (8, 8))
@@ -122,7 +123,7 @@ def test_pixel_outside_is_an_index_error(pixel):
         kernel.row(pixel, (8, 8))
 
 
-def test_float32_kernel_is_the_rounded_float64_one(net):
+def test_float32_kernel_is_the_rounded_float64_one(net: Any) -> None:
     kernel, size, dense = sized_kernel(net)
     single = net.kernel(tc.priors.Uniform(), dtype=torch.float32)
     assert single.dtype == torch.float32
@@ -132,7 +133,7 @@ def test_float32_kernel_is_the_rounded_float64_one(net):
     assert_equal(kernel.to(torch.float32).dense(size).double(), dense, 1e-6)
 
 
-def test_float32_features_give_a_float32_kernel(generator):
+def test_float32_features_give_a_float32_kernel(generator: torch.Generator) -> None:
     features = torch.randn(3, 8, 8, generator=generator)
     single = NETS["nearest"].kernel(tc.priors.Tensor(features))
     double = NETS["nearest"].kernel(tc.priors.Tensor(features.double()))
@@ -141,7 +142,9 @@ def test_float32_features_give_a_float32_kernel(generator):
 
 
 @pytest.mark.parametrize("entries", [1, 64, 1000])
-def test_slab_size_does_not_matter(net, entries, monkeypatch, generator):
+def test_slab_size_does_not_matter(
+    net: Any, entries: Any, monkeypatch: pytest.MonkeyPatch, generator: torch.Generator
+) -> None:
     _, size, dense = sized_kernel(net)
     prior = features_for(net, generator)
     whole = net.kernel(prior).dense()
@@ -151,7 +154,7 @@ def test_slab_size_does_not_matter(net, entries, monkeypatch, generator):
     assert_equal(net.kernel(prior).dense(), whole, 1e-13)
 
 
-def test_number_of_threads_does_not_matter(net, threads, generator):
+def test_number_of_threads_does_not_matter(net: Any, threads: Any, generator: torch.Generator) -> None:
     # Large enough that a slab is shared out.
     prior = features_for(net, generator, side=20)
     kernels = []
@@ -162,7 +165,7 @@ def test_number_of_threads_does_not_matter(net, threads, generator):
         assert_equal(two, one, 1e-14)
 
 
-def test_kernel_does_not_depend_on_widths_or_weights():
+def test_kernel_does_not_depend_on_widths_or_weights() -> None:
     narrow = tc.Sequential(tc.StridedConv2d(2, 3, 3), tc.ReLU(), tc.NearestUp(2), tc.Conv2d(3, 1, 3))
     wide = tc.Sequential(tc.StridedConv2d(5, 40, 3), tc.ReLU(), tc.NearestUp(2), tc.Conv2d(40, 7, 3))
     first, second = (net.kernel(tc.priors.Uniform()).dense((4, 4)) for net in (narrow, wide))
@@ -170,32 +173,32 @@ def test_kernel_does_not_depend_on_widths_or_weights():
 
 
 @pytest.mark.parametrize("name", ["nearest", "bilinear", "encoder only"])
-def test_ntk_exceeds_the_nngp_by_a_kernel_after_a_last_convolution(name):
+def test_ntk_exceeds_the_nngp_by_a_kernel_after_a_last_convolution(name: Any) -> None:
     _, size, ntk = sized_kernel(NETS[name])
     _, _, nngp = sized_kernel(NETS[name], kind="nngp")
     eigenvalues = torch.linalg.eigvalsh((ntk - nngp).reshape(math.prod(size), -1))
     assert eigenvalues[0] >= -1e-12 * eigenvalues[-1]
 
 
-def test_repr_says_period_radius_and_precision():
+def test_repr_says_period_radius_and_precision() -> None:
     kernel = NETS["nearest"].kernel(tc.priors.Uniform(), dtype=torch.float32)
     text = "Kernel(period=(4, 4), radius=(3, 3), size=any multiple of the period, dtype=float32, "
     assert repr(kernel) == f"{text}nbytes={kernel.nbytes:,})"
 
 
-def test_bar_is_shown_on_request_only(capsys):
+def test_bar_is_shown_on_request_only(capsys: pytest.CaptureFixture[str]) -> None:
     NETS["nearest"].kernel(tc.priors.Uniform())
     assert capsys.readouterr() == ("", "")
     NETS["nearest"].kernel(tc.priors.Uniform(), progress=True)
     assert "kernel" in capsys.readouterr().err
 
 
-def test_unknown_kind_is_refused():
+def test_unknown_kind_is_refused() -> None:
     with pytest.raises(ValueError, match="expected kind"):
         NETS["nearest"].kernel(tc.priors.Uniform(), kind="cntk")
 
 
-def test_size_that_is_no_multiple_of_the_period_is_refused():
+def test_size_that_is_no_multiple_of_the_period_is_refused() -> None:
     kernel = NETS["nearest"].kernel(tc.priors.Uniform())
     with pytest.raises(ValueError, match="multiple of the period 4 x 4, got 10 x 12"):
         kernel.dense((10, 12))
@@ -204,25 +207,25 @@ def test_size_that_is_no_multiple_of_the_period_is_refused():
 
 
 @pytest.mark.parametrize("prior", ["uniform", None, torch.ones(3, 8, 8), tc.priors.Uniform])
-def test_what_is_no_prior_is_refused(prior):
+def test_what_is_no_prior_is_refused(prior: Any) -> None:
     with pytest.raises(TypeError, match="expected a feature prior"):
         NETS["nearest"].kernel(prior)
 
 
-def test_dense_without_a_size_is_refused():
+def test_dense_without_a_size_is_refused() -> None:
     kernel = NETS["nearest"].kernel(tc.priors.Uniform())
     with pytest.raises(ValueError, match="expected size"):
         kernel.dense()
 
 
 @pytest.mark.parametrize("size", [8, "88", 8.0, (8.0, 8.0), None])
-def test_size_of_a_wrong_type_is_refused(size):
+def test_size_of_a_wrong_type_is_refused(size: Any) -> None:
     kernel = NETS["nearest"].kernel(tc.priors.Uniform())
     with pytest.raises((TypeError, ValueError), match="expected size"):
         kernel.dense(size)
 
 
-def test_size_of_another_dimension_is_refused():
+def test_size_of_another_dimension_is_refused() -> None:
     kernel = NETS["nearest"].kernel(tc.priors.Uniform())
     with pytest.raises(ValueError, match="expected size to have 2 entries, got 3"):
         kernel.dense((8, 8, 8))
@@ -232,37 +235,37 @@ def test_size_of_another_dimension_is_refused():
         NETS["nearest"].kernel(tc.priors.Tensor(torch.ones(3, 8)))
 
 
-def test_dense_kernel_serves_its_own_size_only(generator):
+def test_dense_kernel_serves_its_own_size_only(generator: torch.Generator) -> None:
     kernel = NETS["nearest"].kernel(tc.priors.Tensor(torch.randn(3, 8, 8, generator=generator)))
     with pytest.raises(ValueError, match="for images of 8 x 8 pixels, got 16 x 16"):
         kernel.dense((16, 16))
 
 
-def test_features_that_do_not_fit_the_strides_are_refused(generator):
+def test_features_that_do_not_fit_the_strides_are_refused(generator: torch.Generator) -> None:
     with pytest.raises(ValueError, match="10"):
         NETS["nearest"].kernel(tc.priors.Tensor(torch.randn(3, 10, 8, generator=generator)))
 
 
 @pytest.mark.parametrize("up", [tc.BilinearUp(2, padding_mode="border"), tc.BilinearUp(2, align_corners=True)])
-def test_border_upsampling_needs_a_size(up):
+def test_border_upsampling_needs_a_size(up: Any) -> None:
     net = tc.Sequential(tc.StridedConv2d(1, 1, 3), tc.ReLU(), up, tc.Conv2d(1, 1, 3))
     with pytest.raises(ValueError, match=r"belongs to one image size: expected size"):
         net.kernel(tc.priors.Uniform())
 
 
-def test_hopeless_dense_kernel_is_refused_with_its_bytes():
+def test_hopeless_dense_kernel_is_refused_with_its_bytes() -> None:
     kernel = NETS["nearest"].kernel(tc.priors.Uniform())
     with pytest.raises(tc.OutOfMemoryError, match=r"the dense kernel of 40000 x 40000 pixels needs .* TB, but .* free"):
         kernel.dense((40000, 40000))
     assert issubclass(tc.OutOfMemoryError, MemoryError)
 
 
-def test_hopeless_kernel_of_features_is_refused_with_its_bytes():
+def test_hopeless_kernel_of_features_is_refused_with_its_bytes() -> None:
     with pytest.raises(tc.OutOfMemoryError, match=r"1024 x 1024 pixels needs .* TB, but .* free; about \d+ x \d+"):
         NETS["nearest"].kernel(tc.priors.Tensor(torch.zeros(1, 1, 1).expand(1, 1024, 1024)))
 
 
-def test_free_memory_is_what_counts(monkeypatch):
+def test_free_memory_is_what_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = NETS["nearest"].kernel(tc.priors.Uniform())
     prior = tc.priors.Tensor(torch.zeros(1, 64, 64))
     monkeypatch.setattr("torch_cntk._internal.memory.available_bytes", lambda device="cpu": 1000)
@@ -272,13 +275,15 @@ def test_free_memory_is_what_counts(monkeypatch):
         NETS["nearest"].kernel(prior)
 
 
-def test_unknown_free_memory_refuses_nothing(monkeypatch):
+def test_unknown_free_memory_refuses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch_cntk._internal.memory.available_bytes", lambda device="cpu": None)
     assert NETS["nearest"].kernel(tc.priors.Uniform()).dense((8, 8)).shape == (8, 8, 8, 8)
 
 
 @pytest.mark.parametrize("lines", [1, 3, 8])
-def test_dense_kernels_are_the_same_however_many_lines_are_looked_up_at_once(lines, generator, monkeypatch):
+def test_dense_kernels_are_the_same_however_many_lines_are_looked_up_at_once(
+    lines: Any, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Also where the last block is smaller.
     kernel = tc.Sequential(tc.Conv2d(2, 1, 3), tc.ReLU()).kernel(
         tc.priors.Tensor(torch.rand(2, 8, 6, generator=generator, dtype=torch.float64))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -40,9 +42,9 @@ ROWS_AS_PIXELS = [
     "A_fc_relu_d5_unit",
     "A_fc_sin_d2_raw",
 ]
-SMOOTH = {"erf": tc.Erf, "gelu": tc.GELU, "sin": tc.Sin}
+SMOOTH: dict[str, Callable[..., tc.Layer]] = {"erf": tc.Erf, "gelu": tc.GELU, "sin": tc.Sin}
 CONV = {1: tc.Conv1d, 2: tc.Conv2d, 3: tc.Conv3d}
-RESIZE = {
+RESIZE: dict[str, Callable[[int], tc.Layer]] = {
     "nearest": tc.NearestUp,
     "half_pixel": lambda factor: tc.BilinearUp(factor, padding_mode="border"),
     "corners": lambda factor: tc.BilinearUp(factor, align_corners=True),
@@ -85,7 +87,7 @@ def network(specs: list[dict], channels: int, size: tuple[int, ...]) -> tc.Seque
             case "sum" | "concat" as op:
                 branches = [network(branch, channels, size) if branch else tc.Identity() for branch in spec["branches"]]
                 layers.append({"sum": tc.Sum, "concat": tc.Concat}[op](*branches))
-                channels, pending = layers[-1].out_channels, None
+                channels, pending = cast(int, layers[-1].out_channels), None
             case "abrelu":
                 layers.append(rectifier(spec["a"], spec["b"]))
             case "resize":
@@ -104,19 +106,19 @@ def load(folder: Path, name: str) -> tuple[dict, dict[str, np.ndarray]]:
 
 
 def assert_close(kernel: torch.Tensor, expected: np.ndarray, tolerance: float) -> None:
-    expected = torch.from_numpy(expected).to(kernel.dtype)
-    assert kernel.shape == expected.shape
-    assert (kernel - expected).abs().max() <= tolerance * expected.abs().max()
+    other = torch.from_numpy(expected).to(kernel.dtype)
+    assert kernel.shape == other.shape
+    assert (kernel - other).abs().max() <= tolerance * other.abs().max()
 
 
-def test_no_oracle_is_left_out(oracles):
+def test_no_oracle_is_left_out(oracles: Path) -> None:
     found = {path.stem for pattern in ("[BCDEFG]_*.npz", "ref_*.npz") for path in oracles.glob(pattern)}
     assert found == {*IMAGE_NETS, *PUBLISHED}
 
 
 @pytest.mark.parametrize("kind", ["ntk", "nngp"])
 @pytest.mark.parametrize("name", IMAGE_NETS)
-def test_image_kernel_equals_neural_tangents(oracles, name, kind):
+def test_image_kernel_equals_neural_tangents(oracles: Path, name: Any, kind: Any) -> None:
     spec, arrays = load(oracles, name)
     z = torch.from_numpy(arrays["z"])
     net = network(spec["layers"], z.shape[0], tuple(z.shape[1:]))
@@ -126,7 +128,7 @@ def test_image_kernel_equals_neural_tangents(oracles, name, kind):
 
 @pytest.mark.parametrize("kind", ["ntk", "nngp"])
 @pytest.mark.parametrize("name", ROWS_AS_PIXELS)
-def test_pixels_of_a_1x1_net_are_the_samples_of_a_fully_connected_one(oracles, name, kind):
+def test_pixels_of_a_1x1_net_are_the_samples_of_a_fully_connected_one(oracles: Path, name: Any, kind: Any) -> None:
     spec, arrays = load(oracles, name)
     z = torch.from_numpy(arrays["z"]).T
     net = network(spec["layers"], z.shape[0], tuple(z.shape[1:]))
@@ -134,10 +136,11 @@ def test_pixels_of_a_1x1_net_are_the_samples_of_a_fully_connected_one(oracles, n
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_kernel_equals_the_published_one_but_for_its_scale(oracles, name):
+def test_kernel_equals_the_published_one_but_for_its_scale(oracles: Path, name: Any) -> None:
     spec, arrays = load(oracles, name)
     ntk = arrays["ntk"]
     size = ntk.shape[:2]
+    prior: tc.priors.Prior
     if "z" in arrays:
         z = torch.from_numpy(arrays["z"])
         prior, channels = tc.priors.Tensor(z), z.shape[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
@@ -19,7 +21,7 @@ from tests.helpers.networks import (
 )
 
 
-def layer_options(ndim: int):
+def layer_options(ndim: int) -> Any:
     width = st.sampled_from([1, 3, 5] if ndim < 3 else [1, 3])
     widths = width | st.tuples(*(width for _ in range(ndim)))
     stride = st.just(1) | st.sampled_from([2, 3]) | st.tuples(*(st.sampled_from([1, 2]) for _ in range(ndim)))
@@ -40,7 +42,7 @@ def layer_options(ndim: int):
     return conv, activation, up
 
 
-def nets(ndim: int):
+def nets(ndim: int) -> Any:
     conv, activation, up = layer_options(ndim)
     layers = st.lists(conv | activation | up, min_size=1, max_size=7 if ndim < 3 else 5)
     made = layers.map(lambda members: exact_or_none([CONV[ndim](1, 1, 3), *members]))
@@ -62,7 +64,7 @@ several = st.integers(1, 3)
 randomly = settings(deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
 
 
-def check_stationary(net, ndim, prior, kind, multiples) -> None:
+def check_stationary(net: Any, ndim: Any, prior: Any, kind: Any, multiples: Any) -> None:
     source = tuple(g * m for g, m in zip(granule(net, ndim), multiples, strict=True))
     assume(most_pixels(net, source) <= MOST_PIXELS[ndim])
     size = tuple(int(n * s) for n, s in zip(source, scales(net, ndim)[-1], strict=True))
@@ -72,7 +74,7 @@ def check_stationary(net, ndim, prior, kind, multiples) -> None:
         assert_equal(net.kernel(prior, kind=kind).dense(size), expected, tolerance)
 
 
-def check_features(net, ndim, seed, channels, kind, multiples) -> None:
+def check_features(net: Any, ndim: Any, seed: Any, channels: Any, kind: Any, multiples: Any) -> None:
     source = tuple(g * m for g, m in zip(granule(net, ndim), multiples, strict=True))
     assume(most_pixels(net, source) <= MOST_PIXELS[ndim])
     features = torch.randn(channels, *source, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
@@ -82,13 +84,13 @@ def check_features(net, ndim, seed, channels, kind, multiples) -> None:
 
 @settings(randomly, max_examples=500)
 @given(nets(1), priors, kinds, several)
-def test_random_1d_net_equals_the_recursion(net, prior, kind, multiple):
+def test_random_1d_net_equals_the_recursion(net: Any, prior: Any, kind: Any, multiple: Any) -> None:
     check_stationary(net, 1, prior, kind, (multiple,))
 
 
 @settings(randomly, max_examples=500)
 @given(nets(2), priors, kinds, st.tuples(several, several))
-def test_random_2d_net_equals_the_recursion(net, prior, kind, multiples):
+def test_random_2d_net_equals_the_recursion(net: Any, prior: Any, kind: Any, multiples: Any) -> None:
     check_stationary(net, 2, prior, kind, multiples)
 
 
@@ -101,23 +103,27 @@ CUT = tc.Sequential(
 @settings(randomly, max_examples=50)
 @given(nets(3), priors, kinds, st.permutations([1, 1, 2]))
 @example(CUT, tc.priors.Uniform(0, 1), "ntk", [1, 1, 2])
-def test_random_3d_net_equals_the_recursion(net, prior, kind, multiples):
+def test_random_3d_net_equals_the_recursion(net: Any, prior: Any, kind: Any, multiples: Any) -> None:
     check_stationary(net, 3, prior, kind, tuple(multiples))
 
 
 @settings(randomly, max_examples=500)
 @given(nets(1), st.integers(0, 2**31), several, kinds, st.integers(1, 6))
-def test_random_1d_net_on_given_features_equals_the_recursion(net, seed, channels, kind, multiple):
+def test_random_1d_net_on_given_features_equals_the_recursion(
+    net: Any, seed: Any, channels: Any, kind: Any, multiple: Any
+) -> None:
     check_features(net, 1, seed, channels, kind, (multiple,))
 
 
 @settings(randomly, max_examples=500)
 @given(nets(2), st.integers(0, 2**31), several, kinds, st.tuples(st.integers(1, 5), st.integers(1, 5)))
-def test_random_2d_net_on_given_features_equals_the_recursion(net, seed, channels, kind, multiples):
+def test_random_2d_net_on_given_features_equals_the_recursion(
+    net: Any, seed: Any, channels: Any, kind: Any, multiples: Any
+) -> None:
     check_features(net, 2, seed, channels, kind, multiples)
 
 
 @settings(randomly, max_examples=50)
 @given(nets(3), st.integers(0, 2**31), several, kinds)
-def test_random_3d_net_on_given_features_equals_the_recursion(net, seed, channels, kind):
+def test_random_3d_net_on_given_features_equals_the_recursion(net: Any, seed: Any, channels: Any, kind: Any) -> None:
     check_features(net, 3, seed, channels, kind, (2, 1, 1))

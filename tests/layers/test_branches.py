@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -17,7 +19,7 @@ from torch_cntk.layers import from_description
 
 # float64 on both sides.
 EXACT = 1e-12
-ZEROS = {"padding_mode": "zeros"}
+ZEROS: dict[str, Any] = {"padding_mode": "zeros"}
 
 
 def assert_equal(kernel: torch.Tensor, expected: torch.Tensor, tolerance: float = EXACT) -> None:
@@ -25,7 +27,7 @@ def assert_equal(kernel: torch.Tensor, expected: torch.Tensor, tolerance: float 
     assert (kernel - expected).abs().max() <= tolerance * expected.abs().max()
 
 
-def conv(*arguments: int, **options: object) -> tc.Conv2d:
+def conv(*arguments: int, **options: Any) -> tc.Conv2d:
     return tc.Conv2d(*(arguments or (1, 1, 3)), **options)
 
 
@@ -130,7 +132,7 @@ BORDERED = {
 LOOSE = {"zeros, tanh": 1e-5}
 
 
-def scale_of(net: tc.Layer) -> tuple[float, float]:
+def scale_of(net: tc.Layer) -> tuple[float, ...]:
     return tuple(float(s) for s in net.propagate(tc.covariance.Extent.start(2)).scale)
 
 
@@ -147,7 +149,7 @@ def expected(net: tc.Layer, sigma: torch.Tensor, kind: str) -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", ["ntk", "nngp"])
 @pytest.mark.parametrize("name", NETS)
-def test_expanded_kernel_equals_the_recursion(name, kind):
+def test_expanded_kernel_equals_the_recursion(name: Any, kind: Any) -> None:
     net = NETS[name]
     source = sized(net, 6)
     size = tuple(int(n * s) for n, s in zip(source, scale_of(net), strict=True))
@@ -160,7 +162,7 @@ def test_expanded_kernel_equals_the_recursion(name, kind):
 
 @pytest.mark.parametrize("kind", ["ntk", "nngp"])
 @pytest.mark.parametrize("name", [*NETS, *BORDERED])
-def test_dense_kernel_equals_the_recursion(name, kind, generator):
+def test_dense_kernel_equals_the_recursion(name: Any, kind: Any, generator: torch.Generator) -> None:
     net = (NETS | BORDERED)[name]
     source = sized(net, 5)
     # Several channels: of two, chance brings some features so close that their angle has few digits.
@@ -170,7 +172,7 @@ def test_dense_kernel_equals_the_recursion(name, kind, generator):
 
 
 @pytest.mark.parametrize("name", BORDERED)
-def test_zero_padded_kernel_of_independent_pixels_equals_the_recursion(name):
+def test_zero_padded_kernel_of_independent_pixels_equals_the_recursion(name: Any) -> None:
     net = BORDERED[name]
     for source in (sized(net, 5), (8, 8)):
         size = tuple(int(n * s) for n, s in zip(source, scale_of(net), strict=True))
@@ -180,7 +182,7 @@ def test_zero_padded_kernel_of_independent_pixels_equals_the_recursion(name):
 
 
 @pytest.mark.parametrize("ndim", [1, 3])
-def test_other_dimensions(ndim, generator):
+def test_other_dimensions(ndim: Any, generator: torch.Generator) -> None:
     plain, strided = {1: (tc.Conv1d, tc.StridedConv1d), 3: (tc.Conv3d, tc.StridedConv3d)}[ndim]
     net = chain(
         plain(1, 1, 3, **ZEROS),
@@ -196,7 +198,7 @@ def test_other_dimensions(ndim, generator):
     )
 
 
-def test_kernels_cut_into_slabs_are_the_same(monkeypatch):
+def test_kernels_cut_into_slabs_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     net = NETS["skip around a level"]
     prior = tc.priors.Uniform(0, 1)
     whole, dense = net.kernel(prior), BORDERED["zeros in a level of one branch"].kernel(prior, (8, 8))
@@ -205,12 +207,15 @@ def test_kernels_cut_into_slabs_are_the_same(monkeypatch):
     assert_equal(BORDERED["zeros in a level of one branch"].kernel(prior, (8, 8)).dense(), dense.dense(), 1e-14)
 
 
-def test_trunk_of_a_tower_is_computed_once_a_slab(monkeypatch):
-    calls = []
+def test_trunk_of_a_tower_is_computed_once_a_slab(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
     average = steps._Average.run
-    monkeypatch.setattr(
-        steps._Average, "run", lambda step, inputs, slab: calls.append(slab) or average(step, inputs, slab)
-    )
+
+    def counted(step: Any, inputs: Any, slab: Any) -> Any:
+        calls.append(slab)
+        return average(step, inputs, slab)
+
+    monkeypatch.setattr(steps._Average, "run", counted)
     depth = 12
     net = chain(conv(), *(tc.Residual(tc.ReLU(), conv()) for _ in range(depth)), tc.ReLU(), conv())
     net.kernel(tc.priors.Uniform(), (4, 4))
@@ -219,7 +224,7 @@ def test_trunk_of_a_tower_is_computed_once_a_slab(monkeypatch):
 
 
 widths = st.sampled_from([1, 3, 5])
-ends_in_weights = st.deferred(
+ends_in_weights: st.SearchStrategy[tc.Layer] = st.deferred(
     lambda: (
         st.builds(
             lambda act, q: chain(act, conv(1, 1, q)), st.sampled_from([tc.ReLU(), tc.LeakyReLU(0.3), tc.Erf()]), widths
@@ -238,7 +243,7 @@ ends_in_weights = st.deferred(
     st.sampled_from(["ntk", "nngp"]),
     st.integers(0, 2**31),
 )
-def test_random_branches_equal_the_recursion(members, identity, kind, seed):
+def test_random_branches_equal_the_recursion(members: Any, identity: Any, kind: Any, seed: Any) -> None:
     total = tc.Sum(*members, *([tc.Identity()] if identity else []))
     net = chain(conv(1, 1, 3), total, tc.ReLU(), conv(1, 1, 3))
     features = torch.rand(2, 8, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
@@ -252,7 +257,7 @@ def test_random_branches_equal_the_recursion(members, identity, kind, seed):
 # What is refused.
 
 
-def test_correlated_branches_are_refused():
+def test_correlated_branches_are_refused() -> None:
     for branches in (
         (tc.Identity(), tc.Identity()),
         (tc.ReLU(), tc.Identity()),
@@ -263,25 +268,25 @@ def test_correlated_branches_are_refused():
             tc.Sum(*branches)
 
 
-def test_residual_that_ends_in_an_activation_is_refused():
+def test_residual_that_ends_in_an_activation_is_refused() -> None:
     with pytest.raises(ValueError, match="End one of them in a convolution"):
         tc.Residual(conv(), tc.ReLU())
 
 
-def test_activation_of_a_sum_that_is_not_gaussian_is_refused():
+def test_activation_of_a_sum_that_is_not_gaussian_is_refused() -> None:
     with pytest.raises(ValueError, match=r"ReLU.* cannot follow a sum with a branch that is not Gaussian"):
         chain(conv(), tc.ReLU(), tc.Residual(conv()), tc.ReLU(), conv())
     # With a weight layer between them it is exact.
     chain(conv(), tc.ReLU(), tc.Residual(conv()), conv(), tc.ReLU(), conv())
 
 
-def test_sum_with_the_input_is_found_out_before_the_kernel():
+def test_sum_with_the_input_is_found_out_before_the_kernel() -> None:
     net = chain(tc.Residual(conv()), tc.ReLU(), conv())
     with pytest.raises(ValueError, match="the network's input"):
         net.kernel(tc.priors.Uniform())
 
 
-def test_activation_of_a_concatenation_is_refused():
+def test_activation_of_a_concatenation_is_refused() -> None:
     with pytest.raises(ValueError, match="put the activation into each branch"):
         chain(tc.Concat(conv(), conv()), tc.ReLU())
     assert_equal(
@@ -292,7 +297,7 @@ def test_activation_of_a_concatenation_is_refused():
     )
 
 
-def test_norm_of_features_with_a_mean_is_refused():
+def test_norm_of_features_with_a_mean_is_refused() -> None:
     with pytest.raises(ValueError, match=r"ChannelNorm.* cannot follow an activation"):
         chain(conv(), tc.ReLU(), tc.ChannelNorm())
     with pytest.raises(ValueError, match="the network's input"):
@@ -300,18 +305,18 @@ def test_norm_of_features_with_a_mean_is_refused():
     chain(conv(), tc.Erf(), tc.ChannelNorm(), conv()).kernel(tc.priors.Uniform())
 
 
-def test_activation_of_trained_scales_is_refused():
+def test_activation_of_trained_scales_is_refused() -> None:
     with pytest.raises(ValueError, match="whose scales are trained"):
         chain(conv(), tc.ChannelNorm(1, affine=True), tc.ReLU())
     chain(conv(), tc.ChannelNorm(1, affine=True), conv(), tc.ReLU())
 
 
-def test_layers_after_the_head_are_refused():
+def test_layers_after_the_head_are_refused() -> None:
     with pytest.raises(ValueError, match=r"expected Sigmoid.* as the last layer"):
         chain(conv(), tc.Sigmoid(), conv())
 
 
-def test_shared_weights_are_refused():
+def test_shared_weights_are_refused() -> None:
     shared = conv()
     for build in (lambda: tc.Sum(shared, shared), lambda: tc.Concat(shared, chain(tc.ReLU(), shared))):
         with pytest.raises(ValueError, match="a layer with weights appears twice"):
@@ -340,18 +345,18 @@ def test_shared_weights_are_refused():
         (lambda: conv(padding_mode="reflect"), "expected padding_mode"),
     ],
 )
-def test_wrong_branches_are_refused(build, message):
+def test_wrong_branches_are_refused(build: Any, message: Any) -> None:
     with pytest.raises(ValueError, match=message):
         build()
 
 
-@pytest.mark.parametrize("build", [lambda: tc.Sum(torch.nn.ReLU()), lambda: tc.Graph(3), lambda: tc.Elementwise(3)])
-def test_strangers_are_refused(build):
+@pytest.mark.parametrize("build", [lambda: tc.Sum(torch.nn.ReLU()), lambda: tc.Graph(3), lambda: tc.Elementwise(3)])  # type: ignore[arg-type]
+def test_strangers_are_refused(build: Any) -> None:
     with pytest.raises(TypeError, match="expected"):
         build()
 
 
-def test_branches_of_different_sizes_are_refused():
+def test_branches_of_different_sizes_are_refused() -> None:
     net = chain(conv(), tc.Sum(tc.StridedConv2d(1, 1, 3), conv()), tc.ReLU(), conv())
     with pytest.raises(ValueError, match="expected branches with outputs of one size, got 1/2 x 1/2 and 1 x 1"):
         net.kernel(tc.priors.Uniform())
@@ -359,7 +364,7 @@ def test_branches_of_different_sizes_are_refused():
         net(torch.zeros(1, 1, 4, 4))
 
 
-def test_zero_padding_needs_a_size():
+def test_zero_padding_needs_a_size() -> None:
     with pytest.raises(ValueError, match="belongs to one image size"):
         chain(conv(**ZEROS), tc.ReLU(), conv()).kernel(tc.priors.Uniform())
 
@@ -367,7 +372,7 @@ def test_zero_padding_needs_a_size():
 # As finite networks.
 
 
-def test_forward_of_branches(generator):
+def test_forward_of_branches(generator: torch.Generator) -> None:
     x = torch.randn(2, 3, 4, 6, generator=generator)
     first, second = tc.Conv2d(3, 3, 3), tc.Conv2d(3, 5, 1)
     torch.testing.assert_close(tc.Residual(tc.ReLU(), first)(x), x + first(tc.ReLU()(x)))
@@ -379,11 +384,12 @@ def test_forward_of_branches(generator):
 
 
 @pytest.mark.parametrize("affine", [False, True])
-def test_channel_norm_is_torchs_layer_norm(affine, generator):
+def test_channel_norm_is_torchs_layer_norm(affine: Any, generator: torch.Generator) -> None:
     x = torch.randn(2, 5, 4, 6, generator=generator)
     layer, other = tc.ChannelNorm(5, affine=affine), torch.nn.LayerNorm(5, elementwise_affine=affine)
     if affine:
         for parameter, its in zip((layer.scale, layer.offset), (other.weight, other.bias), strict=True):
+            assert parameter is not None
             torch.nn.init.normal_(parameter, generator=generator)
             its.data.copy_(parameter.data)
     torch.testing.assert_close(layer(x), other(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
@@ -391,7 +397,7 @@ def test_channel_norm_is_torchs_layer_norm(affine, generator):
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("width", [1, 3, 5])
-def test_zero_padding_is_torchs(stride, width, generator):
+def test_zero_padding_is_torchs(stride: Any, width: Any, generator: torch.Generator) -> None:
     x = torch.randn(2, 3, 4, 6, generator=generator)
     layer = tc.Conv2d(3, 2, width, stride, bias=True, **ZEROS)
     scaled = layer.weight / math.sqrt(3 * width**2)
@@ -410,7 +416,7 @@ def test_zero_padding_is_torchs(stride, width, generator):
     ],
     ids=lambda entry: getattr(entry, "__name__", repr(entry)),
 )
-def test_activation_is_a_gain_times_the_function(layer, function):
+def test_activation_is_a_gain_times_the_function(layer: Any, function: Any) -> None:
     u = torch.linspace(-12, 12, 200001, dtype=torch.float64)
     density = torch.exp(-(u**2) / 2) / math.sqrt(2 * math.pi)
     torch.testing.assert_close(layer(u), layer.gain * function(u))
@@ -424,7 +430,7 @@ def test_activation_is_a_gain_times_the_function(layer, function):
     ("function", "value", "slope"),
     [(torch.nn.functional.silu, 1e-13, 1e-13), (torch.tanh, 1e-10, 1e-8), (torch.relu, 1e-3, 1e-2)],
 )
-def test_stated_accuracy_is_that_of_the_dual(function, value, slope):
+def test_stated_accuracy_is_that_of_the_dual(function: Any, value: Any, slope: Any) -> None:
     layer = tc.Elementwise(function, normalise=False)
     stated = layer.accuracy
     assert stated[0] < value
@@ -439,7 +445,7 @@ def test_stated_accuracy_is_that_of_the_dual(function, value, slope):
             assert bound < error < 4 * bound
 
 
-def test_vanishing_features_have_a_kernel():
+def test_vanishing_features_have_a_kernel() -> None:
     features = torch.zeros(1, 4, 4, dtype=torch.float64)
     features[0, 0, 0] = 1
     for activation in (tc.Erf(), tc.GELU(), tc.Sin(), tc.Abs(), tc.Elementwise(torch.tanh)):
@@ -447,7 +453,7 @@ def test_vanishing_features_have_a_kernel():
         assert torch.isfinite(net.kernel(tc.priors.Tensor(features)).dense()).all()
 
 
-def test_descriptions_make_the_network_anew(generator):
+def test_descriptions_make_the_network_anew(generator: torch.Generator) -> None:
     plain = (net for name, net in (NETS | BORDERED).items() if name not in ("cubic", "softplus", "zeros, tanh"))
     graph = tc.Graph(tc.Node(conv(2, 3, 3), (0,)), tc.Node(tc.ReLU(), (1,)), tc.Node("concat", (0, 2)))
     for net in (*plain, graph, tc.hourglass(2, (4, 8), 0, down_filter=5), tc.Sum(tc.Identity(), in_channels=3)):
@@ -461,7 +467,7 @@ def test_descriptions_make_the_network_anew(generator):
         assert torch.equal(again.eval()(x), net.eval()(x))
 
 
-def test_kernel_of_an_elementwise_net_is_saved_without_it(tmp_path):
+def test_kernel_of_an_elementwise_net_is_saved_without_it(tmp_path: Path) -> None:
     kernel = NETS["softplus"].kernel(tc.priors.Uniform())
     kernel.save(tmp_path / "k.safetensors")
     again = tc.load_kernel(tmp_path / "k.safetensors")
@@ -473,14 +479,14 @@ def test_kernel_of_an_elementwise_net_is_saved_without_it(tmp_path):
 
 @pytest.mark.parametrize("up", ["nearest", "bilinear"])
 @pytest.mark.parametrize("skip", [0, 4])
-def test_hourglass(up, skip, generator):
+def test_hourglass(up: Any, skip: Any, generator: torch.Generator) -> None:
     net = tc.hourglass(3, 8, skip, up)
     assert net(torch.rand(1, 32, 16, 24, generator=generator)).shape == (1, 3, 16, 24)
     kernel = net.kernel(tc.priors.Uniform(0, 0.1))
     assert kernel.period == (8, 8)
 
 
-def test_hourglass_of_other_shapes(generator):
+def test_hourglass_of_other_shapes(generator: torch.Generator) -> None:
     net = tc.hourglass(2, (4, 6), (0, 2), channels=1, in_channels=2, down_filter=5, ndim=1, bias=True, one_by_one=False)
     assert net(torch.rand(1, 2, 16, generator=generator)).shape == (1, 1, 16)
     for options, message in (
@@ -490,4 +496,4 @@ def test_hourglass_of_other_shapes(generator):
         ({"up": "cubic"}, "expected up"),
     ):
         with pytest.raises(ValueError, match=message):
-            tc.hourglass(**{"levels": 2, **options})
+            tc.hourglass(**cast(dict[str, Any], {"levels": 2, **options}))

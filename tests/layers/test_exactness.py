@@ -6,6 +6,8 @@ import copy
 import math
 import time
 from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 import torch
@@ -16,7 +18,7 @@ from torch_cntk.covariance.duals import Erf, Rectifier
 from torch_cntk.covariance.signal import InexactError, Signal
 
 
-def conv(*arguments: int, **options: object) -> tc.Conv2d:
+def conv(*arguments: int, **options: Any) -> tc.Conv2d:
     return tc.Conv2d(*(arguments or (4, 4, 3)), **options)
 
 
@@ -44,7 +46,7 @@ BEHIND = {
 @pytest.mark.parametrize("second", [tc.ReLU(), tc.Erf(), tc.Elementwise(torch.tanh)], ids=repr)
 @pytest.mark.parametrize("first", [tc.LeakyReLU(0.1), tc.Abs(), tc.GELU()], ids=repr)
 @pytest.mark.parametrize("name", BEHIND)
-def test_activation_behind_an_activation_is_refused(name, first, second):
+def test_activation_behind_an_activation_is_refused(name: Any, first: Any, second: Any) -> None:
     middle = () if name == "itself" else BEHIND[name]
     place = 2 + len(middle)
     with pytest.raises(
@@ -53,10 +55,10 @@ def test_activation_behind_an_activation_is_refused(name, first, second):
         chain(conv(), first, *middle, second, conv(4, 1, 1))
 
 
-def test_the_place_is_the_modules_name():
+def test_the_place_is_the_modules_name() -> None:
     with pytest.raises(ValueError, match=r"^layer 1\.0\.1, ReLU\(\), cannot follow another activation"):
         chain(chain(conv(), tc.Abs()), tc.Sum(chain(tc.NearestUp(1), tc.ReLU(), conv()), conv()))
-    net = chain(chain(conv(), tc.ReLU()), tc.Sum(chain(tc.NearestUp(1), conv()), conv()))
+    net: Any = chain(chain(conv(), tc.ReLU()), tc.Sum(chain(tc.NearestUp(1), conv()), conv()))
     net.insert(1, tc.Identity())
     net[2].branches[0].insert(0, tc.Erf())
     with pytest.raises(InexactError, match=r"layer 2\.0\.0, Erf\(\), cannot follow another activation") as caught:
@@ -67,7 +69,7 @@ def test_the_place_is_the_modules_name():
         net.kernel(tc.priors.Uniform())
 
 
-def test_names_of_named_layers_are_told():
+def test_names_of_named_layers_are_told() -> None:
     with pytest.raises(ValueError, match=r"layer tail, ReLU\(\), cannot follow"):
         tc.Sequential(OrderedDict(head=conv(), bend=tc.ReLU(), tail=tc.ReLU()))
     with pytest.raises(ValueError, match=r"layer 2, ReLU\(\), cannot follow another activation"):
@@ -99,7 +101,7 @@ def test_names_of_named_layers_are_told():
         (lambda: chain(chain(conv(), tc.Sigmoid()), tc.Identity()), "expected Sigmoid.* as the last layer"),
     ],
 )
-def test_other_places_are_refused(build, message):
+def test_other_places_are_refused(build: Any, message: Any) -> None:
     with pytest.raises(ValueError, match=message):
         build()
 
@@ -126,13 +128,13 @@ EXACT = {
 
 
 @pytest.mark.parametrize("name", EXACT)
-def test_what_is_exact_is_not_refused(name):
+def test_what_is_exact_is_not_refused(name: Any) -> None:
     net = EXACT[name]()
     size = (4, 4) if name == "zeros around" else None
     assert torch.isfinite(net.kernel(tc.priors.Uniform(), size).dense((4, 4))).all()
 
 
-def test_linear_activations_are_the_identity(generator):
+def test_linear_activations_are_the_identity(generator: torch.Generator) -> None:
     z = tc.priors.Tensor(torch.randn(4, 4, 4, generator=generator, dtype=torch.float64))
     plain, more = (
         chain(conv(), tc.ReLU(), conv()),
@@ -143,7 +145,7 @@ def test_linear_activations_are_the_identity(generator):
 
 # The input.
 
-AT_INPUT = {
+AT_INPUT: dict[str, Callable[[], tc.Layer]] = {
     "activation": lambda: chain(tc.ReLU(), conv()),
     "through resampling": lambda: chain(tc.NearestUp(2), tc.Dropout(0.1), chain(tc.AvgPool2d(2), tc.Erf()), conv()),
     "norm": lambda: chain(tc.ChannelNorm(), conv()),
@@ -158,7 +160,7 @@ GAUSSIAN = [tc.priors.Normal(0, 2), tc.priors.White(0.3), tc.priors.Sum(tc.prior
 
 
 @pytest.mark.parametrize("name", AT_INPUT)
-def test_activation_of_a_given_input_is_refused(name):
+def test_activation_of_a_given_input_is_refused(name: Any) -> None:
     net = AT_INPUT[name]()
     for prior in GIVEN:
         with pytest.raises(ValueError, match="the network's input"):
@@ -169,7 +171,7 @@ def test_activation_of_a_given_input_is_refused(name):
         assert torch.isfinite(net.kernel(prior, (4, 4)).dense((4, 4))).all()
 
 
-def test_activation_of_given_features_is_refused():
+def test_activation_of_given_features_is_refused() -> None:
     net = tc.Sequential(tc.ReLU(), tc.Linear(3, 1))
     for call in (net.gram, net.gram_operator):
         with pytest.raises(ValueError, match=r"layer 0, ReLU\(\), cannot follow the network's input"):
@@ -179,7 +181,7 @@ def test_activation_of_given_features_is_refused():
 
 def bell(*displacement: torch.Tensor) -> torch.Tensor:
     """Positive definite on every torus, as the coefficients of the exponential series are."""
-    return math.prod(torch.exp(torch.cos(2 * math.pi * u / u.numel()) - 1) for u in displacement)
+    return cast(torch.Tensor, math.prod(torch.exp(torch.cos(2 * math.pi * u / u.numel()) - 1) for u in displacement))
 
 
 @pytest.mark.parametrize(
@@ -198,7 +200,7 @@ def bell(*displacement: torch.Tensor) -> torch.Tensor:
     ],
     ids=repr,
 )
-def test_priors_say_rightly_whether_their_draws_are_gaussian(prior):
+def test_priors_say_rightly_whether_their_draws_are_gaussian(prior: Any) -> None:
     """E[phi(z) phi(z')] over the channels of a sample is the dual of Sigma_0 for Gaussian draws, and only for them."""
     size, channels, generator = (8,), 20000, torch.Generator().manual_seed(7)
     z = prior.sample(channels, size, generator=generator, dtype=torch.float64)
@@ -218,7 +220,7 @@ def test_priors_say_rightly_whether_their_draws_are_gaussian(prior):
     "first", [(tc.Abs(),), (tc.NearestUp(2), tc.Erf()), (tc.ChannelNorm(),), (tc.ChannelNorm(), tc.GELU())], ids=repr
 )
 @pytest.mark.parametrize("prior", [tc.priors.White(2.0), tc.priors.Stationary(bell)], ids=repr)
-def test_kernel_of_an_activation_at_a_gaussian_input_is_that_of_many_channels(first, prior):
+def test_kernel_of_an_activation_at_a_gaussian_input_is_that_of_many_channels(first: Any, prior: Any) -> None:
     channels, generator = 8000, torch.Generator().manual_seed(3)
     net = tc.Sequential(*first, tc.Conv1d(channels, 1, 3)).double()
     z = prior.sample(channels, (6,), generator=generator, dtype=torch.float64)
@@ -234,7 +236,7 @@ def test_kernel_of_an_activation_at_a_gaussian_input_is_that_of_many_channels(fi
 
 
 @pytest.mark.parametrize("affine", [False, True])
-def test_norm_without_epsilon_keeps_zeros(affine, generator):
+def test_norm_without_epsilon_keeps_zeros(affine: Any, generator: torch.Generator) -> None:
     z = torch.randn(2, 6, 6, generator=generator, dtype=torch.float64)
     z[:, :4, :5] = 0
     z[:, 0] = 0
@@ -255,7 +257,7 @@ def test_norm_without_epsilon_keeps_zeros(affine, generator):
     torch.testing.assert_close(middle[0, :, 5, 5].square().mean(), torch.tensor(1.0, dtype=torch.float64))
 
 
-def test_norm_without_epsilon_of_a_row_of_zeros(generator):
+def test_norm_without_epsilon_of_a_row_of_zeros(generator: torch.Generator) -> None:
     features = torch.randn(4, 3, generator=generator, dtype=torch.float64)
     features[1] = 0
     net = tc.Sequential(tc.Linear(3, 8), tc.ChannelNorm(eps=0), tc.ReLU(), tc.Linear(8, 1))
@@ -269,7 +271,7 @@ def test_norm_without_epsilon_of_a_row_of_zeros(generator):
 # Deep and changing networks.
 
 
-def test_deep_networks_need_no_recursion(generator):
+def test_deep_networks_need_no_recursion(generator: torch.Generator) -> None:
     blocks = [layer for _ in range(600) for layer in (tc.Linear(2, 2), tc.ReLU())]
     net = tc.Sequential(*blocks, tc.Linear(2, 1))
     assert torch.isfinite(net.gram(torch.randn(3, 2, generator=generator))).all()
@@ -288,7 +290,7 @@ def test_deep_networks_need_no_recursion(generator):
     )
 
 
-def test_changes_at_any_depth_are_noticed():
+def test_changes_at_any_depth_are_noticed() -> None:
     inner = tc.Sequential(conv())
     net = tc.Sequential(inner, conv(4, 1, 3))
     prior = tc.priors.Uniform()
@@ -311,7 +313,7 @@ def test_changes_at_any_depth_are_noticed():
         net.kernel(prior)
 
 
-def test_replaced_branches_run(generator):
+def test_replaced_branches_run(generator: torch.Generator) -> None:
     net = tc.Residual(tc.ReLU(), conv())
     x = torch.randn(1, 4, 4, 4, generator=generator)
     other = tc.Residual(tc.ReLU(), conv())
@@ -320,11 +322,11 @@ def test_replaced_branches_run(generator):
     assert torch.equal(copy.deepcopy(net)(x), other(x))
 
 
-def test_layers_of_others_need_nothing_but_verbs():
+def test_layers_of_others_need_nothing_but_verbs() -> None:
     class Twice(tc.layers.Layer):
         """Forgets about exactness, as all layers do."""
 
-        def propagate(self, covariance):
+        def propagate(self, covariance: Any) -> Any:
             return covariance.activate(Rectifier()).activate(Rectifier())
 
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ def as_matrix(kernel: torch.Tensor) -> torch.Tensor:
     return kernel.reshape(math.isqrt(kernel.numel()), -1)
 
 
-def exact_ntk(net: tc.Sequential, z: torch.Tensor) -> torch.Tensor:
+def exact_ntk(net: tc.layers.Network, z: torch.Tensor) -> torch.Tensor:
     return as_matrix(net.kernel(tc.priors.Tensor(z)).dense())
 
 
@@ -159,7 +160,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_finite_networks_have_the_kernel_on_average(name):
+def test_finite_networks_have_the_kernel_on_average(name: Any) -> None:
     net, shape = CASES[name]
     generator = torch.Generator().manual_seed(1)
     z = torch.randn(*shape, generator=generator, dtype=torch.float64)
@@ -177,7 +178,7 @@ def test_finite_networks_have_the_kernel_on_average(name):
 
 
 @pytest.mark.parametrize("up", [tc.NearestUp(2), tc.BilinearUp(2)], ids=repr)
-def test_deviation_falls_with_the_root_of_the_width(up):
+def test_deviation_falls_with_the_root_of_the_width(up: Any) -> None:
     generator = torch.Generator().manual_seed(2)
     z = torch.randn(2, 4, generator=generator, dtype=torch.float64)
     widths, seeds = (16, 64, 256), (400, 200, 80)
@@ -205,7 +206,7 @@ def published_ntk(z: torch.Tensor, matrices: list[torch.Tensor]) -> torch.Tensor
 
 @pytest.mark.parametrize("up", [tc.BilinearUp(2), border(), corners()], ids=repr)
 @pytest.mark.parametrize("shape", [(3, 4), (2, 2, 3)], ids=["1d", "2d"])
-def test_sampling_tells_the_bilinear_rule_from_the_published_one(up, shape):
+def test_sampling_tells_the_bilinear_rule_from_the_published_one(up: Any, shape: Any) -> None:
     conv = tc.Conv1d if len(shape) == 2 else tc.Conv2d
     # The mean over seeds of a network with one hidden layer is the kernel at any width: there is no bias to allow for.
     net = chain(conv(shape[0], 128, 3), tc.ReLU(), up, conv(128, 1, 3))
@@ -223,7 +224,7 @@ def test_sampling_tells_the_bilinear_rule_from_the_published_one(up, shape):
     assert abs(float(places.mean()) - 1) > 6 * standard_error
 
 
-def test_published_rule_is_right_for_nearest_upsampling():
+def test_published_rule_is_right_for_nearest_upsampling() -> None:
     # Copying commutes with the product, so the mistake needs interpolation: the code above makes no other one.
     z = torch.randn(2, 4, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
     net = chain(tc.Conv1d(2, 8, 3), tc.ReLU(), tc.NearestUp(2), tc.Conv1d(8, 1, 3))
@@ -231,7 +232,7 @@ def test_published_rule_is_right_for_nearest_upsampling():
     torch.testing.assert_close(published, exact_ntk(net, z), rtol=1e-12, atol=1e-12)
 
 
-def refused(build, monkeypatch) -> tc.Sequential:
+def refused(build: Any, monkeypatch: pytest.MonkeyPatch) -> tc.Sequential:
     """A network that would be refused, for its rule is not exact."""
     with pytest.raises(ValueError, match=r"exact|uncorrelated"):
         build()
@@ -263,7 +264,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_refused_would_not_be_exact(name, monkeypatch):
+def test_what_is_refused_would_not_be_exact(name: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     net = refused(REFUSED[name], monkeypatch)
     generator = torch.Generator().manual_seed(4)
     z = torch.randn(2, 5, generator=generator, dtype=torch.float64)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,14 +29,24 @@ def own(classes: dict[str, type]) -> list[type]:
 
 
 LAYERS = {cls.__name__: cls for cls in own(tc.Layer._by_name)}
+
+
+def _own_size(name: str, channels: int) -> tc.Layer:
+    return getattr(tc, name)(channels, channels, 3)
+
+
+def _pool(name: str, channels: int) -> tc.Layer:
+    return getattr(tc, name)(2)
+
+
 # A layer of each class, from so many channels to as many. Activations that take no options need no line.
 EXAMPLES: dict[str, Callable[[int], tc.Layer]] = {
     **{
-        f"{kind}{n}d": lambda c, k=kind, n=n: getattr(tc, f"{k}{n}d")(c, c, 3)
+        f"{kind}{n}d": functools.partial(_own_size, f"{kind}{n}d")
         for kind in ("Conv", "StridedConv")
         for n in (1, 2, 3)
     },
-    **{f"AvgPool{n}d": lambda c, n=n: getattr(tc, f"AvgPool{n}d")(2) for n in (1, 2, 3)},
+    **{f"AvgPool{n}d": functools.partial(_pool, f"AvgPool{n}d") for n in (1, 2, 3)},
     "Linear": lambda c: tc.Linear(c, c, bias=True, bias_std=0.5),
     "LeakyReLU": lambda c: tc.LeakyReLU(0.3),
     "ABReLU": lambda c: tc.ABReLU(-0.4, 1.3),
@@ -74,24 +86,24 @@ def size_of(layer: tc.Layer) -> tuple[int, ...]:
     return {1: (12,), 2: (4, 6), 3: (2, 4, 2)}[layer.ndim or 1]
 
 
-def test_there_are_layers():
+def test_there_are_layers() -> None:
     assert {"Conv2d", "Linear", "ReLU", "Graph", "ChannelNorm"} <= LAYERS.keys()
     assert EXAMPLES.keys() <= LAYERS.keys()
     assert not {"Network", "Activation", "Weighted"} & LAYERS.keys()
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_layer_has_a_line_in_the_readme(name):
+def test_layer_has_a_line_in_the_readme(name: Any) -> None:
     assert f"`{name}`" in README or f"`{name}(" in README
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_layer_can_be_had_from_the_package(name):
+def test_layer_can_be_had_from_the_package(name: Any) -> None:
     assert getattr(tc, name, None) is LAYERS[name]
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_description_and_repr_make_the_layer_anew(name):
+def test_description_and_repr_make_the_layer_anew(name: Any) -> None:
     layer = example(name)
     if name == "Elementwise":
         with pytest.raises(NotImplementedError):
@@ -106,7 +118,7 @@ def test_description_and_repr_make_the_layer_anew(name):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_layer_can_be_built_without_weights_and_then_draws_nothing(name):
+def test_layer_can_be_built_without_weights_and_then_draws_nothing(name: Any) -> None:
     torch.manual_seed(0)
     before = torch.get_rng_state()
     with torch.device("meta"):
@@ -127,7 +139,7 @@ def size_after(layer: tc.Layer) -> tuple[int, ...]:
 
 @pytest.mark.parametrize("kind", ["ntk", "nngp"])
 @pytest.mark.parametrize("name", LAYERS)
-def test_rule_is_the_textbooks(name, kind, generator):
+def test_rule_is_the_textbooks(name: Any, kind: Any, generator: torch.Generator) -> None:
     layer = example(name)
     if layer.ndim == 0:
         net = tc.Sequential(tc.Linear(3, 4), layer, tc.ReLU(), tc.Linear(4, 2))
@@ -148,7 +160,7 @@ def test_rule_is_the_textbooks(name, kind, generator):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_forward_and_rule_belong_together(name, generator):
+def test_forward_and_rule_belong_together(name: Any, generator: torch.Generator) -> None:
     """The covariance over the channels of what ``forward`` makes of Gaussian images, against ``propagate``."""
     channels = 512
     layer = example(name, channels).double().eval()
@@ -178,7 +190,7 @@ def test_forward_and_rule_belong_together(name, generator):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_layer_has_a_counterpart_in_torch_or_a_reason_why_not(name):
+def test_layer_has_a_counterpart_in_torch_or_a_reason_why_not(name: Any) -> None:
     layer = example(name)
     rule = rules.rule_for(layer)
     if rule is None:
@@ -207,7 +219,7 @@ def test_layer_has_a_counterpart_in_torch_or_a_reason_why_not(name):
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_named_activation_is_known_everywhere(name):
+def test_named_activation_is_known_everywhere(name: Any) -> None:
     entry = ACTIVATIONS[name]
     assert isinstance(entry(), entry.layer)
     assert entry.dual == entry()._dual()
@@ -215,41 +227,46 @@ def test_named_activation_is_known_everywhere(name):
     y = torch.tensor([[1.0, 2.0, math.nan]], dtype=torch.float64)
     assert torch.isfinite(completion.fit(y, features=torch.eye(3, dtype=torch.float64)).predict()).all()
     assert any(isinstance(layer, entry.layer) for layer in tc.hourglass(1, 4, 0, activation=name).layers)
-    recipe = tc.catalogue.recipe(f"uniform-1x4-{name.replace('leaky_relu', 'leaky0.1')}")
+    recipe: Any = tc.catalogue.recipe(f"uniform-1x4-{name.replace('leaky_relu', 'leaky0.1')}")
     assert any(isinstance(layer, entry.layer) for layer in recipe.network.layers)
 
 
-def test_every_activation_has_a_name():
+def test_every_activation_has_a_name() -> None:
     named = {entry.layer for entry in ACTIVATIONS.values()} | {tc.Elementwise}
     assert {cls for cls in LAYERS.values() if issubclass(cls, tc.layers.Activation)} == named
 
 
-def test_activations_by_name_or_not_at_all():
+def test_activations_by_name_or_not_at_all() -> None:
     assert tc.layers.activation_of("relu").description() == {"layer": "ReLU"}
     layer = tc.GELU()
     assert tc.layers.activation_of(layer) is layer
     with pytest.raises(ValueError, match="expected an activation among relu"):
         tc.layers.activation_of("swoosh")
     with pytest.raises(TypeError, match="a name or a layer"):
-        tc.hourglass(1, 4, activation=3)
+        tc.hourglass(1, 4, activation=3)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_layer_says_what_it_does_to_gaussian_features(name):
+def test_layer_says_what_it_does_to_gaussian_features(name: Any) -> None:
     assert isinstance(example(name).propagate(Signal.of_input(gaussian=True)), Signal)
 
 
-PRIORS = [tc.priors.Uniform(0, 2), tc.priors.Normal(0.1, 3), tc.priors.White(2.0), tc.priors.Constant(0.5)]
+PRIORS: list[tc.priors.Prior] = [
+    tc.priors.Uniform(0, 2),
+    tc.priors.Normal(0.1, 3),
+    tc.priors.White(2.0),
+    tc.priors.Constant(0.5),
+]
 PRIORS += [tc.priors.Identity(), tc.priors.Meshgrid(), tc.priors.Coordinates(3, 0.2)]
 PRIORS += [tc.priors.White(1.0) + tc.priors.Coordinates(2.5)]
 
 
-def test_every_prior_that_can_be_described_is_tried():
+def test_every_prior_that_can_be_described_is_tried() -> None:
     assert {type(prior) for prior in PRIORS} == set(own(Prior._by_name))
 
 
 @pytest.mark.parametrize("prior", PRIORS, ids=repr)
-def test_priors_come_back_from_their_descriptions(prior):
+def test_priors_come_back_from_their_descriptions(prior: Any) -> None:
     description = prior.description()
     again = tc.priors.from_description(json.loads(json.dumps(description)))
     assert type(again) is type(prior)
@@ -261,5 +278,5 @@ def test_priors_come_back_from_their_descriptions(prior):
 @pytest.mark.parametrize(
     "name", [name for name in tc.priors.__all__ if name not in ("Prior", "Sum", "from_description")]
 )
-def test_prior_has_a_line_in_the_readme(name):
+def test_prior_has_a_line_in_the_readme(name: Any) -> None:
     assert f"`priors.{name}" in README or f"priors.{name}(" in README

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from torch_cntk import baselines
 
 
-def profiles(generator: torch.Generator, drugs: int = 7, cells: int = 5, genes: int = 11):
+def profiles(generator: torch.Generator, drugs: int = 7, cells: int = 5, genes: int = 11) -> Any:
     tensor = torch.randn(drugs, cells, genes, generator=generator, dtype=torch.float64)
     observed = torch.rand(drugs, cells, generator=generator) < 0.6
     observed[0] = True
@@ -25,7 +26,7 @@ def hidden(tensor: torch.Tensor, observed: torch.Tensor) -> torch.Tensor:
     return torch.where(observed[..., None], tensor, math.nan)
 
 
-def test_means(generator):
+def test_means(generator: torch.Generator) -> None:
     tensor, observed = profiles(generator)
     holes = hidden(tensor, observed)
     missing = ~observed
@@ -36,7 +37,7 @@ def test_means(generator):
     assert torch.equal(baselines.cell_mean(holes, observed)[observed], tensor[observed])
 
 
-def test_means_of_what_was_never_observed(generator):
+def test_means_of_what_was_never_observed(generator: torch.Generator) -> None:
     tensor, observed = profiles(generator)
     observed[:, 2] = False
     observed[3] = False
@@ -47,7 +48,7 @@ def test_means_of_what_was_never_observed(generator):
     assert torch.allclose(baselines.drug_mean(holes, observed)[3, 0], means)
 
 
-def test_additive_model_recovers_a_sum_of_effects(generator):
+def test_additive_model_recovers_a_sum_of_effects(generator: torch.Generator) -> None:
     _, observed = profiles(generator)
     drugs = torch.randn(7, 1, 11, generator=generator, dtype=torch.float64)
     cells = torch.randn(1, 5, 11, generator=generator, dtype=torch.float64)
@@ -56,7 +57,7 @@ def test_additive_model_recovers_a_sum_of_effects(generator):
     assert torch.allclose(baselines.additive(hidden(whole, observed), observed), whole)
 
 
-def test_dnpp_takes_the_drug_that_is_the_same(generator):
+def test_dnpp_takes_the_drug_that_is_the_same(generator: torch.Generator) -> None:
     tensor, observed = profiles(generator, drugs=6, genes=200)
     # Drugs 1 and 4 do the same everywhere, up to scale and shift, which correlations do not see.
     tensor[4] = 2 * tensor[1] + 1
@@ -66,7 +67,7 @@ def test_dnpp_takes_the_drug_that_is_the_same(generator):
     assert torch.allclose(filled[1, 3], tensor[4, 3])
 
 
-def test_dnpp_equals_its_definition(generator):
+def test_dnpp_equals_its_definition(generator: torch.Generator) -> None:
     tensor, observed = profiles(generator, drugs=9, genes=6)
     neighbours = 3
     filled = baselines.dnpp(hidden(tensor, observed), observed, neighbours)
@@ -86,7 +87,7 @@ def test_dnpp_equals_its_definition(generator):
         assert torch.allclose(filled[drug, cell], expected)
 
 
-def test_falrtc_recovers_a_tensor_of_low_rank(generator):
+def test_falrtc_recovers_a_tensor_of_low_rank(generator: torch.Generator) -> None:
     factors = [torch.rand(n, 1, generator=generator, dtype=torch.float64) + 0.5 for n in (12, 10, 30)]
     whole = torch.einsum("ar,br,cr->abc", *factors)
     observed = torch.rand(12, 10, generator=generator) < 0.8
@@ -98,12 +99,12 @@ def test_falrtc_recovers_a_tensor_of_low_rank(generator):
     assert error < 0.05
 
 
-def test_gradient_of_the_smoothed_nuclear_norms(generator):
+def test_gradient_of_the_smoothed_nuclear_norms(generator: torch.Generator) -> None:
     from torch_cntk.matrices.baselines.falrtc import _objective
 
     x = torch.randn(3, 4, 5, generator=generator, dtype=torch.float64, requires_grad=True)
     arguments = ([0.5, 0.2, 0.3], [0.3, 0.5, 0.6], [0, 1, 2])
-    total = 0.0
+    total: Any = 0.0
     for a, m, axis in zip(*arguments, strict=True):
         s = torch.linalg.svdvals(x.movedim(axis, 0).flatten(1))
         t = m / a
@@ -114,13 +115,13 @@ def test_gradient_of_the_smoothed_nuclear_norms(generator):
     assert torch.allclose(gradient, expected, rtol=1e-8, atol=1e-10)
 
 
-def low_rank(generator: torch.Generator):
+def low_rank(generator: torch.Generator) -> Any:
     factors = [torch.randn(n, 2, generator=generator, dtype=torch.float64) for n in (40, 30)]
     observed = torch.rand(40, 30, generator=generator) < 0.7
     return factors[0] @ factors[1].T, observed
 
 
-def test_soft_impute_is_the_minimum(generator):
+def test_soft_impute_is_the_minimum(generator: torch.Generator) -> None:
     whole, observed = low_rank(generator)
     shrinkage = 2.0
     fit = baselines.soft_impute(
@@ -147,14 +148,14 @@ def test_soft_impute_is_the_minimum(generator):
     ],
     ids=["soft_impute", "matrix_factorisation"],
 )
-def test_low_rank_matrices_are_recovered(method, generator):
+def test_low_rank_matrices_are_recovered(method: Any, generator: torch.Generator) -> None:
     whole, observed = low_rank(generator)
     fit = method(torch.where(observed, whole, math.nan), observed)
     missing = ~observed
     assert (fit - whole)[missing].norm() < 0.05 * whole[missing].norm()
 
 
-def test_empty_rows_are_zeros(generator):
+def test_empty_rows_are_zeros(generator: torch.Generator) -> None:
     whole, observed = low_rank(generator)
     observed[3] = False
     for fit in (baselines.soft_impute(whole, observed, 1.0), baselines.matrix_factorisation(whole, observed, 2, 0.1)):
@@ -195,6 +196,6 @@ MATRIX = torch.ones(3, 2)
         (lambda: baselines.matrix_factorisation(MATRIX, MASK, 1, 0), ValueError, "expected ridge > 0"),
     ],
 )
-def test_bad_input_is_refused(attempt, error, message):
+def test_bad_input_is_refused(attempt: Any, error: Any, message: Any) -> None:
     with pytest.raises(error, match=message):
         attempt()

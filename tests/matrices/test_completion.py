@@ -6,6 +6,7 @@ import copy
 import math
 import typing
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from torch_cntk.matrices import sides, systems
 RIDGE = 0.01
 
 
-def problem(generator: torch.Generator, rows: int = 6, columns: int = 15, p: int = 4):
+def problem(generator: torch.Generator, rows: int = 6, columns: int = 15, p: int = 4) -> Any:
     """A smooth function of the features for each row."""
     features = torch.randn(columns, p, generator=generator, dtype=torch.float64)
     z = features / features.norm(dim=1, keepdim=True)
@@ -33,7 +34,16 @@ def random_mask(shape: tuple[int, int], share: float, generator: torch.Generator
     return mask
 
 
-def textbook(values, mask, features, *, depth=1, ridge=RIDGE, identity=0.0, center=True) -> np.ndarray:
+def textbook(
+    values: Any,
+    mask: Any,
+    features: Any,
+    *,
+    depth: Any = 1,
+    ridge: Any = RIDGE,
+    identity: Any = 0.0,
+    center: Any = True,
+) -> np.ndarray:
     """Row by row: normalise, Theorem 1, solve."""
     z = features / features.norm(dim=1, keepdim=True)
     xi = (z @ z.T).numpy() / (1 + identity**2)
@@ -49,7 +59,9 @@ def textbook(values, mask, features, *, depth=1, ridge=RIDGE, identity=0.0, cent
 
 @pytest.mark.parametrize("center", [True, False])
 @pytest.mark.parametrize(("depth", "identity"), [(0, 0.5), (1, 0.0), (3, 0.7)])
-def test_each_row_is_regressed_on_its_observed_entries(depth, identity, center, generator):
+def test_each_row_is_regressed_on_its_observed_entries(
+    depth: Any, identity: Any, center: Any, generator: torch.Generator
+) -> None:
     values, features = problem(generator)
     mask = random_mask(values.shape, 0.6, generator)
     model = tc.MatrixCompletion(depth, ridge=RIDGE, identity=identity, center=center)
@@ -60,7 +72,7 @@ def test_each_row_is_regressed_on_its_observed_entries(depth, identity, center, 
     assert model.residual_ < 1e-10
 
 
-def test_nan_is_missing_unless_a_mask_is_given(generator):
+def test_nan_is_missing_unless_a_mask_is_given(generator: torch.Generator) -> None:
     values, features = problem(generator)
     mask = random_mask(values.shape, 0.5, generator)
     holes = torch.where(mask, values, math.nan)
@@ -70,7 +82,7 @@ def test_nan_is_missing_unless_a_mask_is_given(generator):
     assert torch.equal(tc.MatrixCompletion().fit_predict(holes, mask, features), by_nan)
 
 
-def test_predicts_new_columns(generator):
+def test_predicts_new_columns(generator: torch.Generator) -> None:
     values, features = problem(generator)
     mask = random_mask(values.shape, 0.6, generator)
     # Columns that nobody has observed are predicted by predict() or, as new ones, by predict(features).
@@ -80,25 +92,27 @@ def test_predicts_new_columns(generator):
     assert torch.allclose(model.predict(features=features[9:]), whole[:, 9:], rtol=1e-9, atol=1e-12)
 
 
-def test_rows_with_the_same_columns_share_a_factorisation(generator, monkeypatch):
+def test_rows_with_the_same_columns_share_a_factorisation(
+    generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     values, features = problem(generator, rows=8)
     mask = random_mask((2, 15), 0.6, generator)[[0, 1, 0, 0, 1, 0, 1, 1]]
     count = 0
-    factorise = systems.Direct.factorise_mask
+    factorise = tc.Direct.factorise_mask
 
-    def counted(*args, **options):
+    def counted(*args: Any, **options: Any) -> Any:
         nonlocal count
         count += 1
         return factorise(*args, **options)
 
-    monkeypatch.setattr(systems.Direct, "factorise_mask", counted)
+    monkeypatch.setattr(tc.Direct, "factorise_mask", counted)
     filled = tc.MatrixCompletion(ridge=RIDGE).fit(values, mask, features).predict()
     assert count == 2
     assert np.abs(filled.numpy() - textbook(values, mask, features)).max() < 1e-9
 
 
 @pytest.mark.parametrize("activation", sorted(tc.matrices.completion.ACTIVATIONS))
-def test_every_activation_has_a_kernel(activation, generator):
+def test_every_activation_has_a_kernel(activation: Any, generator: torch.Generator) -> None:
     values, features = problem(generator)
     mask = random_mask(values.shape, 0.6, generator)
     filled = tc.MatrixCompletion(2, activation, ridge=RIDGE, identity=0.3).fit(values, mask, features).predict()
@@ -112,11 +126,11 @@ def test_every_activation_has_a_kernel(activation, generator):
     )
 
 
-def test_the_names_of_activations_are_those_of_the_registry():
+def test_the_names_of_activations_are_those_of_the_registry() -> None:
     assert set(typing.get_args(sides.Activation)) == set(tc.matrices.completion.ACTIVATIONS)
 
 
-def test_products_in_single_precision(generator):
+def test_products_in_single_precision(generator: torch.Generator) -> None:
     values, features = problem(generator, columns=40)
     mask = random_mask(values.shape, 0.6, generator)
     direct = tc.MatrixCompletion(ridge=0.05).fit(values, mask, features)
@@ -132,7 +146,7 @@ def test_products_in_single_precision(generator):
 
 
 @pytest.mark.parametrize("same_mask", [True, False])
-def test_iterative_solvers_agree_with_the_direct_one(same_mask, generator):
+def test_iterative_solvers_agree_with_the_direct_one(same_mask: Any, generator: torch.Generator) -> None:
     values, features = problem(generator, columns=40)
     mask = random_mask(values.shape, 0.6, generator)
     if same_mask:
@@ -144,7 +158,9 @@ def test_iterative_solvers_agree_with_the_direct_one(same_mask, generator):
     assert torch.allclose(iterative.predict(), direct.predict(), rtol=1e-6, atol=1e-7)
 
 
-def test_many_rows_take_entries_of_one_stored_matrix(generator, monkeypatch):
+def test_many_rows_take_entries_of_one_stored_matrix(
+    generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     values, features = problem(generator, rows=12)
     mask = random_mask(values.shape, 0.6, generator)
     stored = tc.MatrixCompletion(ridge="cv").fit(values, mask, features)
@@ -160,7 +176,7 @@ def test_many_rows_take_entries_of_one_stored_matrix(generator, monkeypatch):
     assert systems._stored(whole, 15**2 + 1) is whole
 
 
-def test_too_many_equations_are_solved_iteratively(generator, monkeypatch):
+def test_too_many_equations_are_solved_iteratively(generator: torch.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     values, features = problem(generator, columns=40)
     mask = random_mask(values.shape, 0.6, generator)
     limit = int(mask.sum(1).sort().values[2])
@@ -179,7 +195,7 @@ def test_too_many_equations_are_solved_iteratively(generator, monkeypatch):
     assert torch.allclose(model.predict(), direct, atol=1e-3)
 
 
-def brute_force_left_out(values, mask, features, ridge) -> float:
+def brute_force_left_out(values: Any, mask: Any, features: Any, ridge: Any) -> float:
     """Squared errors of each observed entry, predicted from the others of its row about the same mean."""
     total = 0.0
     for row in range(len(values)):
@@ -193,7 +209,7 @@ def brute_force_left_out(values, mask, features, ridge) -> float:
     return total
 
 
-def test_ridge_and_score_come_from_leaving_out_each_entry(generator):
+def test_ridge_and_score_come_from_leaving_out_each_entry(generator: torch.Generator) -> None:
     values, features = problem(generator, rows=3, columns=12)
     values = values + 0.2 * torch.randn(values.shape, generator=generator, dtype=torch.float64)
     mask = random_mask(values.shape, 0.7, generator)
@@ -208,13 +224,13 @@ def test_ridge_and_score_come_from_leaving_out_each_entry(generator):
 
 
 @pytest.mark.parametrize("coupled", [False, True])
-def test_left_out_entries_are_predicted_from_the_others(coupled, generator):
+def test_left_out_entries_are_predicted_from_the_others(coupled: Any, generator: torch.Generator) -> None:
     values, features = problem(generator, rows=3, columns=9)
     mask = random_mask(values.shape, 0.7, generator)
     mask[:2, :-1] = True  # no column loses its last entry, and with it its part in the mean of the weights
     weights = torch.rand(9, generator=generator, dtype=torch.float64) + 0.1
-    side = {"row_features": torch.randn(3, 2, generator=generator)} if coupled else {}
-    options = {"ridge": 0.05, "center": False}
+    side: dict[str, Any] = {"row_features": torch.randn(3, 2, generator=generator)} if coupled else {}
+    options: dict[str, Any] = {"ridge": 0.05, "center": False}
     left_out = tc.MatrixCompletion(**options).fit(values, mask, features, **side, column_weight=weights).left_out()
     assert bool(left_out[~mask].isnan().all())
     for row, column in mask.nonzero().tolist():
@@ -224,7 +240,9 @@ def test_left_out_entries_are_predicted_from_the_others(coupled, generator):
         assert float(model.predict()[row, column]) == pytest.approx(float(left_out[row, column]), rel=1e-6, abs=1e-9)
 
 
-def test_ridge_of_many_equations_is_chosen_by_holding_out(generator, monkeypatch):
+def test_ridge_of_many_equations_is_chosen_by_holding_out(
+    generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     values, features = problem(generator, rows=20, columns=60, p=3)
     noisy = values + 1.5 * torch.randn(values.shape, generator=generator, dtype=torch.float64)
     mask = random_mask(values.shape, 0.8, generator)
@@ -236,7 +254,9 @@ def test_ridge_of_many_equations_is_chosen_by_holding_out(generator, monkeypatch
 
 @pytest.mark.parametrize("solver", ["auto", tc.ConjugateGradient(tolerance=1e-10)])
 @pytest.mark.parametrize("coupled", [False, True])
-def test_weights_of_columns_are_those_of_their_squared_errors(coupled, solver, generator):
+def test_weights_of_columns_are_those_of_their_squared_errors(
+    coupled: Any, solver: Any, generator: torch.Generator
+) -> None:
     """The minimum of sum_j w_j (f(j) - y_j)^2 + ridge |f|^2: (K + ridge / w) alpha = y."""
     values, features = problem(generator)
     mask = random_mask((1, 15), 0.6, generator).expand(6, 15)
@@ -244,7 +264,7 @@ def test_weights_of_columns_are_those_of_their_squared_errors(coupled, solver, g
     model = tc.MatrixCompletion(ridge=0.1, center=False, solver=solver, row_identity=0)
     # Rows that the linear part of the kernel cannot tell from each other would be another problem: one row, then.
     rows = 1 if coupled else 6
-    side = {"row_features": torch.ones(1, 1)} if coupled else {}
+    side: dict[str, Any] = {"row_features": torch.ones(1, 1)} if coupled else {}
     filled = model.fit(values[:rows], mask[:rows], features, **side, column_weight=weights).predict()
     seen = mask[0]
     net = tc.matrices.completion.fully_connected(1)
@@ -256,7 +276,7 @@ def test_weights_of_columns_are_those_of_their_squared_errors(coupled, solver, g
     assert torch.allclose(filled[:, ~seen], expected.T[:, ~seen], rtol=1e-7, atol=1e-8)
 
 
-def test_weights_of_columns_matter_in_the_choice_of_the_ridge(generator):
+def test_weights_of_columns_matter_in_the_choice_of_the_ridge(generator: torch.Generator) -> None:
     """Leaving out a column whose error counts for almost nothing costs almost nothing."""
     values, features = problem(generator, rows=3, columns=12)
     mask = random_mask(values.shape, 0.7, generator)
@@ -276,7 +296,7 @@ def test_weights_of_columns_matter_in_the_choice_of_the_ridge(generator):
 
 @pytest.mark.parametrize("combine", ["product", "sum"])
 @pytest.mark.parametrize("solver", ["auto", tc.ConjugateGradient(tolerance=1e-10)])
-def test_rows_with_features_learn_from_each_other(combine, solver, generator):
+def test_rows_with_features_learn_from_each_other(combine: Any, solver: Any, generator: torch.Generator) -> None:
     values, features = problem(generator, rows=7, columns=9)
     row_features = torch.randn(7, 3, generator=generator, dtype=torch.float64)
     mask = random_mask(values.shape, 0.5, generator)
@@ -284,7 +304,7 @@ def test_rows_with_features_learn_from_each_other(combine, solver, generator):
     model = tc.MatrixCompletion(ridge=0.03, identity=0.3, row_identity=0.8, combine=combine, solver=solver)
     filled = model.fit(values, mask, features, row_features).predict()
 
-    def kernel(z, identity):
+    def kernel(z: Any, identity: Any) -> Any:
         z = z / z.norm(dim=1, keepdim=True)
         xi = (z @ z.T).numpy() / (1 + identity**2)
         np.fill_diagonal(xi, 1)
@@ -307,7 +327,7 @@ def test_rows_with_features_learn_from_each_other(combine, solver, generator):
     assert np.abs(model.predict(row_features=row_features[2:3]).numpy() - expected.reshape(7, 9)[2]).max() < 1e-7
 
 
-def test_identity_features_of_rows_are_no_features(generator):
+def test_identity_features_of_rows_are_no_features(generator: torch.Generator) -> None:
     """The paper's kernel: delta of the rows times that of the columns."""
     values, features = problem(generator)
     mask = random_mask(values.shape, 0.6, generator)
@@ -318,7 +338,7 @@ def test_identity_features_of_rows_are_no_features(generator):
 
 
 @pytest.mark.parametrize("depth", [0, 1, 4])
-def test_one_hot_prior_is_the_mean_over_the_category(depth, generator):
+def test_one_hot_prior_is_the_mean_over_the_category(depth: Any, generator: torch.Generator) -> None:
     """Its kernel is singular; without a ridge the regression is the mean over the cell type, exactly."""
     cells = [*torch.randint(4, (30,), generator=generator).tolist(), 0, 1, 2, 3]
     values = torch.randn(5, 34, generator=generator, dtype=torch.float64)
@@ -334,7 +354,7 @@ def test_one_hot_prior_is_the_mean_over_the_category(depth, generator):
         assert (filled[:, :26] - expected).abs().max() < 1e-9
 
 
-def test_graph_laplacian_is_semi_supervised_learning(generator):
+def test_graph_laplacian_is_semi_supervised_learning(generator: torch.Generator) -> None:
     nodes = 12
     adjacency = (torch.rand(nodes, nodes, generator=generator, dtype=torch.float64) < 0.3).double()
     adjacency = torch.triu(adjacency, 1)
@@ -343,7 +363,7 @@ def test_graph_laplacian_is_semi_supervised_learning(generator):
     labels = torch.randn(2, nodes, generator=generator, dtype=torch.float64)
     mask = torch.zeros(2, nodes, dtype=torch.bool)
     mask[:, :4] = True
-    options = {"normalize": False, "center": False, "ridge": 0}
+    options: dict[str, Any] = {"normalize": False, "center": False, "ridge": 0}
     for shift, tolerance in ((0.3, 1e-9), (1e-6, 1e-4)):
         features = tc.features.laplacian(adjacency, shift)
         filled = tc.MatrixCompletion(0, **options).fit(labels, mask, features).predict()
@@ -355,7 +375,7 @@ def test_graph_laplacian_is_semi_supervised_learning(generator):
     assert (means - filled)[:, 4:].abs().max() < 1e-4
 
 
-def test_pseudo_inverse_of_the_laplacian(generator):
+def test_pseudo_inverse_of_the_laplacian(generator: torch.Generator) -> None:
     adjacency = torch.rand(6, 6, generator=generator, dtype=torch.float64)
     adjacency = adjacency + adjacency.T
     matrix = torch.diag(adjacency.sum(1)) - adjacency
@@ -367,7 +387,7 @@ def test_pseudo_inverse_of_the_laplacian(generator):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
-def test_tensors_keep_their_dtype(dtype, generator):
+def test_tensors_keep_their_dtype(dtype: Any, generator: torch.Generator) -> None:
     values, features = problem(generator)
     mask = random_mask(values.shape, 0.6, generator)
     filled = tc.MatrixCompletion().fit(values.to(dtype), mask, features.to(dtype)).predict()
@@ -375,7 +395,7 @@ def test_tensors_keep_their_dtype(dtype, generator):
     assert torch.equal(filled[mask], values.to(dtype)[mask])
 
 
-def test_arrays_and_lists_in_arrays_out(generator):
+def test_arrays_and_lists_in_arrays_out(generator: torch.Generator) -> None:
     values, features = problem(generator)
     mask = random_mask(values.shape, 0.6, generator)
     expected = tc.MatrixCompletion().fit(values, mask, features).predict().numpy()
@@ -389,7 +409,7 @@ def test_arrays_and_lists_in_arrays_out(generator):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_cuda_equals_the_cpu(generator):
+def test_cuda_equals_the_cpu(generator: torch.Generator) -> None:
     values, features = problem(generator)
     mask = random_mask(values.shape, 0.6, generator)
     here = tc.MatrixCompletion(ridge="cv").fit(values, mask, features).predict()
@@ -398,7 +418,7 @@ def test_cuda_equals_the_cpu(generator):
     assert torch.allclose(there.cpu(), here, rtol=1e-8, atol=1e-10)
 
 
-def test_pandas_frames(generator):
+def test_pandas_frames(generator: torch.Generator) -> None:
     pandas = pytest.importorskip("pandas")
     values, features = problem(generator, rows=3)
     mask = random_mask(values.shape, 0.6, generator)
@@ -431,7 +451,7 @@ def test_pandas_frames(generator):
 # scikit-learn's manners.
 
 
-def test_parameters_are_read_and_set():
+def test_parameters_are_read_and_set() -> None:
     model = tc.MatrixCompletion(2, ridge=0.5)
     assert model.get_params()["hidden_layers"] == 2
     assert tc.MatrixCompletion(**model.get_params()).get_params() == model.get_params()
@@ -441,7 +461,7 @@ def test_parameters_are_read_and_set():
         model.set_params(depth=2)
 
 
-def test_other_rows_are_completed(generator):
+def test_other_rows_are_completed(generator: torch.Generator) -> None:
     values, features = problem(generator, rows=8)
     mask = random_mask(values.shape, 0.6, generator)
     model = tc.MatrixCompletion(ridge="cv").fit(values[:4], mask[:4], features)
@@ -451,7 +471,7 @@ def test_other_rows_are_completed(generator):
     assert torch.equal(model.weights_, before)
 
 
-def test_works_with_scikit_learn(generator):
+def test_works_with_scikit_learn(generator: torch.Generator) -> None:
     sklearn = pytest.importorskip("sklearn")
     from sklearn.model_selection import GridSearchCV
     from sklearn.pipeline import make_pipeline
@@ -481,7 +501,7 @@ def test_works_with_scikit_learn(generator):
 # Bad input.
 
 
-def test_rows_without_an_entry_are_filled_with_the_prior_mean(generator):
+def test_rows_without_an_entry_are_filled_with_the_prior_mean(generator: torch.Generator) -> None:
     values, features = problem(generator)
     mask = random_mask(values.shape, 0.6, generator)
     mask[3] = False
@@ -493,14 +513,14 @@ def test_rows_without_an_entry_are_filled_with_the_prior_mean(generator):
     assert torch.equal(filled[3], torch.zeros(15, dtype=torch.float64))
 
 
-def test_a_complete_matrix_stays_as_it_is(generator):
+def test_a_complete_matrix_stays_as_it_is(generator: torch.Generator) -> None:
     values, features = problem(generator)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert torch.equal(tc.MatrixCompletion().fit_predict(values, features=features), values)
 
 
-def test_duplicate_columns_without_a_ridge_are_said_and_share_their_mean(generator):
+def test_duplicate_columns_without_a_ridge_are_said_and_share_their_mean(generator: torch.Generator) -> None:
     values, features = problem(generator)
     mask = random_mask(values.shape, 0.6, generator)
     mask[:, [2, 7]] = True
@@ -517,7 +537,9 @@ def test_duplicate_columns_without_a_ridge_are_said_and_share_their_mean(generat
 
 
 @pytest.mark.parametrize("solver", [tc.ConjugateGradient(), tc.EigenPro(epochs=20)])
-def test_duplicate_columns_without_a_ridge_are_said_by_iterative_solvers(solver, generator):
+def test_duplicate_columns_without_a_ridge_are_said_by_iterative_solvers(
+    solver: Any, generator: torch.Generator
+) -> None:
     values, features = problem(generator)
     # The same features and other values: no weights meet both.
     features[7] = features[2]
@@ -529,7 +551,7 @@ def test_duplicate_columns_without_a_ridge_are_said_by_iterative_solvers(solver,
     assert bool(torch.isfinite(filled).all())
 
 
-def test_rows_without_an_entry_are_said_of_other_rows_too(generator):
+def test_rows_without_an_entry_are_said_of_other_rows_too(generator: torch.Generator) -> None:
     values, features = problem(generator)
     mask = random_mask(values.shape, 0.6, generator)
     model = tc.MatrixCompletion().fit(values, mask, features)
@@ -539,7 +561,7 @@ def test_rows_without_an_entry_are_said_of_other_rows_too(generator):
     assert torch.allclose(filled[4], values[mask].mean())
 
 
-def test_bad_features_of_new_columns_are_refused(generator):
+def test_bad_features_of_new_columns_are_refused(generator: torch.Generator) -> None:
     values, features = problem(generator)
     model = tc.MatrixCompletion().fit(values, features=features)
     new = torch.randn(3, 4, generator=generator, dtype=torch.float64)
@@ -553,7 +575,7 @@ def test_bad_features_of_new_columns_are_refused(generator):
             model.predict(features=broken)
 
 
-def test_features_of_no_length_are_features_if_they_are_not_normalised(generator):
+def test_features_of_no_length_are_features_if_they_are_not_normalised(generator: torch.Generator) -> None:
     values, features = problem(generator)
     features[3] = 0
     mask = random_mask(values.shape, 0.6, generator)
@@ -563,7 +585,7 @@ def test_features_of_no_length_are_features_if_they_are_not_normalised(generator
     assert bool(torch.isfinite(filled).all())
 
 
-def test_bad_frames_are_refused_by_label(generator):
+def test_bad_frames_are_refused_by_label(generator: torch.Generator) -> None:
     pandas = pytest.importorskip("pandas")
     values, features = problem(generator, rows=3)
     labels = [f"c{j}" for j in range(15)]
@@ -571,7 +593,7 @@ def test_bad_frames_are_refused_by_label(generator):
     side = pandas.DataFrame(features.numpy(), index=labels)
     lines = pandas.DataFrame(np.ones((3, 2)), index=list("xyz"))
 
-    def fit(change, **more):
+    def fit(change: Any, **more: Any) -> Any:
         return tc.MatrixCompletion().fit(**({"Y": table, "features": side} | {"features": change} | more))
 
     broken = side.copy()
@@ -595,7 +617,7 @@ def test_bad_frames_are_refused_by_label(generator):
         fit(side, Y=empty)
 
 
-def test_an_iteration_that_does_not_end_is_said(generator):
+def test_an_iteration_that_does_not_end_is_said(generator: torch.Generator) -> None:
     values, features = problem(generator, columns=40)
     mask = random_mask(values.shape, 0.6, generator)
     solver = tc.ConjugateGradient(tolerance=1e-12, max_iterations=2)
@@ -629,11 +651,11 @@ def test_an_iteration_that_does_not_end_is_said(generator):
         ({"solver": "fast"}, 'expected solver to be "auto" or a Solver'),
     ],
 )
-def test_bad_input_is_refused(change, message, generator):
+def test_bad_input_is_refused(change: Any, message: Any, generator: torch.Generator) -> None:
     values, features = problem(generator)
     given = {"Y": values, "observed": torch.ones(6, 15, dtype=torch.bool), "features": features}
     given |= {"row_features": None, "column_weight": None}
-    options = {name: value for name, value in change.items() if name not in given}
+    options: dict[str, Any] = {name: value for name, value in change.items() if name not in given}
     given |= {name: value for name, value in change.items() if name in given}
     if "Y" in change:
         given["observed"] = None
@@ -653,16 +675,16 @@ def test_bad_input_is_refused(change, message, generator):
         ({"ridge": None}, "expected ridge to be a number"),
     ],
 )
-def test_wrong_types_are_refused(change, message, generator):
+def test_wrong_types_are_refused(change: Any, message: Any, generator: torch.Generator) -> None:
     values, features = problem(generator)
     given = {"Y": values, "observed": None, "features": features}
-    options = {name: value for name, value in change.items() if name not in given}
+    options: dict[str, Any] = {name: value for name, value in change.items() if name not in given}
     given |= {name: value for name, value in change.items() if name in given}
     with pytest.raises(TypeError, match=message):
         tc.MatrixCompletion(**options).fit(**given)
 
 
-def test_prediction_needs_a_fit_and_features_that_suit(generator):
+def test_prediction_needs_a_fit_and_features_that_suit(generator: torch.Generator) -> None:
     values, features = problem(generator)
     with pytest.raises(ValueError, match="expected fit"):
         tc.MatrixCompletion().predict()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,7 +48,7 @@ def assert_read(data: DrugResponse, tensor: torch.Tensor) -> None:
     assert data.observed.tolist() == [[True, True], [True, False], [True, True]]
 
 
-def test_reads_tensors_of_matlab(tmp_path: Path, generator):
+def test_reads_tensors_of_matlab(tmp_path: Path, generator: torch.Generator) -> None:
     tensor = small(generator)
     labels = {
         name: np.array([[label] for label in given], dtype=object)
@@ -62,12 +64,12 @@ def test_reads_tensors_of_matlab(tmp_path: Path, generator):
         read_drug_response(tmp_path / "less.mat")
 
 
-def lines(tensor: torch.Tensor):
+def lines(tensor: torch.Tensor) -> Iterator[Any]:
     for drug, cell in (~tensor.isnan().any(2)).nonzero().tolist():
         yield DRUGS[drug], CELLS[cell], tensor[drug, cell]
 
 
-def test_reads_npz(tmp_path: Path, generator):
+def test_reads_npz(tmp_path: Path, generator: torch.Generator) -> None:
     tensor = small(generator)
     np.savez(tmp_path / "t.npz", T=tensor.numpy(), drug=DRUGS, cell=CELLS, feature=GENES)
     assert_read(read_drug_response(tmp_path / "t.npz"), tensor)
@@ -84,6 +86,7 @@ def test_reads_npz(tmp_path: Path, generator):
     )
     data = read_drug_response(tmp_path / "x.npz")
     assert_read(data, tensor)
+    assert data.controls is not None
     assert torch.equal(data.controls, controls)
     change = data.fold_change()
     assert torch.allclose(change.tensor[2, 1], torch.log2(tensor[2, 1]) - torch.log2(controls[1]))
@@ -96,7 +99,9 @@ def test_reads_npz(tmp_path: Path, generator):
 
 
 @pytest.mark.parametrize(("suffix", "delimiter"), [("csv", ","), ("tsv", "\t")])
-def test_reads_long_tables_and_averages_replicates(tmp_path: Path, suffix, delimiter, generator):
+def test_reads_long_tables_and_averages_replicates(
+    tmp_path: Path, suffix: Any, delimiter: Any, generator: torch.Generator
+) -> None:
     tensor = small(generator)
     path = tmp_path / f"long.{suffix}"
     with path.open("w", newline="") as file:
@@ -113,7 +118,7 @@ def test_reads_long_tables_and_averages_replicates(tmp_path: Path, suffix, delim
         read_drug_response(path)
 
 
-def test_files_that_are_none_are_refused(tmp_path: Path):
+def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="there is no file"):
         read_drug_response(tmp_path / "a.npz")
     with pytest.raises(ValueError, match=r"expected a file of \.mat, \.npz, \.csv, \.tsv"):
@@ -131,7 +136,7 @@ def test_files_that_are_none_are_refused(tmp_path: Path):
 # The protocol.
 
 
-def test_metrics_are_what_they_say(generator):
+def test_metrics_are_what_they_say(generator: torch.Generator) -> None:
     true = torch.randn(7, 11, generator=generator, dtype=torch.float64)
     predicted = true + torch.randn(7, 11, generator=generator, dtype=torch.float64)
     r, r2, cosine = metrics(predicted, true).tolist()
@@ -148,7 +153,7 @@ def test_metrics_are_what_they_say(generator):
     assert len(METRICS) == 3
 
 
-def test_folds_part_each_cell_type(generator):
+def test_folds_part_each_cell_type(generator: torch.Generator) -> None:
     observed = torch.rand(23, 6, generator=generator) < 0.8
     observed[:, 4] = False
     observed[:3, 4] = True
@@ -173,7 +178,7 @@ def toy(generator: torch.Generator, drugs: int = 12, cells: int = 4, genes: int 
     return DrugResponse(tensor, tuple(map(str, range(drugs))), ("MCF7", *names), tuple(map(str, range(genes))))
 
 
-def test_methods_see_nothing_of_what_is_held_out(generator):
+def test_methods_see_nothing_of_what_is_held_out(generator: torch.Generator) -> None:
     data = toy(generator)
     seen = torch.zeros(12, 4, dtype=torch.long)
 
@@ -195,7 +200,7 @@ def test_methods_see_nothing_of_what_is_held_out(generator):
         compare(data, {}, count=3, reference="HELA")
 
 
-def test_p_values(generator):
+def test_p_values(generator: torch.Generator) -> None:
     values = torch.randn(2, 10, 3, generator=generator, dtype=torch.float64)
     comparison = Comparison(("a", "b"), values, 0.25)
     expected = [scipy.stats.ttest_rel(values[0, :, k], values[1, :, k]).pvalue for k in range(3)]
@@ -215,7 +220,7 @@ def test_p_values(generator):
 # Priors.
 
 
-def test_reference_prior_equals_its_definition(generator):
+def test_reference_prior_equals_its_definition(generator: torch.Generator) -> None:
     tensor = torch.randn(4, 3, 5, generator=generator, dtype=torch.float64)
     observed = torch.tensor([[1, 1, 0], [0, 1, 1], [1, 0, 1], [1, 1, 1]]).bool()
     holes = torch.where(observed[..., None], tensor, math.nan)
@@ -230,13 +235,13 @@ def test_reference_prior_equals_its_definition(generator):
         reference_prior(holes, observed & False, 0)
 
 
-def test_one_hot_prior(generator):
+def test_one_hot_prior(generator: torch.Generator) -> None:
     prior = one_hot_prior(torch.ones(2, 3, dtype=torch.bool), 1.0, 0.5).reshape(2, 3, 5)
     assert prior[1, 2].tolist() == [0, 0, 1, 0, 0.5]
     assert one_hot_prior(torch.ones(2, 3, dtype=torch.bool), 2.0, 0).reshape(2, 3, 3)[1, 0].tolist() == [2, 0, 0]
 
 
-def test_one_hot_prior_of_the_cell_type_is_the_mean_over_it(generator):
+def test_one_hot_prior_of_the_cell_type_is_the_mean_over_it(generator: torch.Generator) -> None:
     data = toy(generator)
     observed = data.observed & (torch.rand(12, 4, generator=generator) < 0.7)
     observed[0] = True
@@ -249,7 +254,7 @@ def test_one_hot_prior_of_the_cell_type_is_the_mean_over_it(generator):
     assert torch.allclose(filled[:, missing], expected[:, missing], rtol=1e-8, atol=1e-9)
 
 
-def one_hot_variances(depth: int, activation: str, drug_weight: float) -> tuple[float, float, float, float]:
+def one_hot_variances(depth: int, activation: Any, drug_weight: float) -> tuple[float, float, float, float]:
     """What the kernel under the prior of cell and drug is the covariance of: a constant, effects of the cell, of the
     drug, and of the pair alone."""
     features = one_hot_prior(torch.ones(2, 2, dtype=torch.bool), 1.0, drug_weight)
@@ -259,7 +264,7 @@ def one_hot_variances(depth: int, activation: str, drug_weight: float) -> tuple[
     return none, cell - none, drug - none, same - cell - drug + none
 
 
-def mixed_model(tensor, observed, precisions: tuple[float, float, float]) -> torch.Tensor:
+def mixed_model(tensor: Any, observed: Any, precisions: tuple[float, float, float]) -> torch.Tensor:
     """Henderson's equations: a constant and effects of cells and drugs, each times the root of its precision shrunken
     towards 0, fitted by least squares; their sum at every pair, [drugs, cells, genes]."""
     drugs, cells = observed.shape
@@ -279,7 +284,7 @@ def mixed_model(tensor, observed, precisions: tuple[float, float, float]) -> tor
     return design @ effects
 
 
-def missing_pairs(generator):
+def missing_pairs(generator: torch.Generator) -> Any:
     data = toy(generator)
     observed = data.observed & (torch.rand(12, 4, generator=generator) < 0.7)
     # All cell types and drugs are connected, and a pair is missing.
@@ -288,7 +293,9 @@ def missing_pairs(generator):
     return data.tensor, observed
 
 
-def one_hot_completion(tensor, observed, depth, activation, drug_weight, *, ridge=0.0, center=False):
+def one_hot_completion(
+    tensor: Any, observed: Any, depth: Any, activation: Any, drug_weight: Any, *, ridge: Any = 0.0, center: Any = False
+) -> Any:
     columns = torch.where(observed[..., None], tensor, math.nan).flatten(0, 1).T
     features = one_hot_prior(observed, 1.0, drug_weight)
     model = tc.MatrixCompletion(depth, activation, ridge=ridge, center=center).fit(columns, features=features)
@@ -297,7 +304,9 @@ def one_hot_completion(tensor, observed, depth, activation, drug_weight, *, ridg
 
 @pytest.mark.parametrize("ridge", [0.0, 0.05])
 @pytest.mark.parametrize(("depth", "activation"), [(1, "relu"), (3, "relu"), (2, "gelu")])
-def test_one_hot_prior_of_cell_and_drug_is_a_model_of_random_effects(depth, activation, ridge, generator):
+def test_one_hot_prior_of_cell_and_drug_is_a_model_of_random_effects(
+    depth: Any, activation: Any, ridge: Any, generator: torch.Generator
+) -> None:
     tensor, observed = missing_pairs(generator)
     for drug_weight in (0.75, 0.1):
         constant, cell, drug, pair = one_hot_variances(depth, activation, drug_weight)
@@ -309,7 +318,7 @@ def test_one_hot_prior_of_cell_and_drug_is_a_model_of_random_effects(depth, acti
 
 
 @pytest.mark.parametrize("depth", [1, 3])
-def test_one_hot_prior_of_little_drug_is_the_mean_over_the_cell_type(depth, generator):
+def test_one_hot_prior_of_little_drug_is_the_mean_over_the_cell_type(depth: Any, generator: torch.Generator) -> None:
     """ReLU: what is particular to the pair falls as the drug's weight, the drug's effect as its square."""
     tensor, observed = missing_pairs(generator)
     expected = baselines.cell_mean(tensor, observed)[~observed]
@@ -322,7 +331,7 @@ def test_one_hot_prior_of_little_drug_is_the_mean_over_the_cell_type(depth, gene
     assert errors[2] / errors[1] == pytest.approx(0.1, rel=0.2)
 
 
-def test_smooth_activations_keep_the_drug_however_little_it_weighs(generator):
+def test_smooth_activations_keep_the_drug_however_little_it_weighs(generator: torch.Generator) -> None:
     tensor, observed = missing_pairs(generator)
     _, _, drug, pair = one_hot_variances(2, "erf", 1e-3)
     filled = one_hot_completion(tensor, observed, 2, "erf", 1e-3)[~observed]
@@ -333,7 +342,7 @@ def test_smooth_activations_keep_the_drug_however_little_it_weighs(generator):
     assert float((filled - mean).norm()) > 0.01 * float(mean.norm())
 
 
-def test_one_hot_prior_under_a_linear_network_is_the_additive_model(generator):
+def test_one_hot_prior_under_a_linear_network_is_the_additive_model(generator: torch.Generator) -> None:
     tensor, observed = missing_pairs(generator)
     with pytest.warns(UserWarning, match="singular"):
         filled = one_hot_completion(tensor, observed, 0, "relu", 0.75)
@@ -341,7 +350,7 @@ def test_one_hot_prior_under_a_linear_network_is_the_additive_model(generator):
 
 
 @pytest.mark.parametrize("ridge", [0.0, 0.02])
-def test_new_drugs_in_a_complete_design_are_shrunken_means(ridge, generator):
+def test_new_drugs_in_a_complete_design_are_shrunken_means(ridge: Any, generator: torch.Generator) -> None:
     data = toy(generator)
     observed = torch.ones_like(data.observed)
     observed[9:] = False
@@ -356,7 +365,7 @@ def test_new_drugs_in_a_complete_design_are_shrunken_means(ridge, generator):
         assert torch.allclose(filled[new], expected, rtol=1e-8, atol=1e-9)
 
 
-def test_estimates_are_made_without_the_profile_itself(generator):
+def test_estimates_are_made_without_the_profile_itself(generator: torch.Generator) -> None:
     data = toy(generator)
     observed = data.observed
 
@@ -375,7 +384,7 @@ def test_estimates_are_made_without_the_profile_itself(generator):
 
 
 @pytest.mark.parametrize("prior", ["reference", "one-hot", baselines.additive])
-def test_paper_ntk_is_kernel_regression_on_its_prior(prior, generator):
+def test_paper_ntk_is_kernel_regression_on_its_prior(prior: Any, generator: torch.Generator) -> None:
     data = toy(generator, drugs=6)
     observed = data.observed
     filled = PaperNTK(0, prior, cell_weight=0.6)(data.tensor, observed)
@@ -396,7 +405,7 @@ def test_paper_ntk_is_kernel_regression_on_its_prior(prior, generator):
     assert torch.equal(filled[observed], data.tensor[observed])
 
 
-def test_mixed_prior_goes_by_the_number_of_drugs(generator):
+def test_mixed_prior_goes_by_the_number_of_drugs(generator: torch.Generator) -> None:
     data = toy(generator)
     observed = data.observed.clone()
     observed[5:, 1] = False
@@ -409,9 +418,12 @@ def test_mixed_prior_goes_by_the_number_of_drugs(generator):
         assert torch.equal(filled.nan_to_num(), expected.nan_to_num())
 
 
-def test_residual_ntk_tells_drugs_apart_that_the_mean_over_the_cell_type_does_not(generator):
+def test_residual_ntk_tells_drugs_apart_that_the_mean_over_the_cell_type_does_not(generator: torch.Generator) -> None:
     data = toy(generator, drugs=16)
-    methods = {"cell": baselines.cell_mean, "ntk": ResidualNTK(0, baselines.cell_mean, hidden_layers=(1,))}
+    methods: dict[str, Any] = {
+        "cell": baselines.cell_mean,
+        "ntk": ResidualNTK(0, baselines.cell_mean, hidden_layers=(1,)),
+    }
     methods["plain"] = ResidualNTK(0, None, (), hidden_layers=(1,), cell_weights=(1.0,))
     values = compare(data, methods, count=4, rounds=1, seed=int(torch.randint(99, (1,), generator=generator))).values
     # Effects of drugs are most of the variance, and known from the reference.
@@ -419,14 +431,14 @@ def test_residual_ntk_tells_drugs_apart_that_the_mean_over_the_cell_type_does_no
     assert float(values[2, :, 0].mean()) > 0.8
 
 
-def test_the_best_candidate_is_chosen_by_what_was_left_out(generator):
+def test_the_best_candidate_is_chosen_by_what_was_left_out(generator: torch.Generator) -> None:
     data = toy(generator)
-    candidates = {"hidden_layers": (0, 2), "cell_weights": (0.01, 1.0)}
+    candidates: dict[str, Any] = {"hidden_layers": (0, 2), "cell_weights": (0.01, 1.0)}
     model, filled = ResidualNTK(0, None, (), **candidates).best(data.tensor, data.observed)
     profiles = data.tensor[data.observed]
     mean = profiles.mean(0)
 
-    def score(fitted) -> float:
+    def score(fitted: Any) -> float:
         return float(metrics((fitted.left_out() + mean[:, None]).T[data.observed.flatten()], profiles).sum())
 
     for depth in candidates["hidden_layers"]:
@@ -436,7 +448,7 @@ def test_the_best_candidate_is_chosen_by_what_was_left_out(generator):
     assert bool(torch.isfinite(filled).all())
 
 
-def test_box_plots(generator):
+def test_box_plots(generator: torch.Generator) -> None:
     pytest.importorskip("matplotlib")
     comparison = Comparison(("a", "b"), torch.rand(2, 10, 3, generator=generator, dtype=torch.float64), 0.2)
     axes = tc.plotting.boxplots(comparison)

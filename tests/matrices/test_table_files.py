@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,11 +28,11 @@ TEXT = TABLE.to_csv()
 
 
 @pytest.fixture
-def complete(tmp_path: Path, capsys):
+def complete(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
     """Run the command on texts; give the status, what it wrote, and what it told."""
     threads = torch.get_num_threads()
 
-    def run(table, *options, features=FEATURES, suffix=".csv", output=None):
+    def run(table: Any, *options: Any, features: Any = FEATURES, suffix: Any = ".csv", output: Any = None) -> Any:
         for name, content in ((f"t{suffix}", table), ("f.csv", features)):
             (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
         out = tmp_path / f"o{output or suffix}"
@@ -43,7 +45,7 @@ def complete(tmp_path: Path, capsys):
     torch.set_num_threads(threads)
 
 
-def parsed(data: bytes, encoding="utf-8", separator=",", decimal="."):
+def parsed(data: bytes, encoding: Any = "utf-8", separator: Any = ",", decimal: Any = ".") -> Any:
     rows = list(csv.reader(io.StringIO(data.decode(encoding)), delimiter=separator))
     return rows, [[float(cell.replace(decimal, ".")) for cell in row[1:]] for row in rows[1:]]
 
@@ -75,7 +77,9 @@ EXPECTED: dict[str, list[list[float]]] = {}
         (TEXT.replace("gene,", "", 1), [], "utf-8", ",", "."),
     ],
 )
-def test_every_dialect_is_read_and_written(content, options, encoding, separator, decimal, complete):
+def test_every_dialect_is_read_and_written(
+    content: Any, options: Any, encoding: Any, separator: Any, decimal: Any, complete: Any
+) -> None:
     if not EXPECTED:
         EXPECTED["values"] = parsed(complete(TEXT)[1])[1]
     status, data, told = complete(content, *options)
@@ -92,7 +96,7 @@ def test_every_dialect_is_read_and_written(content, options, encoding, separator
 @pytest.mark.parametrize(
     "labels", [["007", "008", "010"], ["NA", "None", ""], ["1E3", "2E5", "3E1"], [" a", "a ", "b"], ["1,5", "x;y", '"']]
 )
-def test_labels_and_observed_cells_are_text(labels, complete):
+def test_labels_and_observed_cells_are_text(labels: Any, complete: Any) -> None:
     lines = [["gene", "007", "7", "NA"], *([label, "1.10", "", "4"] for label in labels)]
     lines[2][2] = "2e-3"
     text = io.StringIO()
@@ -132,7 +136,7 @@ def test_labels_and_observed_cells_are_text(labels, complete):
         (TEXT.replace("-0.", "-1_0."), [], ["expected numbers"]),
     ],
 )
-def test_what_is_wrong_is_said_with_the_place(content, options, messages, complete):
+def test_what_is_wrong_is_said_with_the_place(content: Any, options: Any, messages: Any, complete: Any) -> None:
     status, data, told = complete(content, *options)
     assert (status, data) == (2, b"")
     for message in messages:
@@ -150,7 +154,7 @@ def test_what_is_wrong_is_said_with_the_place(content, options, messages, comple
         ({"dose": [1, 2, 3, 4, 5, 6, 7, 9.5]}, ""),
     ],
 )
-def test_columns_of_which_little_is_known_are_completed(features, warned, complete):
+def test_columns_of_which_little_is_known_are_completed(features: Any, warned: Any, complete: Any) -> None:
     status, data, told = complete(TEXT, features=pandas.DataFrame(features, index=COLUMNS).to_csv())
     assert status == 0
     assert ("warning" in told) == bool(warned)
@@ -158,7 +162,7 @@ def test_columns_of_which_little_is_known_are_completed(features, warned, comple
     assert np.isfinite(parsed(data)[1]).all()
 
 
-def test_features_that_cannot_be_used_are_refused(complete):
+def test_features_that_cannot_be_used_are_refused(complete: Any) -> None:
     frame = pandas.DataFrame({"when": ["2020-01-31"] * 8}, index=COLUMNS)
     assert "dates in column 'when'" in complete(TEXT, features=frame.to_csv())[2]
     frame = pandas.DataFrame({"x": [1.0] * 7 + [np.inf]}, index=COLUMNS)
@@ -172,7 +176,7 @@ def test_features_that_cannot_be_used_are_refused(complete):
 
 @pytest.mark.parametrize("header", [True, False])
 @pytest.mark.parametrize("separator", ["\t", ",", "::"])
-def test_long_tables_stay_long(header, separator, complete):
+def test_long_tables_stay_long(header: Any, separator: Any, complete: Any) -> None:
     entries = [(row, column, repr(value)) for (row, column), value in TABLE.stack().dropna().items()]
     lines = [separator.join((*entry, "881250949")) for entry in entries]
     names = ["user", "item", "rating"]
@@ -195,7 +199,7 @@ def test_long_tables_stay_long(header, separator, complete):
         assert float(value) == pytest.approx(expected[row, column], rel=1e-6, abs=1e-9)
 
 
-def test_long_tables_that_are_none_are_refused(complete):
+def test_long_tables_that_are_none_are_refused(complete: Any) -> None:
     text = "user,item,rating\na,p0,1\na,p1,2\na,p0,3\n"
     assert "got that of line 2 in line 4" in complete(text, "--long", "user", "item", "rating")[2]
     assert "expected a column 'film'" in complete(text, "--long", "user", "film", "rating")[2]
@@ -219,7 +223,7 @@ BODY = "cell,drug,g1,g2\nA,x,1,2\nB,x,3,4\nA,y,5,6\n"
         BODY + "B,x,NA,4\nB,x,3,\n",
     ],
 )
-def test_long_tables_of_drug_response_in_every_dialect(content, tmp_path):
+def test_long_tables_of_drug_response_in_every_dialect(content: Any, tmp_path: Path) -> None:
     path = tmp_path / "d.csv"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     data = read_drug_response(path)
@@ -237,7 +241,7 @@ def test_long_tables_of_drug_response_in_every_dialect(content, tmp_path):
         (("3,4", "3"), "got 3 in line 3"),
     ],
 )
-def test_bad_tables_of_drug_response_are_refused_by_line(change, message, tmp_path):
+def test_bad_tables_of_drug_response_are_refused_by_line(change: Any, message: Any, tmp_path: Path) -> None:
     path = tmp_path / "d.csv"
     path.write_text(BODY.replace(*change))
     with pytest.raises(ValueError, match=message):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ COLUMNS = [f"p{j}" for j in range(8)]
 
 
 @pytest.fixture
-def table():
+def table() -> Any:
     draws = np.random.default_rng(0)
     values = draws.normal(size=(3, 8)).astype(np.float32).astype(float)
     values[draws.random((3, 8)) < 0.3] = np.nan
@@ -28,12 +29,12 @@ def table():
 
 
 @pytest.fixture
-def features():
+def features() -> Any:
     values = np.random.default_rng(1).normal(size=(8, 3))
     return pandas.DataFrame(values, index=pandas.Index(COLUMNS, name="patient"), columns=list("abc"))
 
 
-def completed(table, features, **options):
+def completed(table: Any, features: Any, **options: Any) -> Any:
     return tc.MatrixCompletion(ridge=1e-2).fit(table, features=features, **options).predict()
 
 
@@ -47,7 +48,7 @@ def completed(table, features, **options):
         pandas.Index([True, 2, "c"], name=("a", "b")),
     ],
 )
-def test_labels_and_names_come_back(index, table, features):
+def test_labels_and_names_come_back(index: Any, table: Any, features: Any) -> None:
     given = table.set_axis(index).rename_axis(columns="patient")
     given.attrs["unit"] = ["nM"]
     filled = completed(given, features)
@@ -60,7 +61,7 @@ def test_labels_and_names_come_back(index, table, features):
     pandas.testing.assert_index_equal(new.index, index)
 
 
-def test_columns_of_several_levels_are_found(table, features):
+def test_columns_of_several_levels_are_found(table: Any, features: Any) -> None:
     levels = pandas.MultiIndex.from_tuples([(name, j) for j, name in enumerate(COLUMNS)], names=["patient", "visit"])
     filled = completed(table.set_axis(levels, axis=1), features.set_axis(levels)[::-1])
     pandas.testing.assert_index_equal(filled.columns, levels)
@@ -78,7 +79,7 @@ def test_columns_of_several_levels_are_found(table, features):
         ("category", "float64"),
     ],
 )
-def test_dtypes_of_frames_come_back(dtype, back, table, features):
+def test_dtypes_of_frames_come_back(dtype: Any, back: Any, table: Any, features: Any) -> None:
     filled = completed(table.astype(dtype), features)
     assert set(map(str, filled.dtypes)) == {back}
     expected = completed(table, features).to_numpy()
@@ -88,7 +89,7 @@ def test_dtypes_of_frames_come_back(dtype, back, table, features):
     assert np.array_equal(filled.to_numpy(dtype=float)[known], table.to_numpy()[known])
 
 
-def test_each_column_has_its_own_dtype(table, features):
+def test_each_column_has_its_own_dtype(table: Any, features: Any) -> None:
     given = table.fillna(0).round().clip(0, 1)
     given = given.astype({"p0": "Int64", "p1": "float32", "p2": "boolean", "p3": "int8"})
     given.loc["g2", ["p0", "p2"]] = pandas.NA
@@ -100,14 +101,14 @@ def test_each_column_has_its_own_dtype(table, features):
 
 
 @pytest.mark.parametrize("missing", [None, np.nan, pandas.NA, pandas.NaT, Decimal("NaN"), " "])
-def test_every_kind_of_missing_is_missing(missing, table, features):
+def test_every_kind_of_missing_is_missing(missing: Any, table: Any, features: Any) -> None:
     objects = np.array(table, dtype=object)
     objects[table.isna()] = missing
     assert np.array_equal(completed(objects, features.to_numpy()), completed(table, features).to_numpy())
 
 
 @pytest.mark.parametrize("fill", [-9999.0, 0.0, np.inf])
-def test_what_a_masked_array_hides_is_missing(fill, table, features):
+def test_what_a_masked_array_hides_is_missing(fill: Any, table: Any, features: Any) -> None:
     holes = table.isna().to_numpy()
     given = np.ma.array(np.where(holes, fill, table), mask=holes)
     filled = completed(given, features.to_numpy())
@@ -118,7 +119,7 @@ def test_what_a_masked_array_hides_is_missing(fill, table, features):
         completed(table.to_numpy(), np.ma.masked_less(features.to_numpy(), 0))
 
 
-def test_sparse_arrays_need_to_be_told_what_is_missing(table, features):
+def test_sparse_arrays_need_to_be_told_what_is_missing(table: Any, features: Any) -> None:
     sparse = scipy.sparse.csr_matrix(np.nan_to_num(table))
     with pytest.raises(TypeError, match="expected observed beside the matrix"):
         completed(sparse, features.to_numpy())
@@ -141,7 +142,7 @@ def test_sparse_arrays_need_to_be_told_what_is_missing(table, features):
         ("high", "high"),
     ],
 )
-def test_what_is_no_number_is_refused_by_name(entry, told, table, features):
+def test_what_is_no_number_is_refused_by_name(entry: Any, told: Any, table: Any, features: Any) -> None:
     column = pandas.Series([entry] * 3, index=table.index)
     with pytest.raises(TypeError, match=f"column 'p3'.*{told}|{told}.*column 'p3'"):
         completed(table.assign(p3=column), features)
@@ -156,13 +157,13 @@ def test_what_is_no_number_is_refused_by_name(entry, told, table, features):
 @pytest.mark.parametrize(
     "kind", [np.array, torch.tensor, pandas.DataFrame, lambda x: pandas.DataFrame(x, dtype="Int64")]
 )
-def test_integers_that_float64_leaves_out_are_refused(kind):
+def test_integers_that_float64_leaves_out_are_refused(kind: Any) -> None:
     with pytest.raises(ValueError, match=r"at most 2\^53"):
         tc.MatrixCompletion().fit(kind([[2**53 + 1, 2]]), features=np.eye(2))
     assert tc.MatrixCompletion().fit(kind([[2**53, 2]]), features=np.eye(2)) is not None
 
 
-def test_masks_and_weights_are_found_by_label(table, features):
+def test_masks_and_weights_are_found_by_label(table: Any, features: Any) -> None:
     observed = table.notna()
     whole = table.fillna(1e6)
     turned = observed.iloc[::-1, ::-1]
@@ -178,7 +179,7 @@ def test_masks_and_weights_are_found_by_label(table, features):
         completed(whole, features, observed=observed.astype("boolean").mask(observed))
 
 
-def test_names_of_features_are_those_of_the_fit(table, features):
+def test_names_of_features_are_those_of_the_fit(table: Any, features: Any) -> None:
     model = tc.MatrixCompletion().fit(table, features=features)
     with pytest.raises(ValueError, match=r"expected features named \['a', 'b', 'c'\] in this order"):
         model.predict(features=features[["b", "a", "c"]])
@@ -189,7 +190,7 @@ def test_names_of_features_are_those_of_the_fit(table, features):
 @pytest.mark.parametrize(
     "side", [[[0.5], [1.0], [2.0], [-3.0]], [[1, 2], [2, 4], [-3, -6], [4, 8]], [[0, 1.5], [0, 2.5], [0, 3], [0, 1]]]
 )
-def test_a_number_of_which_the_sign_alone_is_left_is_said(side):
+def test_a_number_of_which_the_sign_alone_is_left_is_said(side: Any) -> None:
     values = np.array([[1.0, np.nan, 2.0, 3.0]])
     with pytest.warns(UserWarning, match="nothing but their signs is left") as caught:
         tc.MatrixCompletion(ridge=0.1).fit(values, features=np.array(side, float))
@@ -197,7 +198,7 @@ def test_a_number_of_which_the_sign_alone_is_left_is_said(side):
     tc.MatrixCompletion(ridge=0.1).fit(values, features=np.c_[np.array(side, float), np.ones(4)])
 
 
-def test_one_entry_and_one_row():
+def test_one_entry_and_one_row() -> None:
     assert tc.MatrixCompletion().fit([[3.0]], features=[[1.0]]).predict().tolist() == [[3.0]]
     filled = tc.MatrixCompletion().fit([[3.0, np.nan]], features=[[1.0, 2.0], [2.0, 1.0]]).predict()
     assert filled.tolist() == [[3.0, 3.0]]
@@ -213,7 +214,7 @@ def test_one_entry_and_one_row():
 @pytest.mark.parametrize("solver", ["auto", tc.ConjugateGradient()])
 @pytest.mark.parametrize("seen", [[2], [2, 3], [0, 1, 2, 3]])
 @pytest.mark.filterwarnings("ignore:the kernel between observed columns is singular", "ignore:.*residual")
-def test_columns_of_which_nothing_is_known_say_nothing(depth, ridge, solver, seen):
+def test_columns_of_which_nothing_is_known_say_nothing(depth: Any, ridge: Any, solver: Any, seen: Any) -> None:
     features = torch.zeros(4, 2, dtype=torch.float64)
     if len(seen) < 4:
         features[:2] = torch.eye(2)
@@ -246,17 +247,17 @@ def test_columns_of_which_nothing_is_known_say_nothing(depth, ridge, solver, see
         pandas.Series(["a", pandas.NA, "a"], dtype="string"),
     ],
 )
-def test_equal_labels_are_one_category(labels):
+def test_equal_labels_are_one_category(labels: Any) -> None:
     assert one_hot(labels).tolist() == [[1, 0], [0, 1], [1, 0]]
 
 
-def test_labels_that_are_none_are_refused():
+def test_labels_that_are_none_are_refused() -> None:
     with pytest.raises(ValueError, match=r"in one line, \[n\], got shape \(2, 2\)"):
         one_hot(torch.eye(2))
     with pytest.raises(ValueError, match="single labels"):
-        one_hot([np.eye(2)])
+        one_hot([np.eye(2)])  # type: ignore[list-item]
     with pytest.raises(TypeError, match="labels that can be compared"):
-        one_hot([[1], [2]])
+        one_hot([[1], [2]])  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize(
@@ -264,16 +265,16 @@ def test_labels_that_are_none_are_refused():
     [
         pandas.array([1, pandas.NA, 3], dtype="Int64"),
         torch.tensor([1.0, torch.nan, 3.0]),
-        np.ma.array([1, 9, 3], mask=[0, 1, 0]),
+        np.ma.array([1, 9, 3], mask=[False, True, False]),
         [Decimal(1), None, Decimal(3)],
         [1.0, pandas.NaT, 3],
     ],
 )
-def test_numbers_with_gaps_are_standardised(column):
+def test_numbers_with_gaps_are_standardised(column: Any) -> None:
     assert TableEncoder().fit_transform({"x": column}).tolist() == [[-1.0], [0.0], [1.0]]
 
 
-def test_columns_of_one_name_are_all_encoded():
+def test_columns_of_one_name_are_all_encoded() -> None:
     frame = pandas.DataFrame([[1, "x"], [3, "y"]], columns=["a", "a"])
     encoder = TableEncoder().fit(frame)
     assert encoder.transform(frame).shape == (2, 3)
@@ -290,18 +291,18 @@ def test_columns_of_one_name_are_all_encoded():
         ([1j, 2.0], TypeError, "expected real numbers in column 'x'"),
     ],
 )
-def test_bad_columns_are_refused_by_name_and_line(column, kind, message):
+def test_bad_columns_are_refused_by_name_and_line(column: Any, kind: Any, message: Any) -> None:
     with pytest.raises(kind, match=message):
         TableEncoder().fit(pandas.DataFrame({"x": column}, index=["l0", "l1"]))
 
 
-def test_columns_that_do_not_fit_are_refused():
+def test_columns_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="same length"):
         TableEncoder().fit({"a": [1], "b": [1, 2]})
     with pytest.raises(ValueError, match="one entry a line"):
-        TableEncoder().fit({"a": np.eye(2)})
+        TableEncoder().fit({"a": np.eye(2)})  # type: ignore[dict-item]
     with pytest.raises(TypeError, match="columns by name"):
-        TableEncoder().fit(np.eye(2))
+        TableEncoder().fit(np.eye(2))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="numbers, as in fit"):
         TableEncoder().fit({"a": [1, 2]}).transform({"a": ["x"]})
 
@@ -314,7 +315,7 @@ def test_columns_that_do_not_fit_are_refused():
         lambda: TableEncoder().fit({"name": [str(k) for k in range(3000)]}),
     ],
 )
-def test_bytes_are_counted_before_long_work(work, monkeypatch):
+def test_bytes_are_counted_before_long_work(work: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available_bytes", lambda device="cpu": 1 << 24)
     with pytest.raises(tc.OutOfMemoryError, match=r"needs .* but 16.8 MB are free"):
         work()

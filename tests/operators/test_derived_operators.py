@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -12,7 +14,7 @@ from torch_cntk.operators.derived import ScaledOperator, SelectedOperator
 from torch_cntk.operators.row_column import RowColumnOperator, between
 
 
-def assert_is_its_matrix(operator, matrix: torch.Tensor, generator: torch.Generator) -> None:
+def assert_is_its_matrix(operator: Any, matrix: torch.Tensor, generator: torch.Generator) -> None:
     """Products, entries, single pairs and the diagonal."""
     count = len(matrix)
     w = torch.randn(2, 3, *operator.size, generator=generator, dtype=torch.float64)
@@ -28,7 +30,7 @@ def assert_is_its_matrix(operator, matrix: torch.Tensor, generator: torch.Genera
 
 
 @pytest.mark.parametrize("stored", [True, False])
-def test_selected_and_scaled(stored, generator):
+def test_selected_and_scaled(stored: Any, generator: torch.Generator) -> None:
     z = torch.randn(9, 4, generator=generator, dtype=torch.float64)
     gram = tc.GramOperator(fully_connected(2).propagate, z, white=0.3)
     matrix = gram.dense()
@@ -42,7 +44,7 @@ def test_selected_and_scaled(stored, generator):
 
 
 @pytest.mark.parametrize("combine", ["product", "sum"])
-def test_rows_and_columns(combine, generator):
+def test_rows_and_columns(combine: Any, generator: torch.Generator) -> None:
     factors = [torch.randn(n, n, generator=generator, dtype=torch.float64) for n in (3, 4)]
     rows, columns = (factor @ factor.T for factor in factors)
     ones = [torch.ones(n, n, dtype=torch.float64) for n in (3, 4)]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -20,7 +23,11 @@ FULLY_CONNECTED = {
     "A_fc_relu_d3_raw",
     "A_fc_relu_d5_unit",
 }
-OTHER_ACTIVATIONS = {"A_fc_erf_d2_unit": tc.Erf, "A_fc_gelu_d2_raw": tc.GELU, "A_fc_sin_d2_raw": tc.Sin}
+OTHER_ACTIVATIONS: dict[str, Callable[..., tc.Layer]] = {
+    "A_fc_erf_d2_unit": tc.Erf,
+    "A_fc_gelu_d2_raw": tc.GELU,
+    "A_fc_sin_d2_raw": tc.Sin,
+}
 
 
 def unit_columns(generator: torch.Generator, columns: int, features: int) -> torch.Tensor:
@@ -28,18 +35,18 @@ def unit_columns(generator: torch.Generator, columns: int, features: int) -> tor
     return z / z.norm(dim=1, keepdim=True)
 
 
-def relu_net(hidden_layers: int, **options) -> tc.Sequential:
+def relu_net(hidden_layers: int, **options: Any) -> tc.Sequential:
     hidden = [layer for _ in range(hidden_layers) for layer in (tc.Linear(1, 1, **options), tc.ReLU())]
     return tc.Sequential(*hidden, tc.Linear(1, 1, **options))
 
 
-def gram(net: tc.Layer, z: torch.Tensor, *others: torch.Tensor, **options) -> torch.Tensor:
+def gram(net: tc.Layer, z: torch.Tensor, *others: torch.Tensor, **options: Any) -> torch.Tensor:
     """Of a net whose width does not matter, whatever its layers say."""
     return tc.GramOperator(net.propagate, others[0] if others else z, **options).cross(z)
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2, 3, 7])
-def test_kernel_is_that_of_theorem_1(depth, generator):
+def test_kernel_is_that_of_theorem_1(depth: Any, generator: torch.Generator) -> None:
     z = unit_columns(generator, 9, 4)
     # Features are normalised to 1 there, and their products summed; here they are averaged.
     kernel = gram(relu_net(depth), z * math.sqrt(4))
@@ -50,19 +57,19 @@ def test_kernel_is_that_of_theorem_1(depth, generator):
     assert np.abs(kernel.diagonal().numpy() - (depth + 1)).max() < 1e-13 * (depth + 1)
 
 
-def read(folder, name):
+def read(folder: Any, name: Any) -> Any:
     with np.load(folder / f"{name}.npz") as file:
         arrays = {key: file[key] for key in file.files}
     return json.loads(str(arrays.pop("spec"))), arrays
 
 
-def test_no_oracle_is_left_out(oracles):
+def test_no_oracle_is_left_out(oracles: Path) -> None:
     assert {path.stem for path in oracles.glob("A_*.npz")} == FULLY_CONNECTED | OTHER_ACTIVATIONS.keys()
 
 
 @pytest.mark.parametrize("kind", ["ntk", "nngp"])
 @pytest.mark.parametrize("name", sorted(FULLY_CONNECTED))
-def test_kernel_equals_neural_tangents(oracles, name, kind):
+def test_kernel_equals_neural_tangents(oracles: Path, name: Any, kind: Any) -> None:
     spec, arrays = read(oracles, name)
     dense = [layer for layer in spec["layers"] if layer["op"] == "dense"]
     std = dense[0].get("W_std", 1.0)
@@ -89,7 +96,7 @@ def pixelwise(net: tc.Layer) -> tc.Layer:
         bias = net.bias is not None
         return tc.Conv1d(net.in_features, net.out_features, 1, bias=bias, bias_std=net.bias_std)
     if isinstance(net, tc.Sequential | tc.Residual | tc.Sum):
-        return type(net)(*map(pixelwise, net.children()))
+        return type(net)(*(pixelwise(cast(tc.Layer, child)) for child in net.children()))
     return net
 
 
@@ -108,21 +115,21 @@ def pixelwise(net: tc.Layer) -> tc.Layer:
     ],
     ids=["activations", "residual", "norm", "sum"],
 )
-def test_kernel_is_that_of_convolutions_of_width_1(layers, kind, generator):
+def test_kernel_is_that_of_convolutions_of_width_1(layers: Any, kind: Any, generator: torch.Generator) -> None:
     net = tc.Sequential(*layers)
     z = torch.randn(7, 3, generator=generator, dtype=torch.float64)
     expected = pixelwise(net).kernel(tc.priors.Tensor(z.T.contiguous()), kind=kind).dense()
     torch.testing.assert_close(net.gram(z, kind=kind), expected, rtol=1e-12, atol=1e-13)
 
 
-def test_branches_that_would_not_be_exact_are_refused():
+def test_branches_that_would_not_be_exact_are_refused() -> None:
     # The trunk of the residual is the output of an activation, which is not Gaussian.
     residual = tc.Residual(tc.Linear(3, 3), tc.ReLU(), tc.Linear(3, 3))
     with pytest.raises(ValueError, match="the dual would not be exact"):
         tc.Sequential(tc.Linear(3, 3), tc.ReLU(), residual, tc.ReLU(), tc.Linear(3, 1)).gram(torch.ones(4, 3))
 
 
-def test_parameterisations_compute_the_same_function(generator):
+def test_parameterisations_compute_the_same_function(generator: torch.Generator) -> None:
     net = tc.Sequential(tc.Linear(3, 8, bias=True, bias_std=0.5), tc.ReLU(), tc.Linear(8, 2))
     standard = tc.reparameterise(net, "standard")
     z = torch.randn(5, 3, generator=generator)
@@ -133,7 +140,7 @@ def test_parameterisations_compute_the_same_function(generator):
 
 @pytest.mark.parametrize("kind", ["ntk", "nngp"])
 @pytest.mark.parametrize("name", sorted(OTHER_ACTIVATIONS))
-def test_kernel_of_other_activations_equals_neural_tangents(oracles, name, kind):
+def test_kernel_of_other_activations_equals_neural_tangents(oracles: Path, name: Any, kind: Any) -> None:
     spec, arrays = read(oracles, name)
     layers = [
         tc.Linear(1, 1) if layer["op"] == "dense" else OTHER_ACTIVATIONS[name](normalise=False)
@@ -144,7 +151,7 @@ def test_kernel_of_other_activations_equals_neural_tangents(oracles, name, kind)
     assert (ours - expected).abs().max() <= 1e-10 * expected.abs().max()
 
 
-def test_kernel_is_the_mean_of_finite_networks():
+def test_kernel_is_the_mean_of_finite_networks() -> None:
     generator = torch.Generator().manual_seed(3)
     width, count = 128, 400
     net = tc.Sequential(
@@ -156,7 +163,7 @@ def test_kernel_is_the_mean_of_finite_networks():
     ).double()
     z = torch.randn(5, 3, generator=generator, dtype=torch.float64)
 
-    def ntk(parameters):
+    def ntk(parameters: Any) -> Any:
         jacobians = jacrev(lambda p: functional_call(net, p, (z,))[:, 0])(parameters)
         return sum(jacobian.flatten(1) @ jacobian.flatten(1).T for jacobian in jacobians.values())
 
@@ -176,7 +183,9 @@ def test_kernel_is_the_mean_of_finite_networks():
 
 @pytest.mark.parametrize("white", [0.0, 0.7])
 @pytest.mark.parametrize("kind", ["ntk", "nngp"])
-def test_identity_block_equals_features_with_an_identity_block(kind, white, generator):
+def test_identity_block_equals_features_with_an_identity_block(
+    kind: Any, white: Any, generator: torch.Generator
+) -> None:
     z = torch.randn(6, 3, generator=generator, dtype=torch.float64)
     operator = tc.GramOperator(relu_net(2).propagate, z, kind=kind, white=white)
     block = math.sqrt(white) * torch.eye(6, dtype=torch.float64)
@@ -188,7 +197,9 @@ def test_identity_block_equals_features_with_an_identity_block(kind, white, gene
 
 
 @pytest.mark.parametrize("entries", [1, 30, 1 << 17])
-def test_operator_is_its_matrix_in_blocks_of_any_size(entries, generator, monkeypatch):
+def test_operator_is_its_matrix_in_blocks_of_any_size(
+    entries: Any, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(tc.operators.gram._BLOCK_ENTRIES, "cpu", entries)
     z = torch.randn(23, 4, generator=generator, dtype=torch.float64)
     operator = tc.GramOperator(relu_net(1, bias=True, bias_std=0.2).propagate, z, white=0.3)
@@ -214,7 +225,7 @@ def test_operator_is_its_matrix_in_blocks_of_any_size(entries, generator, monkey
     assert torch.allclose(operator.cross_multiply(others, w[0]), w[0] @ cross.T, rtol=1e-12, atol=1e-12)
 
 
-def test_float32_operator_takes_angles_in_float64(generator):
+def test_float32_operator_takes_angles_in_float64(generator: torch.Generator) -> None:
     z = unit_columns(generator, 12, 3)
     # Two inputs that differ by 1e-5: their angle would be lost in float32.
     z[1] = z[0] + 1e-5 * z[2]
@@ -227,16 +238,17 @@ def test_float32_operator_takes_angles_in_float64(generator):
     assert torch.allclose(single @ w, exact @ w, rtol=1e-5, atol=1e-5)
 
 
-def test_equal_inputs_have_a_cosine_of_one(generator):
+def test_equal_inputs_have_a_cosine_of_one(generator: torch.Generator) -> None:
     """Also where their product is not their square to the bit, as in blocks of another shape."""
     z = torch.randn(40, 300, generator=generator, dtype=torch.float64)
     kernel = gram(relu_net(4), z, z.flip(0)).flip(1)
     assert torch.allclose(kernel.diagonal(), tc.GramOperator(relu_net(4).propagate, z).diagonal, rtol=1e-13)
 
 
-def test_linear_mirrors_torch(generator):
+def test_linear_mirrors_torch(generator: torch.Generator) -> None:
     ours = tc.Linear(5, 3, bias=True, bias_std=0.5).double()
     x = torch.randn(2, 4, 5, generator=generator, dtype=torch.float64)
+    assert ours.bias is not None
     expected = x @ ours.weight.T / math.sqrt(5) + 0.5 * ours.bias
     assert torch.allclose(ours(x), expected)
     assert (ours.in_features, ours.out_features) == (5, 3)
@@ -264,12 +276,12 @@ def test_linear_mirrors_torch(generator):
         (lambda: tc.Linear(2, 1).gram_operator(torch.ones(3, 2)) @ torch.ones(4), "expected images of 3 pixels"),
     ],
 )
-def test_bad_input_is_refused(attempt, message):
+def test_bad_input_is_refused(attempt: Any, message: Any) -> None:
     with pytest.raises(ValueError, match=message):
         attempt()
 
 
-def test_a_matrix_that_does_not_fit_is_refused(monkeypatch):
+def test_a_matrix_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch_cntk._internal.memory.available_bytes", lambda device: 1 << 20)
     with pytest.raises(tc.OutOfMemoryError, match="gram_operator"):
         tc.Linear(2, 1).gram(torch.ones(4000, 2))

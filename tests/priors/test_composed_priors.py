@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -14,12 +16,12 @@ from tests.helpers.brute_force import feature_prior
 CONV = {1: tc.Conv1d, 2: tc.Conv2d, 3: tc.Conv3d}
 
 
-def sigma_0(prior, size):
+def sigma_0(prior: Any, size: Any) -> Any:
     """The covariance as a kernel shows it: a 1x1 convolution leaves it as it is."""
     return CONV[len(size)](1, 1, 1).kernel(prior, size, kind="nngp").dense(size)
 
 
-def gaussian(size, length):
+def gaussian(size: Any, length: Any) -> Any:
     """exp(-|u|^2 / (2 length^2)), summed over the copies of the image and 1 at u = 0."""
     copies = torch.arange(-150, 151, dtype=torch.float64)
     pixels = torch.cartesian_prod(*(torch.arange(n) for n in size)).reshape(-1, len(size))
@@ -33,17 +35,17 @@ def gaussian(size, length):
 
 @pytest.mark.parametrize("size", [(9,), (7, 7), (5, 8), (3, 2, 4)])
 @pytest.mark.parametrize("length", [0.5, 2.0, 30.0])
-def test_coordinates_have_a_gaussian_covariance(size, length):
+def test_coordinates_have_a_gaussian_covariance(size: Any, length: Any) -> None:
     torch.testing.assert_close(sigma_0(tc.priors.Coordinates(length, 0.3), size), 0.3 * gaussian(size, length))
 
 
-def test_coordinates_of_a_large_image_do_not_see_its_edges():
+def test_coordinates_of_a_large_image_do_not_see_its_edges() -> None:
     kernel = tc.Conv1d(1, 1, 1).kernel(tc.priors.Coordinates(4), (200,), kind="nngp")
     for u in (0, 1, 5, 12):
         assert kernel.at((80,), (80 + u,)) == pytest.approx(math.exp(-(u**2) / 32), abs=1e-14)
 
 
-PARTS = {
+PARTS: dict[str, Callable[[torch.Tensor], tc.priors.Prior]] = {
     "coordinates": lambda z: tc.priors.Coordinates(1.5, 0.5),
     "white": lambda z: tc.priors.White(0.3),
     "constant": lambda z: tc.priors.Constant(0.2),
@@ -59,7 +61,7 @@ PARTS = {
 
 @pytest.mark.parametrize("name", PARTS)
 @pytest.mark.parametrize("size", [(6,), (3, 4), (2, 3, 2)])
-def test_samples_have_the_covariance_of_the_kernel(name, size):
+def test_samples_have_the_covariance_of_the_kernel(name: Any, size: Any) -> None:
     # A fixed seed: the test is one of statistics.
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(2, *size, generator=generator, dtype=torch.float64)
@@ -73,7 +75,7 @@ def test_samples_have_the_covariance_of_the_kernel(name, size):
     assert (found - expected).abs().max() <= bound * expected.max()
 
 
-def test_covariances_add_up(generator):
+def test_covariances_add_up(generator: torch.Generator) -> None:
     size = (4, 6)
     z = torch.randn(3, *size, generator=generator, dtype=torch.float64)
     terms = [tc.priors.Coordinates(2, 0.1), tc.priors.Uniform(0, 1), tc.priors.Tensor(z, 0.7), tc.priors.Constant(2)]
@@ -83,14 +85,14 @@ def test_covariances_add_up(generator):
     torch.testing.assert_close(sigma_0(terms[2], size), 0.7 * feature_prior(z))
 
 
-def test_sum_of_independent_pixels_serves_every_size():
+def test_sum_of_independent_pixels_serves_every_size() -> None:
     prior = tc.priors.White(0.2) + tc.priors.Constant(0.1)
     net = tc.Sequential(tc.StridedConv2d(1, 1, 3), tc.ReLU(), tc.NearestUp(2), tc.Conv2d(1, 1, 3))
     expected = net.kernel(tc.priors.Normal(math.sqrt(0.1), math.sqrt(0.2))).dense((8, 8))
     torch.testing.assert_close(net.kernel(prior).dense((8, 8)), expected)
 
 
-def test_channels_are_shared_out(generator):
+def test_channels_are_shared_out(generator: torch.Generator) -> None:
     z = torch.randn(2, 5, generator=generator)
     prior = tc.priors.White(0.1) + tc.priors.Tensor(z) + tc.priors.Constant(0.3)
     sample = prior.sample(7, generator=generator)
@@ -104,14 +106,14 @@ def test_channels_are_shared_out(generator):
         (tc.priors.Tensor(z) + tc.priors.Tensor(z)).sample(5)
 
 
-def test_descriptions_come_back():
+def test_descriptions_come_back() -> None:
     prior = tc.priors.Coordinates(3, 0.5) + tc.priors.White(0.1) + tc.priors.Constant(0.2)
     description = json.loads(json.dumps(prior.description()))
     assert repr(tc.priors.from_description(description)) == repr(prior)
     assert (prior + tc.priors.Tensor(torch.zeros(1, 3))).description() is None
 
 
-def test_sums_know_size_dtype_and_device():
+def test_sums_know_size_dtype_and_device() -> None:
     prior = tc.priors.White(0.1) + tc.priors.Tensor(torch.zeros(1, 4, 6))
     assert (prior.size, prior.dtype) == ((4, 6), torch.float32)
     assert (tc.priors.White(0.1) + tc.priors.Constant(1)).size is None
@@ -122,13 +124,13 @@ def test_sums_know_size_dtype_and_device():
     [
         (lambda: tc.priors.Coordinates(0), ValueError, "length > 0, got 0"),
         (lambda: tc.priors.Coordinates(2, -1), ValueError, "weight to be at least 0"),
-        (lambda: tc.priors.Coordinates("2"), TypeError, "length to be a number"),
+        (lambda: tc.priors.Coordinates("2"), TypeError, "length to be a number"),  # type: ignore[arg-type]
         (lambda: tc.priors.White(0), ValueError, "variance > 0"),
         (lambda: tc.priors.Constant(-1), ValueError, "variance to be at least 0"),
         (lambda: tc.priors.Tensor(torch.zeros(1, 4), -1), ValueError, "weight to be at least 0"),
         (lambda: tc.priors.Sum(), ValueError, "at least one prior"),
-        (lambda: tc.priors.Sum(3), TypeError, "expected priors, got int"),
-        (lambda: tc.priors.White(1) + 3, TypeError, "unsupported operand"),
+        (lambda: tc.priors.Sum(3), TypeError, "expected priors, got int"),  # type: ignore[arg-type]
+        (lambda: tc.priors.White(1) + 3, TypeError, "unsupported operand"),  # type: ignore[operator]
         (
             lambda: tc.priors.Tensor(torch.zeros(1, 4)) + tc.priors.Tensor(torch.zeros(1, 5)),
             ValueError,
@@ -136,6 +138,6 @@ def test_sums_know_size_dtype_and_device():
         ),
     ],
 )
-def test_bad_options_are_refused(make, error, message):
+def test_bad_options_are_refused(make: Any, error: Any, message: Any) -> None:
     with pytest.raises(error, match=message):
         make()

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import PIL.GifImagePlugin
 import PIL.Image
 import pytest
 import scipy.io.wavfile
@@ -164,4 +165,5 @@ def test_video(tmp_path: Path) -> None:
     pictures[0].save(tmp_path / "clip.gif", save_all=True, append_images=pictures[1:])
     run_example(tmp_path, "video.py", "clip.gif", "--hole", "4", "--passes", "1", "--guided", "1", "-o", "clip")
     with PIL.Image.open(tmp_path / "clip" / "video.gif") as opened:
+        assert isinstance(opened, PIL.GifImagePlugin.GifImageFile)
         assert (opened.n_frames, opened.size) == (4, (2 * 5 * 16, 2 * 16))

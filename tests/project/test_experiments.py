@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from torch_cntk.images.files import read_image
 
 
 @pytest.fixture(autouse=True)
-def _without_folder(monkeypatch):
+def _without_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TORCH_CNTK_DATA", raising=False)
 
 
@@ -26,7 +27,7 @@ def rows_in(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
 
 
-def test_reconstruction_from_run_to_report(tmp_path, capsys):
+def test_reconstruction_from_run_to_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two runs make one table; the report needs no run, and tells what is in the rows."""
     common = ["--fast", "--out", str(tmp_path), "--missing", "0.4"]
     reconstruction.main([*common, "--methods", "biharmonic", "cntk", "guided"])
@@ -58,7 +59,7 @@ def test_reconstruction_from_run_to_report(tmp_path, capsys):
     assert float(page.std()) > 0.1
 
 
-def test_numbers_are_those_of_the_fills(tmp_path):
+def test_numbers_are_those_of_the_fills(tmp_path: Path) -> None:
     """PSNR and SSIM belong to the saved picture, whose observed pixels are the truth's."""
     page = tmp_path / "p.jpg"
     common = ["--fast", "--out", str(tmp_path), "--page", str(page)]
@@ -76,10 +77,10 @@ def test_numbers_are_those_of_the_fills(tmp_path):
     assert page.exists()
 
 
-def test_methods_do_not_see_the_truth(monkeypatch, tmp_path):
+def test_methods_do_not_see_the_truth(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen = []
 
-    def fill(image, observed, options):
+    def fill(image: Any, observed: Any, options: Any) -> Any:
         seen.append((image, observed))
         return methods.Filled(image)
 
@@ -90,8 +91,10 @@ def test_methods_do_not_see_the_truth(monkeypatch, tmp_path):
     assert bool((image[:, ~observed] == 0).all())
 
 
-def test_an_interrupted_run_keeps_its_rows(monkeypatch, tmp_path, capsys):
-    def interrupted(image, observed, options):
+def test_an_interrupted_run_keeps_its_rows(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(image: Any, observed: Any, options: Any) -> Any:
         raise KeyboardInterrupt
 
     monkeypatch.setitem(methods.METHODS, "cntk", methods.Method("CNTK", interrupted))
@@ -101,7 +104,7 @@ def test_an_interrupted_run_keeps_its_rows(monkeypatch, tmp_path, capsys):
     assert "biharmonic" in capsys.readouterr().out
 
 
-def test_a_row_takes_the_place_of_its_like(tmp_path):
+def test_a_row_takes_the_place_of_its_like(tmp_path: Path) -> None:
     for seeds in (["0"], ["0", "1"]):
         reconstruction.main(["--fast", "--out", str(tmp_path), "--methods", "biharmonic", "--seeds", *seeds])
     assert [row["seed"] for row in rows_in(tmp_path)] == [0, 1]
@@ -110,7 +113,7 @@ def test_a_row_takes_the_place_of_its_like(tmp_path):
     assert f"{(first['psnr'] + second['psnr']) / 2:.2f}" in told
 
 
-def test_training_goes_on_from_its_checkpoint(tmp_path):
+def test_training_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     options = ["--fast", "--out", str(tmp_path), "--methods", "finite"]
     reconstruction.main(options)
     (before,) = rows_in(tmp_path)
@@ -123,7 +126,7 @@ def test_training_goes_on_from_its_checkpoint(tmp_path):
     assert after["processor_seconds"] == before["processor_seconds"] > 0
 
 
-def test_unknown_images_and_damaged_tables_are_refused(tmp_path):
+def test_unknown_images_and_damaged_tables_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="expected images among coffee"):
         reconstruction.main(["--fast", "--out", str(tmp_path), "--only", "tea"])
     (tmp_path / "rows.jsonl").write_text("{}\n")
@@ -133,7 +136,7 @@ def test_unknown_images_and_damaged_tables_are_refused(tmp_path):
 
 @pytest.mark.parametrize("size", [(64, 96), (33, 20)])
 @pytest.mark.parametrize("seed", range(5))
-def test_made_up_holes(size, seed):
+def test_made_up_holes(size: Any, seed: Any) -> None:
     hole = square_hole(size, seed)
     rows, columns = (~hole).any(1).nonzero(), (~hole).any(0).nonzero()
     # One rectangle, off the border.
@@ -147,10 +150,11 @@ def test_made_up_holes(size, seed):
     assert not torch.equal(written, strokes(size, seed + 1))
 
 
-def test_parts_of_images(generator):
+def test_parts_of_images(generator: torch.Generator) -> None:
     image = torch.rand(1, 8, 12, generator=generator)
     observed = random_mask((8, 12), 0.1, 3)
     small, known = shrunk(image, observed, 4)
+    assert known is not None
     for a in range(2):
         for b in range(3):
             block = (slice(4 * a, 4 * a + 4), slice(4 * b, 4 * b + 4))
@@ -160,7 +164,7 @@ def test_parts_of_images(generator):
     assert torch.equal(cropped(image, 10), image[:, :, 1:11])
 
 
-def test_measures(generator):
+def test_measures(generator: torch.Generator) -> None:
     truth = torch.rand(1, 16, 16, generator=generator) * 0.5
     assert psnr(truth + 0.1, truth) == pytest.approx(20, abs=1e-4)
     assert psnr(truth, truth) == math.inf
@@ -170,32 +174,32 @@ def test_measures(generator):
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", ["uniform-2x8-leaky0.1", "uniform-plain-2x8-relu", "uniform-skip-2x8-leaky0.2"])
-def test_finite_network_is_the_kernels(name, channels):
+def test_finite_network_is_the_kernels(name: Any, channels: Any) -> None:
     """Nothing but the number of the image's channels differs from the network behind the kernel's name."""
     from torch_cntk import priors
     from torch_cntk.zoo.catalogue import recipe
 
     net = methods.finite_network(name, channels)
     assert net.out_channels == channels
-    kernel, own = (
-        made.kernel(priors.Uniform(0, 0.1), (16, 16)).dense((16, 16)) for made in (recipe(name).network, net)
-    )
+    made = recipe(name)
+    assert made is not None
+    kernel, own = (part.kernel(priors.Uniform(0, 0.1), (16, 16)).dense((16, 16)) for part in (made.network, net))
     assert torch.allclose(kernel, own, rtol=1e-9)
 
 
-def test_only_networks_have_finite_ones():
+def test_only_networks_have_finite_ones() -> None:
     with pytest.raises(ValueError, match="expected the name of a network"):
         methods.finite_network("no-such-thing", 1)
 
 
-def test_filters_are_in_the_name():
+def test_filters_are_in_the_name() -> None:
     assert methods.Options(network="uniform-skip-5x128-leaky0.2", filters=32).finite_network == (
         "uniform-skip-5x32-leaky0.2"
     )
 
 
 @pytest.mark.parametrize("name", ["large_holes.jpg", "reconstruction.jpg"])
-def test_pages_of_the_docs_are_small(name):
+def test_pages_of_the_docs_are_small(name: Any) -> None:
     page = Path(__file__).parents[2] / "docs" / name
     assert 10_000 < page.stat().st_size < 150_000
     assert float(read_image(page).pixels.std()) > 0.1

@@ -1,7 +1,10 @@
 """Every Python snippet of the README and of the docs runs as it stands."""
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,20 +20,20 @@ SNIPPETS = snippets(README)
 EVERY = {f"{page.name}-{place}": snippet for page in PAGES for place, snippet in enumerate(snippets(page))}
 
 
-def test_readme_has_snippets():
+def test_readme_has_snippets() -> None:
     assert len(SNIPPETS) >= 4
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_snippet_runs(name, tmp_path, monkeypatch):
+def test_snippet_runs(name: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if "import pandas" in EVERY[name]:
         pytest.importorskip("pandas")
     monkeypatch.chdir(tmp_path)
     exec(compile(EVERY[name], name, "exec"), {})
 
 
-def test_first_snippet_fills_the_photograph():
-    scope = {}
+def test_first_snippet_fills_the_photograph() -> None:
+    scope: dict[str, Any] = {}
     exec(compile(SNIPPETS[0], "README.md", "exec"), scope)
     error = (scope["filled"].clamp(0, 1) - scope["image"]).square().mean()
     # 27 dB; the hole-ridden picture itself has about 9.
@@ -38,6 +41,6 @@ def test_first_snippet_fills_the_photograph():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_point_at_files(page):
+def test_links_point_at_files(page: Any) -> None:
     for target in re.findall(r"\]\(([^)#:]+)[^):]*\)", page.read_text()):
         assert (page.parent / target).exists(), target

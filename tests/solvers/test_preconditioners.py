@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ def stationary_operator(size: tuple[int, ...], common: float, generator: torch.G
     return DenseOperator(torch.stack(rows).reshape(*size, *size), c)
 
 
-def matrix_of_map(function, mask: torch.Tensor) -> torch.Tensor:
+def matrix_of_map(function: Any, mask: torch.Tensor) -> torch.Tensor:
     """Dense matrix of a map on the observed pixels."""
     known = mask.flatten() > 0
     basis = torch.eye(mask.numel(), dtype=torch.float64)[known].reshape(-1, *mask.shape)
@@ -41,7 +42,9 @@ def dense(operator: Operator) -> torch.Tensor:
 
 @pytest.mark.parametrize("size", [(24,), (6, 7), (3, 4, 2)])
 @pytest.mark.parametrize("common", [0.0, 0.3, 300.0])
-def test_circulant_is_the_inverse_where_everything_is_observed(size, common, generator):
+def test_circulant_is_the_inverse_where_everything_is_observed(
+    size: Any, common: Any, generator: torch.Generator
+) -> None:
     operator = stationary_operator(size, common, generator)
     regression = Regression(operator, torch.ones(size, dtype=torch.bool), 0)
     images = torch.randn(3, *size, generator=generator, dtype=torch.float64)
@@ -54,7 +57,7 @@ def test_circulant_is_the_inverse_where_everything_is_observed(size, common, gen
 
 
 @pytest.mark.parametrize("common", [0.0, 0.3, 300.0])
-def test_circulant_is_a_restricted_inverse_that_knows_the_constant(common, generator):
+def test_circulant_is_a_restricted_inverse_that_knows_the_constant(common: Any, generator: torch.Generator) -> None:
     size = (6, 7)
     operator = stationary_operator(size, common, generator)
     observed = problem(size, (), generator)[0]
@@ -78,7 +81,9 @@ def test_circulant_is_a_restricted_inverse_that_knows_the_constant(common, gener
 
 
 @pytest.mark.parametrize("size", [(9,), (1, 5), (4, 5), (3, 2, 4)])
-def test_rough_inverse_is_a_positive_definite_difference_from_the_neighbours(size, generator):
+def test_rough_inverse_is_a_positive_definite_difference_from_the_neighbours(
+    size: Any, generator: torch.Generator
+) -> None:
     observed = problem(size, (), generator)[0]
     ours = matrix_of_map(lambda images: _sharpened(images, observed.double()), observed.double())
     place = torch.stack(torch.meshgrid(*(torch.arange(n) for n in size), indexing="ij"), -1)[observed]
@@ -96,7 +101,7 @@ def inner(mask: torch.Tensor, operator: Operator, tolerance: float) -> tuple[_In
     return iteration, matrix_of_map(Circulant(regression).multiplied(regression.mask[None]), regression.mask)
 
 
-def test_both_inner_iterations_solve_the_stationary_equations(generator):
+def test_both_inner_iterations_solve_the_stationary_equations(generator: torch.Generator) -> None:
     operator = deep(2).kernel(tc.priors.Uniform()).operator((16, 16))
     observed, targets = problem((16, 16), (2,), generator, 0.5)
     iteration, matrix = inner(observed, operator, 1e-10)
@@ -109,7 +114,7 @@ def test_both_inner_iterations_solve_the_stationary_equations(generator):
         assert not bool(weights[:, ~observed].any())
 
 
-def test_inner_iteration_keeps_the_cheaper_preconditioner(generator):
+def test_inner_iteration_keeps_the_cheaper_preconditioner(generator: torch.Generator) -> None:
     operator = deep(3).kernel(tc.priors.Uniform(), dtype=torch.float32).operator((64, 64))
     kinds = masks((64, 64), generator)
     for name, rough in {"half": True, "tenth": True, "large": False, "none": False}.items():
@@ -120,7 +125,7 @@ def test_inner_iteration_keeps_the_cheaper_preconditioner(generator):
         assert (iteration._divide is not first) == rough, name
 
 
-def test_right_hand_sides_of_the_inner_iteration_stop_on_their_own(generator):
+def test_right_hand_sides_of_the_inner_iteration_stop_on_their_own(generator: torch.Generator) -> None:
     operator = deep(2).kernel(tc.priors.Uniform()).operator((16, 16))
     observed, targets = problem((16, 16), (3,), generator)
     targets[1] = 0
@@ -135,7 +140,7 @@ def test_right_hand_sides_of_the_inner_iteration_stop_on_their_own(generator):
     assert max(counts) == most
 
 
-def test_single_precision_takes_as_many_iterations_as_double(generator):
+def test_single_precision_takes_as_many_iterations_as_double(generator: torch.Generator) -> None:
     kernel = deep(3).kernel(tc.priors.Uniform())
     observed, targets = problem((96, 96), (), generator, 0.5)
     image = torch.linspace(0, 1, 96, dtype=torch.float64).expand(96, 96) * observed + 0.1 * targets
@@ -155,7 +160,10 @@ def test_single_precision_takes_as_many_iterations_as_double(generator):
 @pytest.mark.parametrize("name", ["circulant", "nested", "jacobi", "none"])
 @pytest.mark.parametrize("refresh", [5, 50])
 @pytest.mark.parametrize("case", ["kernel", "random", "singular"])
-def test_device_that_is_asked_late_gives_the_same_bits(name, refresh, case, monkeypatch, generator):
+def test_device_that_is_asked_late_gives_the_same_bits(
+    name: Any, refresh: Any, case: Any, monkeypatch: pytest.MonkeyPatch, generator: torch.Generator
+) -> None:
+    operator: Operator
     if case == "random":
         operator = random_operator((8, 8), 1e4, generator)
     else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -17,7 +19,7 @@ from torch_cntk.solvers.shared_inverse import inverse_pays, restricted_inverse
 SHARED = "direct (Cholesky of the whole, less what is missing, float64)"
 
 
-def masked_problem(generator: torch.Generator, masks: int = 40, pixels: int = 20, condition: float = 1e3):
+def masked_problem(generator: torch.Generator, masks: int = 40, pixels: int = 20, condition: float = 1e3) -> Any:
     """A matrix, masks that leave out little (one of them nothing), and targets that are zero there."""
     matrix = random_operator((pixels,), condition, generator).entries(torch.arange(pixels), torch.arange(pixels))
     observed = torch.rand(masks, pixels, generator=generator) < 0.85
@@ -27,10 +29,11 @@ def masked_problem(generator: torch.Generator, masks: int = 40, pixels: int = 20
 
 
 @pytest.mark.parametrize("bytes_", [1, 1 << 20])
-def test_restricted_inverse(bytes_, generator, monkeypatch):
+def test_restricted_inverse(bytes_: Any, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch_cntk.solvers.shared_inverse._BYTES", bytes_)
     matrix, observed, targets = masked_problem(generator)
     solved, diagonals = restricted_inverse(torch.linalg.inv(matrix), observed, targets, diagonal=True)
+    assert diagonals is not None
     for row, known in enumerate(observed):
         inverse = torch.linalg.inv(matrix[known][:, known])
         assert torch.allclose(solved[row, known], inverse @ targets[row, known], rtol=1e-8, atol=1e-9)
@@ -41,7 +44,7 @@ def test_restricted_inverse(bytes_, generator, monkeypatch):
     assert torch.equal(again, solved)
 
 
-def test_masks_that_leave_out_much_or_are_one_do_not_share_an_inverse(generator):
+def test_masks_that_leave_out_much_or_are_one_do_not_share_an_inverse(generator: torch.Generator) -> None:
     _, observed, _ = masked_problem(generator)
     assert inverse_pays(observed)
     assert not inverse_pays(~observed)
@@ -51,7 +54,7 @@ def test_masks_that_leave_out_much_or_are_one_do_not_share_an_inverse(generator)
 
 @pytest.mark.parametrize("ridge", [0.0, 1e-2])
 @pytest.mark.parametrize("channels", [(), (3,)])
-def test_direct_solution_of_many_masks_is_that_of_each(channels, ridge, generator):
+def test_direct_solution_of_many_masks_is_that_of_each(channels: Any, ridge: Any, generator: torch.Generator) -> None:
     matrix, observed, _ = masked_problem(generator)
     mask = observed.reshape(40, *(1 for _ in channels), 20)
     targets = torch.randn(40, *channels, 20, generator=generator, dtype=torch.float64) * mask
@@ -68,7 +71,7 @@ def test_direct_solution_of_many_masks_is_that_of_each(channels, ridge, generato
     assert torch.equal(factorised.weights, together.weights)
 
 
-def test_masks_are_solved_one_by_one_where_the_whole_is_singular(generator):
+def test_masks_are_solved_one_by_one_where_the_whole_is_singular(generator: torch.Generator) -> None:
     matrix, observed, targets = masked_problem(generator)
     # Pixels 1 and 2 are the same; no mask has both.
     matrix[2], matrix[:, 2] = matrix[1].clone(), matrix[:, 1].clone()
@@ -85,7 +88,9 @@ def test_masks_are_solved_one_by_one_where_the_whole_is_singular(generator):
         assert torch.allclose(solution.weights[row, known], expected, rtol=1e-7, atol=1e-7)
 
 
-def test_masks_are_solved_one_by_one_where_rounding_has_won(generator, monkeypatch):
+def test_masks_are_solved_one_by_one_where_rounding_has_won(
+    generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     matrix, observed, targets = masked_problem(generator)
     monkeypatch.setattr("torch_cntk.solvers.direct._EXACT", 0.0)
     solution = tc.Direct().solve(Regression(DenseOperator(matrix), observed, 0), targets)
@@ -93,7 +98,7 @@ def test_masks_are_solved_one_by_one_where_rounding_has_won(generator, monkeypat
     assert float(solution.residual.max()) < 1e-10
 
 
-def test_leave_one_out_of_many_masks_is_that_of_each(generator):
+def test_leave_one_out_of_many_masks_is_that_of_each(generator: torch.Generator) -> None:
     matrix, observed, targets = masked_problem(generator)
     ridges = (1e-4, 0.3)
     together = list(masked_residuals(matrix, observed, targets, ridges))
@@ -106,7 +111,9 @@ def test_leave_one_out_of_many_masks_is_that_of_each(generator):
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("share", [0.9, 0.6, 0.4])
-def test_completion_does_not_depend_on_who_shares_an_inverse(share, weighted, generator, monkeypatch):
+def test_completion_does_not_depend_on_who_shares_an_inverse(
+    share: Any, weighted: Any, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     features = torch.randn(25, 4, generator=generator, dtype=torch.float64)
     values = torch.tanh(features @ torch.randn(4, 60, generator=generator, dtype=torch.float64)).T
     values = values + 0.1 * torch.randn(values.shape, generator=generator, dtype=torch.float64)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -36,7 +38,7 @@ def kernel() -> tc.Kernel:
 
 @pytest.mark.parametrize("name", TIGHT)
 @pytest.mark.parametrize("batch", [(), (2,), (2, 3)])
-def test_solution_is_that_of_the_matrix(name, batch, kernel, generator):
+def test_solution_is_that_of_the_matrix(name: Any, batch: Any, kernel: Any, generator: torch.Generator) -> None:
     operator = kernel.operator((16, 12))
     observed, targets = problem((16, 12), batch, generator)
     solution = TIGHT[name].solve(Regression(operator, observed, RIDGE), targets)
@@ -54,7 +56,7 @@ def test_solution_is_that_of_the_matrix(name, batch, kernel, generator):
 
 
 @pytest.mark.parametrize("name", TIGHT)
-def test_factorisation_serves_further_right_hand_sides(name, kernel, generator):
+def test_factorisation_serves_further_right_hand_sides(name: Any, kernel: Any, generator: torch.Generator) -> None:
     operator = kernel.operator((12, 12))
     observed, first = problem((12, 12), (2,), generator)
     second = torch.randn(3, 12, 12, generator=generator, dtype=torch.float64) * observed
@@ -65,7 +67,7 @@ def test_factorisation_serves_further_right_hand_sides(name, kernel, generator):
 
 
 @pytest.mark.parametrize("name", TIGHT)
-def test_each_mask_gets_its_own_solution(name, kernel, generator):
+def test_each_mask_gets_its_own_solution(name: Any, kernel: Any, generator: torch.Generator) -> None:
     operator = kernel.operator((12, 12))
     observed = torch.rand(3, 1, 12, 12, generator=generator) < 0.6
     observed[2] = observed[0]  # equal masks share a factorisation
@@ -77,7 +79,7 @@ def test_each_mask_gets_its_own_solution(name, kernel, generator):
 
 
 @pytest.mark.parametrize("name", TIGHT)
-def test_a_good_guess_saves_work_and_a_bad_one_does_no_harm(name, kernel, generator):
+def test_a_good_guess_saves_work_and_a_bad_one_does_no_harm(name: Any, kernel: Any, generator: torch.Generator) -> None:
     operator = kernel.operator((12, 12))
     observed, targets = problem((12, 12), (2,), generator)
     factorisation = TIGHT[name].factorise(Regression(operator, observed, RIDGE))
@@ -92,7 +94,9 @@ def test_a_good_guess_saves_work_and_a_bad_one_does_no_harm(name, kernel, genera
 
 @pytest.mark.parametrize("name", TIGHT)
 @pytest.mark.parametrize("scale", [1e-6, 1e6])
-def test_convergence_does_not_depend_on_the_scale_of_the_kernel(name, scale, generator):
+def test_convergence_does_not_depend_on_the_scale_of_the_kernel(
+    name: Any, scale: Any, generator: torch.Generator
+) -> None:
     operator = random_operator((8, 8), 1e3, generator)
     scaled = DenseOperator(matrix_of(operator, (8, 8)).reshape(8, 8, 8, 8) * scale, operator.stationary * scale)
     observed, targets = problem((8, 8), (2,), generator)
@@ -104,7 +108,9 @@ def test_convergence_does_not_depend_on_the_scale_of_the_kernel(name, scale, gen
 
 
 @pytest.mark.parametrize("name", TIGHT)
-def test_same_seed_gives_the_same_weights_and_the_global_one_is_left_alone(name, kernel, generator):
+def test_same_seed_gives_the_same_weights_and_the_global_one_is_left_alone(
+    name: Any, kernel: Any, generator: torch.Generator
+) -> None:
     observed, targets = problem((12, 12), (2,), generator)
     regression = Regression(kernel.operator((12, 12)), observed, RIDGE)
     state = torch.random.get_rng_state()
@@ -114,7 +120,7 @@ def test_same_seed_gives_the_same_weights_and_the_global_one_is_left_alone(name,
 
 
 @pytest.mark.parametrize("name", TIGHT)
-def test_threads_agree(name, kernel, threads, generator):
+def test_threads_agree(name: Any, kernel: Any, threads: Any, generator: torch.Generator) -> None:
     observed, targets = problem((16, 16), (2,), generator)
     solutions = []
     for count in (1, 2):
@@ -124,7 +130,7 @@ def test_threads_agree(name, kernel, threads, generator):
 
 
 @pytest.mark.parametrize("name", TIGHT)
-def test_zeros_are_solved_by_zeros_beside_others(name, kernel, generator):
+def test_zeros_are_solved_by_zeros_beside_others(name: Any, kernel: Any, generator: torch.Generator) -> None:
     observed, targets = problem((12, 12), (3,), generator)
     targets[1] = 0
     solution = TIGHT[name].solve(Regression(kernel.operator((12, 12)), observed, RIDGE), targets)
@@ -134,7 +140,9 @@ def test_zeros_are_solved_by_zeros_beside_others(name, kernel, generator):
 
 
 @pytest.mark.parametrize("name", TIGHT)
-def test_bar_is_shown_on_request_only(name, kernel, capsys, generator):
+def test_bar_is_shown_on_request_only(
+    name: Any, kernel: Any, capsys: pytest.CaptureFixture[str], generator: torch.Generator
+) -> None:
     observed, targets = problem((8, 8), (1,), generator)
     regression = Regression(kernel.operator((8, 8)), observed, RIDGE)
     TIGHT[name].solve(regression, targets)
@@ -144,7 +152,9 @@ def test_bar_is_shown_on_request_only(name, kernel, capsys, generator):
 
 
 @pytest.mark.parametrize("name", TIGHT)
-def test_interrupted_solve_leaves_nothing_behind(name, kernel, monkeypatch, generator, tmp_path):
+def test_interrupted_solve_leaves_nothing_behind(
+    name: Any, kernel: Any, monkeypatch: pytest.MonkeyPatch, generator: torch.Generator, tmp_path: Path
+) -> None:
     observed, targets = problem((12, 12), (2,), generator)
     operator = kernel.operator((12, 12))
     factorisation = TIGHT[name].factorise(Regression(operator, observed, RIDGE))
@@ -152,7 +162,7 @@ def test_interrupted_solve_leaves_nothing_behind(name, kernel, monkeypatch, gene
     state, before = torch.random.get_rng_state(), targets.clone()
     monkeypatch.chdir(tmp_path)
 
-    def interrupt(*arguments, **options):
+    def interrupt(*arguments: Any, **options: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
@@ -172,8 +182,8 @@ def test_interrupted_solve_leaves_nothing_behind(name, kernel, monkeypatch, gene
 
 
 @pytest.mark.parametrize("name", TIGHT)
-def test_options_cannot_be_changed(name):
-    solver = TIGHT[name]
+def test_options_cannot_be_changed(name: Any) -> None:
+    solver: Any = TIGHT[name]
     for field in dataclasses.fields(solver):
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(solver, field.name, 1)
@@ -187,7 +197,7 @@ def test_options_cannot_be_changed(name):
     share=st.floats(0.1, 1.0),
     ridge=st.sampled_from([1e-3, 1e-2, 1e-1]),
 )
-def test_solvers_agree(kernel, seed, sides, channels, share, ridge):
+def test_solvers_agree(kernel: Any, seed: Any, sides: Any, channels: Any, share: Any, ridge: Any) -> None:
     size = (4 * sides[0], 4 * sides[1])
     generator = torch.Generator().manual_seed(seed)
     observed, targets = problem(size, (channels,), generator, share)
@@ -202,7 +212,7 @@ def test_solvers_agree(kernel, seed, sides, channels, share, ridge):
 # Direct.
 
 
-def test_direct_residual_is_at_rounding(kernel, generator):
+def test_direct_residual_is_at_rounding(kernel: Any, generator: torch.Generator) -> None:
     observed, targets = problem((24, 24), (2,), generator)
     solution = tc.Direct().solve(Regression(kernel.operator((24, 24)), observed, 0), targets)
     assert solution.status is tc.Status.CONVERGED
@@ -210,7 +220,9 @@ def test_direct_residual_is_at_rounding(kernel, generator):
 
 
 @pytest.mark.parametrize("block", [1, 7, 64, 100])
-def test_blocks_of_the_factorisation_do_not_matter(block, kernel, monkeypatch, generator):
+def test_blocks_of_the_factorisation_do_not_matter(
+    block: Any, kernel: Any, monkeypatch: pytest.MonkeyPatch, generator: torch.Generator
+) -> None:
     observed, targets = problem((12, 12), (2,), generator)
     regression = Regression(kernel.operator((12, 12)), observed, RIDGE)
     expected = tc.Direct().solve(regression, targets).weights
@@ -219,7 +231,7 @@ def test_blocks_of_the_factorisation_do_not_matter(block, kernel, monkeypatch, g
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_singular_kernel_is_solved_in_the_least_squares_sense(dtype, generator):
+def test_singular_kernel_is_solved_in_the_least_squares_sense(dtype: Any, generator: torch.Generator) -> None:
     kernel = tc.Sequential(tc.StridedConv2d(1, 1, 3), tc.ReLU(), tc.NearestUp(2), tc.Conv2d(1, 1, 3)).kernel(
         tc.priors.Uniform()
     )
@@ -237,7 +249,7 @@ def test_singular_kernel_is_solved_in_the_least_squares_sense(dtype, generator):
     assert (fit - block @ expected).norm() <= {torch.float32: 1e-2, torch.float64: 1e-6}[dtype] * targets.norm()
 
 
-def test_singular_direct_solution_is_the_shortest(generator):
+def test_singular_direct_solution_is_the_shortest(generator: torch.Generator) -> None:
     vectors = torch.randn(16, 9, generator=generator, dtype=torch.float64)
     operator = DenseOperator((vectors @ vectors.T).reshape(4, 4, 4, 4))
     observed, targets = problem((4, 4), (3,), generator, 0.99)
@@ -250,7 +262,7 @@ def test_singular_direct_solution_is_the_shortest(generator):
     assert (solution.weights.flatten(1)[:, known].T - expected).norm() <= 1e-8 * expected.norm()
 
 
-def test_direct_solution_that_would_not_fit_is_refused(kernel, monkeypatch):
+def test_direct_solution_that_would_not_fit_is_refused(kernel: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch_cntk._internal.memory.available_bytes", lambda device="cpu": 1 << 24)
     observed = torch.ones(64, 64, dtype=torch.bool)
     with pytest.raises(tc.OutOfMemoryError, match=r"4,096 equations needs 134 MB, .* 1,448 would fit"):
@@ -261,7 +273,7 @@ def test_direct_solution_that_would_not_fit_is_refused(kernel, monkeypatch):
 
 
 @pytest.mark.parametrize("levels", [2, 3])
-def test_outer_iterations_do_not_depend_on_the_mask(levels, generator):
+def test_outer_iterations_do_not_depend_on_the_mask(levels: Any, generator: torch.Generator) -> None:
     operator = deep(levels, tc.Conv2d(1, 1, 1)).kernel(tc.priors.Uniform(), dtype=torch.float32).operator((64, 64))
     image = torch.rand(1, 64, 64, generator=generator, dtype=torch.float64)
     counts = {}
@@ -274,7 +286,7 @@ def test_outer_iterations_do_not_depend_on_the_mask(levels, generator):
     assert max(counts.values()) - min(counts.values()) <= 7, counts
 
 
-def test_the_dearer_the_kernel_the_more_is_nested(generator):
+def test_the_dearer_the_kernel_the_more_is_nested(generator: torch.Generator) -> None:
     for levels, name in ((1, "circulant"), (4, "nested")):
         operator = deep(levels).kernel(tc.priors.Uniform(), dtype=torch.float32).operator((64, 64))
         observed, targets = problem((64, 64), (), generator)
@@ -282,18 +294,18 @@ def test_the_dearer_the_kernel_the_more_is_nested(generator):
 
 
 @pytest.mark.parametrize("name", ["laplacian", "circulant", "nested"])
-def test_preconditioner_that_needs_displacements_is_refused_without(name, generator):
+def test_preconditioner_that_needs_displacements_is_refused_without(name: Any, generator: torch.Generator) -> None:
     operator = DenseOperator(torch.eye(9, dtype=torch.float64).reshape(3, 3, 3, 3))
     with pytest.raises(ValueError, match="one without displacements"):
         tc.ConjugateGradient(preconditioner=name).factorise(Regression(operator, torch.ones(3, 3).bool(), 0))
 
 
-def test_unknown_preconditioner_is_refused():
+def test_unknown_preconditioner_is_refused() -> None:
     with pytest.raises(ValueError, match=r"expected a preconditioner among .*, got 'ilu'"):
-        tc.ConjugateGradient(preconditioner="ilu")
+        tc.ConjugateGradient(preconditioner="ilu")  # type: ignore[arg-type]
 
 
-def test_nearly_singular_kernel_gives_the_same_in_both_precisions(generator):
+def test_nearly_singular_kernel_gives_the_same_in_both_precisions(generator: torch.Generator) -> None:
     # Ends in upsample, convolution; the image has detail that such a network cannot make.
     layers: list[tc.Layer] = []
     for _ in range(2):
@@ -317,7 +329,7 @@ def test_nearly_singular_kernel_gives_the_same_in_both_precisions(generator):
 # EigenPro.
 
 
-def test_eigenpro_holds_out_pixels_and_stops_before_it_fits_the_noise(kernel, generator):
+def test_eigenpro_holds_out_pixels_and_stops_before_it_fits_the_noise(kernel: Any, generator: torch.Generator) -> None:
     size = (32, 32)
     observed = torch.rand(size, generator=generator) < 0.7
     smooth = torch.linspace(0, 1, 32, dtype=torch.float64).expand(size)
@@ -350,16 +362,17 @@ def test_eigenpro_holds_out_pixels_and_stops_before_it_fits_the_noise(kernel, ge
         ({"memory": 0}, ValueError, "memory to be at least 1"),
     ],
 )
-def test_wrong_options_of_eigenpro_are_refused(options, error, match):
+def test_wrong_options_of_eigenpro_are_refused(options: Any, error: Any, match: Any) -> None:
     with pytest.raises(error, match=match):
         tc.EigenPro(**options)
 
 
-def test_eigenpro_keeps_to_its_memory(generator):
+def test_eigenpro_keeps_to_its_memory(generator: torch.Generator) -> None:
     operator = random_operator((20, 20), 1e2, generator)
     observed, targets = problem((20, 20), (2,), generator, 0.9)
     regression = Regression(operator, observed, RIDGE)
-    part = tc.EigenPro(batch=64, memory=100_000).factorise(regression)._parts[0]
+    factorisation: Any = tc.EigenPro(batch=64, memory=100_000).factorise(regression)
+    part = factorisation._parts[0]
     assert not part.kept
     assert part.batch * len(part.trained) * 8 <= 100_000
     solution = tc.EigenPro(epochs=3000, tolerance=1e-8, batch=64, memory=100_000).solve(regression, targets)
@@ -367,7 +380,9 @@ def test_eigenpro_keeps_to_its_memory(generator):
     assert (solution.weights - expected).norm() <= 1e-4 * expected.norm()
 
 
-def test_eigenpro_recovers_from_a_step_that_is_too_long(kernel, monkeypatch, generator):
+def test_eigenpro_recovers_from_a_step_that_is_too_long(
+    kernel: Any, monkeypatch: pytest.MonkeyPatch, generator: torch.Generator
+) -> None:
     monkeypatch.setattr("torch_cntk.solvers.eigenpro._SAFETY", 50.0)
     observed, targets = problem((16, 16), (2,), generator)
     regression = Regression(kernel.operator((16, 16)), observed, RIDGE)
@@ -375,11 +390,11 @@ def test_eigenpro_recovers_from_a_step_that_is_too_long(kernel, monkeypatch, gen
     assert solution.status is tc.Status.CONVERGED
 
 
-def test_mask_solvers_hold_one_factorisation_at_a_time(kernel, generator):
+def test_mask_solvers_hold_one_factorisation_at_a_time(kernel: Any, generator: torch.Generator) -> None:
     alive: list[int] = []
 
     class Counting(MaskSolver):
-        def factorise_mask(self, regression, *, progress=False):
+        def factorise_mask(self, regression: Any, *, progress: Any = False) -> Any:
             alive.append(1)
             return tc.Direct().factorise_mask(regression)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from torch_cntk.solvers.preconditioners import Circulant
 @pytest.mark.parametrize("size", [(30,), (6, 7), (3, 4, 5)])
 @pytest.mark.parametrize("batch", [(), (1,), (3,), (2, 3)])
 @pytest.mark.parametrize("ridge", [0.0, 1e-3])
-def test_solution_equals_the_direct_one(size, batch, ridge, generator):
+def test_solution_equals_the_direct_one(size: Any, batch: Any, ridge: Any, generator: torch.Generator) -> None:
     operator = random_operator(size, 1e3, generator)
     observed, targets = problem(size, batch, generator)
     solver = tc.ConjugateGradient(tolerance=1e-12, max_iterations=2000)
@@ -31,7 +32,7 @@ def test_solution_equals_the_direct_one(size, batch, ridge, generator):
 
 
 @pytest.mark.parametrize("tolerance", [1e-2, 1e-5, 1e-9])
-def test_residual_is_the_true_one_and_within_the_tolerance(tolerance, generator):
+def test_residual_is_the_true_one_and_within_the_tolerance(tolerance: Any, generator: torch.Generator) -> None:
     operator = random_operator((6, 8), 1e4, generator)
     observed, targets = problem((6, 8), (4,), generator)
     solution = tc.ConjugateGradient(tolerance, 5000).solve(Regression(operator, observed, 1e-5), targets)
@@ -41,7 +42,7 @@ def test_residual_is_the_true_one_and_within_the_tolerance(tolerance, generator)
     torch.testing.assert_close(solution.residual, true, rtol=1e-3, atol=1e-13)
 
 
-def test_looser_tolerance_takes_fewer_iterations(generator):
+def test_looser_tolerance_takes_fewer_iterations(generator: torch.Generator) -> None:
     operator = random_operator((6, 8), 1e4, generator)
     observed, targets = problem((6, 8), (), generator)
     regression = Regression(operator, observed, 0)
@@ -50,7 +51,7 @@ def test_looser_tolerance_takes_fewer_iterations(generator):
 
 
 @pytest.mark.parametrize("refresh", [1, 2, 3, 5, 50])
-def test_refreshing_the_residual_does_not_change_the_answer(refresh, generator):
+def test_refreshing_the_residual_does_not_change_the_answer(refresh: Any, generator: torch.Generator) -> None:
     operator = random_operator((6, 8), 1e4, generator)
     observed, targets = problem((6, 8), (2,), generator)
     solver = tc.ConjugateGradient(1e-10, 3000, refresh)
@@ -62,7 +63,7 @@ def test_refreshing_the_residual_does_not_change_the_answer(refresh, generator):
 
 
 @pytest.mark.parametrize("levels", [1, 2])
-def test_solution_of_a_periodic_kernel_equals_the_direct_one(levels, generator):
+def test_solution_of_a_periodic_kernel_equals_the_direct_one(levels: Any, generator: torch.Generator) -> None:
     layers: list[tc.Layer] = []
     for _ in range(levels):
         layers += [tc.StridedConv2d(1, 1, 3), tc.LeakyReLU(0.1)]
@@ -77,7 +78,7 @@ def test_solution_of_a_periodic_kernel_equals_the_direct_one(levels, generator):
     assert (solution.weights - expected).norm() <= 1e-7 * expected.norm()
 
 
-def test_each_right_hand_side_stops_on_its_own(generator):
+def test_each_right_hand_side_stops_on_its_own(generator: torch.Generator) -> None:
     operator = random_operator((6, 8), 1e4, generator)
     observed = torch.ones(6, 8, dtype=torch.bool)
     # An eigenvector of the preconditioned matrix takes one step; a random image takes many.
@@ -100,7 +101,7 @@ def test_each_right_hand_side_stops_on_its_own(generator):
     assert (together.weights[0] - alone[0].weights).norm() <= 1e-9 * alone[0].weights.norm()
 
 
-def test_right_hand_sides_of_any_scale_are_solved_alike(generator):
+def test_right_hand_sides_of_any_scale_are_solved_alike(generator: torch.Generator) -> None:
     operator = random_operator((6, 8), 1e3, generator)
     observed, targets = problem((6, 8), (), generator)
     scales = torch.tensor([1e-12, 1.0, 1e12], dtype=torch.float64)[:, None, None]
@@ -110,7 +111,7 @@ def test_right_hand_sides_of_any_scale_are_solved_alike(generator):
         assert (weights - expected).norm() <= 1e-6 * expected.norm()
 
 
-def test_each_image_may_have_its_own_mask(generator):
+def test_each_image_may_have_its_own_mask(generator: torch.Generator) -> None:
     operator = random_operator((6, 8), 1e3, generator)
     masks, images = zip(*(problem((6, 8), (2,), generator) for _ in range(3)), strict=True)
     solver = tc.ConjugateGradient(1e-12, 3000)
@@ -122,7 +123,7 @@ def test_each_image_may_have_its_own_mask(generator):
         assert (weights - expected).norm() <= 1e-8 * expected.norm()
 
 
-def test_zeros_are_solved_by_zeros(generator):
+def test_zeros_are_solved_by_zeros(generator: torch.Generator) -> None:
     operator = random_operator((6, 8), 1e3, generator)
     observed, targets = problem((6, 8), (3,), generator)
     targets[1] = 0
@@ -139,7 +140,7 @@ def test_zeros_are_solved_by_zeros(generator):
 
 
 @pytest.mark.parametrize("iterations", [1, 2, 7])
-def test_out_of_iterations_says_so_and_returns_the_best_so_far(iterations, generator):
+def test_out_of_iterations_says_so_and_returns_the_best_so_far(iterations: Any, generator: torch.Generator) -> None:
     operator = random_operator((6, 8), 1e6, generator)
     observed, targets = problem((6, 8), (3,), generator)
     solution = tc.ConjugateGradient(1e-10, iterations).solve(Regression(operator, observed, 0), targets)
@@ -154,7 +155,9 @@ def test_out_of_iterations_says_so_and_returns_the_best_so_far(iterations, gener
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("missing", [0, 5])
 @pytest.mark.parametrize("refresh", [5, 50])
-def test_singular_kernel_neither_diverges_nor_seems_solved(dtype, missing, refresh, generator):
+def test_singular_kernel_neither_diverges_nor_seems_solved(
+    dtype: Any, missing: Any, refresh: Any, generator: torch.Generator
+) -> None:
     size = (16, 16)
     kernel = singular_kernel()
     matrix = kernel.dense(size)
@@ -176,7 +179,7 @@ def test_singular_kernel_neither_diverges_nor_seems_solved(dtype, missing, refre
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_singular_kernel_is_solved_with_a_ridge_and_says_so(dtype, generator):
+def test_singular_kernel_is_solved_with_a_ridge_and_says_so(dtype: Any, generator: torch.Generator) -> None:
     kernel = singular_kernel()
     observed = torch.ones(16, 16, dtype=torch.bool)
     targets = torch.randn(2, 16, 16, generator=generator, dtype=torch.float64)
@@ -192,7 +195,7 @@ def test_singular_kernel_is_solved_with_a_ridge_and_says_so(dtype, generator):
     torch.testing.assert_close(solution.residual, true, rtol=1e-3, atol=1e-6)
 
 
-def test_ridge_makes_a_singular_kernel_solvable(generator):
+def test_ridge_makes_a_singular_kernel_solvable(generator: torch.Generator) -> None:
     kernel = singular_kernel()
     observed = torch.ones(16, 16, dtype=torch.bool)
     targets = torch.randn(16, 16, generator=generator, dtype=torch.float64)
@@ -205,7 +208,9 @@ def test_ridge_makes_a_singular_kernel_solvable(generator):
 
 @pytest.mark.parametrize("ridge", [1e-4, 1e-5])
 @pytest.mark.parametrize("share", [0.5, 0.95])
-def test_residual_that_rises_for_long_before_it_falls_is_not_stagnation(ridge, share, generator):
+def test_residual_that_rises_for_long_before_it_falls_is_not_stagnation(
+    ridge: Any, share: Any, generator: torch.Generator
+) -> None:
     # Conjugate gradients lower the error in every step, but not the residual.
     layers: list[tc.Layer] = []
     for _ in range(2):
@@ -219,14 +224,14 @@ def test_residual_that_rises_for_long_before_it_falls_is_not_stagnation(ridge, s
     assert float(true) <= 1.01e-4
 
 
-def test_ill_conditioned_regular_problem_is_solved(generator):
+def test_ill_conditioned_regular_problem_is_solved(generator: torch.Generator) -> None:
     operator = random_operator((15, 15), 1e6, generator)
     observed, targets = problem((15, 15), (), generator)
     solution = tc.ConjugateGradient(1e-4, 5000).solve(Regression(operator, observed, 0), targets)
     assert solution.status is tc.Status.CONVERGED
 
 
-def test_same_problem_gives_the_same_answer(generator):
+def test_same_problem_gives_the_same_answer(generator: torch.Generator) -> None:
     kernel = singular_kernel()
     observed, targets = problem((16, 16), (3,), generator)
     regression = Regression(kernel.operator((16, 16)), observed, 1e-3)
@@ -235,7 +240,7 @@ def test_same_problem_gives_the_same_answer(generator):
     assert first.iterations == second.iterations
 
 
-def test_solver_leaves_its_arguments_alone(generator):
+def test_solver_leaves_its_arguments_alone(generator: torch.Generator) -> None:
     operator = random_operator((6, 8), 1e3, generator)
     observed, targets = problem((6, 8), (2,), generator)
     before = observed.clone(), targets.clone()
@@ -244,7 +249,7 @@ def test_solver_leaves_its_arguments_alone(generator):
     assert torch.equal(targets, before[1])
 
 
-def test_bar_is_shown_on_request_only(capsys, generator):
+def test_bar_is_shown_on_request_only(capsys: pytest.CaptureFixture[str], generator: torch.Generator) -> None:
     operator = random_operator((6, 8), 1e3, generator)
     observed, targets = problem((6, 8), (), generator)
     regression = Regression(operator, observed, 0)
@@ -267,7 +272,7 @@ def test_bar_is_shown_on_request_only(capsys, generator):
         ({"refresh": -3}, "expected refresh to be at least 1, got -3"),
     ],
 )
-def test_option_out_of_range_is_refused_when_built(options, message):
+def test_option_out_of_range_is_refused_when_built(options: Any, message: Any) -> None:
     with pytest.raises(ValueError, match=message):
         tc.ConjugateGradient(**options)
 
@@ -282,15 +287,15 @@ def test_option_out_of_range_is_refused_when_built(options, message):
         ({"refresh": "often"}, "refresh"),
     ],
 )
-def test_option_of_a_wrong_type_is_refused_when_built(options, name):
+def test_option_of_a_wrong_type_is_refused_when_built(options: Any, name: Any) -> None:
     with pytest.raises(TypeError, match=f"expected {name} to be"):
         tc.ConjugateGradient(**options)
 
 
-def test_options_cannot_be_changed_afterwards():
+def test_options_cannot_be_changed_afterwards() -> None:
     solver = tc.ConjugateGradient()
     with pytest.raises(AttributeError):
-        solver.tolerance = 0
+        solver.tolerance = 0  # type: ignore[misc]
     assert solver == tc.ConjugateGradient()
 
 
@@ -298,7 +303,7 @@ def test_options_cannot_be_changed_afterwards():
     ("ridge", "error"),
     [(-1e-3, ValueError), (math.nan, ValueError), (math.inf, ValueError), ("1", TypeError), (None, TypeError)],
 )
-def test_wrong_ridge_is_refused(ridge, error, generator):
+def test_wrong_ridge_is_refused(ridge: Any, error: Any, generator: torch.Generator) -> None:
     operator = random_operator((2, 3), 10, generator)
     with pytest.raises(error, match="expected ridge to be"):
         Regression(operator, torch.ones(2, 3, dtype=torch.bool), ridge)
