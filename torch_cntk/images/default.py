@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from torch_cntk import priors
+from torch_cntk._internal.contexts import weightless
 from torch_cntk.images.masks import has_holes, reach
 from torch_cntk.kernels.kernel import Kernel
 from torch_cntk.layers import Layer, LeakyReLU
@@ -101,8 +102,10 @@ def _kernel_of(levels: int, ndim: int) -> Kernel:
     if ndim == 2:
         shape, slope = _shape_and_slope(levels)
         return load_kernel(f"uniform-{shape}-{levels}x128-leaky{slope}")
-    # The kernel does not depend on the width, and drawing the weights would take longer than computing it.
-    return default_network(levels, ndim=ndim, width=1).kernel(priors.Uniform(0, 0.1), dtype=torch.float32)
+    # The kernel does not depend on the width.
+    with weightless():
+        network = default_network(levels, ndim=ndim, width=1)
+    return network.kernel(priors.Uniform(0, 0.1), dtype=torch.float32, device="cpu")
 
 
 def default_kernel(observed: Tensor, ndim: int = 2) -> Kernel:
