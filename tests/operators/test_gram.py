@@ -289,7 +289,9 @@ def test_a_matrix_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("rows", [1, 3, 1024])
 @pytest.mark.parametrize("activation", [tc.ReLU(), tc.LeakyReLU(0.2), tc.GELU(), tc.Tanh()], ids=repr)
-def test_gram_is_symmetric_to_the_bit(activation, rows, generator, monkeypatch):
+def test_gram_is_symmetric_to_the_bit(
+    activation: Any, rows: Any, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("torch_cntk.layers.computing._ROWS", rows)
     net = tc.Sequential(tc.Linear(5, 8), activation, tc.Linear(8, 8), activation, tc.Linear(8, 1))
     features = torch.randn(11, 5, generator=generator, dtype=torch.float64)
