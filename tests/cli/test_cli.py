@@ -516,7 +516,9 @@ def test_version_of_the_module_and_nothing_heavy_before_the_command_is_on_guard(
     )
     assert done.stdout == f"torch-cntk {tc.__version__}\n"
     heavy = "{'torch', 'numpy', 'scipy', 'torchvision', 'skimage', 'matplotlib'}"
-    code = f"import sys, torch_cntk.cli.main; print(sorted({heavy} & set(sys.modules)))"
+    code = (
+        f"import sys; sys.argv = ['torch-cntk']; import torch_cntk.cli.main; print(sorted({heavy} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
     assert done.stdout == "[]\n"
 

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="of Unix")
 RUN = [sys.executable, "-m", "torch_cntk"]
 _GUARDED = """
 import signal, sys
+sys.argv[0] = "torch-cntk"
 from torch_cntk.cli.main import command
 
 def telling(*handler):

@@ -206,7 +206,7 @@ def test_weights_of_a_skip_network_map_onto_the_one_built_by_hand(generator: tor
     net, by_hand = tc.from_torch(module, bias_std=0.5), skip_by_hand(tc.LeakyReLU(0.2), bias=True).double()
 
     def convolutions(n: tc.Layer) -> list[tc.Conv2d]:
-        return [node.does for node in tc.conversion.flat.flatten(n) if isinstance(node.does, tc.Conv2d)]
+        return [node.does for node in tc.layers.network.flatten(n) if isinstance(node.does, tc.Conv2d)]
 
     # Both run layers of one shape in the same order, from the outer level in and out again.
     waiting: dict[tuple, list[tc.Conv2d]] = {}
@@ -384,8 +384,8 @@ def test_flat_networks_are_the_same_function(generator: torch.Generator) -> None
     ]
     x = torch.randn(1, 2, 4, 4, generator=generator)
     for net in nets:
-        nodes = tc.conversion.flat.flatten(net)
-        again = tc.conversion.flat.assemble(nodes, 2) if nodes else torch.nn.Identity()
+        nodes = tc.layers.network.flatten(net)
+        again = tc.layers.graph.assemble(nodes, 2) if nodes else torch.nn.Identity()
         assert torch.equal(again(x), net(x))
 
 

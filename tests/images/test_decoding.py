@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 
-from tests.images.test_files import png
+from tests.helpers.png import png
 from torch_cntk.images.decoding import Metadata, decode
 from torch_cntk.images.files import Photograph, read_image, write_image
 

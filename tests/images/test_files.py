@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from tests.helpers.png import png
 from torch_cntk import OutOfMemoryError
 from torch_cntk.images.files import check_output, read_image, read_mask, write_image
 
@@ -30,18 +31,6 @@ def as_bytes(pixels: Tensor) -> np.ndarray:
     scaled = pixels * 255
     assert torch.allclose(scaled, scaled.round(), atol=1e-4, rtol=0)
     return scaled.round().to(torch.uint8).permute(1, 2, 0).numpy()
-
-
-def png(width: int, height: int, depth: int, kind: int, rows: list[bytes], extra: bytes = b"") -> bytes:
-    """A PNG file from its parts, for what Pillow does not write."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0))
-    transparent = chunk(b"tRNS", extra) if extra else b""
-    body = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows)))
-    return b"\x89PNG\r\n\x1a\n" + header + transparent + body + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize(("channels", "colours", "alpha"), [(1, 1, False), (2, 1, True), (3, 3, False), (4, 3, True)])

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 
-__all__ = ["plain"]
+__all__ = ["plain", "weightless"]
 
 _KINDS = ("cpu", "cuda")
 """Kinds of devices on which torch may cast automatically, of those that the package works on."""
@@ -23,3 +23,11 @@ def plain() -> Iterator[None]:
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
         yield
+
+
+def weightless() -> torch.device:
+    """Around the making of a network of which only the kernel is needed: it gets no weights, and none are drawn.
+
+    torch's global generator belongs to the user: what it gives next must not depend on calls of this package.
+    """
+    return torch.device("meta")

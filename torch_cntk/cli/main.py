@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from torch_cntk.cli import process
 
-__all__ = ["command", "complain", "main"]
+__all__ = ["command", "main"]
 
 _USER_ERRORS = (ValueError, TypeError, IndexError, ArithmeticError, OSError, MemoryError, ImportError)
 _DEBUG = "TORCH_CNTK_DEBUG"
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _guarded(argv)
     except KeyboardInterrupt:
-        complain("interrupted")
+        process.complain("interrupted")
         return 130
 
 
@@ -47,13 +47,6 @@ def command() -> int:
     """
     with process.governed():
         return main()
-
-
-def complain(message: str) -> None:
-    """Write a line on stderr; what its encoding lacks, in names of files for instance, is escaped."""
-    line = f"torch-cntk: {' '.join(message.split())}"
-    encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
-    print(line.encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr)
 
 
 def _guarded(argv: Sequence[str] | None) -> int:
@@ -84,9 +77,9 @@ def _guarded(argv: Sequence[str] | None) -> int:
 def _tell(error: Exception) -> int:
     """Say what went wrong in a line, and return the exit status."""
     if isinstance(error, _USER_ERRORS):
-        complain(f"error: {str(error) or type(error).__name__}")
+        process.complain(f"error: {str(error) or type(error).__name__}")
         return 2
-    complain(f"unexpected {type(error).__name__}: {error} ({_DEBUG}=1 in the environment shows where)")
+    process.complain(f"unexpected {type(error).__name__}: {error} ({_DEBUG}=1 in the environment shows where)")
     return 1
 
 

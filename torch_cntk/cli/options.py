@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from torch_cntk._internal.checks import positive_int, shape_text
-from torch_cntk.cli.main import complain
+from torch_cntk.cli.process import complain
 
 if TYPE_CHECKING:
     # Not at run time: the class of the group that add_subparsers returns is private to argparse.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from torch_cntk.cli import options
-from torch_cntk.cli.main import complain
+from torch_cntk.cli.process import complain
 from torch_cntk.images.files import Photograph, check_output, read_image, write_image
 from torch_cntk.images.mask_files import Mask, find_mask, grow, own_alpha
 from torch_cntk.images.transparency import erased, fill_alpha, visible

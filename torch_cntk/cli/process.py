@@ -11,12 +11,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-__all__ = ["governed", "interrupted"]
+__all__ = ["complain", "governed", "interrupted"]
 
 Handler = Callable[[int, FrameType | None], None]
 
 _pressed: list[int] = []
 """Numbers of the signals that Ctrl-C sent so far."""
+
+
+def complain(message: str) -> None:
+    """Write a line on stderr; what its encoding lacks, in names of files for instance, is escaped."""
+    line = f"torch-cntk: {' '.join(message.split())}"
+    encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
+    print(line.encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr)
 
 
 @contextmanager

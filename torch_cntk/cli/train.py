@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from torch_cntk.cli import options, pictures
-from torch_cntk.cli.main import complain
+from torch_cntk.cli.process import complain
 from torch_cntk.finite.presets import PRESETS
 from torch_cntk.finite.training import Training, train
 from torch_cntk.images.files import check_output

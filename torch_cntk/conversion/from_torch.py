@@ -9,13 +9,15 @@ import torch
 
 from torch_cntk._internal.checks import finite_number
 from torch_cntk._internal.options import options_of
-from torch_cntk.conversion.flat import Scales, assemble, channels_of
 from torch_cntk.conversion.inert import Source
 from torch_cntk.conversion.reading import Reader
+from torch_cntk.conversion.scales import Scales
 from torch_cntk.conversion.steps import step
 from torch_cntk.conversion.tracing import trace
 from torch_cntk.covariance.signal import InexactError
 from torch_cntk.layers import Activation, ChannelNorm, Layer, Node, Weighted
+from torch_cntk.layers.graph import assemble
+from torch_cntk.layers.network import channels_of
 from torch_cntk.layers.registry import ACTIVATIONS
 
 __all__ = ["from_torch"]

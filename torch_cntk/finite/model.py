@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torch_cntk.conversion.flat import flatten
 from torch_cntk.finite.draws import Draws
 from torch_cntk.finite.options import Training
 from torch_cntk.layers import Dropout, Layer, Sigmoid, Weighted, reparameterise
+from torch_cntk.layers.network import flatten
 
 __all__ = ["Masks", "Model", "has_sigmoid"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 from tqdm import tqdm
 
+from torch_cntk._internal.user_warnings import warn_user
 from torch_cntk.finite import checkpoint
 from torch_cntk.finite.draws import Draws
 from torch_cntk.finite.model import Masks, Model
@@ -245,7 +245,7 @@ class Run:
             checkpoint.write(path, self._state())
         except OSError as error:
             if not self.unsaved:
-                warnings.warn(f"the checkpoint was not written, training goes on without it: {error}", stacklevel=4)
+                warn_user(f"the checkpoint was not written, training goes on without it: {error}")
             self.unsaved = True
         else:
             self.unsaved = False

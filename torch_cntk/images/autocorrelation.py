@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from torch_cntk import priors
 from torch_cntk._internal.checks import finite_number, positive_int
+from torch_cntk._internal.contexts import weightless
 from torch_cntk.images.fill import each_pass
 from torch_cntk.images.filler import Equations
 from torch_cntk.images.observed import Observed
@@ -70,7 +71,7 @@ class Autocorrelated:
             raise ValueError(f"expected one image, got a batch of {len(estimate)}")
         canvas = tuple(fast_length(math.ceil(_ROOM * n)) for n in given.size)
         prior = priors.Autocorrelation(given.in_one_unit(estimate)[0]) + priors.White(self.white)
-        network = self.network or autocorrelation_network(given.ndim)
+        network = self.network or _blank_network(given.ndim)
         kernel = network.kernel(prior, canvas, dtype=torch.float64, device=estimate.device)
         mean = estimate.mean(tuple(range(2, estimate.ndim)), keepdim=True)
         solver = self.solver or ConjugateGradient(_TOLERANCE, preconditioner="circulant")
@@ -86,6 +87,12 @@ def autocorrelation_network(ndim: int = 2, slope: float = 0.5) -> Layer:
     """
     conv = CONVOLUTIONS[ndim]
     return Sequential(conv(1, 1, 1), LeakyReLU(slope), conv(1, 1, 1))
+
+
+def _blank_network(ndim: int) -> Layer:
+    """``autocorrelation_network`` without weights, of which its kernel needs none."""
+    with weightless():
+        return autocorrelation_network(ndim)
 
 
 def autocorrelation_passes(

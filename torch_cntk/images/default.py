@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from torch_cntk import priors
+from torch_cntk._internal.contexts import weightless
 from torch_cntk.images.masks import has_holes, reach
+from torch_cntk.images.observed import as_mask
 from torch_cntk.kernels.kernel import Kernel
 from torch_cntk.layers import Layer, LeakyReLU
 from torch_cntk.zoo import catalogue
 from torch_cntk.zoo.hourglass import hourglass
 from torch_cntk.zoo.loading import load_kernel
 
-__all__ = ["default_kernel", "default_network", "levels_for"]
+__all__ = ["default_kernel", "default_network", "kernel_of", "levels_for"]
 
 _LEVELS = {1: (3, 8), 2: (3, 6), 3: (2, 3)}
 """Fewest and most of the default network: numbers in the kernel grow as 4^(levels * dimensions)."""
@@ -42,6 +45,7 @@ def levels_for(observed: Tensor, ndim: int = 2) -> int:
     Raises:
         ValueError: nothing is observed.
     """
+    observed = as_mask(observed)
     size = observed.shape[-ndim:]
     masks = observed.reshape(-1, *size)
     if not bool(masks.flatten(1).any(1).all()):
@@ -101,8 +105,10 @@ def _kernel_of(levels: int, ndim: int) -> Kernel:
     if ndim == 2:
         shape, slope = _shape_and_slope(levels)
         return load_kernel(f"uniform-{shape}-{levels}x128-leaky{slope}")
-    # The kernel does not depend on the width, and drawing the weights would take longer than computing it.
-    return default_network(levels, ndim=ndim, width=1).kernel(priors.Uniform(0, 0.1), dtype=torch.float32)
+    # The kernel does not depend on the width.
+    with weightless():
+        network = default_network(levels, ndim=ndim, width=1)
+    return network.kernel(priors.Uniform(0, 0.1), dtype=torch.float32, device="cpu")
 
 
 def default_kernel(observed: Tensor, ndim: int = 2) -> Kernel:
@@ -119,3 +125,28 @@ def default_kernel(observed: Tensor, ndim: int = 2) -> Kernel:
         ValueError: nothing is observed.
     """
     return _kernel_of(levels_for(observed, ndim), ndim)
+
+
+def kernel_of(kernel: object) -> Kernel | None:
+    """A kernel by itself, by its name or by its file; None stays None.
+
+    Raises:
+        TypeError: it is something else, such as a network.
+        ValueError: there is no kernel of that name, or the file is damaged.
+        FileNotFoundError: there is no such file.
+        OutOfMemoryError: the kernel of that name has to be computed and would not fit.
+    """
+    if kernel is None or isinstance(kernel, Kernel):
+        return kernel
+    if isinstance(kernel, Layer):
+        raise TypeError(
+            f"expected a kernel, got the network {type(kernel).__name__}; pass net.kernel(priors.Uniform(0, 0.1)), say"
+        )
+    if not isinstance(kernel, str | Path):
+        raise TypeError(f"expected a kernel of net.kernel(prior), or its name or file, got {type(kernel).__name__}")
+    try:
+        return load_kernel(kernel)
+    except FileNotFoundError as error:
+        if isinstance(kernel, str) and not kernel.endswith(".safetensors"):
+            raise ValueError(f"expected a kernel's name or file, got {kernel!r}: {error}") from error
+        raise

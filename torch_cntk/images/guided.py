@@ -14,6 +14,7 @@ from torch import Tensor
 
 from torch_cntk import priors
 from torch_cntk._internal.checks import finite_number, positive_int
+from torch_cntk._internal.contexts import weightless
 from torch_cntk._internal.memory import available_bytes
 from torch_cntk.images.coarse import Coarse
 from torch_cntk.images.filler import Equations, Filler
@@ -98,7 +99,7 @@ class Guided:
         mean = _local_mean(extended, self.smoothing)
         features = given.in_one_unit(extended[None])[0], given.in_one_unit(mean[None])[0]
         canvas = tuple(extended.shape[1:])
-        kernel = (self.network or guided_network(given.ndim)).kernel(
+        kernel = (self.network or _blank_network(given.ndim)).kernel(
             _prior(*features, self),
             canvas,
             radius=tuple(max(min(self.radius, n // 2), 1) for n in canvas),
@@ -188,6 +189,12 @@ def guided_network(ndim: int = 2, slope: float = 0.1) -> Layer:
     """
     conv = CONVOLUTIONS[ndim]
     return Sequential(conv(1, 1, 5), LeakyReLU(slope), conv(1, 1, 3))
+
+
+def _blank_network(ndim: int) -> Layer:
+    """``guided_network`` without weights, of which its kernel needs none."""
+    with weightless():
+        return guided_network(ndim)
 
 
 def _mirrored(images: Tensor, canvas: tuple[int, ...]) -> Tensor:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from torch_cntk._internal.checks import positive_int
 from torch_cntk._internal.memory import allocating
-from torch_cntk.images.default import default_kernel
+from torch_cntk.images.arrays import read
+from torch_cntk.images.default import default_kernel, kernel_of
 from torch_cntk.images.fill import Filled, each_pass, fill
 from torch_cntk.images.filler import Filler, Series, of_pass
 from torch_cntk.images.guided import Guidance, guided_series
@@ -31,7 +34,8 @@ class InpaintingResult:
     """What ``inpaint`` gives.
 
     Attributes:
-        image: as the input, every unobserved pixel filled; observed ones are those of the input, to the bit.
+        image: as the input, every unobserved pixel filled; observed ones are those of the input, to the bit. A NumPy
+            array if the input was one.
         residual: largest relative residual of any channel of any image, relative to what is left after its mean.
         iterations: of the solver.
         converged: whether the residual is within the solver's tolerance.
@@ -40,8 +44,8 @@ class InpaintingResult:
         ridge: that was taken.
         seconds: wall time, without the time to compute the kernel; passes count in full, and so does their choice.
         passes: how many there were after the first regression (the most of any image of the batch).
-        guidance: what they were made with, of each image of the batch; empty without passes, or if ``passes`` names
-            the fillers.
+        guidance: what they were made with, of each image of the batch (of each mask's channels, if channels have masks
+            of their own); empty without passes, or if ``passes`` names the fillers.
     """
 
     image: Tensor
@@ -58,9 +62,9 @@ class InpaintingResult:
 
 @allocating("filling the image")
 def inpaint(
-    image: Tensor,
-    observed: Tensor | None = None,
-    kernel: Kernel | None = None,
+    image: Tensor | np.ndarray,
+    observed: Tensor | np.ndarray | None = None,
+    kernel: Kernel | str | Path | None = None,
     *,
     solver: Solver | Literal["auto"] = "auto",
     ridge: float | Literal["cv"] = 1e-4,
@@ -76,12 +80,16 @@ def inpaint(
 
     Args:
         image: [channels, *size] or [batch, channels, *size], or [*size] for one channel; floating point, of any
-            scale and offset (filled values are not clipped). What it holds at unobserved pixels does not matter.
-        observed: boolean, **True = known**: [*size], or [batch, *size] for one mask an image. By default the pixels
-            that are not NaN in any channel.
-        kernel: of ``net.kernel(prior)``; by default one that suits the mask's holes (see ``default_kernel``). Without
-            a kernel, the mask's shape says whether this is a signal, an image or a video: an image where it could be
-            more than one of them.
+            scale and offset (filled values are not clipped). What it holds at unobserved pixels does not matter. A
+            tensor or a NumPy array (what is masked in a masked array is missing); half precision is filled in single.
+        observed: boolean, **True = known**, or 8 bits that are 0 where missing and 1 or 255 where known: [*size], or
+            [batch, *size] for one mask an image. Channels may have masks of their own: [channels, *size], or
+            [batch, channels, *size], in which a dimension of 1 holds for all. Those with the same mask are filled
+            together, others as images of their own. By default the pixels that are not NaN, in each channel.
+        kernel: of ``net.kernel(prior)``, or its name or file (see ``load_kernel``); by default one that suits the
+            mask's holes (see ``default_kernel``). Without a kernel, the mask's shape says whether this is a signal, an
+            image or a video: an image where it could be more than one of them, so that [T, H, W] with a mask of that
+            shape has T channels; a video of one channel is [1, T, H, W].
         solver: ``ConjugateGradient(...)``, ``Direct()``, ``EigenPro(...)``, or "auto", which chooses by the number of
             observed pixels and the kernel (see ``torch_cntk.solvers.automatic``).
         ridge: relative to the mean of K's diagonal. Larger values forgive noise; 0 interpolates exactly, which is
@@ -100,20 +108,53 @@ def inpaint(
         the filled image, of the input's shape, dtype and device, with the quality of the solution.
 
     Raises:
-        TypeError: the image is not floating point or the mask not boolean.
-        ValueError: shapes do not fit, an observed pixel is NaN or infinite, nothing is observed, or the kernel does
-            not serve the image's size.
+        TypeError: the image is not floating point, the mask not boolean, or the kernel none.
+        ValueError: shapes do not fit, an observed pixel is NaN or infinite, nothing is observed (of a channel), there
+            is no kernel of that name, or the kernel does not serve the image's size.
+        FileNotFoundError: there is no such file of a kernel.
         OutOfMemoryError: the kernel as an operator would not fit.
     """
     start = time.perf_counter()
     plan = _Plan.of(passes, guidance)
     _check_options(solver, ridge)
-    given = Observed.of(image, observed, None if kernel is None else kernel.ndim, wrap=wrap)
-    if kernel is None and not given.complete:
-        building = time.perf_counter()
-        kernel = default_kernel(given.mask, given.ndim)
-        start += time.perf_counter() - building
+    kernel = kernel_of(kernel)
+    pixels, mask, form = read(image, observed)
+    parts = Observed.of_channels(pixels, mask, None if kernel is None else kernel.ndim, wrap=wrap)
     periodic = Periodic(kernel, ridge, None if isinstance(solver, str) else solver)
+    checked = time.perf_counter() - start
+    results = [_filled(part, periodic, plan, progress) for _, part in parts]
+    result = results[0] if len(parts) == 1 else _joined(pixels, parts, results)
+    assert form is not None
+    return replace(result, image=form.give(result.image), seconds=result.seconds + checked)
+
+
+def _joined(
+    image: Tensor, parts: list[tuple[list[int], Observed]], results: list[InpaintingResult]
+) -> InpaintingResult:
+    """One result of those of the channels that have the same masks: the worst numbers, and the time of all."""
+    filled = torch.empty_like(image)
+    channels = filled.movedim(-parts[0][1].ndim - 1, 0)
+    for (group, _), result in zip(parts, results, strict=True):
+        channels[group] = result.image.transpose(0, 1).reshape(len(group), *channels.shape[1:])
+    return replace(
+        max(results, key=lambda result: result.residual),
+        image=filled,
+        iterations=max(result.iterations for result in results),
+        converged=all(result.converged for result in results),
+        ridge=max(result.ridge for result in results),
+        seconds=sum(result.seconds for result in results),
+        passes=max(result.passes for result in results),
+        guidance=tuple(guidance for result in results for guidance in result.guidance),
+    )
+
+
+def _filled(given: Observed, periodic: Periodic, plan: _Plan, progress: bool) -> InpaintingResult:
+    """Fill what has one mask for all channels: as ``inpaint``."""
+    start = time.perf_counter()
+    if periodic.kernel is None and not given.complete:
+        building = time.perf_counter()
+        periodic = replace(periodic, kernel=default_kernel(given.mask, given.ndim))
+        start += time.perf_counter() - building
     first = fill(given, periodic, progress=progress)
     if plan.none or given.complete:
         return _result(first.image, [first], time.perf_counter() - start)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Observed", "crop", "extend", "spatial_dimensions"]
+__all__ = ["Observed", "as_mask", "crop", "extend", "spatial_dimensions"]
 
 _FAR = 2.0**40
 """Estimates that are further off, in deviations of the observed pixels, are clipped: their squares must stay finite."""
@@ -42,8 +42,9 @@ class Observed:
 
         Args:
             image: [channels, *size] or [batch, channels, *size], or [*size] for one channel.
-            observed: boolean, True = known, [*size] or [batch, *size]; by default the pixels that are not NaN in any
-                channel.
+            observed: boolean, True = known, [*size] or [batch, *size], or with a dimension for the channels, for which
+                it must be the same; see ``as_mask`` for what serves as one. By default the pixels that are not NaN in
+                any channel.
             ndim: number of spatial dimensions; by default what the mask's shape says, and 2 if it could be several.
             wrap: whether the image's opposite edges are neighbours.
 
@@ -51,16 +52,45 @@ class Observed:
             TypeError: a type or dtype is wrong.
             ValueError: a shape is wrong, an observed pixel is not finite, or nothing is observed.
         """
-        ndim = spatial_dimensions(image, observed) if ndim is None else ndim
-        _check_image(image, ndim)
-        batch = image.detach().reshape(*(1,) * (ndim + 2 - image.ndim), *image.shape)
-        size = tuple(batch.shape[2:])
+        batch, masks = _checked(image, observed, ndim)
         if observed is None:
-            mask = ~torch.isnan(batch).any(1)
-        else:
-            mask = _checked_mask(observed, size, len(batch), image.ndim == ndim + 2).to(batch.device)
+            masks = masks.all(1, keepdim=True)
+        elif len(_groups(masks)) > 1:
+            raise ValueError("expected one mask for all channels, got channels with different ones")
+        mask = masks[:, 0]
         _check_values(batch, mask)
         return cls(torch.where(mask[:, None], batch, 0), mask, tuple(image.shape), wrap)
+
+    @classmethod
+    def of_channels(
+        cls, image: Tensor, observed: Tensor | None = None, ndim: int | None = None, *, wrap: bool = False
+    ) -> list[tuple[list[int], Observed]]:
+        """As ``of``, where channels may have masks of their own: by the channels that have the same one.
+
+        Args:
+            image: see ``of``.
+            observed: as there, or [channels, *size], [1, channels, *size] or [batch, channels, *size]; a dimension may
+                be 1 for what holds for all. By default the pixels that are not NaN, in each channel.
+            ndim: see ``of``.
+            wrap: see ``of``.
+
+        Returns:
+            the channels of each part, and the part: of the image's shape if it is the only one, else
+            [batch, channels of the part, *size].
+
+        Raises:
+            TypeError: see ``of``.
+            ValueError: see ``of``.
+        """
+        batch, masks = _checked(image, observed, ndim)
+        groups = [list(range(batch.shape[1]))] if masks.shape[1] == 1 else _groups(masks)
+        parts = []
+        for group in groups:
+            pixels, mask = (batch, masks[:, 0]) if len(groups) == 1 else (batch[:, group], masks[:, group[0]])
+            _check_values(pixels, mask, "" if len(groups) == 1 else f" in channel {group[0]}")
+            shape = image.shape if len(groups) == 1 else pixels.shape
+            parts.append((group, cls(torch.where(mask[:, None], pixels, 0), mask, tuple(shape), wrap)))
+        return parts
 
     @property
     def size(self) -> tuple[int, ...]:
@@ -181,6 +211,22 @@ class Observed:
         return replace(self, pixels=pixels, mask=mask, shape=tuple(pixels.shape), wrap=wrap)
 
 
+def _checked(image: Tensor, observed: object, ndim: int | None) -> tuple[Tensor, Tensor]:
+    """The image as [batch, channels, *size], and its masks [1 or batch, 1 or channels, *size].
+
+    Raises:
+        TypeError: a type or dtype is wrong.
+        ValueError: a shape is wrong.
+    """
+    ndim = spatial_dimensions(image, observed) if ndim is None else ndim
+    _check_image(image, ndim)
+    batch = image.detach().reshape(*(1,) * (ndim + 2 - image.ndim), *image.shape)
+    if observed is None:
+        return batch, ~torch.isnan(batch)
+    size, lead = tuple(batch.shape[2:]), tuple(image.shape[: image.ndim - ndim])
+    return batch, _checked_mask(observed, size, lead).to(batch.device)
+
+
 def _check_image(image: object, ndim: int) -> None:
     """Refuse what is no image.
 
@@ -201,27 +247,88 @@ def _check_image(image: object, ndim: int) -> None:
         )
 
 
-def _checked_mask(observed: object, size: tuple[int, ...], count: int, batched: bool) -> Tensor:
-    """The mask, [1 or batch, *size].
+def as_mask(observed: object) -> Tensor:
+    """A mask as a boolean tensor, of the shape that it has.
+
+    Masks in 8 bits hold 0 and 1, or 0 and 255: as with booleans, what is not 0 is known.
 
     Raises:
-        TypeError: it is no boolean tensor.
-        ValueError: its shape does not fit the image's.
+        TypeError: it is neither a tensor nor an array, or neither boolean nor of 8 bits.
+        ValueError: one of 8 bits holds other numbers.
     """
+    if isinstance(observed, np.ndarray) and not isinstance(observed, np.ma.MaskedArray):
+        if observed.dtype not in (np.bool_, np.uint8):
+            raise TypeError(f"expected observed to be boolean, True = known, got an array of {observed.dtype}")
+        observed = torch.from_numpy(np.array(observed))
     if not isinstance(observed, torch.Tensor):
         raise TypeError(f"expected observed as a boolean torch tensor, got {type(observed).__name__}")
+    if observed.dtype == torch.uint8:
+        found = torch.unique(observed).tolist()
+        if not (set(found) <= {0, 1} or set(found) <= {0, 255}):
+            shown = f"{len(found)} of them from {found[0]} to {found[-1]}" if len(found) > 5 else str(found)[1:-1]
+            raise ValueError(
+                f"expected observed in 8 bits to hold 0 and 1, or 0 and 255, of which 0 is what is "
+                f"missing, got the values {shown}; pass observed > 127, say"
+            )
+        observed = observed != 0
     if observed.dtype != torch.bool:
         raise TypeError(
             f"expected observed to be boolean, True = known, got {observed.dtype}; pass observed > 0.5, say"
         )
-    shape = tuple(observed.shape)
-    if shape != size and not (batched and shape == (count, *size)):
-        also = f" or {(count, *size)}" if batched else ""
-        raise ValueError(f"expected observed of shape {size}{also} for this image, got {shape}")
-    return observed.reshape(-1, *size)
+    return observed
 
 
-def _check_values(batch: Tensor, mask: Tensor) -> None:
+def _leading(shape: tuple[int, ...], size: tuple[int, ...], lead: tuple[int, ...]) -> tuple[int, int] | None:
+    """How many images and channels a mask tells apart, 1 where it holds for all of them; None if it does not fit.
+
+    Args:
+        shape: of the mask.
+        size: of the image, in pixels along each axis.
+        lead: the image's dimensions before these: (), (channels,) or (batch, channels).
+    """
+    given, rest = shape[: -len(size)], shape[-len(size) :]
+    batch, channels = (1, 1, *lead)[-2:]
+    if rest != size or len(given) > 2:
+        return None
+    wanted: tuple[int, ...]
+    if len(given) == 2:
+        wanted = given
+    elif (len(given) == 1 and batch > 1) or given == (batch,):
+        # Masks of a batch are those of its images.
+        wanted = (*given, 1)
+    else:
+        wanted = (1, *given) if given else (1, 1)
+    fits = wanted[0] in (1, batch) and wanted[1] in (1, channels)
+    return (wanted[0], wanted[1]) if fits else None
+
+
+def _checked_mask(observed: object, size: tuple[int, ...], lead: tuple[int, ...]) -> Tensor:
+    """The mask, [1 or batch, 1 or channels, *size].
+
+    Raises:
+        TypeError: it is no boolean tensor, nor what ``as_mask`` makes one of.
+        ValueError: its shape does not fit the image's.
+    """
+    mask = as_mask(observed)
+    fitting = _leading(tuple(mask.shape), size, lead)
+    if fitting is None:
+        also = f" or {(lead[0], *size)}" if lead else ""
+        whole = f" (or {(*lead, *size)}, one a channel)" if len(lead) == 2 else ""
+        raise ValueError(f"expected observed of shape {size}{also}{whole} for this image, got {tuple(mask.shape)}")
+    return mask.reshape(*fitting, *size)
+
+
+def _groups(mask: Tensor) -> list[list[int]]:
+    """Channels that have the same mask, of a mask [1 or batch, channels, *size]."""
+    if bool((mask == mask[:, :1]).all()):
+        return [list(range(mask.shape[1]))]
+    groups: dict[bytes, list[int]] = {}
+    for channel in range(mask.shape[1]):
+        groups.setdefault(mask[:, channel].cpu().numpy().tobytes(), []).append(channel)
+    return list(groups.values())
+
+
+def _check_values(batch: Tensor, mask: Tensor, where: str = "") -> None:
     """Refuse observed pixels that are not finite, and images without any.
 
     Raises:
@@ -233,20 +340,30 @@ def _check_values(batch: Tensor, mask: Tensor) -> None:
         raise ValueError(f"expected finite values at observed pixels, got {bad} NaN or infinite ones")
     empty = ~mask.flatten(1).any(1)
     if bool(empty.any()):
-        where = f" in image {int(empty.nonzero()[0])} of the batch" if len(mask) > 1 else ""
+        where += f" in image {int(empty.nonzero()[0])} of the batch" if len(mask) > 1 else ""
         raise ValueError(f"expected at least one observed pixel, got none{where}; observed is True where known")
 
 
 def spatial_dimensions(image: object, observed: object) -> int:
-    """Of what a mask belongs to: 2, unless only another number fits its shape."""
-    if not isinstance(image, torch.Tensor) or not isinstance(observed, torch.Tensor):
+    """Of what a mask belongs to: 2, unless only another number fits its shape.
+
+    A mask of the image's own shape [N, H, W] is one mask a channel. A video of one channel is [1, T, H, W].
+    """
+    if not isinstance(image, torch.Tensor) or not isinstance(observed, torch.Tensor | np.ndarray):
         return 2
+    shape = tuple(observed.shape)
+    plain, others = [], []
     for ndim in (2, 1, 3):
-        size = tuple(image.shape[-ndim:])
-        masks = [size, (image.shape[0], *size)] if image.ndim == ndim + 2 else [size]
-        if image.ndim - ndim in (0, 1, 2) and tuple(observed.shape) in masks:
-            return ndim
-    return 2
+        size, lead = tuple(image.shape[-ndim:]), tuple(image.shape[:-ndim])
+        if image.ndim - ndim not in (0, 1, 2):
+            continue
+        if shape == size or (len(lead) == 2 and shape == (lead[0], *size)):
+            plain.append(ndim)
+        elif _leading(shape, size, lead) is not None:
+            others.append(ndim)
+    if image.ndim == 3 and shape == tuple(image.shape):
+        return 2
+    return (plain + others + [2])[0]
 
 
 def extend(images: Tensor, canvas: tuple[int, ...]) -> Tensor:

@@ -28,7 +28,7 @@ class Periodic:
         solver: None takes ``torch_cntk.solvers.automatic``.
 
     Raises:
-        TypeError: the ridge is no number, or the solver none.
+        TypeError: the ridge is no number, or the kernel or the solver none.
         ValueError: the ridge is out of range.
     """
 
@@ -38,6 +38,8 @@ class Periodic:
 
     def __post_init__(self) -> None:
         check_ridge(self.ridge)
+        if self.kernel is not None and not isinstance(self.kernel, Kernel):
+            raise TypeError(f"expected a kernel of net.kernel(prior), got {type(self.kernel).__name__}")
         if self.solver is not None:
             check_solver(self.solver)
 

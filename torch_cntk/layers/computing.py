@@ -75,7 +75,9 @@ def kernel(network: Layer, prior: Prior, size: tuple[int, ...] | None, options: 
     if options.kind not in ("ntk", "nngp"):
         raise ValueError(f'expected kind "ntk" or "nngp", got {options.kind!r}')
     if not isinstance(prior, Prior):
-        raise TypeError(f"expected a feature prior, such as priors.Uniform(), got {prior!r}")
+        tensor = isinstance(prior, torch.Tensor)
+        got = f"a tensor of shape {tuple(prior.shape)}; see priors.Tensor" if tensor else repr(prior)
+        raise TypeError(f"expected a feature prior, such as priors.Uniform(), got {got}")
     network.require_exact(gaussian=prior.gaussian)
     device = torch.device(options.device or prior.device or "cpu")
     ndim = _ndim(network, prior, size)

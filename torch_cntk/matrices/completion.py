@@ -7,7 +7,6 @@ infinitely wide fully connected network. A column without a single observed entr
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -15,7 +14,9 @@ import torch
 from torch import Tensor
 
 from torch_cntk._internal.checks import finite_number, positive_int
+from torch_cntk._internal.contexts import weightless
 from torch_cntk._internal.memory import allocating
+from torch_cntk._internal.user_warnings import warn_user
 from torch_cntk.layers import ACTIVATIONS, Layer
 from torch_cntk.matrices.parameters import Estimator
 from torch_cntk.matrices.regression import RIDGES, best_ridge, row_offsets, solved, targets_of
@@ -147,7 +148,8 @@ class MatrixCompletion(Estimator):
         self._check_options()
         with allocating("fitting the matrix"):
             notes = self._fit(Y, observed, features, row_features, column_weight)
-        _warn(notes)
+        for note in notes:
+            warn_user(note)
         return self
 
     def _fit(self, table: Any, observed: Any, features: Any, row_features: Any, column_weight: Any) -> list[str]:
@@ -162,7 +164,8 @@ class MatrixCompletion(Estimator):
         if not bool(matrix.observed.any()):
             raise ValueError("expected at least one observed entry, got none; observed is True where known")
         rows, columns = matrix.values.shape
-        self._network = fully_connected(self.hidden_layers, self.activation)
+        with weightless():
+            self._network = fully_connected(self.hidden_layers, self.activation)
         device = matrix.values.device
         self._columns, notes = self._side(features, "column", matrix.columns, columns, device)
         self._rows = None
@@ -322,7 +325,8 @@ class MatrixCompletion(Estimator):
         matrix = self._other_rows(Y, observed)
         other = copy.copy(self)
         other.ridge = self.ridge_
-        _warn(other._regress(matrix))
+        for note in other._regress(matrix):
+            warn_user(note)
         return other._completed(matrix, other.weights_, other.offsets_)
 
     def left_out(self) -> Any:
@@ -370,7 +374,8 @@ class MatrixCompletion(Estimator):
         means = torch.where(matrix.observed, matrix.values, 0).sum(1) / matrix.observed.sum(1).clamp_min(1)
         deviations = torch.where(matrix.observed, matrix.values - means[:, None], 0)
         spread = (deviations if self._scale is None else deviations * self._scale).square().sum()
-        _warn(notes)
+        for note in notes:
+            warn_user(note)
         return 1 - float(error / spread)
 
     def _other_rows(self, table: Any, observed: Any) -> Matrix:
@@ -389,9 +394,3 @@ class MatrixCompletion(Estimator):
     def _check_fitted(self) -> None:
         if not self.__sklearn_is_fitted__():
             raise ValueError("expected fit() before this, got an estimator that has not been fitted")
-
-
-def _warn(notes: Sequence[str]) -> None:
-    """Tell the user, at the line that called the method which calls this."""
-    for note in notes:
-        warnings.warn(note, stacklevel=3)
