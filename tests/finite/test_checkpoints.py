@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import inspect
-import io
 import multiprocessing
 import os
 import random
@@ -21,7 +20,7 @@ import torch_cntk as tc
 from tests.helpers.training import PRIOR, mask, network, photograph, run, same
 from torch_cntk.finite import checkpoint
 
-OPTIONS = {
+OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "jitter": {"jitter": 0.1},
     "batch norm": {"batch_norm": True, "parameterisation": "standard"},
@@ -62,6 +61,7 @@ def test_interrupted_runs_end_as_uninterrupted_ones(name: Any, tmp_path: Path) -
     assert same(resumed, whole)
     assert torch.equal(resumed.image, whole.image)
     if whole.holdout_losses is not None:
+        assert resumed.holdout_losses is not None
         assert torch.equal(resumed.holdout_losses, whole.holdout_losses)
     assert resumed.best_step == whole.best_step
     # A finished run is not done again.
@@ -261,12 +261,13 @@ def as_version_1(path: Path) -> None:
     torch.save(state | {"version": 1}, path)
 
 
-def version_1_run(**options: object) -> tc.TrainingResult:
+def version_1_run(**options: Any) -> tc.TrainingResult:
     """The run whose first five steps are in tests/data/checkpoints, written by the first version."""
     net = tc.Sequential(tc.Conv2d(2, 4, 3), tc.LeakyReLU(0.5), tc.Dropout(0.5), tc.Conv2d(4, 1, 1))
     image = (torch.arange(48) % 7).reshape(1, 6, 8) / 8
     observed = torch.arange(48).reshape(6, 8) % 3 > 0
-    how = {"jitter": 0.125, "holdout": 0.25, "iterate": "best", "prior": tc.priors.Uniform(0, 1), "steps": 9}
+    prior = tc.priors.Uniform(0, 1)
+    how: dict[str, Any] = {"jitter": 0.125, "holdout": 0.25, "iterate": "best", "prior": prior, "steps": 9}
     return tc.train(net, image, observed, **how, **options)
 
 
@@ -334,9 +335,10 @@ def test_a_full_disk_costs_a_warning_and_no_training(
 
 
 def test_a_disk_with_room_again_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, save, calls = tmp_path / "run.pt", torch.save, []
+    path, save = tmp_path / "run.pt", torch.save
+    calls: list[int] = []
 
-    def sometimes(state: object, file: io.IOBase) -> None:
+    def sometimes(state: object, file: Any) -> None:
         calls.append(len(calls))
         if calls[-1] in (1, 2, 5):
             full_disk()

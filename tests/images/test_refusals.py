@@ -157,7 +157,7 @@ def test_what_is_no_kernel_is_refused(kernel: Any, error: Any, message: Any) -> 
 
 def test_what_is_no_kernel_is_refused_by_the_filler() -> None:
     with pytest.raises(TypeError, match=r"expected a kernel of net.kernel\(prior\), got Sequential"):
-        Periodic(network())
+        Periodic(network())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("function", [tc.levels_for, tc.default_kernel])
@@ -198,7 +198,7 @@ def test_dense_kernel_of_another_size_is_refused() -> None:
 def test_result_cannot_be_changed() -> None:
     result = tc.inpaint(IMAGE, MASK, KERNELS["nearest"])
     with pytest.raises(AttributeError):
-        result.converged = False
+        result.converged = False  # type: ignore[misc]
 
 
 def test_negative_ridge_is_refused_even_if_nothing_is_missing() -> None:
