@@ -266,13 +266,8 @@ def version_1_run(**options: Any) -> tc.TrainingResult:
     net = tc.Sequential(tc.Conv2d(2, 4, 3), tc.LeakyReLU(0.5), tc.Dropout(0.5), tc.Conv2d(4, 1, 1))
     image = (torch.arange(48) % 7).reshape(1, 6, 8) / 8
     observed = torch.arange(48).reshape(6, 8) % 3 > 0
-    how: dict[str, Any] = {
-        "jitter": 0.125,
-        "holdout": 0.25,
-        "iterate": "best",
-        "prior": tc.priors.Uniform(0, 1),
-        "steps": 9,
-    }
+    prior = tc.priors.Uniform(0, 1)
+    how: dict[str, Any] = {"jitter": 0.125, "holdout": 0.25, "iterate": "best", "prior": prior, "steps": 9}
     return tc.train(net, image, observed, **how, **options)
 
 

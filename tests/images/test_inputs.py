@@ -138,8 +138,8 @@ def test_arrays_in_any_order_of_memory() -> None:
 
 def test_what_a_masked_array_masks_is_missing() -> None:
     array = np.ma.masked_array(IMAGE.numpy(), ~MASKS[0].numpy(), fill_value=7.0)
-    result = tc.inpaint(array, kernel=KERNEL).image
-    assert isinstance(result, np.ndarray)
+    result: Any = tc.inpaint(array, kernel=KERNEL).image
+    assert type(result) is np.ndarray
     assert equal(torch.from_numpy(result), tc.inpaint(IMAGE, MASKS[0], KERNEL).image)
     holes = np.ma.masked_array(torch.where(MASK, IMAGE, math.nan).numpy(), False)
     assert equal(torch.from_numpy(tc.inpaint(holes, kernel=KERNEL).image), tc.inpaint(IMAGE, MASK, KERNEL).image)
