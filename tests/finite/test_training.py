@@ -280,3 +280,12 @@ def test_kernels_of_branches_on_cuda() -> None:
     torch.testing.assert_close(
         tc.empirical_ntk(net.cuda(), z.cuda()).cpu(), tc.empirical_ntk(net.cpu(), z), rtol=1e-2, atol=1e-2
     )
+
+
+def test_values_beside_nan_in_other_channels_are_kept():
+    image = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(4))
+    image[0, 2:4] = image[1, :, 5] = math.nan
+    net = tc.Sequential(tc.Conv2d(2, 4, 3), tc.ReLU(), tc.Conv2d(4, 3, 1))
+    result = tc.train(net, image, steps=2).image
+    assert torch.equal(result[~image.isnan()], image[~image.isnan()])
+    assert bool(result.isfinite().all())

@@ -209,7 +209,7 @@ class Run:
         else:
             with torch.no_grad():
                 output = self._output(self.batch, self.model)
-        filled = torch.where(self.task.observed, self.task.target, output)
+        filled = torch.where(self.task.known, self.task.measured, output)
         return TrainingResult(
             filled.reshape(self.task.shape),
             output.reshape(self.task.shape),

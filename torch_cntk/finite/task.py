@@ -32,6 +32,9 @@ class Task:
         truth: [channels, *size], or None.
         source: the size of the network's input; its output is at least the image.
         shape: of the image as the user gave it.
+        measured: [channels, *size], what the user's image holds; 0 where it holds nothing.
+        known: boolean, [*size] or [channels, *size], where that is put back. Where NaN is missing it is more than
+            ``observed``: a pixel of which one channel is missing is not trained on, but its other channels are known.
     """
 
     net: Layer
@@ -41,6 +44,8 @@ class Task:
     truth: Tensor | None
     source: tuple[int, ...]
     shape: tuple[int, ...]
+    measured: Tensor
+    known: Tensor
 
     @classmethod
     def of(
@@ -74,7 +79,12 @@ class Task:
             raise ValueError(f"expected a truth of the image's shape {tuple(image.shape)}")
         whole = None if truth is None else truth.detach().to(target).reshape(target.shape)
         source = _source(net, tuple(target.shape[1:]))
-        return cls(net, prior, target, mask[0], whole, source, tuple(image.shape))
+        measured, known = target, mask[0]
+        if observed is None:
+            values = image.detach().reshape(target.shape)
+            known = ~torch.isnan(values)
+            measured = torch.where(known, values, 0)
+        return cls(net, prior, target, mask[0], whole, source, tuple(image.shape), measured, known)
 
     def fingerprint(self, training: Training, given: Tensor) -> str:
         """What must be equal for a checkpoint to belong to the run with a given input, in words."""

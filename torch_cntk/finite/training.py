@@ -79,6 +79,7 @@ def train(
         net: the network; a copy of it is trained.
         image: [channels, *size], float32 or float64; on the device where to train.
         observed: boolean, **True = known**, [*size]; by default the pixels that are not NaN in any channel.
+            Values beside NaN in other channels are not trained on, but the result has them.
         prior: the network's input; ``priors.Uniform(0, 0.1)`` by default.
         training: how to train, ``Training()`` by default. The options below take the place of its own.
         truth: the whole image, to measure by.

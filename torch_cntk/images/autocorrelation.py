@@ -20,7 +20,7 @@ from torch_cntk._internal.checks import finite_number, positive_int
 from torch_cntk._internal.contexts import weightless
 from torch_cntk.images.fill import each_pass
 from torch_cntk.images.filler import Equations
-from torch_cntk.images.observed import Observed
+from torch_cntk.images.observed import Observed, as_mask
 from torch_cntk.images.periodic import fast_length
 from torch_cntk.layers import Layer, LeakyReLU, Sequential
 from torch_cntk.layers.conv import CONVOLUTIONS
@@ -130,6 +130,7 @@ def autocorrelation_passes(
     """
     positive_int(passes, "passes")
     filler = Autocorrelated(network, white, ridge, solver)
+    observed = as_mask(observed)
     given = Observed.of(image, observed, observed.ndim)
     if image.ndim != given.ndim + 1:
         raise ValueError(

@@ -110,8 +110,11 @@ def _checked_estimate(given: Observed, estimate: Tensor) -> Tensor:
     """The estimate as [batch, channels, *size] in the image's dtype.
 
     Raises:
+        TypeError: it is no tensor.
         ValueError: it is of another shape than the image, or not finite.
     """
+    if not isinstance(estimate, torch.Tensor):
+        raise TypeError(f"expected an estimate as a torch tensor, got {type(estimate).__name__}")
     if tuple(estimate.shape) not in (given.shape, tuple(given.pixels.shape)):
         raise ValueError(f"expected an estimate of the image's shape {given.shape}, got {tuple(estimate.shape)}")
     if not bool(torch.isfinite(estimate).all()):

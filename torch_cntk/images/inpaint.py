@@ -114,10 +114,10 @@ def inpaint(
         FileNotFoundError: there is no such file of a kernel.
         OutOfMemoryError: the kernel as an operator would not fit.
     """
-    start = time.perf_counter()
     plan = _Plan.of(passes, guidance)
     _check_options(solver, ridge)
     kernel = kernel_of(kernel)
+    start = time.perf_counter()
     pixels, mask, form = read(image, observed)
     parts = Observed.of_channels(pixels, mask, None if kernel is None else kernel.ndim, wrap=wrap)
     periodic = Periodic(kernel, ridge, None if isinstance(solver, str) else solver)

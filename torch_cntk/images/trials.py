@@ -14,7 +14,7 @@ from tqdm import tqdm
 from torch_cntk.images.fill import each_pass
 from torch_cntk.images.filler import Filler, Series, of_pass
 from torch_cntk.images.masks import has_holes, reach
-from torch_cntk.images.observed import Observed
+from torch_cntk.images.observed import Observed, as_mask
 
 __all__ = ["choose_passes", "leave_out_error"]
 
@@ -111,8 +111,14 @@ def leave_out_error(image: Tensor, observed: Tensor, fill: Callable[[Tensor, Ten
         the mean squared error.
 
     Raises:
-        ValueError: too few pixels are observed to leave out any.
+        TypeError: the image is no tensor, or the mask not boolean.
+        ValueError: shapes do not fit, or too few pixels are observed to leave out any.
     """
+    if not isinstance(image, torch.Tensor):
+        raise TypeError(f"expected the image as a torch tensor, got {type(image).__name__}")
+    observed = as_mask(observed)
+    if image.ndim != observed.ndim + 1 or image.shape[1:] != observed.shape:
+        raise ValueError(f"expected an image [channels, *{tuple(observed.shape)}], got {tuple(image.shape)}")
     errors, count = 0.0, 0
     for part, left_out in _trials(observed, has_holes(observed)):
         pixels, seen = image[(slice(None), *part)], observed[part] & ~left_out
