@@ -282,7 +282,7 @@ def test_kernels_of_branches_on_cuda() -> None:
     )
 
 
-def test_values_beside_nan_in_other_channels_are_kept():
+def test_values_beside_nan_in_other_channels_are_kept() -> None:
     image = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(4))
     image[0, 2:4] = image[1, :, 5] = math.nan
     net = tc.Sequential(tc.Conv2d(2, 4, 3), tc.ReLU(), tc.Conv2d(4, 3, 1))

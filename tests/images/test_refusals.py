@@ -207,15 +207,15 @@ def test_negative_ridge_is_refused_even_if_nothing_is_missing() -> None:
         tc.inpaint(torch.zeros(1, 8, 8), torch.ones(8, 8, dtype=torch.bool), ridge=-1.0)
 
 
-def test_what_is_no_tensor_is_refused_elsewhere():
+def test_what_is_no_tensor_is_refused_elsewhere() -> None:
     image, numbers = IMAGE[0, 0].tolist(), [[0.0] * 8] * 8
     with pytest.raises(TypeError, match="expected observed as a boolean torch tensor, got list"):
-        tc.autocorrelation_passes(IMAGE, image, IMAGE)
+        tc.autocorrelation_passes(IMAGE, image, IMAGE)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="expected an estimate as a torch tensor, got list"):
-        tc.autocorrelation_passes(IMAGE, MASK, numbers)
+        tc.autocorrelation_passes(IMAGE, MASK, numbers)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="expected the image as a torch tensor, got list"):
-        leave_out_error(numbers, MASK, lambda image, observed: image)
+        leave_out_error(numbers, MASK, lambda image, observed: image)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="expected observed as a boolean torch tensor, got list"):
-        leave_out_error(IMAGE, numbers, lambda image, observed: image)
+        leave_out_error(IMAGE, numbers, lambda image, observed: image)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"expected an image \[channels, \*\(8, 8\)\], got \(8, 8\)"):
         leave_out_error(IMAGE[0], MASK, lambda image, observed: image)
