@@ -149,7 +149,9 @@ def last_layer(name: str) -> tuple[tc.Sequential, Tensor, tuple[str, ...]]:
         ),
         "two branches": (
             tc.Sequential(
-                tc.Conv1d(2, 5, 3), tc.ReLU(), tc.Sum(tc.Conv1d(5, 2, 3), tc.Sequential(tc.ReLU(), tc.Conv1d(5, 2, 1)))
+                tc.Conv1d(2, 5, 3),
+                tc.ReLU(),
+                tc.Sum(tc.Conv1d(5, 2, 3), tc.Sequential(tc.AvgPool1d(1), tc.Conv1d(5, 2, 1))),
             ),
             (2, 2, 6),
             ("2.0", "2.1.1"),
