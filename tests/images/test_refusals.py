@@ -190,6 +190,12 @@ def test_wrapping_image_must_be_a_multiple_of_the_period() -> None:
         tc.inpaint(torch.zeros(3, 7, 8), torch.eye(7, 8, dtype=torch.bool), KERNELS["nearest"], wrap=True)
 
 
+def test_kernel_of_other_dimensions_than_the_mask_is_refused() -> None:
+    signals = tc.Sequential(tc.Conv1d(1, 1, 3), tc.ReLU(), tc.Conv1d(1, 1, 1)).kernel(tc.priors.Uniform(0, 0.1))
+    with pytest.raises(ValueError, match=r"expected observed of shape \(8,\) or \(1, 8\)"):
+        tc.inpaint(IMAGE[:1], MASK, signals)
+
+
 def test_dense_kernel_of_another_size_is_refused() -> None:
     kernel = network().kernel(tc.priors.Tensor(torch.ones(1, 6, 8)))
     with pytest.raises(ValueError, match="this kernel is for images of 6 x 8 pixels, got 8 x 8"):

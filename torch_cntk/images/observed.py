@@ -293,8 +293,8 @@ def _leading(shape: tuple[int, ...], size: tuple[int, ...], lead: tuple[int, ...
     wanted: tuple[int, ...]
     if len(given) == 2:
         wanted = given
-    elif (len(given) == 1 and batch > 1) or given == (batch,):
-        # Masks of a batch are those of its images.
+    elif len(given) == 1 and len(lead) == 2:
+        # Masks of a batch, be it of one, are those of its images.
         wanted = (*given, 1)
     else:
         wanted = (1, *given) if given else (1, 1)
