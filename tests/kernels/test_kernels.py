@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from typing import Any
@@ -292,3 +293,19 @@ def test_dense_kernels_are_the_same_however_many_lines_are_looked_up_at_once(
     dense = kernel.dense()
     for pixel in ((0, 0), (2, 5), (3, 1), (7, 4)):
         assert torch.equal(dense[pixel], kernel.row(pixel))
+
+
+@pytest.mark.parametrize(
+    "layer", [tc.Residual(tc.ReLU(), tc.Conv2d(2, 2, 3)), tc.Sequential(tc.Conv2d(2, 2, 1), tc.Scale(1e30))]
+)
+def test_a_kernel_that_float64_cannot_hold_is_refused(layer: Any) -> None:
+    copies = [copy.deepcopy(layer) for _ in range(1100)]
+    net = tc.Sequential(tc.Conv2d(2, 2, 3), *copies)
+    with pytest.raises(ValueError, match="a finite kernel"):
+        net.kernel(tc.priors.Uniform())
+
+
+def test_a_matrix_that_float64_cannot_hold_is_refused() -> None:
+    net = tc.Sequential(tc.Linear(3, 4), *(tc.Residual(tc.ReLU(), tc.Linear(4, 4)) for _ in range(1100)))
+    with pytest.raises(ValueError, match="a finite kernel"):
+        net.gram(torch.rand(5, 3))

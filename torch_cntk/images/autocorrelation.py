@@ -63,19 +63,23 @@ class Autocorrelated:
         """See ``Filler``.
 
         Raises:
-            ValueError: there is no estimate, or it is constant, or there are several images.
+            ValueError: there is no estimate, or there are several images.
         """
         if estimate is None:
             raise ValueError("expected an estimate, whose autocorrelation a pass takes, got None")
         if len(estimate) != 1:
             raise ValueError(f"expected one image, got a batch of {len(estimate)}")
         canvas = tuple(fast_length(math.ceil(_ROOM * n)) for n in given.size)
-        prior = priors.Autocorrelation(given.in_one_unit(estimate)[0]) + priors.White(self.white)
+        seen = given.in_one_unit(estimate)[0]
+        prior: priors.Prior = priors.White(self.white)
+        if bool((seen != seen.flatten(1)[:, 0].reshape(-1, *(1,) * given.ndim)).any()):
+            # Of a constant there is none: each pixel is filled by the mean.
+            prior = priors.Autocorrelation(seen) + prior
         network = self.network or _blank_network(given.ndim)
         kernel = network.kernel(prior, canvas, dtype=torch.float64, device=estimate.device)
         mean = estimate.mean(tuple(range(2, estimate.ndim)), keepdim=True)
         solver = self.solver or ConjugateGradient(_TOLERANCE, preconditioner="circulant")
-        return Equations(kernel.operator(dtype=estimate.dtype), self.ridge, mean, solver)
+        return Equations(kernel.operator(canvas, dtype=estimate.dtype), self.ridge, mean, solver)
 
 
 def autocorrelation_network(ndim: int = 2, slope: float = 0.5) -> Layer:

@@ -134,6 +134,11 @@ def _checked_equations(given: Observed, equations: object) -> Equations:
     canvas = tuple(equations.operator.size)
     if len(canvas) != given.ndim or any(n < m for n, m in zip(canvas, given.size, strict=True)):
         raise ValueError(f"expected an operator on at least the image's {given.size} pixels, got one on {canvas}")
+    if equations.mean is not None:
+        wanted, got = (*given.pixels.shape[:2], *canvas), tuple(equations.mean.shape)
+        fits = len(got) <= len(wanted) and all(n in (1, m) for n, m in zip(got[::-1], wanted[::-1], strict=False))
+        if not fits:
+            raise ValueError(f"expected a mean that broadcasts against [batch, channels, *canvas] {wanted}, got {got}")
     return equations
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
+from torch_cntk._internal.checks import finite_number
 from torch_cntk.images.observed import Observed
 from torch_cntk.operators.base import Operator
 from torch_cntk.solvers import Solver
 
-__all__ = ["Equations", "Filler", "Series", "of_pass"]
+__all__ = ["Equations", "Filler", "Series", "check_ridge", "check_solver", "of_pass"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,12 +27,28 @@ class Equations:
         ridge: relative to the mean of K's diagonal, or "cv": chosen by leaving out some of the observed pixels.
         mean: of the regression, broadcasts against [batch, channels, *canvas]; None is 0.
         solver: None takes ``torch_cntk.solvers.automatic``.
+
+    Raises:
+        TypeError: one of them is something else.
+        ValueError: the ridge is another word than "cv", negative or not finite, or the mean is not finite.
     """
 
     operator: Operator
-    ridge: float | str = 1e-4
+    ridge: float | Literal["cv"] = 1e-4
     mean: Tensor | None = None
     solver: Solver | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.operator, Operator):
+            raise TypeError(f"expected an operator, such as kernel.operator(size), got {type(self.operator).__name__}")
+        check_ridge(self.ridge)
+        if self.solver is not None:
+            check_solver(self.solver)
+        if self.mean is not None:
+            if not isinstance(self.mean, Tensor):
+                raise TypeError(f"expected the mean as a torch tensor, got {type(self.mean).__name__}")
+            if not bool(torch.isfinite(self.mean).all()):
+                raise ValueError("expected a finite mean, got NaN or infinity in it")
 
 
 @runtime_checkable
@@ -44,12 +62,16 @@ class Filler(Protocol):
             kernel: tc.Kernel
 
             def equations(self, given: tc.images.Observed, estimate: Tensor | None) -> tc.images.Equations:
-                return tc.images.Equations(self.kernel.operator(given.size, dtype=given.pixels.dtype), ridge=1e-3)
+                # Room for the kernel's radius keeps opposite edges apart; a kernel serves multiples of its period.
+                room = [n + r for n, r in zip(given.size, self.kernel.radius)]
+                canvas = tuple(-(-n // p) * p for n, p in zip(room, self.kernel.period))
+                return tc.images.Equations(self.kernel.operator(canvas, dtype=given.pixels.dtype), ridge=1e-3)
 
         tc.inpaint(image, observed, passes=[Fixed(kernel)])
 
-    It need not pad, solve, crop or put the observed pixels back: ``fill`` does. Passes, their choice ("auto"), coarse
-    grids (``Coarse``), batches, bars and the quality report are then there for it as for the fillers of the package.
+    It chooses the canvas, on which the image lies in the first corner; ``fill`` puts the image there, solves, crops and
+    puts the observed pixels back. Passes, their choice ("auto"), coarse grids (``Coarse``), batches, bars and the
+    quality report are then there for it as for the fillers of the package. It only reads ``given`` and ``estimate``.
 
     Let the operator depend on the observed pixels, the mask and the estimate only. An equal call must give equal
     equations, or results cannot be repeated.
@@ -77,6 +99,30 @@ class Series(Protocol):
     def at(self, number: int) -> Filler:
         """The filler of a pass, counted from 0."""
         ...
+
+
+def check_ridge(ridge: object) -> None:
+    """Refuse what is no ridge.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is another word than "cv", negative or not finite.
+    """
+    if isinstance(ridge, str):
+        if ridge != "cv":
+            raise ValueError(f'expected ridge to be a number or "cv", got {ridge!r}')
+    else:
+        finite_number(ridge, "ridge", minimum=0)
+
+
+def check_solver(solver: object) -> None:
+    """Refuse what is no solver.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(solver, Solver):
+        raise TypeError(f"expected a solver such as ConjugateGradient(), got {solver!r}")
 
 
 def of_pass(filler: Filler | Series, number: int) -> Filler:

@@ -18,10 +18,10 @@ from torch_cntk._internal.memory import allocating
 from torch_cntk.images.arrays import read
 from torch_cntk.images.default import default_kernel, kernel_of
 from torch_cntk.images.fill import Filled, each_pass, fill
-from torch_cntk.images.filler import Filler, Series, of_pass
+from torch_cntk.images.filler import Filler, Series, check_ridge, check_solver, of_pass
 from torch_cntk.images.guided import Guidance, guided_series
 from torch_cntk.images.observed import Observed
-from torch_cntk.images.periodic import Periodic, check_ridge, check_solver
+from torch_cntk.images.periodic import Periodic
 from torch_cntk.images.trials import choose_passes
 from torch_cntk.kernels.kernel import Kernel
 from torch_cntk.solvers import Solver, Status

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import scipy.fft
 from torch import Tensor
 
-from torch_cntk._internal.checks import finite_number
 from torch_cntk.images.default import default_kernel
-from torch_cntk.images.filler import Equations
+from torch_cntk.images.filler import Equations, check_ridge, check_solver
 from torch_cntk.images.observed import Observed
 from torch_cntk.kernels.kernel import Kernel
 from torch_cntk.solvers import Solver
 
-__all__ = ["Periodic", "canvas_for", "check_ridge", "check_solver", "fast_length"]
+__all__ = ["Periodic", "canvas_for", "fast_length"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Periodic:
     """
 
     kernel: Kernel | None = None
-    ridge: float | str = 1e-4
+    ridge: float | Literal["cv"] = 1e-4
     solver: Solver | None = None
 
     def __post_init__(self) -> None:
@@ -76,27 +76,3 @@ def canvas_for(size: tuple[int, ...], kernel: Kernel, *, wrap: bool = False) -> 
 def fast_length(cells: int) -> int:
     """The next number whose Fourier transforms are fast: without a prime factor above 11."""
     return int(scipy.fft.next_fast_len(cells))
-
-
-def check_ridge(ridge: object) -> None:
-    """Refuse what is no ridge.
-
-    Raises:
-        TypeError: it is no number.
-        ValueError: it is another word than "cv", negative or not finite.
-    """
-    if isinstance(ridge, str):
-        if ridge != "cv":
-            raise ValueError(f'expected ridge to be a number or "cv", got {ridge!r}')
-    else:
-        finite_number(ridge, "ridge", minimum=0)
-
-
-def check_solver(solver: object) -> None:
-    """Refuse what is no solver.
-
-    Raises:
-        TypeError: it is none.
-    """
-    if not isinstance(solver, Solver):
-        raise TypeError(f"expected a solver such as ConjugateGradient(), got {solver!r}")

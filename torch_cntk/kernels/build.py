@@ -39,7 +39,11 @@ def from_table(
 
     Returns:
         the kernel; with a radius, for every multiple of the period.
+
+    Raises:
+        ValueError: a number is not finite.
     """
+    _check_finite(table)
     geometry = table.geometry
     if radius is None:
         return Kernel(Dense(Table(table.values.to(dtype), geometry)), origin)
@@ -57,8 +61,27 @@ def from_table(
 
 
 def from_window(table: Table, origin: Mapping[str, Any]) -> Kernel:
-    """Make the kernel of one size that is a table of one channel, whose geometry is a ``Window``, and 0 beyond."""
+    """Make the kernel of one size that is a table of one channel, whose geometry is a ``Window``, and 0 beyond.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    _check_finite(table)
     return Kernel(Windowed(table), origin)
+
+
+def _check_finite(table: Table) -> None:
+    """Refuse numbers that float64, or the type that is stored, cannot hold.
+
+    Raises:
+        ValueError: one of them is infinite or NaN.
+    """
+    if not bool(torch.isfinite(table.values).all()):
+        raise ValueError(
+            "expected a finite kernel, got infinity or NaN in it: this network's features grow beyond what "
+            f"{str(table.values.dtype).removeprefix('torch.')} holds; scale its branches down (Scale) or normalise "
+            "them (ChannelNorm)"
+        )
 
 
 def _far_table(table: Table, radius: tuple[int, ...]) -> Table:

@@ -323,7 +323,13 @@ def gram(network: Layer, features: Tensor, others: Tensor | None, *, kind: str) 
         features.device,
     )
     with plain():
-        return _mirrored(operator.dense()) if others is None else operator.cross(features)
+        matrix = _mirrored(operator.dense()) if others is None else operator.cross(features)
+    if not bool(torch.isfinite(matrix).all()):
+        raise ValueError(
+            "expected a finite kernel, got infinity or NaN in it: this network's features grow beyond what float64 "
+            "holds; scale its branches down (Scale) or normalise them (ChannelNorm)"
+        )
+    return matrix
 
 
 _ROWS = 1024

@@ -171,7 +171,10 @@ class Operator(ABC):
 
     @abstractmethod
     def _multiply(self, images: Tensor) -> Tensor:
-        """K @ w for [n, *size], as a new tensor, which may be changed in place."""
+        """K @ w for [n, *size], as a new tensor, which may be changed in place.
+
+        Images come in their own precision, which need not be the operator's, and go back in it.
+        """
 
     def __add__(self, other: Operator) -> Operator:
         """The sum of two kernels."""

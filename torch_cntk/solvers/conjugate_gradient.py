@@ -200,7 +200,8 @@ class _Run:
         self.tolerance = tolerance
         self._preconditioner = preconditioner
         self._all = regression
-        self._all_targets = targets.double()
+        # What a target holds at unobserved pixels is no equation.
+        self._all_targets = targets.double() * regression.mask
         lengths = norm(self._all_targets)
         # A right-hand side of zeros is solved by zeros.
         self.norms = torch.where(lengths > 0, lengths, 1)
