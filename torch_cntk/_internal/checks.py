@@ -6,7 +6,10 @@ import math
 from collections.abc import Sequence
 from numbers import Integral, Real
 
-__all__ = ["as_size", "finite_number", "positive_int", "shape_text"]
+import torch
+from torch import Tensor
+
+__all__ = ["all_finite", "as_size", "finite_number", "positive_int", "shape_text"]
 
 
 def positive_int(value: object, name: str) -> int:
@@ -53,6 +56,12 @@ def as_size(size: object, name: str = "size", ndim: int | None = None) -> tuple[
     if ndim is not None and len(sizes) != ndim:
         raise ValueError(f"expected {name} to have {ndim} entries, got {len(sizes)}: {sizes}")
     return sizes
+
+
+def all_finite(values: Tensor) -> bool:
+    """Whether no number is infinite or NaN; their sum, which takes a tenth of the time, tells most often."""
+    total = values.sum(dtype=torch.float64 if values.dtype.itemsize < 4 else None)
+    return math.isfinite(float(total)) or bool(torch.isfinite(values).all())
 
 
 def shape_text(shape: Sequence[int]) -> str:

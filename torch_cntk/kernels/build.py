@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from torch_cntk._internal.checks import all_finite
 from torch_cntk._internal.grids import open_grid
 from torch_cntk.covariance import Table
 from torch_cntk.kernels.kernel import Kernel, Rebuild
@@ -76,7 +77,7 @@ def _check_finite(table: Table) -> None:
     Raises:
         ValueError: one of them is infinite or NaN.
     """
-    if not bool(torch.isfinite(table.values).all()):
+    if not all_finite(table.values):
         raise ValueError(
             "expected a finite kernel, got infinity or NaN in it: this network's features grow beyond what "
             f"{str(table.values.dtype).removeprefix('torch.')} holds; scale its branches down (Scale) or normalise "
