@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from torch_cntk.kernels.kernel import Kernel
-from torch_cntk.matrices.drug_response import METRICS, Comparison
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from torch_cntk.matrices.drug_response import Comparison
 
 __all__ = ["boxplots", "heatmap"]
 
@@ -79,6 +80,9 @@ def boxplots(comparison: Comparison, figure: Figure | None = None) -> list[Axes]
     Raises:
         ImportError: matplotlib is not installed.
     """
+    # Few users of this module compare methods: the sub-package is imported when it is needed.
+    from torch_cntk.matrices.drug_response import METRICS
+
     if figure is None:
         try:
             from matplotlib.figure import Figure

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from torch_cntk._internal.checks import all_finite
 from torch_cntk._internal.grids import open_grid
@@ -14,7 +15,7 @@ from torch_cntk.covariance import Table
 from torch_cntk.kernels.kernel import Kernel, Rebuild
 from torch_cntk.kernels.storage import Dense, Periodic, Windowed
 
-__all__ = ["from_table", "from_window"]
+__all__ = ["check_finite", "from_table", "from_window"]
 
 
 def from_table(
@@ -44,7 +45,7 @@ def from_table(
     Raises:
         ValueError: a number is not finite.
     """
-    _check_finite(table)
+    check_finite(table.values)
     geometry = table.geometry
     if radius is None:
         return Kernel(Dense(Table(table.values.to(dtype), geometry)), origin)
@@ -67,20 +68,20 @@ def from_window(table: Table, origin: Mapping[str, Any]) -> Kernel:
     Raises:
         ValueError: a number is not finite.
     """
-    _check_finite(table)
+    check_finite(table.values)
     return Kernel(Windowed(table), origin)
 
 
-def _check_finite(table: Table) -> None:
+def check_finite(values: Tensor) -> None:
     """Refuse numbers that float64, or the type that is stored, cannot hold.
 
     Raises:
         ValueError: one of them is infinite or NaN.
     """
-    if not all_finite(table.values):
+    if not all_finite(values):
         raise ValueError(
             "expected a finite kernel, got infinity or NaN in it: this network's features grow beyond what "
-            f"{str(table.values.dtype).removeprefix('torch.')} holds; scale its branches down (Scale) or normalise "
+            f"{str(values.dtype).removeprefix('torch.')} holds; scale its branches down (Scale) or normalise "
             "them (ChannelNorm)"
         )
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from torch_cntk._internal.checks import all_finite, as_size, shape_text
+from torch_cntk._internal.checks import as_size, shape_text
 from torch_cntk._internal.contexts import plain
 from torch_cntk._internal.memory import require_bytes
 from torch_cntk.covariance import Extent
-from torch_cntk.kernels.build import from_table, from_window
+from torch_cntk.kernels.build import check_finite, from_table, from_window
 from torch_cntk.kernels.kernel import Kernel
 from torch_cntk.operators.gram import GramOperator
 from torch_cntk.priors.base import Prior
@@ -324,11 +324,7 @@ def gram(network: Layer, features: Tensor, others: Tensor | None, *, kind: str) 
     )
     with plain():
         matrix = _mirrored(operator.dense()) if others is None else operator.cross(features)
-    if not all_finite(matrix):
-        raise ValueError(
-            "expected a finite kernel, got infinity or NaN in it: this network's features grow beyond what float64 "
-            "holds; scale its branches down (Scale) or normalise them (ChannelNorm)"
-        )
+    check_finite(matrix)
     return matrix
 
 
