@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torch_cntk._internal.brief import Brief
 from torch_cntk._internal.checks import positive_int
 from torch_cntk._internal.files import check_writable, is_stream, writing
 from torch_cntk.images.decoding import Metadata, decode
@@ -30,8 +31,8 @@ _FORMATS = {
 _REAL = {16: np.float16, 32: np.float32, 64: np.float64}
 
 
-@dataclass(frozen=True)
-class Photograph:
+@dataclass(frozen=True, repr=False)
+class Photograph(Brief):
     """An image file's content, upright.
 
     Attributes:
