@@ -42,6 +42,11 @@ def image_and_mask() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(smooth() / 255).permute(2, 0, 1).float(), torch.from_numpy(~hole())
 
 
+def last(array: np.ndarray, axis: int | None) -> np.ndarray:
+    """The channels behind the rows and columns."""
+    return array if axis is None else np.moveaxis(array, axis, -1)
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "int32", "int64", "float16", "float32", "float64"])
 @pytest.mark.parametrize("axis", [None, -1, 0, 1])
 def test_arrays_keep_their_dtype_and_form(dtype: str, axis: int | None) -> None:
@@ -55,9 +60,8 @@ def test_arrays_keep_their_dtype_and_form(dtype: str, axis: int | None) -> None:
     filled = inpaint_array(damaged, missing, channel_axis=axis)
     assert (filled.dtype, filled.shape) == (image.dtype, image.shape)
     assert np.array_equal(image, before)
-    last = lambda array: array if axis is None else np.moveaxis(array, axis, -1)  # noqa: E731
-    assert np.array_equal(last(filled)[~missing], last(image)[~missing])
-    assert np.abs(last(filled).astype(float) - last(image).astype(float)).max() < 20
+    assert np.array_equal(last(filled, axis)[~missing], last(image, axis)[~missing])
+    assert np.abs(last(filled, axis).astype(float) - last(image, axis).astype(float)).max() < 20
 
 
 def test_arrays_are_filled_as_inpaint_does() -> None:
@@ -123,11 +127,10 @@ def test_arrays_that_are_refused(image: Any, mask: Any, axis: int | None, error:
 
 def test_solvers_by_name() -> None:
     image, observed = image_and_mask()
-    for name, solver in (("cg", tc.ConjugateGradient()), ("direct", tc.Direct()), ("eigenpro", tc.EigenPro())):
-        assert torch.equal(
-            tc.inpaint(image, observed, NAME, solver=name).image,
-            tc.inpaint(image, observed, KERNEL, solver=solver).image,
-        )
+    solvers: dict[Any, Any] = {"cg": tc.ConjugateGradient(), "direct": tc.Direct(), "eigenpro": tc.EigenPro()}
+    for name, solver in solvers.items():
+        expected = tc.inpaint(image, observed, KERNEL, solver=solver).image
+        assert torch.equal(tc.inpaint(image, observed, NAME, solver=name).image, expected)
     with pytest.raises(ValueError, match='one of "auto", "direct", "cg", "eigenpro", got \'gauss\''):
         tc.inpaint(image, observed, solver="gauss")  # type: ignore[arg-type]
 

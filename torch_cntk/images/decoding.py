@@ -96,6 +96,8 @@ def decode(path: Path, *, what: str = "image") -> Decoded:
         kind, reader = _reader_of(head, path)
         source = _seekable(file, head)
         try:
+            if kind == "AVIF":
+                _check_avif(source)
             with reader(source) as image:
                 _check_size(image, path, what)
                 return _decoded(image, kind, reader, source)
@@ -153,8 +155,6 @@ def _decoded(image: PIL.ImageFile.ImageFile, kind: str, reader: Reader, source: 
     else:
         source.seek(0)
         depth = _bits(image, kind)
-        if kind == "AVIF":
-            _check_avif(source)
         key = _key(image, depth)
         values, alpha = deep(image, reader, source) if depth == 16 else _shallow(image)
         if key is not None and not alpha:
@@ -210,8 +210,8 @@ def _check_avif(source: BinaryIO) -> None:
     Raises:
         UnservedError: the file has 10 or 12 bits.
     """
-    source.seek(0)
     head = source.read(_AVIF_HEAD)
+    source.seek(0)
     place = head.find(b"av1C")
     # The third byte of the codec's configuration (AV1-ISOBMFF 2.3): above 8 bits, and 12 of them.
     if place >= 0 and head[place + 6] & 0x40:
@@ -251,6 +251,9 @@ def _palette(image: PIL.ImageFile.ImageFile) -> bytes | None:
     colours = image.getpalette("RGB") if image.mode == "P" else None
     if not colours:
         return None
+    # All but PNG have 256 colours in the file, whether they occur or not.
+    used = len(colours) // 3 if image.format == "PNG" else int(np.asarray(image).max()) + 1
+    colours = colours[: 3 * used]
     table = np.full((len(colours) // 3, 4), 255, np.uint8)
     table[:, :3] = np.array(colours, np.uint8).reshape(-1, 3)
     transparent: Any = image.info.get("transparency")
