@@ -1,4 +1,4 @@
-"""How the site is built: `sphinx-build -W docs OUT`, from a clone with `pip install '.[docs]'`; no network is needed."""
+"""How the site is built: `sphinx-build -W docs OUT`, with `pip install '.[docs]'`; no network is needed."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ def local_inventory(name: str, uri: str) -> tuple[str, str]:
     text = (HERE / "_inventories" / f"{name}.txt").read_text()
     lines = [line.split() for line in text.splitlines() if line and not line.startswith("#")]
     body = "".join(f"{title} {role} 1 {page} -\n" for title, role, page in lines)
-    head = f"# Sphinx inventory version 2\n# Project: {name}\n# Version: \n# The remainder of this file is compressed using zlib.\n"
+    head = f"# Sphinx inventory version 2\n# Project: {name}\n# Version: \n"
+    head += "# The remainder of this file is compressed using zlib.\n"
     path = HERE / "_inventories" / f"{name}.inv"
     path.write_bytes(head.encode() + zlib.compress(body.encode()))
     return uri, str(path)

@@ -2,9 +2,9 @@
 One network, read two ways
 ==========================
 
-A network of ``torch_cntk`` is a ``torch.nn.Module``. Run forward, it is a network of finite width that you can train. The
-same object also computes the *exact* kernel of the network whose layers are infinitely wide. This page defines a network
-once and compares the two.
+A network of ``torch_cntk`` is a ``torch.nn.Module``. Run forward, it is a network of finite width that you can train.
+The same object also computes the *exact* kernel of the network whose layers are infinitely wide. This page defines a
+network once and compares the two.
 """
 
 # %%
@@ -30,8 +30,8 @@ net = tc.Sequential(
 print(net)
 
 # %%
-# The input of such a network is noise, as in the deep image prior. A *feature prior* says what its covariance is; it also
-# draws the noise.
+# The input of such a network is noise, as in the deep image prior. A *feature prior* says what its covariance is; it
+# also draws the noise.
 prior = tc.priors.Uniform(0, 0.1)
 noise = prior.sample(8, size=(64, 64), generator=torch.Generator().manual_seed(0))
 print(net(noise[None]).shape)
@@ -75,8 +75,8 @@ for axis, (title, picture) in zip(axes, pictures.items(), strict=True):
 # %%
 # Do they agree?
 # --------------
-# The kernel of finite networks is random; its mean approaches the exact one as the width grows. ``empirical_ntk`` is the
-# kernel of one finite network, by autograd, for one input ``z``.
+# The kernel of finite networks is random; its mean approaches the exact one as the width grows. ``empirical_ntk`` is
+# the kernel of one finite network, by autograd, for one input ``z``.
 z = prior.sample(8, size=(8, 8), generator=torch.Generator().manual_seed(3))
 exact = net.kernel(tc.priors.Tensor(z)).dense(size=(8, 8)).flatten(2).flatten(0, 1)
 widths = (8, 32, 128)
@@ -99,5 +99,5 @@ axis.set(xlabel="channels", ylabel="relative distance to the exact kernel")
 # %%
 # Models of your own
 # ------------------
-# A model that is written in ``torch.nn`` is brought in with its weights by :func:`torch_cntk.from_torch`, and refused by
-# name and place where the kernel would not be exact. See :doc:`/conversion`.
+# A model that is written in ``torch.nn`` is brought in with its weights by :func:`torch_cntk.from_torch`, and refused
+# by name and place where the kernel would not be exact. See :doc:`/conversion`.
