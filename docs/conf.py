@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import re
 import zlib
 from pathlib import Path
 
@@ -41,6 +42,7 @@ autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "show-inheritance": True, "undoc-members": False}
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True
 # torch.nn.Module has some seventy methods of its own: torch's pages describe them.
 autodoc_inherit_docstrings = False
 
@@ -84,7 +86,19 @@ def skip_torch_members(app: object, what: str, name: str, obj: object, skip: boo
     return skip or None
 
 
+def escape_stars(app: object, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Keep the star of shapes such as [channels, *size], which reStructuredText takes for the start of an emphasis."""
+    del app, what, name, obj, options
+    for place, line in enumerate(lines):
+        parts = line.split("``")
+        parts[::2] = [
+            re.sub(r"(?<![\w*\\])(\*{1,2})(?=[\w(])(?![^*]*\w\1(?!\w))", r"\\\1", part) for part in parts[::2]
+        ]
+        lines[place] = "``".join(parts)
+
+
 def setup(app: object) -> None:
     """Tell Sphinx what to leave out."""
     importlib.import_module("torch_cntk")
     app.connect("autodoc-skip-member", skip_torch_members)  # type: ignore[attr-defined]
+    app.connect("autodoc-process-docstring", escape_stars)  # type: ignore[attr-defined]

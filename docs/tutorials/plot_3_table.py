@@ -3,8 +3,8 @@ A table with gaps
 =================
 
 Rows of a table are functions of features of its columns. ``MatrixCompletion`` regresses each row on its observed
-entries with the kernel of an infinitely wide fully connected network. This page completes a table, checks the result on entries
-that were left out, and predicts a column that nobody has measured.
+entries with the kernel of an infinitely wide fully connected network. This page completes a table, checks the result on
+entries that were left out, and predicts a column that nobody has measured.
 """
 
 # %%

@@ -135,8 +135,8 @@ def sweep(
     """Rank networks by how well they predict pixels of this image that are left out, and say what is a tie.
 
     A trial leaves out a tenth of the observed pixels; where the mask has holes, it leaves out what is observed in
-    copies of them at another place. All networks get the same trials, and differences are taken within trials: one image has
-    hard and easy places, which do not count then.
+    copies of them at another place. All networks get the same trials, and differences are taken within trials: one
+    image has hard and easy places, which do not count then.
 
     Args:
         networks: by name: networks, kernels, or names of kernels such as "uniform-3x128-leaky0.1".
