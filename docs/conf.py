@@ -86,14 +86,16 @@ def skip_torch_members(app: object, what: str, name: str, obj: object, skip: boo
     return skip or None
 
 
+_STAR = re.compile(r"(?<![\w*\\])(\*{1,2})(?=[\w(])(?![^*]*\w\1(?!\w))")
+"""A star, or two, before a word, that no other star behind a word closes."""
+
+
 def escape_stars(app: object, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
     """Keep the star of shapes such as [channels, *size], which reStructuredText takes for the start of an emphasis."""
     del app, what, name, obj, options
     for place, line in enumerate(lines):
         parts = line.split("``")
-        parts[::2] = [
-            re.sub(r"(?<![\w*\\])(\*{1,2})(?=[\w(])(?![^*]*\w\1(?!\w))", r"\\\1", part) for part in parts[::2]
-        ]
+        parts[::2] = [_STAR.sub(lambda star: r"\*" * len(star[0]), part) for part in parts[::2]]
         lines[place] = "``".join(parts)
 
 
