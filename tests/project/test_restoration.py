@@ -68,5 +68,5 @@ def test_the_benchmark_runs(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
 def test_the_truth_measures_best() -> None:
     truth = restoration.photograph("coffee", 48)
     missing = DAMAGES["dust"]((48, 48), 0).missing
-    assert restoration.measured(truth, truth, missing) == (120, pytest.approx(1))
+    assert restoration.measured(truth, truth, missing) == pytest.approx((120, 1))
     assert restoration.measured(1 - truth, truth, missing)[0] < 20
