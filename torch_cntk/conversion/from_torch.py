@@ -15,7 +15,7 @@ from torch_cntk.conversion.scales import Scales
 from torch_cntk.conversion.steps import step
 from torch_cntk.conversion.tracing import trace
 from torch_cntk.covariance.signal import InexactError
-from torch_cntk.layers import Activation, ChannelNorm, Layer, Node, Weighted
+from torch_cntk.layers import Activation, ChannelNorm, Layer, MultipleOf, Node, Weighted
 from torch_cntk.layers.graph import assemble
 from torch_cntk.layers.network import channels_of
 from torch_cntk.layers.registry import ACTIVATIONS
@@ -77,11 +77,19 @@ def _assembled(reader: Reader, output: int, weights: bool) -> Layer:
     nodes = [Node(reader.nodes[k].does, tuple(places[i] for i in reader.nodes[k].inputs)) for k in kept]
     nodes = _as_it_is_at_the_end(_inner_sigmoids(nodes))
     sources, modes = [reader.sources[k] for k in kept], [reader.modes[k] for k in kept]
+    origins = [reader.origins[k] for k in kept]
+    if reader.multiple > 1:
+        # Of images of other sizes the model makes something else.
+        nodes = [
+            Node(MultipleOf(reader.multiple), (0,)),
+            *(Node(n.does, tuple(k + 1 for k in n.inputs)) for n in nodes),
+        ]
+        sources, modes, origins = [None, *sources], [None, *modes], ["its input", *origins]
     given = _in_channels(nodes)
     try:
         net = assemble(nodes, given)
     except InexactError as error:
-        origin = reader.origins[kept[int(error.path[0])]] if error.path else "the model"
+        origin = origins[int(error.path[0])] if error.path else "the model"
         raise ValueError(f"from_torch knows no exact rule for {origin}: {error}") from None
     if weights:
         _map_weights(nodes, sources, given)
@@ -147,7 +155,7 @@ def _map_weights(nodes: Sequence[Node], sources: Sequence[Source | None], in_cha
         if source.weight.is_meta:
             continue
         if isinstance(layer, Weighted):
-            factor, bias_factor = (f.to(source.weight.device) for f in scales.of_weights(place, source.weight.ndim - 2))
+            factor, bias_factor = (f.to(source.weight.device) for f in scales.of_weights(place))
             bias = None if source.bias is None else (source.bias * bias_factor).to(source.bias.dtype)
             layer.set_effective((source.weight * factor).to(source.weight.dtype), bias)
         elif isinstance(layer, ChannelNorm) and layer.scale is not None and layer.offset is not None:

@@ -78,7 +78,7 @@ def _module(layer: Layer, place: int, scales: Scales, ndim: int, channels: int |
     if rule is None or rule.write is None:
         reason = NO_COUNTERPART.get(type(layer), "")
         raise ValueError(f"torch.nn has no {layer}" + (f": {reason}" if reason else ""))
-    factors = scales.of_weights(place, layer.ndim or 0) if isinstance(layer, Weighted) else None
+    factors = scales.of_weights(place) if isinstance(layer, Weighted) else None
     scale = float(scales.incoming[place]) if isinstance(layer, ChannelNorm) else 1.0
     return rule.write(layer, Place(ndim, channels, scale, factors))
 
