@@ -80,13 +80,7 @@ def weighted(
     if value.padding is not None and "output_padding" in options:
         raise reader.refuse(node, name, "expected no padding before a transposed convolution: leave it out")
     if value.padding is not None and "padding" in options:
-        padding = options["padding"]
-        if padding != "valid" and (isinstance(padding, str) or any(_several(padding))):
-            raise reader.refuse(node, name, "padded twice")
-        mode, amounts = value.padding
-        # What is padded are the last axes.
-        missing = (0,) * ((rule.layers[0].ndim or 0) - len(amounts))
-        options["padding_mode"], options["padding"] = mode, missing + amounts
+        options |= _padded(reader, node, name, rule.layers[0].ndim or 0, value.padding, options)
         value = replace(value, padding=None)
     if rule.layers[0].ndim == 0 and reader.ndim:
         raise reader.refuse(
@@ -95,6 +89,26 @@ def weighted(
     layer = layer_of(reader, node, name, rule, options)
     after = reader.emit(layer, reader.plain(node, value), source=source)
     return after if layer.ndim == 0 else replace(after, lengths=lengths_after(layer, value.lengths))
+
+
+def _padded(
+    reader: Reader,
+    node: torch.fx.Node,
+    name: str,
+    ndim: int,
+    before: tuple[str, tuple[int, ...]],
+    options: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The padding of a convolution together with what was padded before: zeros and zeros are more zeros."""
+    mode, amounts = before
+    # What is padded are the last axes.
+    amounts = (0,) * (ndim - len(amounts)) + amounts
+    own = options["padding"]
+    own = (0,) * ndim if own == "valid" else own
+    if isinstance(own, str) or (any(_several(own)) and not mode == options["padding_mode"] == "zeros"):
+        raise reader.refuse(node, name, "padded twice")
+    own = _several(own) * (ndim if len(_several(own)) == 1 else 1)
+    return {"padding_mode": mode, "padding": tuple(a + b for a, b in zip(amounts, own, strict=True))}
 
 
 def _several(value: Any) -> tuple[Any, ...]:

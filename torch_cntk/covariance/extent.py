@@ -84,7 +84,9 @@ class Extent(Covariance):
             period, radius = self.period, self.radius
         else:
             period = tuple(axis.output_period(p, 0) for axis, p in zip(resampling, self.period, strict=True))
-            radius = tuple(axis.output_radius(r) for axis, r in zip(resampling, self.radius, strict=True))
+            radius = tuple(
+                r if axis.idle else axis.output_radius(r) for axis, r in zip(resampling, self.radius, strict=True)
+            )
         uniform = self.uniform and all(axis.single for axis in resampling)
         return self._next(period, radius, tuple(axis.change for axis in resampling), uniform, invariant)
 
@@ -219,7 +221,8 @@ def _scaled(
     scale: Fraction, change: Change, radius: int, fewest: int, granule: int, length: Length
 ) -> tuple[Fraction, int, int, Length]:
     """Scale, fewest input pixels, granule and length of an axis that changes, of a new radius."""
-    scale = scale * Fraction(change.up, change.down)
+    divided, scale = scale / change.down, scale * Fraction(change.up, change.down)
     # Rounded up.
     pixels = -(-(2 * radius + 1) * scale.denominator // scale.numerator)
-    return scale, max(fewest, pixels), math.lcm(granule, scale.denominator), length.then(change)
+    granule = math.lcm(granule, (divided if change.whole else scale).denominator)
+    return scale, max(fewest, pixels), granule, length.then(change)

@@ -17,7 +17,7 @@ class Change(NamedTuple):
         up: a factor.
         add: pixels that are added to the product; fewer are left if it is negative.
         down: a divisor.
-        whole: whether the division must leave nothing over.
+        whole: whether n must be a multiple of the divisor; nothing is added then.
     """
 
     up: int = 1
@@ -31,9 +31,9 @@ class Change(NamedTuple):
         Raises:
             ValueError: the division leaves something over where it must not, or no pixel is left.
         """
+        if self.whole and length % self.down:
+            raise ValueError(f"expected a multiple of {self.down} pixels, got {length}")
         total = length * self.up + self.add
-        if self.whole and total % self.down:
-            raise ValueError(f"expected a multiple of {self.down} pixels, got {total}")
         if total < self.down:
             raise ValueError(f"expected at least {-(-(self.down - self.add) // self.up)} pixels, got {length}")
         return total // self.down
@@ -56,8 +56,8 @@ class Length:
                 down = last.down * change.down
                 merged = Change(last.up, last.add + last.down * change.add, down)
                 return Length((*before, merged))
-            if last.down == 1:
-                merged = Change(last.up * change.up, last.add * change.up + change.add, change.down, change.whole)
+            if last.down == 1 and not change.whole:
+                merged = Change(last.up * change.up, last.add * change.up + change.add, change.down)
                 return Length((*before, merged))
         return Length((*self.changes, change))
 
@@ -74,8 +74,10 @@ class Length:
     def most(self, length: int) -> int:
         """The largest length before that gives at most this one after; not always positive."""
         for change in reversed(self.changes):
-            most = length * change.down if change.whole else (length + 1) * change.down - 1
-            length = (most - change.add) // change.up
+            if change.whole:
+                length = length // change.up * change.down
+            else:
+                length = ((length + 1) * change.down - 1 - change.add) // change.up
         return length
 
     @property
@@ -90,6 +92,6 @@ class Length:
             return None
         scale, granule = Fraction(1), 1
         for change in self.changes:
+            granule = math.lcm(granule, (scale / change.down).denominator)
             scale *= Fraction(change.up, change.down)
-            granule = math.lcm(granule, scale.denominator)
         return granule

@@ -52,7 +52,7 @@ class Patches:
         return cls(width, tuple(-(q // 2) for q in width), (1,) * len(width), edge)
 
     def offsets(self, axis: int) -> tuple[int, ...]:
-        """The offsets of an axis by their distance from the output pixel; of two that are as far the one ahead first."""
+        """The offsets of an axis by their distance from the output pixel; of two equal ones the one ahead first."""
         first, step = self.first[axis], self.step[axis]
         return tuple(sorted((first + step * k for k in range(self.width[axis])), key=lambda o: (abs(o), -o)))
 

@@ -89,10 +89,6 @@ class Whole(Resampling):
         """The same."""
         return period
 
-    def output_radius(self, radius: int) -> int:
-        """The same."""
-        return radius
-
     def taps(self, size: int) -> tuple[Tensor, Tensor]:
         """One tap of weight one."""
         positions = torch.arange(size)[None]

@@ -48,8 +48,8 @@ _OBSTACLES: dict[Obstacle, str] = {
         "leave scale and offset out (affine=False; in torch elementwise_affine=False)"
     ),
     "groups": (
-        "a grouped convolution of channels that are not alike (the network's input, a concatenation): its groups differ "
-        "in variance, and the dual would not be exact; take a full convolution there (groups=1)"
+        "a grouped convolution of channels that are not alike (the network's input, a concatenation): its groups "
+        "differ in variance, and the dual would not be exact; take a full convolution there (groups=1)"
     ),
     "channel": (
         "a depthwise convolution, whose channels each come from one channel and are not Gaussian, however many there "

@@ -123,9 +123,7 @@ class Lattice(Covariance):
     # Verbs.
 
     def average_patches(self, patches: Patches, gains: Gains = NTK) -> Lattice:
-        """A weight layer: a circular mean of each displacement's image, or the same without the pairs of neighbours of
-        which one is outside of the image.
-        """
+        """A circular mean of each displacement's image; without pairs of which one is beyond a border of zeros."""
         rule = AveragedInside if patches.crosses_border else Averaged
         return rule(self, patches, gains)
 
@@ -134,10 +132,7 @@ class Lattice(Covariance):
         return Activated(self, dual)
 
     def subsample(self, stride: tuple[int, ...], trim: tuple[int, ...] | None = None) -> Lattice:
-        """T'[u][a] = T[r u][r a], where the torus is a multiple of the stride.
-
-        Elsewhere the last pixel and the first are nearer than their neighbours, or further away, so that displacements
-        meet: the whole table is computed before.
+        """T'[u][a] = T[r u][r a], where the torus is a multiple of the stride; elsewhere displacements meet.
 
         Raises:
             ValueError: no pixel would be left.
