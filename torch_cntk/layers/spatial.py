@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal, get_args
 
@@ -71,7 +70,7 @@ class Spatial(Weighted, abstract=True):
     @property
     def fan_in(self) -> int:
         """Channels times pixels of a patch; those beyond the border, and zeros between pixels, count as well."""
-        return self.in_channels // self.groups * math.prod(self.kernel_size)
+        return self.weight.numel() // self.weight.shape[0]
 
     @property
     def span(self) -> tuple[int, ...]:

@@ -64,6 +64,11 @@ class _ConvTranspose(Spatial):
         return self.in_channels, self.out_channels // self.groups
 
     @property
+    def fan_in(self) -> int:
+        """Channels times pixels of a patch of the image with zeros between its pixels, which count as well."""
+        return self.weight.numel() // self.weight.shape[1] // self.groups
+
+    @property
     def cut(self) -> tuple[int, ...]:
         """Outputs that are cut off before each axis: torch's padding."""
         if self.padding == "same":
