@@ -150,7 +150,11 @@ class TableEncoder(Estimator):
         return polars.DataFrame(values, schema=names.tolist(), orient="row")
 
     def encode(self, table: Mapping[str, Sequence[Any]]) -> Tensor:
-        """``transform``, as a tensor whatever ``set_output`` said."""
+        """``transform``, as a tensor whatever ``set_output`` said.
+
+        Raises:
+            ValueError: a column is missing, or ``fit`` was not called.
+        """
         self._check_fitted()
         columns = _columns(table)
         missing = [key.name for key in self._rules if key not in columns]
