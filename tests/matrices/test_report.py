@@ -23,7 +23,8 @@ def problem(generator: torch.Generator, rows: int = 5, columns: int = 14, noise:
     values = 2 + torch.randn(rows, 3, generator=generator, dtype=FLOAT) @ features.T
     values += noise * torch.randn(rows, columns, generator=generator, dtype=FLOAT)
     mask = torch.rand(rows, columns, generator=generator) < 0.7
-    mask[:, :2] = True
+    mask[:, :2], mask[:, 2] = True, torch.arange(rows) % 2 == 0
+    mask[::2, 3] = False  # each row has an entry that is missing
     return values, mask, features
 
 

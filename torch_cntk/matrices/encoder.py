@@ -144,7 +144,8 @@ class TableEncoder(Estimator):
         if self._output == "pandas":
             import pandas
 
-            return pandas.DataFrame(values, index=table.index if is_frame(table) else None, columns=names)
+            labels = getattr(table, "index", None) if is_frame(table) else None
+            return pandas.DataFrame(values, index=labels, columns=names)
         import polars
 
         return polars.DataFrame(values, schema=names.tolist(), orient="row")
