@@ -7,7 +7,6 @@ infinitely wide fully connected network. A column without a single observed entr
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -20,9 +19,10 @@ from torch_cntk._internal.user_warnings import warn_user
 from torch_cntk.layers import ACTIVATIONS, Layer
 from torch_cntk.matrices.parameters import Estimator
 from torch_cntk.matrices.regression import RIDGES, best_ridge, row_offsets, solved, targets_of
+from torch_cntk.matrices.side_information import Encoding, encoded
 from torch_cntk.matrices.sides import Activation, Side, fully_connected, roots_of_weights, side
 from torch_cntk.matrices.systems import System, systems_of_columns
-from torch_cntk.matrices.tables import Matrix, different, read_matrix
+from torch_cntk.matrices.tables import Features, Matrix, different, read_matrix
 from torch_cntk.operators.row_column import COMBINATIONS, Combination, RowColumnOperator, between
 from torch_cntk.solvers import Solver
 
@@ -30,10 +30,6 @@ __all__ = ["ACTIVATIONS", "RIDGES", "MatrixCompletion", "fully_connected"]
 
 Precision = Literal["float64", "float32"]
 _PRECISIONS: dict[str, torch.dtype] = {name: getattr(torch, name) for name in get_args(Precision)}
-_SIGNS = (
-    "the features of all {what}s are multiples of one line: divided by their norms, nothing but their signs is left; "
-    "add a constant feature (features.concatenate), or set normalize=False"
-)
 
 
 class MatrixCompletion(Estimator):
@@ -166,16 +162,23 @@ class MatrixCompletion(Estimator):
         rows, columns = matrix.values.shape
         with weightless():
             self._network = fully_connected(self.hidden_layers, self.activation)
+        given, encoding, notes = encoded(features, "column", matrix.columns, columns, normalize=self.normalize)
         device = matrix.values.device
-        self._columns, notes = self._side(features, "column", matrix.columns, columns, device)
+        self._columns = self._side(given, "column", device)
+        self._encodings: dict[str, Encoding] = {"column": encoding}
         self._rows = None
         if row_features is not None:
-            self._rows, more = self._side(row_features, "row", matrix.rows, rows, device)
+            given, encoding, more = encoded(row_features, "row", matrix.rows, rows, normalize=self.normalize)
+            self._rows, self._encodings["row"] = self._side(given, "row", device), encoding
             notes += more
         self._scale = None if column_weight is None else roots_of_weights(column_weight, matrix)
-        self._matrix = matrix
         self.n_features_in_ = columns
-        return notes + self._regress(matrix)
+        return notes + self._fit_read(matrix)
+
+    def _fit_read(self, matrix: Matrix) -> list[str]:
+        """Fit to a matrix that was read, with the sides that there are."""
+        self._matrix = matrix
+        return self._regress(matrix)
 
     def _check_options(self) -> None:
         if isinstance(self.ridge, str):
@@ -193,18 +196,10 @@ class MatrixCompletion(Estimator):
             raise ValueError(f"expected precision to be one of {', '.join(_PRECISIONS)}, got {self.precision!r}")
         positive_int(self.seed + 1, "seed + 1")
 
-    def _side(
-        self,
-        features: Any,
-        what: Literal["column", "row"],
-        labels: Sequence[Any] | None,
-        count: int | None,
-        device: torch.device,
-    ) -> tuple[Side, list[str]]:
-        """One side of the matrix, and what to tell the user of its features."""
+    def _side(self, features: Features, what: Literal["column", "row"], device: torch.device) -> Side:
+        """One side of the matrix."""
         identity = self.identity if what == "column" else self.row_identity
-        read = side(features, what, labels, count, identity=identity, normalize=self.normalize, device=device)
-        return read, [_SIGNS.format(what=what)] if read.only_signs and count is not None else []
+        return side(features, what, identity=identity, normalize=self.normalize, device=device)
 
     def _regress(self, matrix: Matrix) -> list[str]:
         """Find ``weights_``, ``offsets_`` and how well they solve the equations; return what to tell the user."""
@@ -247,8 +242,8 @@ class MatrixCompletion(Estimator):
         """
         self._check_fitted()
         if features is None and row_features is None:
-            return self._completed(self._matrix, self.weights_, self.offsets_)
-        columns = self._columns if features is None else self._new_side(features, "column", self._columns)
+            return self._matrix.restore(self._filled(), self._matrix.rows, self._matrix.columns)
+        columns = self._columns if features is None else self._new_side(features, "column")
         row_labels, column_labels = self._matrix.rows, columns.labels
         if self._rows is None:
             if row_features is not None:
@@ -257,17 +252,18 @@ class MatrixCompletion(Estimator):
                 )
             values = self._operator.cross_multiply(columns.features, self.weights_, progress=self.progress)
             return self._matrix.restore(values + self.offsets_[:, None], row_labels, column_labels)
-        rows = self._rows if row_features is None else self._new_side(row_features, "row", self._rows)
+        rows = self._rows if row_features is None else self._new_side(row_features, "row")
         kernels = self._rows.kernel(self._network, rows), self._columns.kernel(self._network, columns)
         values = between(*kernels, self.weights_, self.combine)
         row_labels = row_labels if row_features is None else rows.labels
         return self._matrix.restore(values + self.offsets_[0], row_labels, column_labels)
 
-    def _new_side(self, features: Any, what: Literal["column", "row"], fitted: Side) -> Side:
-        return self._side(fitted.read_more(features, what), what, None, None, self._matrix.values.device)[0]
+    def _new_side(self, features: Any, what: Literal["column", "row"]) -> Side:
+        return self._side(self._encodings[what].read(features, what), what, self._matrix.values.device)
 
-    def _completed(self, matrix: Matrix, weights: Tensor, offsets: Tensor) -> Any:
-        """Fill what is not observed."""
+    def _filled(self, matrix: Matrix | None = None) -> Tensor:
+        """A matrix, by default that of ``fit``, with what is not observed filled, [rows, columns]."""
+        matrix = self._matrix if matrix is None else matrix
         filled = matrix.values.clone()
         missing = ~matrix.observed
         columns = missing.any(0).nonzero()[:, 0]
@@ -275,15 +271,15 @@ class MatrixCompletion(Estimator):
             seen = matrix.observed.any(0).nonzero()[:, 0]
             # Columns that are filled for one row and observed for another: their weight is 0 where they are filled.
             values = self._operator.select(seen).cross_multiply(
-                self._columns.features[columns], weights[:, seen], progress=self.progress
+                self._columns.features[columns], self.weights_[:, seen], progress=self.progress
             )
-            filled[:, columns] = torch.where(missing[:, columns], values + offsets[:, None], filled[:, columns])
+            filled[:, columns] = torch.where(missing[:, columns], values + self.offsets_[:, None], filled[:, columns])
         elif len(columns):
             assert self._rows is not None
             kernels = self._rows.kernel(self._network), self._columns.kernel(self._network)
-            values = between(*kernels, weights, self.combine) + offsets[0]
+            values = between(*kernels, self.weights_, self.combine) + self.offsets_[0]
             filled = torch.where(missing, values, filled)
-        return matrix.restore(filled, matrix.rows, matrix.columns)
+        return filled
 
     def fit_predict(
         self,
@@ -327,7 +323,7 @@ class MatrixCompletion(Estimator):
         other.ridge = self.ridge_
         for note in other._regress(matrix):
             warn_user(note)
-        return other._completed(matrix, other.weights_, other.offsets_)
+        return matrix.restore(other._filled(matrix), matrix.rows, matrix.columns)
 
     def left_out(self) -> Any:
         """What the fit says of each observed entry without having seen it (leave-one-out, in closed form).
