@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -15,7 +16,7 @@ from tqdm import tqdm
 from torch_cntk.matrices.fillers import Columns, Entries, Filled, Filler, LowRank, Means, each_pass
 from torch_cntk.matrices.known import Known
 
-__all__ = ["Chain", "Choice", "Plan", "choose", "families", "left_out_like_missing"]
+__all__ = ["Chain", "Choice", "Plan", "Trials", "choose", "families", "left_out_like_missing"]
 
 Chain = tuple[Filler, ...]
 """Fillers one after the other, each of which sees the result of the one before."""
@@ -36,6 +37,10 @@ _WORK = 3e11
 """FLOPs of a pass above which it is not tried, if others can be: a core takes a minute or less."""
 _SHARE = 0.15
 """Of the observed entries, to be left out in a trial."""
+_SPARSE = 0.6
+"""Of the entries: if a larger part is missing, rows that borrow the holes of others would have next to nothing left."""
+_TOGETHER = 1.2
+"""Times as large a singular value as chance makes it; of entries missing one by one, 0.85 to 1.15 were seen."""
 _TRIALS = ((1_000, 4), (50_000, 2))
 """Observed entries, and how many trials a matrix gets that has no more of them; larger ones get one."""
 _LIGHT = 0.02
@@ -89,8 +94,9 @@ class Choice:
 def left_out_like_missing(observed: Tensor, generator: torch.Generator) -> Tensor:
     """Choose observed entries to leave out, as the missing ones are: blocks where blocks are missing.
 
-    Some rows get the holes of another row in addition to their own. Where little is missing, entries drawn one by one
-    make up the rest. Each column keeps two entries, and no row loses its last one.
+    Where what is missing lies together, some rows get the holes of another row in addition to their own. Else, and where
+    so much is missing that little would be left of those rows, entries are drawn one by one. Each column keeps two
+    entries, and no row loses its last one.
 
     Args:
         observed: boolean [rows, columns], True = known.
@@ -101,13 +107,27 @@ def left_out_like_missing(observed: Tensor, generator: torch.Generator) -> Tenso
     """
     seen = observed.cpu()
     missing = 1 - float(seen.double().mean())
+    borrowing, drawing = _SHARE / max(missing, _SHARE), max(_SHARE - missing, 0.0)
+    if missing > _SPARSE or not _lie_together(~seen):
+        borrowing, drawing = 0.0, _SHARE
     borrowed = ~seen[torch.randperm(len(seen), generator=generator)]
-    lent = torch.rand(len(seen), 1, generator=generator) < _SHARE / max(missing, _SHARE)
+    lent = torch.rand(len(seen), 1, generator=generator, dtype=torch.float64) < borrowing
     hidden = seen & borrowed & lent
-    hidden |= seen & (torch.rand(seen.shape, generator=generator) < max(_SHARE - missing, 0.0))
+    hidden |= seen & (torch.rand(seen.shape, generator=generator, dtype=torch.float64) < drawing)
     hidden &= (seen & ~hidden).any(1, keepdim=True)
     hidden &= (seen & ~hidden).sum(0) >= 2
     return hidden.to(observed.device)
+
+
+def _lie_together(missing: Tensor) -> bool:
+    """Whether missing entries of boolean [rows, columns] lie in blocks, rather than where chance puts them."""
+    rest = missing.double()
+    rest = rest - rest.mean(0) - rest.mean(1, keepdim=True) + rest.mean()
+    small = rest @ rest.T if rest.shape[0] < rest.shape[1] else rest.T @ rest
+    # Of independent entries of variance v, the largest singular value is about sqrt(v) (sqrt(rows) + sqrt(columns)).
+    largest = math.sqrt(max(float(torch.linalg.eigvalsh(small)[-1]), 0))
+    chance = float(rest.std(correction=0)) * sum(math.sqrt(n) for n in missing.shape)
+    return largest > _TOGETHER * chance
 
 
 def families(known: Known, passes: Literal["auto"] | int) -> dict[str, list[Chain]]:
@@ -143,7 +163,7 @@ def families(known: Known, passes: Literal["auto"] | int) -> dict[str, list[Chai
     return light or {"means": found["means"]}
 
 
-class _Trials:
+class Trials:
     """Left-out entries of some masks, and what chains say of them.
 
     Attributes:
@@ -169,6 +189,24 @@ class _Trials:
         ]
         return filled, torch.cat(found)
 
+    def of_plan(self, plan: Plan) -> Tensor:
+        """Predictions of a mixture."""
+        mixed = torch.zeros_like(self.truth)
+        for weight, chain in plan.parts:
+            state: list[Filled] | None = None
+            for filler in chain:
+                state, predicted = self.of_pass(filler, state)
+            mixed += weight * predicted
+        return mixed
+
+    def of_means(self) -> Tensor:
+        """The means of columns without the entries that are left out."""
+        found = [
+            ((rest.center - self._known.center) / self._known.scale).expand_as(hidden)[hidden]
+            for rest, hidden in zip(self._rest, self.places, strict=True)
+        ]
+        return torch.cat(found)
+
     def error(self, predicted: Tensor) -> float:
         """Root mean square error."""
         return float((predicted - self.truth).square().mean().sqrt())
@@ -189,7 +227,7 @@ class _Tried:
     error: float
 
 
-def _best(trials: _Trials, chains: Sequence[Chain], *, whole: bool) -> _Tried:
+def _best(trials: Trials, chains: Sequence[Chain], *, whole: bool) -> _Tried:
     """The chain with the smallest error, cut after its best pass unless it is to be taken as a ``whole``."""
     best: _Tried | None = None
     first_passes: dict[Filler, tuple[list[Filled], Tensor]] = {}
@@ -239,7 +277,7 @@ def choose(known: Known, passes: Literal["auto"] | int, *, seed: int = 0, progre
     Returns:
         the plan, with its predictions of the left-out entries. Of a mixture, its few weights were fitted to them.
     """
-    trials = _Trials(known, seed)
+    trials = Trials(known, seed)
     whole = passes != "auto"
     if len(trials.truth) == 0:
         chain = families(known, passes)["entries"][-1] if whole else (Means(),)

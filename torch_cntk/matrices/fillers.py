@@ -18,7 +18,6 @@ from torch_cntk.covariance import Gram
 from torch_cntk.matrices.baselines.low_rank import soft_impute
 from torch_cntk.matrices.known import Known
 from torch_cntk.matrices.sides import Side, fully_connected
-from torch_cntk.operators.base import DenseOperator
 from torch_cntk.operators.gram import GramOperator
 from torch_cntk.operators.row_column import RowColumnOperator
 from torch_cntk.solvers import ConjugateGradient, Direct, Regression, Solver
@@ -194,7 +193,8 @@ class Entries:
         length = torch.linalg.vector_norm(joint, dim=1, keepdim=True)
         joint = joint / torch.where(length > 0, length, 1) * math.sqrt(joint.shape[1])
         kernel = GramOperator(fully_connected(self.hidden_layers).propagate, joint).dense()
-        kernel = kernel / kernel.diagonal().max()
+        largest = kernel.diagonal().max()
+        kernel = kernel / torch.where(largest > 0, largest, 1)
         # A line without an entry or feature is like no other one.
         kernel.diagonal().fill_(1)
         return kernel
@@ -225,9 +225,9 @@ _ITERATION = ConjugateGradient(tolerance=1e-5, max_iterations=1000, precondition
 class Columns:
     """Each column by itself, regressed on all other columns as the estimate has them (chained equations).
 
-    K_j(i, i') is the NTK of a fully connected ReLU network of row i's other entries, a constant, and features of the row
-    if there are any; vectors are not normalised, so that large ones are extrapolated linearly. The ridge of each column
-    is the one with the smallest leave-one-out error.
+    K_j(i, i') is the NTK of a fully connected ReLU network of row i's other entries, a constant, and features of the
+    row if there are any; vectors are not normalised, so that large ones are extrapolated linearly. The ridge of each
+    column is the one with the smallest leave-one-out error.
 
     Attributes:
         hidden_layers: of the network; 0 is ridge regression on the other columns.
@@ -296,10 +296,9 @@ def _column(kernel: Tensor, seen: Tensor, values: Tensor) -> Tensor:
     inner, targets = kernel[:, seen], (values - mean)[None]
     errors = [float(e.square().sum()) for e in residuals(inner[:_TRIED, :_TRIED], targets[:, :_TRIED], _RIDGES)]
     ridge = _RIDGES[errors.index(min(errors))]
-    every = torch.ones(len(seen), dtype=torch.bool, device=seen.device)
-    regression = Regression(DenseOperator(inner), every, ridge)
-    weights = Direct().solve(regression, targets).weights[0]
-    return weights @ kernel + mean
+    # Its mean diagonal is 1, and no candidate is near rounding: a plain factorisation will do.
+    factor = torch.linalg.cholesky(inner + ridge * torch.eye(len(seen), dtype=inner.dtype, device=inner.device))
+    return torch.cholesky_solve(targets.T, factor)[:, 0] @ kernel + mean
 
 
 def _base(known: Known, means: bool) -> Tensor:

@@ -15,8 +15,8 @@ _IMAGINARY = 5
 """Imaginary entries at the mean of all that each column's mean is taken with where columns have one unit: a column with
 few ratings stays near it. The published shrunken means of ratings take 5 to 25; results hardly depend on it."""
 _ALIKE = 4.0
-"""Columns whose deviations differ by a smaller factor, and whose means differ by less than so many of them, are taken to
-be measured in one unit, as ratings are. Blood pressure and age are not."""
+"""Columns whose deviations differ by a smaller factor, and whose means differ by less than so many of them, are taken
+to be measured in one unit, as ratings are. Blood pressure and age are not."""
 _ENOUGH = 10
 """Entries from which a column's own deviation is trusted; with fewer, that of the other columns takes part."""
 
@@ -92,7 +92,7 @@ def _units(table: Tensor, observed: Tensor) -> tuple[Tensor, Tensor, bool]:
     deviations = (squares / counts.clamp_min(1)).sqrt()
     if _one_unit(means, deviations, counts):
         center = whole + (means - whole) * counts / (counts + _IMAGINARY)
-        pooled = (squares.sum() / counts.sum()).sqrt()
+        pooled = (torch.where(observed, table - center, 0).square().sum() / counts.sum()).sqrt()
         return center, torch.where(pooled > 0, pooled, 1).expand(len(means)), True
     varied = deviations > 0
     # A geometric mean, as units multiply.
