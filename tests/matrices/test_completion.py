@@ -624,7 +624,9 @@ def test_an_iteration_that_does_not_end_is_said(generator: torch.Generator) -> N
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"features": None}, "expected features of the columns"),
+        ({"passes": "some"}, 'expected passes to be "auto", a number or None'),
+        ({"passes": 0}, "expected passes to be at least 1"),
+        ({"passes": 1, "column_weight": torch.ones(15)}, "expected no column_weight beside passes"),
         ({"features": torch.ones(6, 15)}, "got 6 lines; pass their transpose"),
         ({"features": torch.ones(15)}, "expected features"),
         ({"features": torch.full((15, 2), math.nan)}, "NaN or infinity for 15 columns, the first of them column 0"),

@@ -346,3 +346,20 @@ def test_soft_impute_finds_its_shrinkage(generator: torch.Generator) -> None:
     assert float(error) < 0.1 * float((two_way_means(low, mask) - low)[~mask].square().mean())
     flat = torch.full((3, 4), 2.0, dtype=FLOAT)
     assert torch.allclose(chosen_soft_impute(flat, torch.ones(3, 4, dtype=torch.bool)), flat)
+
+
+def test_passes_are_judged_too(generator: torch.Generator) -> None:
+    values, mask, _ = problem(generator, 12, 16)
+    model = tc.MatrixCompletion(clip=(None, 4.0)).fit(torch.where(mask, values, torch.nan))
+    report = model.report()
+    assert not report.exact
+    assert report.compared == int(mask.sum())
+    assert "a mixture, chosen by entries that were left out:" in str(report)
+    filled, deviations = model.predict(return_std=True)
+    assert float(filled[~mask].max()) <= 4
+    # Without a covariance, the missing entries of a row are equally sure.
+    row = deviations[0][~mask[0]]
+    assert bool((row > 0).all())
+    assert torch.allclose(row, row[0].expand(len(row)))
+    draws = model.samples(500)
+    assert torch.equal(draws[:, mask], values[mask].expand(500, -1))

@@ -7,30 +7,28 @@ infinitely wide fully connected network. A column without a single observed entr
 from __future__ import annotations
 
 import copy
-from typing import Any, Literal, get_args
+from collections.abc import Sequence
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
 
-from torch_cntk._internal.checks import finite_number, positive_int
 from torch_cntk._internal.contexts import weightless
 from torch_cntk._internal.memory import allocating
 from torch_cntk._internal.user_warnings import warn_user
 from torch_cntk.layers import ACTIVATIONS, Layer
-from torch_cntk.matrices.bounds import check_bounds
 from torch_cntk.matrices.judged import Judged
+from torch_cntk.matrices.options import PRECISIONS, Precision, check_options
+from torch_cntk.matrices.passing import Passes, Passing, fit_passes
 from torch_cntk.matrices.regression import RIDGES, best_ridge, row_offsets, solved, targets_of
 from torch_cntk.matrices.side_information import Encoding, encoded
 from torch_cntk.matrices.sides import Activation, Side, fully_connected, roots_of_weights, side
 from torch_cntk.matrices.systems import System, systems_of_columns
 from torch_cntk.matrices.tables import Features, Matrix, read_matrix
-from torch_cntk.operators.row_column import COMBINATIONS, Combination, RowColumnOperator, between
+from torch_cntk.operators.row_column import Combination, RowColumnOperator, between
 from torch_cntk.solvers import Solver
 
 __all__ = ["ACTIVATIONS", "RIDGES", "MatrixCompletion", "fully_connected"]
-
-Precision = Literal["float64", "float32"]
-_PRECISIONS: dict[str, torch.dtype] = {name: getattr(torch, name) for name in get_args(Precision)}
 
 
 class MatrixCompletion(Judged):
@@ -61,6 +59,10 @@ class MatrixCompletion(Judged):
         precision: "float64", or "float32": in which iterative solvers and predictions of columns multiply by the
             kernel. Its entries and direct solutions are float64 all the same. It pays with hundreds of rows.
         device: where to compute; by default where Y is, if it is a tensor, else the CPU.
+        passes: the estimate as feature prior of rows and columns (docs/matrices.md#passes): a number of passes, or
+            "auto", which mixes passes and simpler completions, all chosen by entries that are left out. Features of
+            columns and rows stand beside the entries then; ridge, depth and so on are chosen as well. None makes passes
+            ("auto") only where there are no features.
         seed: of what is held out.
         progress: whether to show bars.
         clip: the smallest and the largest value that a prediction may have, as (0, None) of what cannot be negative;
@@ -69,7 +71,9 @@ class MatrixCompletion(Judged):
     Attributes:
         ridge_: the ridge, relative.
         ridges_: what it was chosen from; nothing if it was given.
-        weights_: [rows, columns], of the regression; 0 at unobserved entries.
+        weights_: [rows, columns], of the regression; 0 at unobserved entries. None after passes.
+        passes_: how many passes there were; 0 without.
+        plan_: what they were, and their weights in the mixture; None without.
         residual_: largest relative residual of the equations of any row.
         solver_: what solved them.
         n_iter_: iterations of the row that took most; 0 if none was needed.
@@ -89,6 +93,7 @@ class MatrixCompletion(Judged):
         combine: Combination = "product",
         solver: Literal["auto"] | Solver = "auto",
         precision: Precision = "float64",
+        passes: Passes | None = None,
         device: str | None = None,
         seed: int = 0,
         progress: bool = False,
@@ -104,6 +109,7 @@ class MatrixCompletion(Judged):
         self.combine = combine
         self.solver = solver
         self.precision = precision
+        self.passes = passes
         self.device = device
         self.seed = seed
         self.progress = progress
@@ -117,7 +123,7 @@ class MatrixCompletion(Judged):
         row_features: Any = None,
         *,
         column_weight: Any = None,
-    ) -> MatrixCompletion:
+    ) -> Self:
         """Regress each row on its observed entries.
 
         Args:
@@ -125,7 +131,8 @@ class MatrixCompletion(Judged):
                 float64.
             observed: boolean [rows, columns], **True = known**; by default what is not missing. Of two frames, entries
                 are matched by label.
-            features: of the columns, [columns, p] (the paper's Z is their transpose). Of two frames, lines are
+            features: of the columns, [columns, p] (the paper's Z is their transpose); None describes columns and rows
+                by their entries. Of two frames, lines are
                 matched by label.
             row_features: of the rows, [rows, q]. Without them rows do not learn from each other. With them all entries
                 are one system of equations.
@@ -144,7 +151,7 @@ class MatrixCompletion(Judged):
             UserWarning: a row has no observed entry; the kernel is singular and there is no ridge; an iteration ended
                 before its tolerance; or normalising leaves nothing but the signs of the features.
         """
-        self._check_options()
+        check_options(self)
         with allocating("fitting the matrix"):
             notes = self._fit(Y, observed, features, row_features, column_weight)
         for note in notes:
@@ -155,59 +162,61 @@ class MatrixCompletion(Judged):
         """Do what ``fit`` does, and return what to tell the user.
 
         Raises:
-            ValueError: there are no features, or nothing is observed.
+            ValueError: nothing is observed, or columns have weights that passes do not know.
         """
         matrix = read_matrix(table, observed, self.device)
-        if features is None:
-            raise ValueError("expected features of the columns, [columns, p], got None")
         if not bool(matrix.observed.any()):
             raise ValueError("expected at least one observed entry, got none; observed is True where known")
+        self._passing: Passing | None = None
+        self._made: Passes | None = "auto" if self.passes is None and features is None else self.passes
+        if self._made is not None and column_weight is not None:
+            raise ValueError("expected no column_weight beside passes, which weigh all columns alike, got some")
         rows, columns = matrix.values.shape
         with weightless():
             self._network = fully_connected(self.hidden_layers, self.activation)
-        given, encoding, notes = encoded(features, "column", matrix.columns, columns, normalize=self.normalize)
-        device = matrix.values.device
-        self._columns = self._side(given, "column", device)
-        self._encodings: dict[str, Encoding] = {"column": encoding}
-        self._rows = None
-        if row_features is not None:
-            given, encoding, more = encoded(row_features, "row", matrix.rows, rows, normalize=self.normalize)
-            self._rows, self._encodings["row"] = self._side(given, "row", device), encoding
-            notes += more
+        self._encodings: dict[str, Encoding] = {}
+        own, notes = self._read_side(features, "column", matrix.columns, columns, matrix.values.device)
+        self._rows, more = self._read_side(row_features, "row", matrix.rows, rows, matrix.values.device)
+        self._described = own
+        if own is not None:
+            self._columns = own
         self._scale = None if column_weight is None else roots_of_weights(column_weight, matrix)
         self.n_features_in_ = columns
-        return notes + self._fit_read(matrix)
+        return notes + more + self._fit_read(matrix)
 
     def _fit_read(self, matrix: Matrix) -> list[str]:
         self._matrix = matrix
         self._left_out = self._calibration = None
-        return self._regress(matrix)
+        return self._regress(matrix) if self._made is None else self._pass(matrix, self._made)
 
-    def _check_options(self) -> None:
-        if isinstance(self.ridge, str):
-            if self.ridge != "cv":
-                raise ValueError(f'expected ridge to be a number or "cv", got {self.ridge!r}')
-        else:
-            finite_number(self.ridge, "ridge", minimum=0)
-        finite_number(self.identity, "identity", minimum=0)
-        finite_number(self.row_identity, "row_identity", minimum=0)
-        if self.combine not in COMBINATIONS:
-            raise ValueError(f"expected combine to be one of {', '.join(COMBINATIONS)}, got {self.combine!r}")
-        if self.solver != "auto" and not isinstance(self.solver, Solver):
-            raise ValueError(f'expected solver to be "auto" or a Solver, got {self.solver!r}')
-        if self.precision not in _PRECISIONS:
-            raise ValueError(f"expected precision to be one of {', '.join(_PRECISIONS)}, got {self.precision!r}")
-        positive_int(self.seed + 1, "seed + 1")
-        check_bounds(self.clip)
+    def _pass(self, matrix: Matrix, passes: Passes) -> list[str]:
+        """Complete by passes, those that were chosen before if there are any; return what to tell the user."""
+        before = None if self._passing is None else self._passing.choice
+        sides = self._rows, self._described
+        self._passing = fit_passes(matrix, *sides, passes, before, seed=self.seed, progress=self.progress)
+        self.plan_, self.passes_ = self._passing.choice.plan, self._passing.choice.plan.passes
+        self.residual_, self.ridge_, self.ridges_, self.weights_ = self._passing.residual, self.ridge, (), None
+        self.solver_, self.n_iter_ = "passes", 0
+        return self._passing.notes
+
+    def _read_side(
+        self, features: Any, what: Literal["column", "row"], labels: Sequence[Any] | None, count: int, device: Any
+    ) -> tuple[Side | None, list[str]]:
+        """Read the features of one side, if there are any, and what to tell the user of them."""
+        if features is None:
+            return None, []
+        given, self._encodings[what], notes = encoded(features, what, labels, count, normalize=self.normalize)
+        return self._side(given, what, device), notes
 
     def _side(self, features: Features, what: Literal["column", "row"], device: torch.device) -> Side:
         """One side of the matrix."""
         identity = self.identity if what == "column" else self.row_identity
+        identity = identity if self._made is None else 0.0
         return side(features, what, identity=identity, normalize=self.normalize, device=device)
 
     def _regress(self, matrix: Matrix) -> list[str]:
         """Find ``weights_``, ``offsets_`` and how well they solve the equations; return what to tell the user."""
-        self._operator = self._columns.operator(self._network, _PRECISIONS[self.precision])
+        self._operator = self._columns.operator(self._network, PRECISIONS[self.precision])
         self.offsets_, notes = row_offsets(matrix, center=self.center, coupled=self._rows is not None)
         targets = targets_of(matrix, self.offsets_)
         systems = self._systems(matrix.observed, targets)
@@ -218,6 +227,7 @@ class MatrixCompletion(Judged):
         weights = solved(systems, targets, self.ridge_, self.solver, progress=self.progress)
         self.weights_, self.residual_ = weights.values, weights.residual
         self.solver_, self.n_iter_ = weights.solver, weights.iterations
+        self.plan_, self.passes_ = None, 0
         return notes + weights.notes
 
     def _systems(self, observed: Tensor, targets: Tensor) -> list[System]:
@@ -256,6 +266,8 @@ class MatrixCompletion(Judged):
             parts = [self._filled(), *([self._deviations()] if return_std else [])]
             labels = self._matrix.rows, self._matrix.columns
         else:
+            if self._passing is not None:
+                raise ValueError("expected no features after passes, got some; fit() a matrix that has the new lines")
             columns = self._columns if features is None else self._new_side(features, "column")
             values, rows = self._predicted(columns, row_features)
             parts = [values, *([self._deviations(columns)] if return_std else [])]
@@ -287,6 +299,8 @@ class MatrixCompletion(Judged):
     def _filled(self, matrix: Matrix | None = None) -> Tensor:
         """A matrix, by default that of ``fit``, with what is not observed filled, [rows, columns]."""
         matrix = self._matrix if matrix is None else matrix
+        if self._passing is not None:
+            return torch.where(matrix.observed, matrix.values, self._clipped(self._passing.filled(matrix)))
         filled = matrix.values.clone()
         missing = ~matrix.observed
         columns = missing.any(0).nonzero()[:, 0]
@@ -304,30 +318,6 @@ class MatrixCompletion(Judged):
             filled = torch.where(missing, values, filled)
         return torch.where(missing, self._clipped(filled), filled)
 
-    def fit_predict(
-        self,
-        Y: Any,  # noqa: N803
-        observed: Any = None,
-        features: Any = None,
-        row_features: Any = None,
-        *,
-        column_weight: Any = None,
-    ) -> Any:
-        """``fit`` and then ``predict``."""
-        return self.fit(Y, observed, features, row_features, column_weight=column_weight).predict()
-
-    def fit_transform(
-        self,
-        Y: Any,  # noqa: N803
-        observed: Any = None,
-        *,
-        features: Any = None,
-        row_features: Any = None,
-        column_weight: Any = None,
-    ) -> Any:
-        """``fit`` and then ``predict``, by the name that pipelines call it."""
-        return self.fit(Y, observed, features, row_features, column_weight=column_weight).predict()
-
     def transform(self, Y: Any, observed: Any = None) -> Any:  # noqa: N803
         """Complete other rows of the same columns.
 
@@ -344,6 +334,6 @@ class MatrixCompletion(Judged):
         matrix = self._other_rows(Y, observed)
         other = copy.copy(self)
         other.ridge = self.ridge_
-        for note in other._regress(matrix):
+        for note in other._regress(matrix) if self._passing is None else ():
             warn_user(note)
         return matrix.restore(other._filled(matrix), matrix.rows, matrix.columns)

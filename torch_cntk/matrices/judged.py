@@ -13,7 +13,8 @@ from torch_cntk._internal.checks import positive_int
 from torch_cntk._internal.memory import allocating, require_bytes
 from torch_cntk._internal.user_warnings import warn_user
 from torch_cntk.matrices.judging import LeftOut, closed_form, fold_count, folds_of, in_closed_form, in_parts
-from torch_cntk.matrices.parameters import Estimator
+from torch_cntk.matrices.parameters import Completer
+from torch_cntk.matrices.passing import Passing
 from torch_cntk.matrices.regression import row_offsets, targets_of
 from torch_cntk.matrices.report import Report, reported
 from torch_cntk.matrices.sides import Side
@@ -26,13 +27,15 @@ from torch_cntk.operators.row_column import Combination
 __all__ = ["Judged"]
 
 
-class Judged(Estimator):
+class Judged(Completer):
     """An estimator that completes matrices, and what can be asked of it once it is fitted."""
 
     ridge: float | Literal["cv"]
     ridge_: float
     ridges_: tuple[float, ...]
-    weights_: Tensor
+    weights_: Tensor | None
+    plan_: Any
+    residual_: float
     offsets_: Tensor
     n_features_in_: int
     center: bool
@@ -48,11 +51,12 @@ class Judged(Estimator):
     _network: Any
     _operator: GramOperator
     _scale: Tensor | None
+    _passing: Passing | None
     _left_out: LeftOut | None
     _calibration: Calibration | None
 
     def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "weights_")
+        return hasattr(self, "residual_")
 
     def _check_fitted(self) -> None:
         if not self.__sklearn_is_fitted__():
@@ -181,6 +185,8 @@ class Judged(Estimator):
             ValueError: ``fit`` was not called or had features of the rows, or the columns are others.
         """
         matrix = self._other_rows(Y, observed)
+        if self._passing is not None:
+            return self._passing.score(matrix, self.seed)
         offsets, notes = row_offsets(matrix, center=self.center, coupled=False)
         targets = targets_of(matrix, offsets)
         systems = systems_of_columns(self._operator, matrix.observed, targets, self.solver, self._scale)

@@ -82,6 +82,8 @@ def refitted(model: Judged, observed: Tensor) -> Judged:
 
 def in_closed_form(model: Judged) -> bool:
     """Whether each entry can be left out by itself without fitting anew."""
+    if model.plan_ is not None:
+        return False
     systems = model._systems(model._matrix.observed, targets_of(model._matrix, model.offsets_))
     return all(system.equations <= MOST_EQUATIONS for system in systems)
 

@@ -16,6 +16,7 @@ from torch_cntk.matrices.peers import affordable, completed_by
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from torch_cntk.matrices.choice import Plan
     from torch_cntk.matrices.judged import Judged
 
 __all__ = ["OURS", "Report", "reported", "verdict"]
@@ -46,8 +47,7 @@ class Report:
         row_rmse: of each, NaN where there is none.
         row_r2: of each, NaN where there are fewer than two different ones.
         coverage: share of left-out entries within the central intervals of these levels, see ``predict(return_std)``.
-        ridge: of the regression.
-        ridge_note: where it came from.
+        origin: which ridge it was, and where it came from; or which passes.
         verdict: what to trust, in a sentence.
         truth: the left-out entries.
         predicted: what was said of them.
@@ -66,8 +66,7 @@ class Report:
     row_rmse: tuple[float, ...]
     row_r2: tuple[float, ...]
     coverage: dict[float, float]
-    ridge: float
-    ridge_note: str
+    origin: str
     verdict: str
     truth: Tensor
     predicted: Tensor
@@ -85,7 +84,7 @@ class Report:
         table = zip(self.methods, self.rmse, self.r2, strict=True)
         lines += [f"  {name:<{width}}  {rmse:<9.4g} {r2:6.3f}" for name, rmse, r2 in table]
         held = ", ".join(f"{100 * share:.0f} % for {100 * level:g} %" for level, share in self.coverage.items())
-        lines += [f"intervals of the standard deviations hold {held}", f"ridge {self.ridge:.1e}: {self.ridge_note}"]
+        lines += [f"intervals of the standard deviations hold {held}", self.origin]
         return "\n".join([*lines, self.verdict])
 
     def _spread(self) -> str:
@@ -157,8 +156,7 @@ def reported(model: Judged) -> Report:
         row_rmse=tuple(row[0] for row in rows),
         row_r2=tuple(row[1] for row in rows),
         coverage=model._calibrated().coverage,
-        ridge=model.ridge_,
-        ridge_note=_ridge_note(model),
+        origin=_passes_of(model.plan_) if model.plan_ is not None else _ridge_of(model.ridge_, model.ridges_),
         verdict=verdict(squares, scores[OURS][1]),
         truth=matrix.values[left].cpu(),
         predicted=judged.values[left].cpu(),
@@ -193,17 +191,30 @@ def _score(predicted: Tensor, truth: Tensor, where: Tensor, means: Tensor) -> tu
     return math.sqrt(error / count), 1 - error / spread if spread > 0 and count > 1 else math.nan
 
 
-def _ridge_note(model: Judged) -> str:
+def _ridge_of(ridge: float, tried: tuple[float, ...]) -> str:
     """Where the ridge came from, and whether it was at the edge of what was tried."""
-    tried = model.ridges_
     if not tried:
-        return "as given"
-    note = f"the best of {len(tried)} from {tried[0]:.0e} to {tried[-1]:.0e} at left-out entries"
-    if model.ridge_ == tried[0]:
+        return f"ridge {ridge:.1e}, as given"
+    note = f"ridge {ridge:.1e}, the best of {len(tried)} from {tried[0]:.0e} to {tried[-1]:.0e} at left-out entries"
+    if ridge == tried[0]:
         return f"{note}, the smallest of them: there is hardly noise"
-    if model.ridge_ == tried[-1]:
+    if ridge == tried[-1]:
         return f"{note}, the largest of them: the features say hardly anything"
     return note
+
+
+def _passes_of(plan: Plan) -> str:
+    """What a mixture of passes consists of."""
+    parts = [f"{100 * weight:.0f} % {_KINDS.get(type(chain[-1]).__name__, 'other')}" for weight, chain in plan.parts]
+    return f"a mixture, chosen by entries that were left out: {', '.join(parts)}; at most {plan.passes} passes"
+
+
+_KINDS = {
+    "Means": "means",
+    "LowRank": "low rank",
+    "Entries": "a kernel of rows and columns",
+    "Columns": "columns regressed on each other",
+}
 
 
 def verdict(squares: dict[str, Tensor], r2: float) -> str:

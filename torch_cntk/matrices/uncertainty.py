@@ -62,6 +62,8 @@ def _absolute(model: Judged) -> tuple[Tensor | None, float]:
 
 
 def _small(model: Judged) -> bool:
+    if model.plan_ is not None:  # passes have no covariance: all missing entries of a row are taken to be equally sure
+        return False
     shape = model._matrix.values.shape
     return (shape[1] if model._rows is None else shape.numel()) <= _MOST
 
