@@ -41,7 +41,7 @@ def test_one_iteration_is_as_good_as_all_factorisations(
     model = tc.MatrixCompletion(ridge=ridge, precision=precision).fit(values, known, features, column_weight=weight)
     assert "nystrom" in model.solver_
     assert model.residual_ <= tolerance
-    # A residual r moves a prediction by at most |r| sqrt(k / ridge k); float32 rounds products with the weights as well.
+    # A residual r moves a prediction by at most |r| sqrt(k / ridge k); float32 rounds products with weights as well.
     bound = tolerance * values.where(known, 0).norm(dim=1).max() / ridge**0.5 * (2 if weighted else 1)
     assert float((model.predict() - one_by_one.predict()).abs().max()) <= 2 * float(bound)
 

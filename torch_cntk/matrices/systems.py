@@ -45,7 +45,7 @@ _LONG = 1e12
 """Multiplications above which factorising each mask, or an eigendecomposition of each, is too long: a core takes about
 a minute. Up to there, solutions are direct and every entry is left out."""
 _ITERATIONS = 30
-"""Products with the kernel that rows of many masks take, with the preconditioner that they share; 15 to 40 were seen."""
+"""Products with the kernel that rows of many masks take with the preconditioner that they share; 15 to 40 were seen."""
 _TRIED_ROWS = 128
 """Rows of many masks that the ridge is chosen on: tens of thousands of entries are held out, as a rule."""
 _TRIAL_TOLERANCE = 1e-3
