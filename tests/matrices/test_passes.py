@@ -1,4 +1,4 @@
-"""Passes for matrices: against dense regressions by other code, and against means and soft-impute on made-up ratings."""
+"""Passes for matrices: against dense regressions by other code, and beside means and soft-impute on made-up ratings."""
 
 from __future__ import annotations
 

@@ -94,9 +94,9 @@ class Choice:
 def left_out_like_missing(observed: Tensor, generator: torch.Generator) -> Tensor:
     """Choose observed entries to leave out, as the missing ones are: blocks where blocks are missing.
 
-    Where what is missing lies together, some rows get the holes of another row in addition to their own. Else, and where
-    so much is missing that little would be left of those rows, entries are drawn one by one. Each column keeps two
-    entries, and no row loses its last one.
+    Where what is missing lies together, some rows get the holes of another row in addition to their own. Else, and
+    where so much is missing that little would be left of those rows, entries are drawn one by one. Each column keeps
+    two entries, and no row loses its last one.
 
     Args:
         observed: boolean [rows, columns], True = known.
