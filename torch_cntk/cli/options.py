@@ -32,7 +32,9 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to compute (default: cpu)")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: the idle cores)")
     parser.add_argument(
-        "--progress", action=argparse.BooleanOptionalAction, help="show a bar (default: if stderr is a terminal)"
+        "--progress",
+        action=argparse.BooleanOptionalAction,
+        help="show a bar (default: a bar on a terminal, else a line every ten seconds)",
     )
 
 
@@ -85,9 +87,9 @@ def _idle_cores() -> int:
 
 
 def progress(arguments: argparse.Namespace) -> bool:
-    """Whether to show bars."""
+    """Whether to show bars, which are lines where ``lines_for_bars`` makes them such."""
     if arguments.progress is None:
-        return sys.stderr is not None and sys.stderr.isatty()
+        return sys.stderr is not None
     return bool(arguments.progress)
 
 

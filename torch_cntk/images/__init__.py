@@ -6,6 +6,7 @@ or a user's own.
 """
 
 from torch_cntk.images import plotting
+from torch_cntk.images.array_call import inpaint_array
 from torch_cntk.images.autocorrelation import Autocorrelated, autocorrelation_network, autocorrelation_passes
 from torch_cntk.images.coarse import Coarse
 from torch_cntk.images.default import default_kernel, default_network, levels_for
@@ -14,6 +15,7 @@ from torch_cntk.images.fill import Filled, each_pass, fill
 from torch_cntk.images.filler import Equations, Filler, Series
 from torch_cntk.images.guided import Guidance, Guided, guided_network
 from torch_cntk.images.inpaint import InpaintingResult, inpaint
+from torch_cntk.images.module import Inpaint
 from torch_cntk.images.observed import Observed
 from torch_cntk.images.periodic import Periodic
 from torch_cntk.images.ranking import Sweep, SweepRow, psnr, random_mask, sweep
@@ -27,6 +29,7 @@ __all__ = [
     "Filler",
     "Guidance",
     "Guided",
+    "Inpaint",
     "InpaintingResult",
     "Observed",
     "Periodic",
@@ -43,6 +46,7 @@ __all__ = [
     "fill",
     "guided_network",
     "inpaint",
+    "inpaint_array",
     "leave_out_error",
     "levels_for",
     "plotting",
