@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -17,13 +17,15 @@ CLOSE = 1e-9
 
 
 @dataclass(frozen=True)
-class Fixed:
-    """Equations that do not move with the image."""
+class AroundEstimate:
+    """The regression of what differs from the estimate, with a kernel that does not move."""
 
-    of: Equations
+    kernel: tc.Kernel
 
     def equations(self, given: Observed, estimate: Tensor | None) -> Equations:
-        return self.of
+        assert estimate is not None
+        operator = self.kernel.operator(given.size, dtype=estimate.dtype)
+        return Equations(operator, 0.1, estimate, tc.Direct())
 
 
 def problem(generator: torch.Generator, size: tuple[int, ...] = SIZE) -> tuple[Tensor, Tensor, tuple[int, ...]]:
@@ -39,14 +41,16 @@ def problem(generator: torch.Generator, size: tuple[int, ...] = SIZE) -> tuple[T
     return image, observed, tuple(int(index) for index in place)
 
 
-def differences(image: Tensor, observed: Tensor, filler: Filler, place: tuple[int, ...]) -> Tensor:
+def differences(
+    image: Tensor, observed: Tensor, filler: Filler, place: tuple[int, ...], estimate: Tensor | None = None
+) -> Tensor:
     """By how much the fill at a place changes if each observed pixel is raised by 1, [channels, *size]."""
-    before = fill(Observed.of(image, observed), filler).image[(slice(None), *place)]
+    before = fill(Observed.of(image, observed), filler, estimate).image[(slice(None), *place)]
     changes = torch.zeros_like(image)
     for pixel in observed.nonzero().tolist():
         raised = image.clone()
         raised[(slice(None), *pixel)] += 1
-        after = fill(Observed.of(raised, observed), filler).image[(slice(None), *place)]
+        after = fill(Observed.of(raised, observed), filler, estimate).image[(slice(None), *place)]
         changes[(slice(None), *pixel)] = after - before
     return changes
 
@@ -68,14 +72,27 @@ def test_weights_are_the_derivative_of_the_fill(ridge: float, generator: torch.G
 
 def test_weights_of_equations_with_a_mean_of_their_own(generator: torch.Generator) -> None:
     image, observed, place = problem(generator)
+    kernel = tc.default_network(1).kernel(tc.priors.Uniform(0, 0.1), (12, 14), dtype=torch.float64)
+    image, observed = (torch.nn.functional.pad(part, (0, 1, 0, 1)) for part in (image, observed))
+    estimate = torch.rand(image.shape, generator=generator, dtype=torch.float64)
+    filler = AroundEstimate(kernel)
+    weights = influence(Observed.of(image, observed), filler, place, estimate)
+    expected = differences(image, observed, filler, place, estimate)
+    assert torch.allclose(weights, expected[0], atol=300 * CLOSE, rtol=0)
+    assert torch.allclose(weights, expected[1], atol=300 * CLOSE, rtol=0)
+
+
+def test_weights_of_a_guided_pass_give_its_result(generator: torch.Generator) -> None:
+    image, observed, place = problem(generator)
     given, guided = Observed.of(image, observed), Guided(radius=4, solver=tc.Direct())
     estimate = torch.where(observed, image, image.flatten(1).mean(1)[:, None, None])
-    equations = guided.equations(given.normalised, given.normalise(estimate[None]))
+    mean = guided.equations(given.normalised, given.normalise(estimate[None])).mean
+    assert mean is not None
+    mean = given.denormalise(mean[..., : SIZE[0], : SIZE[1]])[0]
     weights = influence(given, guided, place, estimate)
-    expected = differences(image, observed, Fixed(equations), place)
-    # The powers of 2 by which channels are scaled may move with the pixel that is raised, in the channel of unit scale:
-    # the other one's stay.
-    assert torch.allclose(weights, expected[1], atol=300 * CLOSE, rtol=0)
+    filled = fill(given, guided, estimate).image[(slice(None), *place)]
+    by_hand = mean[(slice(None), *place)] + (weights * (image - mean)).flatten(1).sum(1)
+    assert torch.allclose(by_hand, filled, rtol=1e-9)
 
 
 @pytest.mark.parametrize(("size", "wrap"), [((24,), False), ((8, 12), True), ((4, 5, 6), False)])
@@ -125,4 +142,4 @@ def test_refusals(generator: torch.Generator) -> None:
     with pytest.raises(ValueError, match="one image"):
         influence(Observed.of(image[None].expand(2, -1, -1, -1), observed), Periodic(), place)
     with pytest.raises(ValueError, match="estimate"):
-        influence(given, replace(Guided()), place)
+        influence(given, Guided(), place)

@@ -27,13 +27,14 @@ def influence(
 ) -> Tensor:
     """How much each observed pixel counts in the fill of one pixel.
 
-    A fill is linear in the observed pixels y_O: filled[u] = sum_j a_j y_j in every channel, if the filler's equations
-    are held fixed. With v = (K_OO + ridge)^-1 K_Ou, one solve for the row of K at u, these are
+    A fill is linear in the observed pixels y_O: filled[u] = sum_j a_j y_j in every channel, whatever the image. With
+    v = (K_OO + ridge)^-1 K_Ou, one solve for the row of K at u, these weights are
 
         a_j = v_j + (1 - sum_i v_i) / |O|,
 
-    as ``fill`` subtracts the mean of the observed pixels before the regression and adds it afterwards. All a_j sum to
-    1; some are negative. Where the equations have a mean of their own (``Guided``), the fill is that sum and a constant.
+    as ``fill`` subtracts the mean of the observed pixels before the regression and adds it afterwards. They sum to 1;
+    some are negative. Where the equations have a mean m of their own, which follows from the estimate (``Guided``), only
+    what differs from it is filled: filled[u] = m[u] + sum_j a_j (y_j - m_j) with a = v, for this estimate.
 
         given = tc.images.Observed.of(image, observed)
         weights = tc.images.influence(given, tc.images.Periodic(), (20, 30))
@@ -63,12 +64,17 @@ def influence(
     normal = given.normalised
     if estimate is not None:
         estimate = given.normalise(estimate.detach().to(given.pixels).reshape(given.pixels.shape))
-    row = _row(mask, place, _equations(normal, of_pass(filler, 0), estimate), progress)
-    return torch.where(mask, row + (1 - row.sum()) / mask.sum(), 0)
+    equations = _equations(normal, of_pass(filler, 0), estimate)
+    row = _row(mask, place, equations, progress)
+    return row if equations.mean is not None else torch.where(mask, row + (1 - row.sum()) / mask.sum(), 0)
 
 
 def _row(mask: Tensor, place: tuple[int, ...], equations: Equations, progress: bool) -> Tensor:
-    """(K_OO + ridge)^-1 K_Ou, float64 [*size]."""
+    """(K_OO + ridge)^-1 K_Ou, float64 [*size].
+
+    Raises:
+        ValueError: the ridge is no number.
+    """
     operator, ridge = equations.operator, equations.ridge
     if isinstance(ridge, str):
         raise ValueError('expected a ridge that is a number, such as result.ridge of the fill, got "cv"')

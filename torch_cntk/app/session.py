@@ -1,0 +1,394 @@
+"""What one user of the page has: a photograph, what is missing of it, and how it was filled."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import tempfile
+import threading
+import warnings
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import torch
+from torch import Tensor
+
+from torch_cntk.app.repair import METHODS, Method, Repaired, known, repair, weights
+from torch_cntk.app.strokes import coloured, on_copy, painted, shown
+from torch_cntk.app.work import Progress, Work
+from torch_cntk.images.files import Photograph, read_image, write_image
+from torch_cntk.images.mask_files import find_mask, grow, own_alpha
+
+__all__ = ["Machine", "Session", "Sessions"]
+
+_MEGA = 1_000_000
+_SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "TIFF": ".tif"}
+_GROWTH = {"JPEG": 3}
+"""Pixels around what was painted that JPEG has smeared: blocks of 8 x 8, half as fine in colour."""
+_SOFT_GROWTH = 1
+"""In all other files: strokes have soft edges, and so has what they cover."""
+_AROUND = 96
+"""Pixels around a hole that its heat map looks at: more than the kernels of six levels reach."""
+_SMALLEST_MAP = 480
+"""Pixels of the longer side of a heat map at least."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the page may use.
+
+    Attributes:
+        megapixels: of a photograph at most.
+        device: where to compute, "cpu" or "cuda".
+        threads: of torch in each computation; None leaves that to torch.
+    """
+
+    megapixels: float = 24.0
+    device: str = "cpu"
+    threads: int | None = None
+
+
+@dataclass
+class Session:
+    """One user's photograph. Its files lie in a folder of its own, which ``close`` removes.
+
+    Attributes:
+        folder: exists, and belongs to this session alone.
+        machine: what it may use.
+        name: of the photograph's file, as the user knows it.
+        photograph: as it was read, or None before.
+        repaired: the last fill of it, or None before.
+    """
+
+    folder: Path
+    machine: Machine = field(default_factory=Machine)
+    name: str = ""
+    photograph: Photograph | None = None
+    repaired: Repaired | None = None
+    _work: Work[Any] | None = None
+
+    def open(self, path: str | Path, name: str | None = None) -> str:
+        """Take a photograph in, in place of the one before. Its file is moved, not copied: nothing else keeps it.
+
+        Args:
+            path: of the uploaded file.
+            name: as the user knows it; that of the file by default.
+
+        Returns:
+            what it is, in a line.
+
+        Raises:
+            ValueError: it is no picture that can be read, or has too many pixels; the one before stays.
+        """
+        name = Path(path).name if name is None else name
+        moved = self._take_in(path)
+        try:
+            self._check_size(moved)
+            photograph = read_image(moved)
+        except (OSError, ValueError, MemoryError) as error:
+            raise ValueError(str(error).replace(str(moved), name)) from error
+        finally:
+            moved.unlink(missing_ok=True)
+        self.cancel()
+        self.photograph, self.name, self.repaired = photograph, name, None
+        height, width = photograph.pixels.shape[1:]
+        alpha = ", with transparency" if photograph.alpha is not None else ""
+        metadata = photograph.metadata
+        return f"{name}: {width} x {height} pixels, {metadata.kind} of {metadata.depth} bits a channel{alpha}"
+
+    def _take_in(self, path: str | Path) -> Path:
+        """Move an uploaded file into the session's folder."""
+        moved = self._new_path(Path(path).suffix)
+        shutil.move(path, moved)
+        return moved
+
+    def _new_path(self, suffix: str) -> Path:
+        """A file's path that nobody can guess: the server shows files to all who know their paths."""
+        return self.folder / f"{secrets.token_hex(16)}{suffix}"
+
+    def _check_size(self, path: Path) -> None:
+        """Refuse a photograph of too many pixels before they are decoded.
+
+        Raises:
+            ValueError: there are too many.
+        """
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+                with PIL.Image.open(path) as image:
+                    width, height = image.size
+        except PIL.Image.DecompressionBombError as error:
+            raise ValueError(f"expected a picture of at most {self.machine.megapixels:g} megapixels; {error}") from None
+        except (OSError, SyntaxError, ValueError):
+            return  # what it is, ``read_image`` finds out and says
+        if width * height > self.machine.megapixels * _MEGA:
+            raise ValueError(
+                f"expected a picture of at most {self.machine.megapixels:g} megapixels, got "
+                f"{width * height / _MEGA:.1f} ({width} x {height} pixels); scale it down, cut it, or use "
+                "torch-cntk inpaint"
+            )
+
+    @property
+    def opened(self) -> Photograph:
+        """The photograph.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self.photograph is None:
+            raise ValueError("open a picture first")
+        return self.photograph
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the photograph."""
+        height, width = self.opened.pixels.shape[1:]
+        return height, width
+
+    @property
+    def usual_growth(self) -> int:
+        """Pixels by which what was painted grows, by default."""
+        return _GROWTH.get(self.opened.metadata.kind, _SOFT_GROWTH)
+
+    def preview(self) -> np.ndarray:
+        """The photograph as it is shown, uint8 [h, w, 3 or 4]."""
+        return shown(self.opened.pixels, self.opened.alpha)
+
+    def mask(
+        self,
+        layers: list[np.ndarray],
+        *,
+        file: str | Path | None = None,
+        transparent: bool = False,
+        growth: int | None = None,
+    ) -> Tensor:
+        """Which pixels are known, from what the user painted and gave.
+
+        Args:
+            layers: uint8 [h, w, 4] each, painted on the ``preview``.
+            file: of a mask: white is known, black is missing, or strokes on a transparent layer. It is read and removed.
+            transparent: whether pixels that are not wholly opaque are missing as well.
+            growth: pixels by which the missing part grows.
+
+        Returns:
+            boolean [H, W], True = known.
+
+        Raises:
+            ValueError: nothing or all is missing, or the file is no mask for this photograph.
+        """
+        observed = ~painted(layers, self.size)
+        if file is not None:
+            observed &= self._mask_of(file)
+        if transparent and self.opened.alpha is not None:
+            observed &= own_alpha(self.opened.alpha).observed
+        if bool(observed.all()):
+            raise ValueError("paint over what shall be filled first: nothing of the picture is missing")
+        if not bool(observed.any()):
+            raise ValueError("all of the picture is missing: leave some of it to fill from")
+        return grow(observed, self.usual_growth if growth is None else growth, least=0.5)[0]
+
+    def _mask_of(self, file: str | Path) -> Tensor:
+        name = Path(file).name
+        moved = self._take_in(file)
+        try:
+            return find_mask(moved, self.size).observed
+        except (OSError, ValueError, MemoryError) as error:
+            raise ValueError(str(error).replace(str(moved), name)) from error
+        finally:
+            moved.unlink(missing_ok=True)
+
+    def fill(self, observed: Tensor, method: Method = "automatic") -> Generator[Progress, None, Repaired]:
+        """Fill what is missing. ``cancel``, from another thread, ends it.
+
+        Args:
+            observed: of ``mask``.
+            method: one of ``METHODS``.
+
+        Yields:
+            how far it is.
+
+        Returns:
+            the filled photograph, which ``repaired`` keeps.
+
+        Raises:
+            CancelledError: ``cancel`` was called; what was there before stays.
+            ValueError: no such method, or nothing to fill from.
+            MemoryError: it would not fit, or the system ended it.
+        """
+        if method not in METHODS:
+            raise ValueError(f"expected one of {', '.join(METHODS)}, got {method}")
+        photograph = self.opened
+        alpha = None if photograph.alpha is None else photograph.alpha.numpy()
+        arguments = (photograph.pixels.numpy(), alpha, observed.numpy(), method, self.machine.device)
+        repaired = yield from self._follow(Work(repair, *arguments, threads=self.machine.threads))
+        if self.photograph is photograph:
+            self.repaired = repaired
+        return repaired
+
+    def _follow(self, work: Work[Any]) -> Generator[Progress, None, Any]:
+        self.cancel()
+        self._work = work
+        try:
+            return (yield from work.follow())
+        finally:
+            if self._work is work:
+                self._work = None
+
+    def cancel(self) -> None:
+        """End what is being computed, if anything is."""
+        work, self._work = self._work, None
+        if work is not None:
+            work.cancel()
+
+    def result_preview(self) -> np.ndarray:
+        """The filled photograph as it is shown, uint8 [h, w, 3 or 4].
+
+        Raises:
+            ValueError: nothing was filled yet.
+        """
+        repaired = self._filled()
+        alpha = None if repaired.alpha is None else torch.from_numpy(repaired.alpha)
+        return shown(torch.from_numpy(repaired.pixels), alpha)
+
+    def _filled(self) -> Repaired:
+        if self.repaired is None:
+            raise ValueError("fill the picture first")
+        return self.repaired
+
+    def heat_map(self, place: tuple[int, int]) -> Generator[Progress, None, tuple[np.ndarray, str]]:
+        """Which pixels fill a given one.
+
+        Args:
+            place: row and column on the ``preview``.
+
+        Yields:
+            how far it is.
+
+        Returns:
+            uint8 [h, w, 3], what is around the pixel with its weights in colour, and a sentence about them.
+
+        Raises:
+            ValueError: nothing was filled yet.
+            CancelledError: see ``fill``.
+            MemoryError: see ``fill``.
+        """
+        repaired = self._filled()
+        row, column = on_copy(place, self.size)
+        mask = torch.from_numpy(repaired.observed)
+        if bool(mask[row, column]):
+            image, _ = _around(mask, (row, column))
+            return _enlarged(shown(self.opened.pixels[(slice(None), *image)])), (
+                f"The pixel in row {row}, column {column} was known: it is kept as it is. Click on one that was filled."
+            )
+        part, inside = _around(mask, (row, column))
+        cut = (slice(None), *part)
+        pixels = self.opened.pixels[cut]
+        seen = known(mask, self.opened.alpha)[part]
+        if not bool(seen.any()):
+            raise ValueError("nothing near that pixel is known")
+        work = Work(
+            weights,
+            pixels.numpy(),
+            seen.numpy(),
+            inside,
+            repaired.pixels[cut],
+            repaired.result,
+            threads=self.machine.threads,
+        )
+        found = yield from self._follow(work)
+        return _enlarged(coloured(found, pixels, inside)), _in_words(found, (row, column), inside)
+
+    def download(self) -> Path:
+        """Write the filled photograph: in the format, depth and mode of the original, with its metadata.
+
+        Returns:
+            the file's path; its name is the original's with "-filled".
+
+        Raises:
+            ValueError: nothing was filled yet.
+            OSError: it cannot be written.
+        """
+        repaired, photograph = self._filled(), self.opened
+        folder = self._new_path("")
+        folder.mkdir()
+        old = Path(self.name)
+        usual = _SUFFIXES[photograph.metadata.kind]
+        suffix = old.suffix if old.suffix.lower() in (usual, f"{usual}f", ".jpeg") else usual
+        path = folder / f"{old.stem}-filled{suffix}"
+        alpha = None if repaired.alpha is None else torch.from_numpy(repaired.alpha)
+        write_image(path, torch.from_numpy(repaired.pixels), alpha, metadata=photograph.metadata)
+        return path
+
+    def close(self) -> None:
+        """End what is being computed, and forget the photograph."""
+        self.cancel()
+        self.photograph = self.repaired = None
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _around(observed: Tensor, place: tuple[int, int]) -> tuple[tuple[slice, slice], tuple[int, int]]:
+    """The part of a photograph that fills a pixel, and where the pixel is in it."""
+    far = 0
+    while not bool(observed[_square(place, far)].any()):
+        far = 2 * far + 1
+    part = _square(place, 2 * far + _AROUND)
+    clipped = [slice(s.start, min(s.stop, n)) for s, n in zip(part, observed.shape, strict=True)]
+    return (clipped[0], clipped[1]), (place[0] - clipped[0].start, place[1] - clipped[1].start)
+
+
+def _square(place: tuple[int, int], far: int) -> tuple[slice, slice]:
+    row, column = (slice(max(index - far, 0), index + far + 1) for index in place)
+    return row, column
+
+
+def _enlarged(image: np.ndarray) -> np.ndarray:
+    """Whole pixels, large enough to be told apart."""
+    times = max(_SMALLEST_MAP // max(image.shape[:2]), 1)
+    return image.repeat(times, 0).repeat(times, 1)
+
+
+def _in_words(weights: np.ndarray, place: tuple[int, int], inside: tuple[int, int]) -> str:
+    """How many pixels fill one, and how near they are."""
+    size = np.abs(weights).ravel()
+    order = np.argsort(size)[::-1]
+    count = int(np.searchsorted(np.cumsum(size[order]), size.sum() / 2)) + 1
+    rows, columns = np.unravel_index(order[:count], weights.shape)
+    far = int(np.maximum(np.abs(rows - inside[0]), np.abs(columns - inside[1])).max())
+    return (
+        f"The pixel in row {place[0]}, column {place[1]} is filled from those around it: {count:,} of them, at most "
+        f"{far} pixels away, have half of the weight. Yellow ones are added, blue ones subtracted."
+    )
+
+
+class Sessions:
+    """Those of all users, by a key; their files lie in one folder, which ``close`` removes."""
+
+    def __init__(self, machine: Machine, folder: Path | None = None) -> None:
+        self.machine = machine
+        self.folder = Path(tempfile.mkdtemp(prefix="torch-cntk-")) if folder is None else folder
+        self._lock = threading.Lock()
+        self._all: dict[str, Session] = {}
+
+    def of(self, key: str) -> Session:
+        """The session of this key; a new one where there is none."""
+        with self._lock:
+            if key not in self._all:
+                self._all[key] = Session(Path(tempfile.mkdtemp(dir=self.folder)), self.machine)
+            return self._all[key]
+
+    def end(self, key: str) -> None:
+        """Close the session of this key, if there is one."""
+        with self._lock:
+            session = self._all.pop(key, None)
+        if session is not None:
+            session.close()
+
+    def close(self) -> None:
+        """Close all of them, and remove the folder."""
+        for key in list(self._all):
+            self.end(key)
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,0 +1,106 @@
+"""Between a photograph and the small copy of it that is shown and painted on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["coloured", "on_copy", "painted", "shown"]
+
+_SIDE = 1280
+"""Pixels of the longer side of what is shown: more than most screens have, and light enough for a phone to paint on."""
+_DARK = 0.35
+"""Of the photograph's brightness under a heat map, whose colours shall stand out."""
+
+
+def shown(pixels: Tensor, alpha: Tensor | None = None) -> np.ndarray:
+    """A photograph as browsers show it, at most 1280 pixels wide and high.
+
+    Args:
+        pixels: floating point [1 or 3, H, W] in [0, 1]; what is beyond is clipped.
+        alpha: uint8 or uint16 [1, H, W], or None.
+
+    Returns:
+        uint8 [h, w, 3], or [h, w, 4] with alpha.
+    """
+    colours = pixels.detach().float().clamp(0, 1).expand(3, -1, -1)
+    parts = [colours]
+    if alpha is not None:
+        most = 65535 if alpha.dtype == torch.uint16 else 255
+        parts.append(alpha.to(torch.int32).float() / most)
+    image = torch.cat(parts)[None]
+    size = _small(tuple(image.shape[2:]))
+    if size != tuple(image.shape[2:]):
+        image = torch.nn.functional.interpolate(image, size, mode="area")
+    array: np.ndarray = (image[0] * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    return array
+
+
+def _small(size: tuple[int, ...]) -> tuple[int, int]:
+    scale = min(_SIDE / max(size), 1)
+    return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
+
+
+def painted(layers: Iterable[np.ndarray], size: tuple[int, int]) -> Tensor:
+    """Which pixels of the photograph strokes on its small copy touch.
+
+    A pixel is touched if a stroke, however thin its edge, touches a pixel of the copy that overlaps it.
+
+    Args:
+        layers: uint8 [h, w, 4] each: the opacity of what was painted is the last channel.
+        size: height and width of the photograph.
+
+    Returns:
+        boolean [H, W], True where something was painted.
+
+    Raises:
+        ValueError: a layer has no opacity.
+    """
+    touched = torch.zeros(size, dtype=torch.bool)
+    for layer in layers:
+        if layer.ndim != 3 or layer.shape[2] != 4:
+            raise ValueError(f"expected layers of shape [height, width, 4], got {layer.shape}")
+        opaque = torch.from_numpy(np.ascontiguousarray(layer[..., 3] > 0)).float()
+        # The largest of all cells that overlap, whichever of both images is the finer one.
+        touched |= torch.nn.functional.adaptive_max_pool2d(opaque[None], size)[0] > 0
+    return touched
+
+
+def on_copy(place: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    """The pixel of a photograph of this size in the middle of a pixel of its small copy.
+
+    Args:
+        place: row and column on the copy.
+        size: height and width of the photograph.
+    """
+    small = _small(size)
+    row, column = (
+        min(max(math.floor((index + 0.5) * n / m), 0), n - 1) for index, n, m in zip(place, size, small, strict=True)
+    )
+    return row, column
+
+
+def coloured(weights: np.ndarray, pixels: Tensor, place: tuple[int, int]) -> np.ndarray:
+    """A heat map over the photograph: yellow pixels count, blue ones count negatively, white is the one that is filled.
+
+    Brightness is the root of a weight's share of the largest, as weights fall fast.
+
+    Args:
+        weights: [H, W].
+        pixels: [1 or 3, H, W] in [0, 1], shown dark and grey below.
+        place: row and column of the pixel that is filled.
+
+    Returns:
+        uint8 [H, W, 3].
+    """
+    grey = pixels.detach().float().clamp(0, 1).mean(0).numpy()[..., None] * _DARK
+    strength = np.sqrt(np.abs(weights) / max(float(np.abs(weights).max()), 1e-30))[..., None]
+    colour = np.where(weights[..., None] > 0, (1.0, 0.85, 0.1), (0.2, 0.5, 1.0))
+    image = (1 - strength) * grey + strength * colour
+    image[place] = 1
+    array: np.ndarray = (image * 255).round().astype(np.uint8)
+    return array
