@@ -69,7 +69,9 @@ class Session:
     name: str = ""
     photograph: Photograph | None = None
     repaired: Repaired | None = None
+    _given: Tensor | None = None
     _work: Work[Any] | None = None
+    _files: dict[str, Path] = field(default_factory=dict)
 
     def open(self, path: str | Path, name: str | None = None) -> str:
         """Take a photograph in, in place of the one before. Its file is moved, not copied: nothing else keeps it.
@@ -94,7 +96,7 @@ class Session:
         finally:
             moved.unlink(missing_ok=True)
         self.cancel()
-        self.photograph, self.name, self.repaired = photograph, name, None
+        self.photograph, self.name, self.repaired, self._given = photograph, name, None, None
         height, width = photograph.pixels.shape[1:]
         alpha = ", with transparency" if photograph.alpha is not None else ""
         metadata = photograph.metadata
@@ -154,23 +156,59 @@ class Session:
         """Pixels by which what was painted grows, by default."""
         return _GROWTH.get(self.opened.metadata.kind, _SOFT_GROWTH)
 
-    def preview(self) -> np.ndarray:
-        """The photograph as it is shown, uint8 [h, w, 3 or 4]."""
-        return shown(self.opened.pixels, self.opened.alpha)
+    def preview(self) -> Path:
+        """A PNG file of the photograph as it is shown, at most 1280 pixels wide and high."""
+        return self._picture("before", shown(self.opened.pixels, self.opened.alpha))
 
-    def mask(
-        self,
-        layers: list[np.ndarray],
-        *,
-        file: str | Path | None = None,
-        transparent: bool = False,
-        growth: int | None = None,
-    ) -> Tensor:
+    def _picture(self, what: str, values: np.ndarray) -> Path:
+        """A PNG file of what is shown, in place of the last one of its kind."""
+        path = self._replaced(what, self._new_path(".png"))
+        profile = self.opened.metadata.profile if len(self.opened.pixels) == 3 else None
+        options = {} if profile is None else {"icc_profile": profile}
+        PIL.Image.fromarray(values).save(path, compress_level=1, **options)
+        return path
+
+    def _replaced(self, what: str, path: Path) -> Path:
+        """Note a new file or folder, and remove the last one of its kind."""
+        old = self._files.get(what)
+        if old is not None:
+            shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink(missing_ok=True)
+        self._files[what] = path
+        return path
+
+    def take_mask(self, path: str | Path) -> str:
+        """Read a mask; it holds for this photograph until another one or ``drop_mask``. Its file is removed.
+
+        Args:
+            path: of the uploaded file: white is known, black is missing, or strokes on a transparent layer.
+
+        Returns:
+            what it says, in a line.
+
+        Raises:
+            ValueError: it is no mask for this photograph.
+        """
+        name = Path(path).name
+        size = self.size
+        moved = self._take_in(path)
+        try:
+            self._given = find_mask(moved, size).observed
+        except (OSError, ValueError, MemoryError) as error:
+            raise ValueError(str(error).replace(str(moved), name)) from error
+        finally:
+            moved.unlink(missing_ok=True)
+        missing = int((~self._given).sum())
+        return f"{name}: {missing:,} of {self._given.numel():,} pixels are missing"
+
+    def drop_mask(self) -> None:
+        """Forget the mask that was given."""
+        self._given = None
+
+    def mask(self, layers: list[np.ndarray], *, transparent: bool = False, growth: int | None = None) -> Tensor:
         """Which pixels are known, from what the user painted and gave.
 
         Args:
-            layers: uint8 [h, w, 4] each, painted on the ``preview``.
-            file: of a mask: white is known, black is missing, or strokes on a transparent layer. It is read and removed.
+            layers: uint8 [h, w, 4] each, painted on the preview.
             transparent: whether pixels that are not wholly opaque are missing as well.
             growth: pixels by which the missing part grows.
 
@@ -178,11 +216,11 @@ class Session:
             boolean [H, W], True = known.
 
         Raises:
-            ValueError: nothing or all is missing, or the file is no mask for this photograph.
+            ValueError: nothing or all is missing.
         """
         observed = ~painted(layers, self.size)
-        if file is not None:
-            observed &= self._mask_of(file)
+        if self._given is not None:
+            observed &= self._given
         if transparent and self.opened.alpha is not None:
             observed &= own_alpha(self.opened.alpha).observed
         if bool(observed.all()):
@@ -190,16 +228,6 @@ class Session:
         if not bool(observed.any()):
             raise ValueError("all of the picture is missing: leave some of it to fill from")
         return grow(observed, self.usual_growth if growth is None else growth, least=0.5)[0]
-
-    def _mask_of(self, file: str | Path) -> Tensor:
-        name = Path(file).name
-        moved = self._take_in(file)
-        try:
-            return find_mask(moved, self.size).observed
-        except (OSError, ValueError, MemoryError) as error:
-            raise ValueError(str(error).replace(str(moved), name)) from error
-        finally:
-            moved.unlink(missing_ok=True)
 
     def fill(self, observed: Tensor, method: Method = "automatic") -> Generator[Progress, None, Repaired]:
         """Fill what is missing. ``cancel``, from another thread, ends it.
@@ -244,22 +272,22 @@ class Session:
         if work is not None:
             work.cancel()
 
-    def result_preview(self) -> np.ndarray:
-        """The filled photograph as it is shown, uint8 [h, w, 3 or 4].
+    def result_preview(self) -> Path:
+        """A PNG file of the filled photograph as it is shown.
 
         Raises:
             ValueError: nothing was filled yet.
         """
         repaired = self._filled()
         alpha = None if repaired.alpha is None else torch.from_numpy(repaired.alpha)
-        return shown(torch.from_numpy(repaired.pixels), alpha)
+        return self._picture("after", shown(torch.from_numpy(repaired.pixels), alpha))
 
     def _filled(self) -> Repaired:
         if self.repaired is None:
             raise ValueError("fill the picture first")
         return self.repaired
 
-    def heat_map(self, place: tuple[int, int]) -> Generator[Progress, None, tuple[np.ndarray, str]]:
+    def heat_map(self, place: tuple[int, int]) -> Generator[Progress, None, tuple[Path, str]]:
         """Which pixels fill a given one.
 
         Args:
@@ -269,25 +297,23 @@ class Session:
             how far it is.
 
         Returns:
-            uint8 [h, w, 3], what is around the pixel with its weights in colour, and a sentence about them.
+            a PNG file of what is around the pixel with its weights in colour, and a sentence about them.
 
         Raises:
             ValueError: nothing was filled yet.
             CancelledError: see ``fill``.
             MemoryError: see ``fill``.
         """
-        repaired = self._filled()
+        repaired, photograph = self._filled(), self.opened
         row, column = on_copy(place, self.size)
         mask = torch.from_numpy(repaired.observed)
-        if bool(mask[row, column]):
-            image, _ = _around(mask, (row, column))
-            return _enlarged(shown(self.opened.pixels[(slice(None), *image)])), (
-                f"The pixel in row {row}, column {column} was known: it is kept as it is. Click on one that was filled."
-            )
         part, inside = _around(mask, (row, column))
         cut = (slice(None), *part)
-        pixels = self.opened.pixels[cut]
-        seen = known(mask, self.opened.alpha)[part]
+        pixels = photograph.pixels[cut]
+        if bool(mask[row, column]):
+            known_words = "was known: it is kept as it is. Click on one that was filled."
+            return self._picture("map", _enlarged(shown(pixels))), f"The pixel in row {row}, column {column} {known_words}"
+        seen = known(mask, photograph.alpha)[part]
         if not bool(seen.any()):
             raise ValueError("nothing near that pixel is known")
         work = Work(
@@ -300,7 +326,8 @@ class Session:
             threads=self.machine.threads,
         )
         found = yield from self._follow(work)
-        return _enlarged(coloured(found, pixels, inside)), _in_words(found, (row, column), inside)
+        image = _enlarged(coloured(found, pixels, inside))
+        return self._picture("map", image), _in_words(found, (row, column), inside)
 
     def download(self) -> Path:
         """Write the filled photograph: in the format, depth and mode of the original, with its metadata.
@@ -313,7 +340,7 @@ class Session:
             OSError: it cannot be written.
         """
         repaired, photograph = self._filled(), self.opened
-        folder = self._new_path("")
+        folder = self._replaced("download", self._new_path(""))
         folder.mkdir()
         old = Path(self.name)
         usual = _SUFFIXES[photograph.metadata.kind]
