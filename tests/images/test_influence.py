@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -41,17 +43,23 @@ def problem(generator: torch.Generator, size: tuple[int, ...] = SIZE) -> tuple[T
     return image, observed, tuple(int(index) for index in place)
 
 
+def at(image: Tensor, place: Sequence[int]) -> Tensor:
+    """All channels of one pixel; may be written to."""
+    index: Any = (slice(None), *map(int, place))
+    return image[index]
+
+
 def differences(
     image: Tensor, observed: Tensor, filler: Filler, place: tuple[int, ...], estimate: Tensor | None = None
 ) -> Tensor:
     """By how much the fill at a place changes if each observed pixel is raised by 1, [channels, *size]."""
-    before = fill(Observed.of(image, observed), filler, estimate).image[(slice(None), *place)]
+    before = at(fill(Observed.of(image, observed), filler, estimate).image, place)
     changes = torch.zeros_like(image)
     for pixel in observed.nonzero().tolist():
         raised = image.clone()
-        raised[(slice(None), *pixel)] += 1
-        after = fill(Observed.of(raised, observed), filler, estimate).image[(slice(None), *place)]
-        changes[(slice(None), *pixel)] = after - before
+        at(raised, pixel).add_(1)
+        after = at(fill(Observed.of(raised, observed), filler, estimate).image, place)
+        at(changes, pixel).copy_(after - before)
     return changes
 
 
@@ -90,8 +98,8 @@ def test_weights_of_a_guided_pass_give_its_result(generator: torch.Generator) ->
     assert mean is not None
     mean = given.denormalise(mean[..., : SIZE[0], : SIZE[1]])[0]
     weights = influence(given, guided, place, estimate)
-    filled = fill(given, guided, estimate).image[(slice(None), *place)]
-    by_hand = mean[(slice(None), *place)] + (weights * (image - mean)).flatten(1).sum(1)
+    filled = at(fill(given, guided, estimate).image, place)
+    by_hand = at(mean, place) + (weights * (image - mean)).flatten(1).sum(1)
     assert torch.allclose(by_hand, filled, rtol=1e-9)
 
 
@@ -105,7 +113,7 @@ def test_signals_videos_and_tori(size: tuple[int, ...], wrap: bool, generator: t
     weights = influence(given, filler, place)
     filled = fill(given, filler).image
     # What the weights say is what the fill does.
-    assert torch.allclose((weights * image).flatten(1).sum(1), filled[(slice(None), *place)], rtol=1e-9)
+    assert torch.allclose((weights * image).flatten(1).sum(1), at(filled, place), rtol=1e-9)
 
 
 def test_iterative_solvers_agree_with_their_tolerance(generator: torch.Generator) -> None:

@@ -23,12 +23,20 @@ _ERRORS = (ValueError, TypeError, OSError, MemoryError, RuntimeError)
 """Those of a picture or of this machine, which are told in a sentence."""
 _HIDDEN: dict[str, Any] = {"value": None, "visible": False}
 _STOPPED: Answer = {"fill": {"interactive": True}, "cancel": {"interactive": False}, "progress": {"value": ""}}
-_STARTED: Answer = {"fill": {"interactive": False}, "cancel": {"interactive": True}}
+
+
+def _started() -> Answer:
+    return {
+        "fill": {"interactive": False},
+        "cancel": {"interactive": True},
+        "progress": {"value": _drawn(Progress())},
+        "status": {"value": ""},
+    }
 
 
 def opened(session: Session, path: str | None) -> Answer:
     """A photograph was uploaded."""
-    answer: Answer = {"file": {"value": None}}  # it was moved: there is nothing to link to any more
+    answer: Answer = {"file": {"value": None}}  # ready for the next one
     if path is None:
         return answer
     try:
@@ -36,18 +44,22 @@ def opened(session: Session, path: str | None) -> Answer:
         picture = str(session.preview())
     except _ERRORS as error:
         return answer | _told(error)
-    return answer | _STOPPED | {
-        "status": {"value": _plain(line)},
-        "editor": {"value": {"background": picture, "layers": [], "composite": None}, "visible": True},
-        "mask": {"value": None},
-        "transparent": {"visible": session.opened.alpha is not None, "value": False},
-        "growth": {"value": session.usual_growth},
-        "download": {"value": None, "interactive": False},
-        "slider": _HIDDEN,
-        "filled": _HIDDEN,
-        "map": _HIDDEN,
-        "sentence": {"value": ""},
-    }
+    return (
+        answer
+        | _STOPPED
+        | {
+            "status": {"value": _plain(line)},
+            "editor": {"value": {"background": picture, "layers": [], "composite": None}, "visible": True},
+            "mask": {"value": None},
+            "transparent": {"visible": session.opened.alpha is not None, "value": False},
+            "growth": {"value": session.usual_growth},
+            "download": {"value": None, "interactive": False},
+            "slider": _HIDDEN,
+            "filled": _HIDDEN,
+            "map": _HIDDEN,
+            "sentence": {"value": ""},
+        }
+    )
 
 
 def masked(session: Session, path: str | None) -> Answer:
@@ -73,7 +85,7 @@ def filled(
     try:
         layers: list[np.ndarray] = [] if drawing is None else drawing["layers"]
         work = session.fill(session.mask(layers, transparent=transparent, growth=int(growth)), method)
-        yield _STARTED | {"status": {"value": ""}}
+        yield _started()
         repaired = yield from _bar(work)
         yield _STOPPED | {
             "status": {"value": _summary(repaired)},
@@ -84,7 +96,7 @@ def filled(
             "sentence": {"value": ""},
         }
     except CancelledError:
-        yield cancelled(session)
+        yield _STOPPED
     except _ERRORS as error:
         yield _STOPPED | _told(error)
 
@@ -98,11 +110,11 @@ def cancelled(session: Session) -> Answer:
 def clicked(session: Session, column: int, row: int) -> Iterator[Answer]:
     """A pixel of the filled picture was clicked."""
     try:
-        yield _STARTED
+        yield _started()
         picture, sentence = yield from _bar(session.heat_map((row, column)))
         yield _STOPPED | {"map": {"value": str(picture), "visible": True}, "sentence": {"value": sentence}}
     except CancelledError:
-        yield cancelled(session)
+        yield _STOPPED
     except _ERRORS as error:
         yield _STOPPED | _told(error)
 
@@ -131,7 +143,11 @@ def _drawn(progress: Progress) -> str:
 def _summary(repaired: Repaired) -> str:
     """What was filled, how and how well, in a line."""
     result, missing = repaired.result, int((~repaired.observed).sum())
-    how = f"{result.passes} content-aware pass{'es' if result.passes != 1 else ''}" if result.passes else "the kernel alone"
+    how = (
+        f"{result.passes} content-aware pass{'es' if result.passes != 1 else ''}"
+        if result.passes
+        else "the kernel alone"
+    )
     quality = "" if result.converged else f" Take care: {result.status.value}."
     return (
         f"filled {missing:,} of {repaired.observed.size:,} pixels by {how} in {result.seconds:.1f} s; all others are "

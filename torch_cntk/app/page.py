@@ -13,7 +13,9 @@ import gradio as gr
 
 from torch_cntk.app import answers
 from torch_cntk.app.repair import METHODS
-from torch_cntk.app.session import Machine, Session, Sessions
+from torch_cntk.app.session import Machine, Session
+from torch_cntk.app.sessions import Sessions
+from torch_cntk.app.work import prepare
 
 __all__ = ["serving"]
 
@@ -58,6 +60,7 @@ def serving(
     Raises:
         OSError: the port is not free.
     """
+    prepare()
     with _cache() as folder:
         sessions = Sessions(machine, folder)
         page = _page(sessions)

@@ -99,7 +99,7 @@ def weights(
         float64 [H, W]; they sum to 1.
     """
     given = Observed.of(torch.from_numpy(pixels), torch.from_numpy(seen), 2)
-    filler: Filler | Series = Periodic(ridge=result.ridge)
+    filler: Filler = Periodic(ridge=result.ridge)
     if result.passes:
         filler = of_pass(_whole(result.guidance[0]), result.passes)
     found: np.ndarray = influence(given, filler, place, torch.from_numpy(estimate), progress=True).numpy()

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import secrets
 import shutil
-import tempfile
-import threading
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,14 @@ import PIL.Image
 import torch
 from torch import Tensor
 
+from torch_cntk.app.heat_maps import around, coloured, enlarged, in_words
 from torch_cntk.app.repair import METHODS, Method, Repaired, known, repair, weights
-from torch_cntk.app.strokes import coloured, on_copy, painted, shown
+from torch_cntk.app.strokes import on_copy, painted, shown
 from torch_cntk.app.work import Progress, Work
 from torch_cntk.images.files import Photograph, read_image, write_image
 from torch_cntk.images.mask_files import find_mask, grow, own_alpha
 
-__all__ = ["Machine", "Session", "Sessions"]
+__all__ = ["Machine", "Session"]
 
 _MEGA = 1_000_000
 _SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "TIFF": ".tif"}
@@ -31,10 +31,6 @@ _GROWTH = {"JPEG": 3}
 """Pixels around what was painted that JPEG has smeared: blocks of 8 x 8, half as fine in colour."""
 _SOFT_GROWTH = 1
 """In all other files: strokes have soft edges, and so has what they cover."""
-_AROUND = 96
-"""Pixels around a hole that its heat map looks at: more than the kernels of six levels reach."""
-_SMALLEST_MAP = 480
-"""Pixels of the longer side of a heat map at least."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +69,11 @@ class Session:
     _work: Work[Any] | None = None
     _files: dict[str, Path] = field(default_factory=dict)
 
-    def open(self, path: str | Path, name: str | None = None) -> str:
-        """Take a photograph in, in place of the one before. Its file is moved, not copied: nothing else keeps it.
+    def open(self, path: str | Path) -> str:
+        """Read a photograph, in place of the one before.
 
         Args:
             path: of the uploaded file.
-            name: as the user knows it; that of the file by default.
 
         Returns:
             what it is, in a line.
@@ -86,27 +81,17 @@ class Session:
         Raises:
             ValueError: it is no picture that can be read, or has too many pixels; the one before stays.
         """
-        name = Path(path).name if name is None else name
-        moved = self._take_in(path)
-        try:
-            self._check_size(moved)
-            photograph = read_image(moved)
-        except (OSError, ValueError, MemoryError) as error:
-            raise ValueError(str(error).replace(str(moved), name)) from error
-        finally:
-            moved.unlink(missing_ok=True)
+        path = Path(path)
+        with _by_name(path):
+            self._check_size(path)
+            photograph = read_image(path)
         self.cancel()
-        self.photograph, self.name, self.repaired, self._given = photograph, name, None, None
+        self._forget(*self._files)
+        self.photograph, self.name, self.repaired, self._given = photograph, path.name, None, None
         height, width = photograph.pixels.shape[1:]
         alpha = ", with transparency" if photograph.alpha is not None else ""
         metadata = photograph.metadata
-        return f"{name}: {width} x {height} pixels, {metadata.kind} of {metadata.depth} bits a channel{alpha}"
-
-    def _take_in(self, path: str | Path) -> Path:
-        """Move an uploaded file into the session's folder."""
-        moved = self._new_path(Path(path).suffix)
-        shutil.move(path, moved)
-        return moved
+        return f"{path.name}: {width} x {height} pixels, {metadata.kind} of {metadata.depth} bits a channel{alpha}"
 
     def _new_path(self, suffix: str) -> Path:
         """A file's path that nobody can guess: the server shows files to all who know their paths."""
@@ -158,26 +143,26 @@ class Session:
 
     def preview(self) -> Path:
         """A PNG file of the photograph as it is shown, at most 1280 pixels wide and high."""
-        return self._picture("before", shown(self.opened.pixels, self.opened.alpha))
+        return self._files.get("before") or self._picture("before", shown(self.opened.pixels, self.opened.alpha))
 
     def _picture(self, what: str, values: np.ndarray) -> Path:
         """A PNG file of what is shown, in place of the last one of its kind."""
-        path = self._replaced(what, self._new_path(".png"))
+        self._forget(what)
+        path = self._files[what] = self._new_path(".png")
         profile = self.opened.metadata.profile if len(self.opened.pixels) == 3 else None
-        options = {} if profile is None else {"icc_profile": profile}
+        options: dict[str, Any] = {} if profile is None else {"icc_profile": profile}
         PIL.Image.fromarray(values).save(path, compress_level=1, **options)
         return path
 
-    def _replaced(self, what: str, path: Path) -> Path:
-        """Note a new file or folder, and remove the last one of its kind."""
-        old = self._files.get(what)
-        if old is not None:
-            shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink(missing_ok=True)
-        self._files[what] = path
-        return path
+    def _forget(self, *kinds: str) -> None:
+        """Remove files that are shown no more."""
+        for kind in kinds:
+            path = self._files.pop(kind, None)
+            if path is not None:
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
     def take_mask(self, path: str | Path) -> str:
-        """Read a mask; it holds for this photograph until another one or ``drop_mask``. Its file is removed.
+        """Read a mask; it holds for this photograph until another one or ``drop_mask``.
 
         Args:
             path: of the uploaded file: white is known, black is missing, or strokes on a transparent layer.
@@ -188,17 +173,11 @@ class Session:
         Raises:
             ValueError: it is no mask for this photograph.
         """
-        name = Path(path).name
-        size = self.size
-        moved = self._take_in(path)
-        try:
-            self._given = find_mask(moved, size).observed
-        except (OSError, ValueError, MemoryError) as error:
-            raise ValueError(str(error).replace(str(moved), name)) from error
-        finally:
-            moved.unlink(missing_ok=True)
+        path, size = Path(path), self.size
+        with _by_name(path):
+            self._given = find_mask(path, size).observed
         missing = int((~self._given).sum())
-        return f"{name}: {missing:,} of {self._given.numel():,} pixels are missing"
+        return f"{path.name}: {missing:,} of {self._given.numel():,} pixels are missing"
 
     def drop_mask(self) -> None:
         """Forget the mask that was given."""
@@ -252,9 +231,10 @@ class Session:
         photograph = self.opened
         alpha = None if photograph.alpha is None else photograph.alpha.numpy()
         arguments = (photograph.pixels.numpy(), alpha, observed.numpy(), method, self.machine.device)
-        repaired = yield from self._follow(Work(repair, *arguments, threads=self.machine.threads))
+        repaired: Repaired = yield from self._follow(Work(repair, *arguments, threads=self.machine.threads))
         if self.photograph is photograph:
             self.repaired = repaired
+            self._forget("after", "download", "map")
         return repaired
 
     def _follow(self, work: Work[Any]) -> Generator[Progress, None, Any]:
@@ -279,6 +259,8 @@ class Session:
             ValueError: nothing was filled yet.
         """
         repaired = self._filled()
+        if "after" in self._files:
+            return self._files["after"]
         alpha = None if repaired.alpha is None else torch.from_numpy(repaired.alpha)
         return self._picture("after", shown(torch.from_numpy(repaired.pixels), alpha))
 
@@ -307,12 +289,14 @@ class Session:
         repaired, photograph = self._filled(), self.opened
         row, column = on_copy(place, self.size)
         mask = torch.from_numpy(repaired.observed)
-        part, inside = _around(mask, (row, column))
+        part, inside = around(mask, (row, column))
         cut = (slice(None), *part)
         pixels = photograph.pixels[cut]
         if bool(mask[row, column]):
             known_words = "was known: it is kept as it is. Click on one that was filled."
-            return self._picture("map", _enlarged(shown(pixels))), f"The pixel in row {row}, column {column} {known_words}"
+            return self._picture(
+                "map", enlarged(shown(pixels))
+            ), f"The pixel in row {row}, column {column} {known_words}"
         seen = known(mask, photograph.alpha)[part]
         if not bool(seen.any()):
             raise ValueError("nothing near that pixel is known")
@@ -326,8 +310,8 @@ class Session:
             threads=self.machine.threads,
         )
         found = yield from self._follow(work)
-        image = _enlarged(coloured(found, pixels, inside))
-        return self._picture("map", image), _in_words(found, (row, column), inside)
+        image = enlarged(coloured(found, pixels, inside))
+        return self._picture("map", image), in_words(found, (row, column), inside)
 
     def download(self) -> Path:
         """Write the filled photograph: in the format, depth and mode of the original, with its metadata.
@@ -340,7 +324,8 @@ class Session:
             OSError: it cannot be written.
         """
         repaired, photograph = self._filled(), self.opened
-        folder = self._replaced("download", self._new_path(""))
+        self._forget("download")
+        folder = self._files["download"] = self._new_path("")
         folder.mkdir()
         old = Path(self.name)
         usual = _SUFFIXES[photograph.metadata.kind]
@@ -357,65 +342,14 @@ class Session:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _around(observed: Tensor, place: tuple[int, int]) -> tuple[tuple[slice, slice], tuple[int, int]]:
-    """The part of a photograph that fills a pixel, and where the pixel is in it."""
-    far = 0
-    while not bool(observed[_square(place, far)].any()):
-        far = 2 * far + 1
-    part = _square(place, 2 * far + _AROUND)
-    clipped = [slice(s.start, min(s.stop, n)) for s, n in zip(part, observed.shape, strict=True)]
-    return (clipped[0], clipped[1]), (place[0] - clipped[0].start, place[1] - clipped[1].start)
+@contextmanager
+def _by_name(path: Path) -> Iterator[None]:
+    """Tell errors about a file by its name: where it lies on the server is nobody's business.
 
-
-def _square(place: tuple[int, int], far: int) -> tuple[slice, slice]:
-    row, column = (slice(max(index - far, 0), index + far + 1) for index in place)
-    return row, column
-
-
-def _enlarged(image: np.ndarray) -> np.ndarray:
-    """Whole pixels, large enough to be told apart."""
-    times = max(_SMALLEST_MAP // max(image.shape[:2]), 1)
-    return image.repeat(times, 0).repeat(times, 1)
-
-
-def _in_words(weights: np.ndarray, place: tuple[int, int], inside: tuple[int, int]) -> str:
-    """How many pixels fill one, and how near they are."""
-    size = np.abs(weights).ravel()
-    order = np.argsort(size)[::-1]
-    count = int(np.searchsorted(np.cumsum(size[order]), size.sum() / 2)) + 1
-    rows, columns = np.unravel_index(order[:count], weights.shape)
-    far = int(np.maximum(np.abs(rows - inside[0]), np.abs(columns - inside[1])).max())
-    return (
-        f"The pixel in row {place[0]}, column {place[1]} is filled from those around it: {count:,} of them, at most "
-        f"{far} pixels away, have half of the weight. Yellow ones are added, blue ones subtracted."
-    )
-
-
-class Sessions:
-    """Those of all users, by a key; their files lie in one folder, which ``close`` removes."""
-
-    def __init__(self, machine: Machine, folder: Path | None = None) -> None:
-        self.machine = machine
-        self.folder = Path(tempfile.mkdtemp(prefix="torch-cntk-")) if folder is None else folder
-        self._lock = threading.Lock()
-        self._all: dict[str, Session] = {}
-
-    def of(self, key: str) -> Session:
-        """The session of this key; a new one where there is none."""
-        with self._lock:
-            if key not in self._all:
-                self._all[key] = Session(Path(tempfile.mkdtemp(dir=self.folder)), self.machine)
-            return self._all[key]
-
-    def end(self, key: str) -> None:
-        """Close the session of this key, if there is one."""
-        with self._lock:
-            session = self._all.pop(key, None)
-        if session is not None:
-            session.close()
-
-    def close(self) -> None:
-        """Close all of them, and remove the folder."""
-        for key in list(self._all):
-            self.end(key)
-        shutil.rmtree(self.folder, ignore_errors=True)
+    Raises:
+        ValueError: it cannot be read.
+    """
+    try:
+        yield
+    except (OSError, ValueError, MemoryError) as error:
+        raise ValueError(str(error).replace(str(path), path.name)) from error

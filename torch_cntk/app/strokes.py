@@ -9,12 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["coloured", "on_copy", "painted", "shown"]
+__all__ = ["on_copy", "painted", "shown"]
 
 _SIDE = 1280
 """Pixels of the longer side of what is shown: more than most screens have, and light enough for a phone to paint on."""
-_DARK = 0.35
-"""Of the photograph's brightness under a heat map, whose colours shall stand out."""
 
 
 def shown(pixels: Tensor, alpha: Tensor | None = None) -> np.ndarray:
@@ -82,25 +80,3 @@ def on_copy(place: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
         min(max(math.floor((index + 0.5) * n / m), 0), n - 1) for index, n, m in zip(place, size, small, strict=True)
     )
     return row, column
-
-
-def coloured(weights: np.ndarray, pixels: Tensor, place: tuple[int, int]) -> np.ndarray:
-    """A heat map over the photograph: yellow pixels count, blue ones count negatively, white is the one that is filled.
-
-    Brightness is the root of a weight's share of the largest, as weights fall fast.
-
-    Args:
-        weights: [H, W].
-        pixels: [1 or 3, H, W] in [0, 1], shown dark and grey below.
-        place: row and column of the pixel that is filled.
-
-    Returns:
-        uint8 [H, W, 3].
-    """
-    grey = pixels.detach().float().clamp(0, 1).mean(0).numpy()[..., None] * _DARK
-    strength = np.sqrt(np.abs(weights) / max(float(np.abs(weights).max()), 1e-30))[..., None]
-    colour = np.where(weights[..., None] > 0, (1.0, 0.85, 0.1), (0.2, 0.5, 1.0))
-    image = (1 - strength) * grey + strength * colour
-    image[place] = 1
-    array: np.ndarray = (image * 255).round().astype(np.uint8)
-    return array

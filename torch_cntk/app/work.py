@@ -1,27 +1,28 @@
 """Long computations in processes of their own: they tell how far they are, and can be stopped at any moment.
 
-A thread cannot be stopped from outside, and what it holds in memory stays with the server. A process that is ended gives
-all of it back.
+A thread cannot be stopped from outside, and what it holds in memory stays with the server. A process that is ended
+gives all of it back.
 """
 
 from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 import tqdm
 
-__all__ = ["CancelledError", "Progress", "Work"]
+__all__ = ["CancelledError", "Progress", "Work", "prepare"]
 
 T = TypeVar("T")
 
@@ -84,28 +85,37 @@ class Work(Generic[T]):
 
         Raises:
             CancelledError: ``cancel`` was called.
-            Exception: what the function raised.
+            Exception: of the kind that the function raised.
             MemoryError: the process was ended from outside, as systems do that run out of memory.
         """
         last = Progress()
         try:
             while True:
-                if self._receiver.poll(_TICK):
-                    kind, value = self._receiver.recv()
-                    if kind == "result":
-                        return value  # type: ignore[no-any-return]
-                    if kind == "error":
-                        raise value
-                    last = Progress(*value)
-                yield Progress(last.stage, last.done, last.total, time.monotonic() - self._start)
-        except (EOFError, OSError) as error:
-            if self._cancelled:
-                raise CancelledError("cancelled") from None
-            if isinstance(error, EOFError):
-                raise MemoryError("the computation was ended from outside, as happens where memory runs out") from None
-            raise
+                kind, value = self._message()
+                if kind == "result":
+                    return cast("T", value)
+                if kind == "error":
+                    failure = cast("Exception", value)
+                    raise failure
+                if kind == "progress":
+                    last = cast("Progress", value)
+                yield replace(last, seconds=time.monotonic() - self._start)
         finally:
             self.close()
+
+    def _message(self) -> tuple[str, object]:
+        """The next one of the process, or one without content after half a second.
+
+        Raises:
+            CancelledError: ``cancel`` was called.
+            MemoryError: the process was ended from outside.
+        """
+        try:
+            return self._receiver.recv() if self._receiver.poll(_TICK) else ("", None)
+        except (EOFError, OSError):
+            if self._cancelled:
+                raise CancelledError("cancelled") from None
+            raise MemoryError("the computation was ended from outside, as happens where memory runs out") from None
 
     def cancel(self) -> None:
         """Stop it now."""
@@ -120,6 +130,13 @@ class Work(Generic[T]):
         self._receiver.close()
 
 
+def prepare() -> None:
+    """Let the first computation begin as soon as all others, where the system can do that."""
+    if _FORKSERVER in multiprocessing.get_all_start_methods():
+        _context()
+        multiprocessing.forkserver.ensure_running()
+
+
 def _context() -> BaseContext:
     """How processes are made: as copies of one that has imported torch, where the system can do that."""
     if _FORKSERVER not in multiprocessing.get_all_start_methods():
@@ -129,20 +146,22 @@ def _context() -> BaseContext:
     return context
 
 
-def _run(sender: Connection, function: Callable[..., object], arguments: tuple[object, ...], threads: int | None) -> None:
+def _run(
+    sender: Connection, function: Callable[..., object], arguments: tuple[object, ...], threads: int | None
+) -> None:
     """What the process does."""
     if threads is not None:
         torch.set_num_threads(threads)
 
     def display(bar: Any, *_: object, **__: object) -> bool:
         with contextlib.suppress(OSError):  # nobody listens any more
-            sender.send(("progress", ((bar.desc or "").removesuffix(": "), bar.n, bar.total or 0)))
+            sender.send(("progress", Progress((bar.desc or "").removesuffix(": "), bar.n, bar.total or 0)))
         return True
 
     # Its lock would be one of the system's, which a process that is ended leaves behind.
     tqdm.tqdm.set_lock(threading.RLock())
     # In this process alone: what a bar would write on the terminal goes to the page.
-    tqdm.tqdm.display = display  # type: ignore[method-assign]
+    tqdm.tqdm.display = display
     with open(os.devnull, "w", encoding="utf-8") as nowhere:  # noqa: PTH123 - no path of a file
         sys.stderr = nowhere
         try:

@@ -33,8 +33,8 @@ def influence(
         a_j = v_j + (1 - sum_i v_i) / |O|,
 
     as ``fill`` subtracts the mean of the observed pixels before the regression and adds it afterwards. They sum to 1;
-    some are negative. Where the equations have a mean m of their own, which follows from the estimate (``Guided``), only
-    what differs from it is filled: filled[u] = m[u] + sum_j a_j (y_j - m_j) with a = v, for this estimate.
+    some are negative. Where the equations have a mean m of their own, which follows from the estimate (``Guided``),
+    only what differs from it is filled: filled[u] = m[u] + sum_j a_j (y_j - m_j) with a = v, for this estimate.
 
         given = tc.images.Observed.of(image, observed)
         weights = tc.images.influence(given, tc.images.Periodic(), (20, 30))
