@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import multiprocessing.forkserver
 import os
 import sys
 import threading
@@ -133,8 +132,10 @@ class Work(Generic[T]):
 def prepare() -> None:
     """Let the first computation begin as soon as all others, where the system can do that."""
     if _FORKSERVER in multiprocessing.get_all_start_methods():
+        from multiprocessing import forkserver  # not on every system
+
         _context()
-        multiprocessing.forkserver.ensure_running()
+        forkserver.ensure_running()
 
 
 def _context() -> BaseContext:
