@@ -27,6 +27,8 @@ _HEADER = 1 << 20
 _AT_ONCE = 1
 """Computations of all users: two would be slower than one after the other, and take twice the memory."""
 _PAINT = "#ff2d55"
+_BRUSH = 10
+"""Its radius at first: scratches and dust are small."""
 _HOW = {
     "fast": "Fast: the kernel alone, for scratches and dust",
     "careful": "Careful: three more passes, which look at what surrounds each pixel",
@@ -135,8 +137,8 @@ def _left() -> dict[str, Any]:
             type="numpy",
             image_mode="RGBA",
             format="png",
-            brush=gr.Brush(colors=[_PAINT], default_color=_PAINT, color_mode="fixed"),
-            eraser=gr.Eraser(),
+            brush=gr.Brush(default_size=_BRUSH, colors=[_PAINT], default_color=_PAINT, color_mode="fixed"),
+            eraser=gr.Eraser(default_size=_BRUSH),
             buttons=["fullscreen"],
             visible=False,
             elem_id="editor",
