@@ -242,7 +242,7 @@ def assert_refused(work: Path, capsys: pytest.CaptureFixture[str], match: str, s
         ([], {"out": "out"}, "expected a file to write to, got the folder"),
         ([], {"out": "out/a.bmp"}, r"suffix \.png, \.jpg, \.jpeg, \.tif, \.tiff, got the suffix '\.bmp'"),
         ([], {"out": "out/a"}, r"suffix \.png, \.jpg, \.jpeg, \.tif, \.tiff, got none"),
-        ([], {"image": "k.safetensors"}, "expected a PNG, JPEG or TIFF image"),
+        ([], {"image": "k.safetensors"}, "expected a PNG, JPEG, TIFF, WebP, BMP or AVIF image"),
         (["--ridge", "-1"], {}, "expected --ridge to be at least 0, got -1"),
         (["--ridge", "nan"], {}, "expected --ridge to be finite"),
         (["--tolerance", "0"], {}, "expected tolerance > 0"),
@@ -285,8 +285,8 @@ def test_truncated_images(work: Path, capsys: pytest.CaptureFixture[str], suffix
     path = work / f"cut.{suffix}"
     Image.fromarray(noise).save(path)
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    assert_refused(work, capsys, rf"PNG, JPEG or TIFF image, got .*cut\.{suffix}", fill(work, image=path.name))
-    assert_refused(work, capsys, rf"PNG, JPEG or TIFF image, got .*cut\.{suffix}", fill(work, mask=path.name))
+    assert_refused(work, capsys, rf"PNG, JPEG, TIFF, WebP, BMP or AVIF image, got .*cut\.{suffix}", fill(work, image=path.name))
+    assert_refused(work, capsys, rf"PNG, JPEG, TIFF, WebP, BMP or AVIF image, got .*cut\.{suffix}", fill(work, mask=path.name))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])

@@ -50,11 +50,11 @@ class Task:
 
 def add_files(parser: argparse.ArgumentParser) -> None:
     """The image, its mask and the output."""
-    parser.add_argument("image", type=Path, metavar="IMAGE", help="PNG, JPEG or TIFF")
+    parser.add_argument("image", type=Path, metavar="IMAGE", help="PNG, JPEG, TIFF, WebP, BMP or AVIF")
     parser.add_argument(
         "--mask",
         type=Path,
-        help="PNG, JPEG or TIFF of the image's size: white is known, black is missing, and so is all between; strokes "
+        help="a picture of the image's size: white is known, black is missing, and so is all between; strokes "
         "on a transparent layer are missing (default: transparent pixels of the image are missing)",
     )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="the filled image")
@@ -87,7 +87,12 @@ def read_task(arguments: argparse.Namespace) -> Task:
     if arguments.grow is not None and arguments.grow < 0:
         raise ValueError(f"expected --grow to be at least 0, got {arguments.grow}")
     photograph = read_image(arguments.image)
-    check_output(arguments.output, alpha=photograph.alpha is not None)
+    check_output(
+        arguments.output,
+        alpha=photograph.alpha is not None,
+        channels=len(photograph.pixels),
+        metadata=photograph.metadata,
+    )
     _warn_of_depth(photograph, arguments.output)
     mask = _mask(photograph, arguments)
     _check(mask, arguments)

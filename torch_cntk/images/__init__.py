@@ -6,6 +6,7 @@ or a user's own.
 """
 
 from torch_cntk.images import plotting
+from torch_cntk.images.array_call import inpaint_array
 from torch_cntk.images.autocorrelation import Autocorrelated, autocorrelation_network, autocorrelation_passes
 from torch_cntk.images.coarse import Coarse
 from torch_cntk.images.default import default_kernel, default_network, levels_for
@@ -15,6 +16,7 @@ from torch_cntk.images.filler import Equations, Filler, Series
 from torch_cntk.images.guided import Guidance, Guided, guided_network
 from torch_cntk.images.influence import influence
 from torch_cntk.images.inpaint import InpaintingResult, inpaint
+from torch_cntk.images.module import Inpaint
 from torch_cntk.images.observed import Observed
 from torch_cntk.images.periodic import Periodic
 from torch_cntk.images.trials import leave_out_error
@@ -27,6 +29,7 @@ __all__ = [
     "Filler",
     "Guidance",
     "Guided",
+    "Inpaint",
     "InpaintingResult",
     "Observed",
     "Periodic",
@@ -42,6 +45,7 @@ __all__ = [
     "guided_network",
     "influence",
     "inpaint",
+    "inpaint_array",
     "leave_out_error",
     "levels_for",
     "plotting",

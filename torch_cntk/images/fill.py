@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from torch_cntk._internal.brief import Brief
 from torch_cntk.images.coarse import Coarse, enlarged, smaller_estimate, smaller_image
 from torch_cntk.images.filler import Equations, Filler, of_pass
 from torch_cntk.images.observed import Observed, crop
@@ -16,8 +17,8 @@ from torch_cntk.solvers import Regression, Solution, Solver, Status, automatic, 
 __all__ = ["Filled", "each_pass", "fill"]
 
 
-@dataclass(frozen=True, eq=False)
-class Filled:
+@dataclass(frozen=True, eq=False, repr=False)
+class Filled(Brief):
     """What ``fill`` gives.
 
     Attributes:

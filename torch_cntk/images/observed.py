@@ -9,14 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torch_cntk._internal.brief import Brief
+
 __all__ = ["Observed", "as_mask", "crop", "extend", "spatial_dimensions"]
 
 _FAR = 2.0**40
 """Estimates that are further off, in deviations of the observed pixels, are clipped: their squares must stay finite."""
 
 
-@dataclass(frozen=True, eq=False)
-class Observed:
+@dataclass(frozen=True, eq=False, repr=False)
+class Observed(Brief):
     """One image or several, of which some pixels are known. ``Observed.of`` makes one from what a user has.
 
     Attributes:

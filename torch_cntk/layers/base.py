@@ -114,7 +114,7 @@ class Layer(torch.nn.Module):
     @allocating("the kernel")
     def kernel(
         self,
-        prior: Prior,
+        prior: Prior | str,
         size: tuple[int, ...] | None = None,
         *,
         radius: int | tuple[int, ...] | None = None,
@@ -126,7 +126,7 @@ class Layer(torch.nn.Module):
         """Compute the exact kernel of this network as its width goes to infinity.
 
         Args:
-            prior: the network's input.
+            prior: the network's input, or its name where its usual options serve, such as "uniform".
             size: size of the output image. Not needed for a stationary prior, whose kernel then serves every size
                 that is a multiple of its period, nor for a prior that has a size.
             radius: R, one number or one an axis: the kernel is multiplied by Wendland's function of |(x' - x) / R|,
