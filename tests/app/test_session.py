@@ -67,7 +67,7 @@ def test_what_is_downloaded_differs_where_it_was_painted(
     path = photograph(tmp_path / name, generator, channels, metadata=metadata)
     session = sessions.of("one")
     assert f"{WIDTH} x {HEIGHT}" in session.open(path)
-    observed = session.mask(strokes(), growth=2)
+    observed = session.mask(strokes(), grown=2)
     assert (~observed).nonzero().amin(0).tolist() == [8, 18] and int((~observed).sum()) == 10 * 14
     finished(session.fill(observed, "fast"))
     written = session.download()
@@ -79,6 +79,37 @@ def test_what_is_downloaded_differs_where_it_was_painted(
     assert after.metadata.depth == depth and after.metadata.kind == before.metadata.kind
     assert after.metadata.exif == before.metadata.exif is not None
     assert after.metadata.dpi == pytest.approx((300, 300), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("mode", "name"),
+    [
+        ("CMYK", "a.tif"),
+        ("P", "a.png"),
+        ("P", "a.bmp"),
+        ("1", "a.png"),
+        ("LA", "a.png"),
+        ("L", "a.webp"),
+        ("F", "a.tif"),
+    ],
+)
+def test_modes_are_kept(mode: str, name: str, sessions: Sessions, tmp_path: Path, generator: torch.Generator) -> None:
+    path = tmp_path / name
+    with PIL.Image.open(photograph(tmp_path / "rgb.png", generator)) as image:
+        made = image.convert("L").convert("F") if mode == "F" else image.convert(mode)
+        options: dict[str, Any] = {"lossless": True} if name.endswith("webp") else {}
+        made.save(path, **options)
+    session = sessions.of("one")
+    session.open(path)
+    with PIL.Image.open(session.preview()) as shown:
+        assert shown.size == (WIDTH, HEIGHT) and np.ptp(np.asarray(shown)) > 100
+    observed = session.mask(strokes(), grown=0)
+    finished(session.fill(observed, "fast"))
+    session.result_preview()
+    with PIL.Image.open(path) as before, PIL.Image.open(session.download()) as after:
+        assert (after.mode, after.format) == (before.mode, before.format)
+        first, second = (np.asarray(each.convert("RGB") if mode == "P" else each) for each in (before, after))
+    assert np.array_equal(first[observed.numpy()], second[observed.numpy()])
 
 
 def test_pictures_are_upright_and_jpeg_grows(sessions: Sessions, tmp_path: Path, generator: torch.Generator) -> None:
@@ -107,9 +138,9 @@ def test_transparent_pixels_are_missing_where_the_user_says_so(
     path = photograph(tmp_path / "a.png", generator, alpha=alpha)
     session = sessions.of("one")
     assert "transparency" in session.open(path)
-    drawn = session.mask(strokes(), growth=0)
+    drawn = session.mask(strokes(), grown=0)
     assert int((~drawn).sum()) == 60
-    both = session.mask(strokes(), transparent=True, growth=0)
+    both = session.mask(strokes(), transparent=True, grown=0)
     assert int((~both).sum()) == 60 + 28
     finished(session.fill(both, "fast"))
     opacity = read_image(session.download()).alpha
@@ -128,14 +159,14 @@ def test_a_mask_that_is_given(sessions: Sessions, tmp_path: Path, generator: tor
     values[30:33, 2:9] = 0
     PIL.Image.fromarray(values).save(tmp_path / "mask.png")
     assert "21 of 2,240" in session.take_mask(tmp_path / "mask.png")
-    assert int((~session.mask(strokes(), growth=0)).sum()) == 60 + 21
+    assert int((~session.mask(strokes(), grown=0)).sum()) == 60 + 21
     PIL.Image.fromarray(values[1:]).save(tmp_path / "small.png")
     with pytest.raises(ValueError, match=r"small\.png") as error:
         session.take_mask(tmp_path / "small.png")
     assert str(tmp_path) not in str(error.value)
     session.drop_mask()
     with pytest.raises(ValueError, match="paint over"):
-        session.mask([], growth=0)
+        session.mask([], grown=0)
     with pytest.raises(ValueError, match="all of the picture"):
         session.mask([np.full((HEIGHT, WIDTH, 4), 255, np.uint8)])
 
@@ -169,7 +200,7 @@ def test_heat_map(sessions: Sessions, tmp_path: Path, generator: torch.Generator
     session.open(photograph(tmp_path / "a.png", generator))
     with pytest.raises(ValueError, match="fill the picture first"):
         finished(session.heat_map((12, 22)))
-    finished(session.fill(session.mask(strokes(), growth=0), "careful"))
+    finished(session.fill(session.mask(strokes(), grown=0), "careful"))
     picture, sentence = finished(session.heat_map((12, 22)))
     assert "row 12, column 22 is filled from" in sentence
     with PIL.Image.open(picture) as image:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 
 from torch_cntk.app.heat_maps import around, coloured, enlarged, in_words
-from torch_cntk.app.strokes import on_copy, painted, shown
+from torch_cntk.app.strokes import colours, on_copy, painted, shown
+from torch_cntk.images.files import Metadata, Photograph
 
 
 def layer(height: int, width: int, *cells: tuple[int, int], opacity: int = 255) -> np.ndarray:
@@ -54,10 +56,25 @@ def test_large_photographs_are_shown_smaller(size: tuple[int, int], small: tuple
 def test_colours_and_opacity_are_shown(generator: torch.Generator) -> None:
     pixels = torch.rand(3, 5, 6, generator=generator) * 3 - 1
     alpha = torch.randint(0, 65536, (1, 5, 6), generator=generator).to(torch.uint16)
-    image = shown(pixels, alpha)
+    image = shown(colours(Photograph(pixels, alpha)), alpha)
     assert np.array_equal(image[..., :3], (pixels.clamp(0, 1) * 255).round().permute(1, 2, 0).numpy())
     assert np.array_equal(image[..., 3], np.round(alpha[0].numpy() / 65535 * 255))
-    assert np.array_equal(shown(pixels[:1])[..., 2], shown(pixels)[..., 0])
+    half = (alpha.double() / 65535).half()
+    assert np.abs(shown(pixels[:1].clamp(0, 1), half)[..., 3].astype(int) - image[..., 3]).max() <= 1
+
+
+def test_ink_lightness_and_large_numbers_are_shown(generator: torch.Generator) -> None:
+    ink = torch.rand(4, 5, 6, generator=generator)
+    expected = np.asarray(PIL.Image.fromarray((ink * 255).byte().permute(1, 2, 0).numpy(), "CMYK").convert("RGB"))
+    # Whole levels of ink, of light and of their product.
+    assert np.abs(shown(colours(Photograph(ink))).astype(int) - expected).max() <= 3
+    lab = Photograph(torch.rand(3, 5, 6, generator=generator), metadata=Metadata(lab=True))
+    assert torch.equal(colours(lab), lab.pixels[:1])
+    large = torch.tensor([[[-100.0, float("nan"), 300.0]]])
+    real = Photograph(large, metadata=Metadata(real=True, depth=32))
+    assert colours(real).tolist() == [[[0, 0, 1]]]
+    filled = Photograph(torch.tensor([[[-100.0, 100.0, 300.0]]]), metadata=real.metadata)
+    assert colours(filled, real).tolist() == [[[0, 0.5, 1]]]
 
 
 @pytest.mark.parametrize("size", [(40, 60), (2000, 3000), (1281, 77)])

@@ -21,6 +21,7 @@ Answer = dict[str, dict[str, Any]]
 
 _ERRORS = (ValueError, TypeError, OSError, MemoryError, RuntimeError)
 """Those of a picture or of this machine, which are told in a sentence."""
+_LOSSY = ("JPEG", "AVIF")
 _HIDDEN: dict[str, Any] = {"value": None, "visible": False}
 _STOPPED: Answer = {"fill": {"interactive": True}, "cancel": {"interactive": False}, "progress": {"value": ""}}
 
@@ -84,7 +85,7 @@ def filled(
     """The user asked to fill the picture."""
     try:
         layers: list[np.ndarray] = [] if drawing is None else drawing["layers"]
-        work = session.fill(session.mask(layers, transparent=transparent, growth=int(growth)), method)
+        work = session.fill(session.mask(layers, transparent=transparent, grown=int(growth)), method)
         yield _started()
         repaired = yield from _bar(work)
         yield _STOPPED | {
@@ -142,17 +143,16 @@ def _drawn(progress: Progress) -> str:
 
 def _summary(repaired: Repaired) -> str:
     """What was filled, how and how well, in a line."""
-    result, missing = repaired.result, int((~repaired.observed).sum())
+    result, missing, total = repaired.result, int((~repaired.observed).sum()), repaired.observed.numel()
     how = (
         f"{result.passes} content-aware pass{'es' if result.passes != 1 else ''}"
         if result.passes
         else "the kernel alone"
     )
+    kind = repaired.photograph.metadata.kind
+    others = f"{kind} compresses the others again" if kind in _LOSSY else "all others are as they were"
     quality = "" if result.converged else f" Take care: {result.status.value}."
-    return (
-        f"filled {missing:,} of {repaired.observed.size:,} pixels by {how} in {result.seconds:.1f} s; all others are "
-        f"those of the file.{quality}"
-    )
+    return f"filled {missing:,} of {total:,} pixels by {how} in {result.seconds:.1f} s; {others}.{quality}"
 
 
 def _told(error: Exception) -> Answer:

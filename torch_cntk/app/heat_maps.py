@@ -62,7 +62,7 @@ def coloured(weights: np.ndarray, pixels: Tensor, place: tuple[int, int]) -> np.
     Returns:
         uint8 [H, W, 3].
     """
-    grey = pixels.detach().float().clamp(0, 1).mean(0).numpy()[..., None] * _DARK
+    grey = pixels.mean(0).numpy()[..., None] * _DARK
     strength = np.cbrt(np.abs(weights) / max(float(np.abs(weights).max()), 1e-30))[..., None]
     colour = np.where(weights[..., None] > 0, (1.0, 0.85, 0.1), (0.2, 0.5, 1.0))
     image = (1 - strength) * grey + strength * colour

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from torch_cntk.images.default import default_kernel
+from torch_cntk.images.files import Photograph
 from torch_cntk.images.filler import Filler, Series, of_pass
+from torch_cntk.images.guided import Guidance
 from torch_cntk.images.influence import influence
-from torch_cntk.images.inpaint import InpaintingResult, inpaint
+from torch_cntk.images.inpaint import inpaint
 from torch_cntk.images.observed import Observed
 from torch_cntk.images.periodic import Periodic
-from torch_cntk.images.transparency import erased, fill_alpha, visible
+from torch_cntk.images.photographs import Task
+from torch_cntk.images.result import InpaintingResult
 
-__all__ = ["METHODS", "Method", "Repaired", "known", "repair", "weights"]
+__all__ = ["METHODS", "Method", "Repaired", "repair", "weights"]
 
 Method = Literal["fast", "careful", "automatic"]
 
@@ -27,32 +27,26 @@ METHODS: dict[Method, int | Literal["auto"]] = {"fast": 0, "careful": 3, "automa
 
 @dataclass(frozen=True, eq=False)
 class Repaired:
-    """A photograph whose missing pixels are filled; arrays, which go from one process to another.
+    """A photograph whose missing pixels are filled.
 
     Attributes:
-        pixels: float32 [channels, H, W]; observed ones are those of the photograph, to the bit.
-        alpha: as that of the photograph, or None.
-        observed: boolean [H, W], True = known.
-        result: of ``inpaint``; its image is ``pixels``.
+        photograph: the filled one; observed pixels are those of the original, to the bit.
+        observed: boolean [H, W], False where it was filled.
+        known: boolean [H, W], True where it was filled from.
+        result: of ``inpaint``.
     """
 
-    pixels: np.ndarray
-    alpha: np.ndarray | None
-    observed: np.ndarray
+    photograph: Photograph
+    observed: Tensor
+    known: Tensor
     result: InpaintingResult
 
 
-def known(observed: Tensor, alpha: Tensor | None) -> Tensor:
-    """Of the observed pixels those whose colours can be seen, boolean [H, W]."""
-    return observed if alpha is None else observed & visible(alpha)
-
-
-def repair(pixels: np.ndarray, alpha: np.ndarray | None, observed: np.ndarray, method: Method, device: str) -> Repaired:
+def repair(photograph: Photograph, observed: Tensor, method: Method, device: str) -> Repaired:
     """Fill the missing pixels of a photograph.
 
     Args:
-        pixels: floating point [channels, H, W].
-        alpha: uint8 or uint16 [1, H, W], or None; where it was erased, it is filled as well.
+        photograph: as it was read.
         observed: boolean [H, W], True = known.
         method: one of ``METHODS``.
         device: where to compute, "cpu" or "cuda".
@@ -64,48 +58,36 @@ def repair(pixels: np.ndarray, alpha: np.ndarray | None, observed: np.ndarray, m
         ValueError: nothing that can be seen is observed.
         OutOfMemoryError: it would not fit.
     """
-    mask = torch.from_numpy(observed)
-    opacity = None if alpha is None else torch.from_numpy(alpha)
-    seen = known(mask, opacity)
-    if not bool(seen.any()):
-        raise ValueError("expected some known pixels that can be seen, got none")
-    # A drawing's transparent background is no hole: it shall not choose the network.
-    kernel = None if torch.equal(seen, mask) else default_kernel(mask)
-    image = torch.from_numpy(pixels)
-    result = inpaint(image.to(device), seen.to(device), kernel, passes=METHODS[method], progress=True)
-    filled = torch.where(mask, image, result.image.cpu())
-    if opacity is not None:
-        opacity = fill_alpha(opacity, erased(opacity, mask))
-    array: Any = filled.numpy()
-    return Repaired(array, None if opacity is None else opacity.numpy(), observed, replace(result, image=array))
+    task = Task.of(photograph, observed)
+    pixels, known = task.photograph.pixels.to(device), task.known.to(device)
+    result = inpaint(pixels, known, task.kernel(), passes=METHODS[method], progress=True)
+    return Repaired(task.filled(result.image), task.observed, task.known, result)
 
 
 def weights(
-    pixels: np.ndarray, seen: np.ndarray, place: tuple[int, int], estimate: np.ndarray, result: InpaintingResult
-) -> np.ndarray:
+    pixels: Tensor, known: Tensor, place: tuple[int, int], estimate: Tensor, result: InpaintingResult
+) -> Tensor:
     """How much each pixel counts in the fill of one (see ``influence``).
 
-    After content-aware passes these are the weights that one more pass with the result as its estimate would have:
+    After content-aware passes these are the weights that one more pass would have, with the result as its estimate:
     passes settle. Those on smaller images are told by the pass of the whole image that they stand for.
 
     Args:
         pixels: [channels, H, W], a part of the photograph.
-        seen: boolean [H, W], the pixels that were filled from.
+        known: boolean [H, W], the pixels that were filled from.
         place: row and column of the pixel that is filled.
         estimate: [channels, H, W], the result.
         result: of ``inpaint``: how it was filled.
 
     Returns:
-        float64 [H, W]; they sum to 1.
+        float64 [H, W].
     """
-    given = Observed.of(torch.from_numpy(pixels), torch.from_numpy(seen), 2)
     filler: Filler = Periodic(ridge=result.ridge)
     if result.passes:
         filler = of_pass(_whole(result.guidance[0]), result.passes)
-    found: np.ndarray = influence(given, filler, place, torch.from_numpy(estimate), progress=True).numpy()
-    return found
+    return influence(Observed.of(pixels, known, 2), filler, place, estimate, progress=True)
 
 
 def _whole(guidance: Filler | Series) -> Filler | Series:
     """The same guidance on the image's own pixels."""
-    return replace(guidance, coarse=1) if hasattr(guidance, "coarse") else guidance  # type: ignore[type-var]
+    return replace(guidance, coarse=1) if isinstance(guidance, Guidance) else guidance

@@ -7,7 +7,7 @@ import shutil
 import warnings
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +17,24 @@ import torch
 from torch import Tensor
 
 from torch_cntk.app.heat_maps import around, coloured, enlarged, in_words
-from torch_cntk.app.repair import METHODS, Method, Repaired, known, repair, weights
-from torch_cntk.app.strokes import on_copy, painted, shown
+from torch_cntk.app.repair import METHODS, Method, Repaired, repair, weights
+from torch_cntk.app.strokes import colours, on_copy, painted, shown
 from torch_cntk.app.work import Progress, Work
 from torch_cntk.images.files import Photograph, read_image, write_image
-from torch_cntk.images.mask_files import find_mask, grow, own_alpha
+from torch_cntk.images.mask_files import Mask, find_mask, grow
+from torch_cntk.images.photographs import LEAST, growth, own_mask
 
 __all__ = ["Machine", "Session"]
 
 _MEGA = 1_000_000
-_SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "TIFF": ".tif"}
-_GROWTH = {"JPEG": 3}
-"""Pixels around what was painted that JPEG has smeared: blocks of 8 x 8, half as fine in colour."""
-_SOFT_GROWTH = 1
-"""In all other files: strokes have soft edges, and so has what they cover."""
+_SUFFIXES = {
+    "PNG": (".png",),
+    "JPEG": (".jpg", ".jpeg"),
+    "TIFF": (".tif", ".tiff"),
+    "WebP": (".webp",),
+    "BMP": (".bmp",),
+    "AVIF": (".avif",),
+}
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,7 @@ class Session:
         with _by_name(path):
             self._check_size(path)
             photograph = read_image(path)
+            self._check_pixels(*photograph.pixels.shape[:0:-1])
         self.cancel()
         self._forget(*self._files)
         self.photograph, self.name, self.repaired, self._given = photograph, path.name, None, None
@@ -112,6 +117,9 @@ class Session:
             raise ValueError(f"expected a picture of at most {self.machine.megapixels:g} megapixels; {error}") from None
         except (OSError, SyntaxError, ValueError):
             return  # what it is, ``read_image`` finds out and says
+        self._check_pixels(width, height)
+
+    def _check_pixels(self, width: int, height: int) -> None:
         if width * height > self.machine.megapixels * _MEGA:
             raise ValueError(
                 f"expected a picture of at most {self.machine.megapixels:g} megapixels, got "
@@ -139,11 +147,13 @@ class Session:
     @property
     def usual_growth(self) -> int:
         """Pixels by which what was painted grows, by default."""
-        return _GROWTH.get(self.opened.metadata.kind, _SOFT_GROWTH)
+        # Strokes have soft edges, and so has what they cover.
+        strokes = Mask(torch.zeros(0, dtype=torch.bool), "strokes", soft=True)
+        return growth(strokes, self.opened.metadata.kind)[0]
 
     def preview(self) -> Path:
         """A PNG file of the photograph as it is shown, at most 1280 pixels wide and high."""
-        return self._files.get("before") or self._picture("before", shown(self.opened.pixels, self.opened.alpha))
+        return self._files.get("before") or self._picture("before", shown(colours(self.opened), self.opened.alpha))
 
     def _picture(self, what: str, values: np.ndarray) -> Path:
         """A PNG file of what is shown, in place of the last one of its kind."""
@@ -183,13 +193,13 @@ class Session:
         """Forget the mask that was given."""
         self._given = None
 
-    def mask(self, layers: list[np.ndarray], *, transparent: bool = False, growth: int | None = None) -> Tensor:
+    def mask(self, layers: list[np.ndarray], *, transparent: bool = False, grown: int | None = None) -> Tensor:
         """Which pixels are known, from what the user painted and gave.
 
         Args:
             layers: uint8 [h, w, 4] each, painted on the preview.
             transparent: whether pixels that are not wholly opaque are missing as well.
-            growth: pixels by which the missing part grows.
+            grown: pixels by which the missing part grows; by default ``usual_growth``.
 
         Returns:
             boolean [H, W], True = known.
@@ -200,13 +210,14 @@ class Session:
         observed = ~painted(layers, self.size)
         if self._given is not None:
             observed &= self._given
-        if transparent and self.opened.alpha is not None:
-            observed &= own_alpha(self.opened.alpha).observed
+        own = own_mask(self.opened) if transparent else None
+        if own is not None:
+            observed &= own.observed
         if bool(observed.all()):
             raise ValueError("paint over what shall be filled first: nothing of the picture is missing")
         if not bool(observed.any()):
             raise ValueError("all of the picture is missing: leave some of it to fill from")
-        return grow(observed, self.usual_growth if growth is None else growth, least=0.5)[0]
+        return grow(observed, self.usual_growth if grown is None else grown, least=LEAST)[0]
 
     def fill(self, observed: Tensor, method: Method = "automatic") -> Generator[Progress, None, Repaired]:
         """Fill what is missing. ``cancel``, from another thread, ends it.
@@ -229,9 +240,8 @@ class Session:
         if method not in METHODS:
             raise ValueError(f"expected one of {', '.join(METHODS)}, got {method}")
         photograph = self.opened
-        alpha = None if photograph.alpha is None else photograph.alpha.numpy()
-        arguments = (photograph.pixels.numpy(), alpha, observed.numpy(), method, self.machine.device)
-        repaired: Repaired = yield from self._follow(Work(repair, *arguments, threads=self.machine.threads))
+        work = Work(repair, photograph, observed, method, self.machine.device, threads=self.machine.threads)
+        repaired: Repaired = yield from self._follow(work)
         if self.photograph is photograph:
             self.repaired = repaired
             self._forget("after", "download", "map")
@@ -258,11 +268,8 @@ class Session:
         Raises:
             ValueError: nothing was filled yet.
         """
-        repaired = self._filled()
-        if "after" in self._files:
-            return self._files["after"]
-        alpha = None if repaired.alpha is None else torch.from_numpy(repaired.alpha)
-        return self._picture("after", shown(torch.from_numpy(repaired.pixels), alpha))
+        filled = self._filled().photograph
+        return self._files.get("after") or self._picture("after", shown(colours(filled, self.opened), filled.alpha))
 
     def _filled(self) -> Repaired:
         if self.repaired is None:
@@ -286,31 +293,27 @@ class Session:
             CancelledError: see ``fill``.
             MemoryError: see ``fill``.
         """
-        repaired, photograph = self._filled(), self.opened
+        repaired = self._filled()
         row, column = on_copy(place, self.size)
-        mask = torch.from_numpy(repaired.observed)
-        part, inside = around(mask, (row, column))
+        part, inside = around(repaired.observed, (row, column))
         cut = (slice(None), *part)
-        pixels = photograph.pixels[cut]
-        if bool(mask[row, column]):
-            known_words = "was known: it is kept as it is. Click on one that was filled."
-            return self._picture(
-                "map", enlarged(shown(pixels))
-            ), f"The pixel in row {row}, column {column} {known_words}"
-        seen = known(mask, photograph.alpha)[part]
-        if not bool(seen.any()):
+        picture = colours(self.opened)[cut]
+        if bool(repaired.observed[row, column]):
+            known = "was known: it is kept as it is. Click on one that was filled."
+            return self._picture("map", enlarged(shown(picture))), f"The pixel in row {row}, column {column} {known}"
+        if not bool(repaired.known[part].any()):
             raise ValueError("nothing near that pixel is known")
         work = Work(
             weights,
-            pixels.numpy(),
-            seen.numpy(),
+            self.opened.pixels[cut].clone(),
+            repaired.known[part].clone(),
             inside,
-            repaired.pixels[cut],
-            repaired.result,
+            repaired.photograph.pixels[cut].clone(),
+            replace(repaired.result, image=torch.zeros(0)),
             threads=self.machine.threads,
         )
-        found = yield from self._follow(work)
-        image = enlarged(coloured(found, pixels, inside))
+        found = (yield from self._follow(work)).numpy()
+        image = enlarged(coloured(found, picture, inside))
         return self._picture("map", image), in_words(found, (row, column), inside)
 
     def download(self) -> Path:
@@ -323,16 +326,14 @@ class Session:
             ValueError: nothing was filled yet.
             OSError: it cannot be written.
         """
-        repaired, photograph = self._filled(), self.opened
+        filled = self._filled().photograph
         self._forget("download")
         folder = self._files["download"] = self._new_path("")
         folder.mkdir()
-        old = Path(self.name)
-        usual = _SUFFIXES[photograph.metadata.kind]
-        suffix = old.suffix if old.suffix.lower() in (usual, f"{usual}f", ".jpeg") else usual
+        old, usual = Path(self.name), _SUFFIXES[filled.metadata.kind]
+        suffix = old.suffix if old.suffix.lower() in usual else usual[0]
         path = folder / f"{old.stem}-filled{suffix}"
-        alpha = None if repaired.alpha is None else torch.from_numpy(repaired.alpha)
-        write_image(path, torch.from_numpy(repaired.pixels), alpha, metadata=photograph.metadata)
+        write_image(path, filled.pixels, filled.alpha, metadata=filled.metadata)
         return path
 
     def close(self) -> None:

@@ -9,27 +9,51 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["on_copy", "painted", "shown"]
+from torch_cntk.images.files import Photograph
+
+__all__ = ["colours", "on_copy", "painted", "shown"]
 
 _SIDE = 1280
 """Pixels of the longer side of what is shown: more than most screens have, and light enough for a phone to paint on."""
 
 
-def shown(pixels: Tensor, alpha: Tensor | None = None) -> np.ndarray:
-    """A photograph as browsers show it, at most 1280 pixels wide and high.
+def colours(photograph: Photograph, original: Photograph | None = None) -> Tensor:
+    """A photograph of any kind in colours that browsers show.
 
     Args:
-        pixels: floating point [1 or 3, H, W] in [0, 1]; what is beyond is clipped.
-        alpha: uint8 or uint16 [1, H, W], or None.
+        photograph: what is not finite in it is shown black; of Lab, lightness alone is shown.
+        original: whose darkest and brightest values are black and white where values are beyond [0, 1], as in files of
+            floating point numbers; by default the photograph itself.
+
+    Returns:
+        float32 [1 or 3, H, W] in [0, 1].
+    """
+    pixels = photograph.pixels.detach().float()
+    if photograph.metadata.real:
+        own = (original or photograph).pixels
+        low, high = (float(level) for level in own[torch.isfinite(own)].aminmax())
+        if low < 0 or high > 1:
+            pixels = (pixels - low) / max(high - low, 1e-30)
+    pixels = torch.nan_to_num(pixels, 0.0, 0.0, 0.0).clamp(0, 1)
+    if photograph.metadata.lab:
+        return pixels[:1]
+    return pixels if len(pixels) < 4 else (1 - pixels[:3]) * (1 - pixels[3:])
+
+
+def shown(pixels: Tensor, alpha: Tensor | None = None) -> np.ndarray:
+    """A photograph as it is shown, at most 1280 pixels wide and high.
+
+    Args:
+        pixels: [1 or 3, H, W] in [0, 1].
+        alpha: uint8, uint16 or floating point [1, H, W], or None.
 
     Returns:
         uint8 [h, w, 3], or [h, w, 4] with alpha.
     """
-    colours = pixels.detach().float().clamp(0, 1).expand(3, -1, -1)
-    parts = [colours]
+    parts = [pixels.expand(3, -1, -1)]
     if alpha is not None:
-        most = 65535 if alpha.dtype == torch.uint16 else 255
-        parts.append(alpha.to(torch.int32).float() / most)
+        most = {torch.uint8: 255, torch.uint16: 65535}.get(alpha.dtype, 1)
+        parts.append((alpha.double() / most).float().clamp(0, 1))
     image = torch.cat(parts)[None]
     size = _small(tuple(image.shape[2:]))
     if size != tuple(image.shape[2:]):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import pickle
 import sys
 import threading
 import time
@@ -68,7 +69,7 @@ class Work(Generic[T]):
         self._cancelled = False
         self._start = time.monotonic()
         self._process = context.Process(  # type: ignore[attr-defined]
-            target=_run, args=(sender, function, arguments, threads), daemon=True
+            target=_run, args=(sender, pickle.dumps((function, arguments)), threads), daemon=True
         )
         self._process.start()
         sender.close()
@@ -110,11 +111,12 @@ class Work(Generic[T]):
             MemoryError: the process was ended from outside.
         """
         try:
-            return self._receiver.recv() if self._receiver.poll(_TICK) else ("", None)
+            message = self._receiver.recv_bytes() if self._receiver.poll(_TICK) else pickle.dumps(("", None))
         except (EOFError, OSError):
             if self._cancelled:
                 raise CancelledError("cancelled") from None
             raise MemoryError("the computation was ended from outside, as happens where memory runs out") from None
+        return cast("tuple[str, object]", pickle.loads(message))
 
     def cancel(self) -> None:
         """Stop it now."""
@@ -147,16 +149,18 @@ def _context() -> BaseContext:
     return context
 
 
-def _run(
-    sender: Connection, function: Callable[..., object], arguments: tuple[object, ...], threads: int | None
-) -> None:
+def _run(sender: Connection, task: bytes, threads: int | None) -> None:
     """What the process does."""
     if threads is not None:
         torch.set_num_threads(threads)
 
+    def tell(kind: str, value: object) -> None:
+        # Pickled here: what torch would send in its place is a tensor's memory, which ends with this process.
+        with contextlib.suppress(BrokenPipeError):  # nobody listens any more
+            sender.send_bytes(pickle.dumps((kind, value)))
+
     def display(bar: Any, *_: object, **__: object) -> bool:
-        with contextlib.suppress(OSError):  # nobody listens any more
-            sender.send(("progress", Progress((bar.desc or "").removesuffix(": "), bar.n, bar.total or 0)))
+        tell("progress", Progress((bar.desc or "").removesuffix(": "), bar.n, bar.total or 0))
         return True
 
     # Its lock would be one of the system's, which a process that is ended leaves behind.
@@ -166,10 +170,10 @@ def _run(
     with open(os.devnull, "w", encoding="utf-8") as nowhere:  # noqa: PTH123 - no path of a file
         sys.stderr = nowhere
         try:
-            message: tuple[str, object] = ("result", function(*arguments))
+            function, arguments = pickle.loads(task)
+            tell("result", function(*arguments))
         except Exception as error:
-            message = ("error", _portable(error))
-    sender.send(message)
+            tell("error", _portable(error))
     sender.close()
 
 
