@@ -31,7 +31,6 @@ def _started() -> Answer:
         "fill": {"interactive": False},
         "cancel": {"interactive": True},
         "progress": {"value": _drawn(Progress())},
-        "status": {"value": ""},
     }
 
 
@@ -86,7 +85,7 @@ def filled(
     try:
         layers: list[np.ndarray] = [] if drawing is None else drawing["layers"]
         work = session.fill(session.mask(layers, transparent=transparent, grown=int(growth)), method)
-        yield _started()
+        yield _started() | {"status": {"value": ""}}
         repaired = yield from _bar(work)
         yield _STOPPED | {
             "status": {"value": _summary(repaired)},

@@ -30,9 +30,9 @@ _PAINT = "#ff2d55"
 _BRUSH = 10
 """Its radius at first: scratches and dust are small."""
 _HOW = {
-    "fast": "Fast: the kernel alone, for scratches and dust",
-    "careful": "Careful: three more passes, which look at what surrounds each pixel",
-    "automatic": "Automatic: tries both on pixels that are known, and takes what is better",
+    "fast": "Fast: the kernel alone",
+    "careful": "Careful: compares what surrounds each pixel",
+    "automatic": "Automatic: whichever fills known pixels better",
 }
 _INTRODUCTION = """# Fill in what is missing from a photograph
 Open a picture, paint over what shall go, and press *Fill*. It is computed on the machine that shows this page, by an
@@ -126,8 +126,8 @@ def _page(sessions: Sessions) -> Any:
 
 def _left() -> dict[str, Any]:
     """What the user gives."""
-    return {
-        "file": gr.File(label="Open a picture: PNG, JPEG or TIFF", type="filepath", height=140, elem_id="picture"),
+    parts = {
+        "file": gr.File(label="Open a picture", type="filepath", height=140, elem_id="picture"),
         "status": gr.Markdown(elem_id="status"),
         "editor": gr.ImageEditor(
             label="Paint over what is missing",
@@ -143,13 +143,17 @@ def _left() -> dict[str, Any]:
             visible=False,
             elem_id="editor",
         ),
-        "mask": gr.File(label="Or give a mask: black is missing", type="filepath", height=140, elem_id="mask"),
         "transparent": gr.Checkbox(label="What is transparent is missing", visible=False, elem_id="transparent"),
-        "growth": gr.Slider(0, 20, value=1, step=1, label="Let what is missing grow by pixels", elem_id="growth"),
         "method": gr.Radio(
             [(_HOW[method], method) for method in METHODS], value="automatic", label="How", elem_id="method"
         ),
     }
+    with gr.Accordion("More", open=False, elem_id="more"):
+        parts["mask"] = gr.File(
+            label="A mask, whose black pixels are missing", type="filepath", height=140, elem_id="mask"
+        )
+        parts["growth"] = gr.Slider(0, 20, value=1, step=1, label="Pixels by which all that grows", elem_id="growth")
+    return parts
 
 
 def _right() -> dict[str, Any]:
