@@ -42,7 +42,9 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
     """Options of every command that computes; ``device`` and ``progress`` read them."""
     add_device(parser)
     parser.add_argument(
-        "--progress", action=argparse.BooleanOptionalAction, help="show a bar (default: if stderr is a terminal)"
+        "--progress",
+        action=argparse.BooleanOptionalAction,
+        help="show a bar (default: a bar on a terminal, else a line every ten seconds)",
     )
 
 
@@ -101,9 +103,9 @@ def _idle_cores() -> int:
 
 
 def progress(arguments: argparse.Namespace) -> bool:
-    """Whether to show bars."""
+    """Whether to show bars, which are lines where ``lines_for_bars`` makes them such."""
     if arguments.progress is None:
-        return sys.stderr is not None and sys.stderr.isatty()
+        return sys.stderr is not None
     return bool(arguments.progress)
 
 

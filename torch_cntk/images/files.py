@@ -16,7 +16,7 @@ from torch_cntk.images.decoding import Metadata, decode
 from torch_cntk.images.encoding import adapted, encode
 from torch_cntk.images.mask_files import read_mask
 
-__all__ = ["Metadata", "Photograph", "check_output", "read_image", "read_mask", "write_image"]
+__all__ = ["SUFFIXES", "Metadata", "Photograph", "check_output", "read_image", "read_mask", "write_image"]
 
 _FORMATS = {
     ".png": "PNG",
@@ -28,6 +28,8 @@ _FORMATS = {
     ".bmp": "BMP",
     ".avif": "AVIF",
 }
+SUFFIXES = tuple(_FORMATS)
+"""Of files that are read and written."""
 _REAL = {16: np.float16, 32: np.float32, 64: np.float64}
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from torch_cntk._internal.brief import Brief
 from torch_cntk.images.default import default_kernel
-from torch_cntk.images.files import Photograph, read_image
+from torch_cntk.images.files import Photograph, read_image, write_image
 from torch_cntk.images.mask_files import Mask, find_mask, grow, own_alpha
 from torch_cntk.images.observed import as_mask
 from torch_cntk.images.transparency import erased, fill_alpha, visible
@@ -88,6 +88,11 @@ class Task(Brief):
         if alpha is not None:
             alpha = fill_alpha(alpha, erased(alpha, self.observed))
         return Photograph(pixels, alpha, self.photograph.metadata)
+
+    def write(self, path: Path, image: Tensor) -> None:
+        """Put the filled pixels into the photograph, and write it."""
+        filled = self.filled(image)
+        write_image(path, filled.pixels, filled.alpha, metadata=filled.metadata)
 
 
 def own_mask(photograph: Photograph) -> Mask | None:
