@@ -14,6 +14,7 @@ from torch_cntk.images.files import Photograph, check_output, read_image, read_m
 from torch_cntk.images.fill import Filled, each_pass, fill
 from torch_cntk.images.filler import Equations, Filler, Series
 from torch_cntk.images.guided import Guidance, Guided, guided_network
+from torch_cntk.images.influence import influence
 from torch_cntk.images.inpaint import InpaintingResult, inpaint
 from torch_cntk.images.module import Inpaint
 from torch_cntk.images.observed import Observed
@@ -45,6 +46,7 @@ __all__ = [
     "each_pass",
     "fill",
     "guided_network",
+    "influence",
     "inpaint",
     "inpaint_array",
     "leave_out_error",
