@@ -16,34 +16,36 @@ from torch_cntk.kernels.kernel import Kernel
 __all__ = ["NearKernel", "near_kernel"]
 
 _BEYOND = 5e-4
-"""Weight of all pixels beyond the margin, as the root of the sum of squares, in the filling of a single pixel. Calibrated
-on the shipped kernels and a photograph with edges: thin and thick holes are then filled to a fifth of a grey level."""
-_PERIODS = 8
+"""Weight of all pixels beyond the margin in the filling of a single pixel, as the root of a sum of squares. Set with
+the shipped kernels on a photograph with edges: most thin and thick holes are filled to a fifth of a grey level then."""
+_PERIODS = (8, 64)
 """The weights are found on a torus of so many periods, or radii, along each axis: margins are at most half of it."""
+_TORUS = 1 << 18
+"""Pixels of that torus, if the fewest periods have no more."""
 _ALIKE = 1e-3
 """The far part may differ so much between phases, relative to the near part at the origin: differences are left out."""
-_MANY = 10
-"""What all pixels have in common must be known so many times better from them than beforehand."""
 
 
 @dataclass(frozen=True, eq=False)
 class NearKernel:
     """A kernel without what all pixels have in common: the regression of what differs from the mean is local.
 
-    K = N + f 1 1^T, where N vanishes beyond the radius, and f is so large that the common part is found from the pixels
-    alone: it is their mean, which has been subtracted. What is left is a regression with N.
+    K = N + f 1 1^T, where N vanishes beyond the radius. The common part is found from all pixels (``common_part``), and
+    what is left is a regression with N.
 
     Attributes:
         kernel: N.
         ridge: of a regression with N, relative to the mean of N's diagonal, that is the same as that with K.
         margin: beyond which pixels do not matter for a hole of one pixel, an entry an axis.
-        least: pixels that an image must have for its mean to be known.
+        own: mean of N's diagonal.
+        common: f.
     """
 
     kernel: Kernel
     ridge: float
     margin: tuple[int, ...]
-    least: float
+    own: float
+    common: float
 
 
 @lru_cache(maxsize=8)
@@ -59,7 +61,7 @@ def near_kernel(kernel: Kernel, ridge: float) -> NearKernel | None:
         ridge: relative to the mean of K's diagonal.
     """
     near = kernel.without_far()
-    torus = tuple(p * math.ceil(_PERIODS * max(p, r) / p) for p, r in zip(kernel.period, kernel.radius, strict=True))
+    torus = tuple(_torus_length(p, r, kernel.ndim) for p, r in zip(kernel.period, kernel.radius, strict=True))
     origin = (0,) * kernel.ndim
     stationary = near.stationary_average().row(origin, torus).double().cpu()
     far = _far_entries(kernel)
@@ -75,8 +77,12 @@ def near_kernel(kernel: Kernel, ridge: float) -> NearKernel | None:
     margin = _margin(inverse.square().numpy())
     if margin is None:
         return None
-    least = 0.0 if common == 0 else _MANY * (float(spectrum[origin]) + noise) / common
-    return NearKernel(near, noise / own, margin, least)
+    return NearKernel(near, noise / own, margin, own, common)
+
+
+def _torus_length(period: int, radius: int, ndim: int) -> int:
+    fewest, most = (count * max(period, radius) for count in _PERIODS)
+    return math.ceil(min(max(_TORUS ** (1 / ndim), fewest), most) / period) * period
 
 
 def _far_entries(kernel: Kernel) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -98,14 +99,17 @@ class Locality:
     """How the windows of an image are filled (see ``Local``).
 
     Attributes:
-        filler: poses the equations of a window. What it takes from the whole image, it knows already.
+        filler: makes what poses the equations of windows; what that takes from the whole image, it looks up then.
         cut: the margin of known pixels around what a window fills, and the size of its canvas.
         ridge: that is reported.
+        common: gives what all pixels of each channel have in common, [batch, channels, 1, ...] in the units of
+            ``Observed.normalised``: the mean of the equations of windows. None where these have their own.
     """
 
-    filler: Filler
+    filler: Callable[[], Filler]
     cut: Cut
     ridge: float
+    common: Callable[[], Tensor] | None = None
 
 
 @runtime_checkable

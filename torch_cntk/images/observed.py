@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -10,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torch_cntk.images.bands import mean_of_known, scale_of_known
+
 __all__ = ["Observed", "as_mask", "crop", "extend", "spatial_dimensions"]
 
 _FAR = 2.0**40
 """Estimates that are further off, in deviations of the observed pixels, are clipped: their squares must stay finite."""
 
 _ALL = slice(None)
-_BAND = 1 << 23
-"""Numbers of an image that are widened to float64 at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,31 +129,15 @@ class Observed:
         Raises:
             ValueError: the pixels are too large for their mean to be computed.
         """
-        mask, every = self.mask[:, None].flatten(2), self.pixels.flatten(2)
-        # One of them is taken off first: what is left of a constant is exactly 0.
-        one = every.gather(2, mask.byte().argmax(2, keepdim=True).expand(*every.shape[:2], 1)).double()
-        count = mask.sum(2, keepdim=True)
-        mean = one.clone()
-        for known, pixels in self._bands():
-            mean += torch.where(known, (pixels.double() - one) / count, 0).sum(2, keepdim=True)
+        mean = mean_of_known(self.mask, self.pixels)
         if not bool(torch.isfinite(mean).all()):
             raise ValueError(f"expected observed pixels below 1e307, got {float(self.pixels.abs().max()):.3g}")
         return mean.reshape(*self.pixels.shape[:2], *(1,) * self.ndim)
 
-    def _bands(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Which pixels are known, and all of them, of some rows at a time: [batch, channels, pixels]."""
-        rows = max(_BAND * self.size[0] // self.pixels.numel(), 1)
-        for mask, pixels in zip(self.mask.split(rows, 1), self.pixels.split(rows, 2), strict=True):
-            yield mask[:, None].flatten(2), pixels.flatten(2)
-
     @cached_property
     def scale(self) -> Tensor:
         """A power of 2 above the deviations of each channel from its mean, shaped as that is; 0 for a constant."""
-        mean = self.mean.flatten(2)
-        off = [torch.where(known, (pixels.double() - mean).abs(), 0).amax(2) for known, pixels in self._bands()]
-        largest = torch.stack(off).amax(0)
-        scale = np.where(largest.cpu() > 0, np.ldexp(1.0, np.frexp(largest.cpu().numpy())[1]), 0.0)
-        return torch.from_numpy(scale).to(largest.device).reshape(self.mean.shape)
+        return scale_of_known(self.mask, self.pixels, self.mean.flatten(2)).reshape(self.mean.shape)
 
     @cached_property
     def normalised(self) -> Observed:
@@ -163,11 +146,11 @@ class Observed:
         Scales are powers of 2, so that they round nothing.
         """
         pixels = torch.where(self.mask[:, None], self.normalise(self.pixels), 0)
-        return replace(self, pixels=pixels, relative=self._in_one_unit)
+        return replace(self, pixels=pixels, relative=self.unit)
 
     @cached_property
-    def _in_one_unit(self) -> Tensor:
-        """``relative`` of ``normalised``."""
+    def unit(self) -> Tensor:
+        """By how much pixels of ``normalised`` must be multiplied to be of one unit again: its ``relative``."""
         unit = self.scale if self.relative is None else self.scale * self.relative
         return unit / unit.max() if float(unit.max()) > 0 else torch.ones_like(unit)
 
@@ -182,7 +165,7 @@ class Observed:
         near = self.pixels[(images, slice(None), *place)]
         pixels = torch.where(mask[:, None], self.normalise(near, images), 0)
         # Opposite edges of a part are no neighbours.
-        return Observed(pixels, mask, tuple(pixels.shape), relative=self._in_one_unit[images])
+        return Observed(pixels, mask, tuple(pixels.shape), relative=self.unit[images])
 
     def normalise(self, images: Tensor, which: slice = _ALL) -> Tensor:
         """Images of the pixels' units in those of ``normalised``, [batch, channels, *size], of some of the batch."""

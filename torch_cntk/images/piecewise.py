@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from torch_cntk._internal.memory import available_bytes
 from torch_cntk._internal.threads import side_by_side
-from torch_cntk.images.filler import Locality
+from torch_cntk.images.filler import Filler, Locality
 from torch_cntk.images.observed import Observed
 from torch_cntk.images.regression import Filled, Part, checked_equations, regress
 from torch_cntk.images.windows import Cut, Window, cut
@@ -29,8 +29,8 @@ _INNER = 0.75
 _WIDER = 1.5
 """By how much the margin grows where it was not enough."""
 _SAME = 1 / 255
-"""Largest difference that the last quarter of a margin may make, in units in which deviations from the mean are at most 1
-and at least 1/2: a grey level of 8 bits. What is beyond makes less than half of it: weights fall by more."""
+"""Largest difference that the last quarter of a margin may make, a grey level of 8 bits: in units in which the largest
+deviation from the mean is from 1/2 to 1. What is beyond makes less than half of it, as weights fall by more."""
 _IMAGES_AT_A_TIME = 40
 """Numbers in float64 that a solve holds for each pixel and channel of a canvas, at the most."""
 
@@ -63,11 +63,13 @@ def fill_windows(
     """
     start = time.perf_counter()
     missing = (~given.mask).cpu().numpy()
-    plan, solve = locality.cut, _Solve(given, locality, estimate, guess)
+    plan = locality.cut
+    solve: _Solve | None = None
     while True:
         jobs = _jobs(missing, plan)
         if jobs is None:
             return None
+        solve = solve or _Solve.of(given, locality, estimate, guess)
         checked = _to_check(given, jobs)
         parts = dict(zip(checked, _run([jobs[k] for k in checked], solve, given, plan, False), strict=True))
         if all(solve.settled(part, plan) for part in parts.values()):
@@ -113,9 +115,16 @@ class _Solve:
     """The regression of a window."""
 
     given: Observed
-    locality: Locality
+    filler: Filler
+    common: Tensor | None
     estimate: Tensor | None
     guess: Filled | None
+
+    @classmethod
+    def of(cls, given: Observed, locality: Locality, estimate: Tensor | None, guess: Filled | None) -> _Solve:
+        """Look up what all windows take from the whole."""
+        common = None if locality.common is None else locality.common().to(given.pixels.dtype)
+        return cls(given, locality.filler(), common, estimate, guess)
 
     def __call__(self, job: _Job) -> Part:
         """Solve the window as it is."""
@@ -124,7 +133,9 @@ class _Solve:
         if self.estimate is not None:
             near = self.estimate[(job.images, slice(None), *job.window.place)]
             estimate = self.given.normalise(near, job.images)
-        equations = checked_equations(part, self.locality.filler.equations(part, estimate))
+        equations = checked_equations(part, self.filler.equations(part, estimate))
+        if self.common is not None:
+            equations = replace(equations, mean=self.common[job.images])
         filled = regress(part, equations, self._guess(job), False)
         # Only what is filled is kept, not the window.
         inside = filled.image[(slice(None), slice(None), *job.window.within)].clone()

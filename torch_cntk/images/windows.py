@@ -23,8 +23,8 @@ Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
 _CHEAPER = 2
-"""Windows must have so many times fewer pixels than the whole: some of them are solved twice to see that their margin is
-enough."""
+"""Windows must have so many times fewer pixels than the whole: some of them are solved twice, to see that their margin
+is enough."""
 _EACH = 4096
 """A window takes as long as so many pixels before its first product with K: some 20 ms on a CPU core."""
 _DEEP = 64
@@ -76,8 +76,8 @@ class Cut:
     def cost(self, window: Window) -> float:
         """Pixels of its canvas, and what each window costs beside them.
 
-        Each pixel of a canvas takes as long, in a window as in the whole image: ``Operator.cost`` and ``iterations`` are
-        the same, but for the logarithm of a Fourier transform's length.
+        Each pixel of a canvas takes as long in a window as in the whole image: ``Operator.cost`` and ``iterations``
+        are the same, but for the logarithm of a Fourier transform's length.
         """
         return math.prod(self.canvas(tuple(box.stop - box.start for box in window.place))) + _EACH
 
@@ -116,7 +116,7 @@ def _surrounded(grid: Bools, margin: tuple[int, ...], cells: tuple[int, ...]) ->
     for axis, (m, cell) in enumerate(zip(margin, cells, strict=True)):
         blocks = m // cell
         padded = np.pad(grid, [(blocks, blocks) if k == axis else (0, 0) for k in range(grid.ndim)])
-        grid = np.lib.stride_tricks.sliding_window_view(padded, 2 * blocks + 1, axis).any(-1)
+        grid = np.asarray(np.lib.stride_tricks.sliding_window_view(padded, 2 * blocks + 1, axis).any(-1))
     return float(grid.sum()) * math.prod(cells)
 
 
@@ -188,14 +188,15 @@ class _Tree:
     def _costs(self, grid: Bools, axis: int) -> npt.NDArray[np.float64]:
         """Pixels of the window around what is missing in the first blocks along an axis: up to each of them."""
         length = grid.shape[axis]
-        taken = grid.any(tuple(k for k in range(grid.ndim) if k != axis))
+        taken = np.asarray(grid.any(tuple(k for k in range(grid.ndim) if k != axis)))
         first, last = int(taken.argmax()), np.maximum.accumulate(np.where(taken, np.arange(length), -1))
         pixels = np.maximum(last - first + 1, 0) * self._cells[axis] + self._beyond[axis]
-        cost = pixels.astype(np.float64)
+        cost: npt.NDArray[np.float64] = pixels.astype(np.float64)
         for other in (k for k in range(grid.ndim) if k != axis):
-            seen = grid.any(tuple(k for k in range(grid.ndim) if k not in (axis, other)))
+            seen = np.asarray(grid.any(tuple(k for k in range(grid.ndim) if k not in (axis, other))))
             rows = seen if axis < other else seen.T
             low = np.minimum.accumulate(np.where(taken, rows.argmax(1), grid.shape[other]))
             high = np.maximum.accumulate(np.where(taken, grid.shape[other] - rows[:, ::-1].argmax(1), 0))
             cost *= np.maximum(high - low, 0) * self._cells[other] + self._beyond[other]
-        return cost + _EACH
+        cost += _EACH
+        return cost
