@@ -22,7 +22,7 @@ def bands(mask: Tensor, *images: Tensor) -> Iterator[tuple[Tensor, ...]]:
         images: [batch, channels, *size].
     """
     rows = max(_BAND * mask.shape[1] // images[0].numel(), 1)
-    parts = (mask[:, None].split(rows, 2), *(image.split(rows, 2) for image in images))
+    parts = [torch.split(image, rows, 2) for image in (mask[:, None], *images)]
     for band in zip(*parts, strict=True):
         yield tuple(part.flatten(2) for part in band)
 

@@ -54,9 +54,8 @@ def common_part(given: Observed, near: NearKernel) -> Tensor:
         places.append(x if n == k else torch.where(x < e, x, middle))
     rows = max(_BAND * given.size[0] // math.prod(given.size), 1)
     total, sums = torch.zeros(shape[:2]).to(given.mean), torch.zeros(1, 1).to(given.mean)
-    for place, mask, pixels in zip(
-        places[0].split(rows), given.mask.split(rows, 1), given.pixels.split(rows, 2), strict=True
-    ):
+    split = (torch.split(places[0], rows), torch.split(given.mask, rows, 1), torch.split(given.pixels, rows, 2))
+    for place, mask, pixels in zip(*split, strict=True):
         here = weights[place]
         for axis, along in enumerate(places[1:], start=1):
             here = here.index_select(axis, along)

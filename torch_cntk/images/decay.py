@@ -15,7 +15,7 @@ from torch_cntk.kernels.kernel import Kernel
 
 __all__ = ["NearKernel", "near_kernel"]
 
-_BEYOND = 5e-4
+_BEYOND = 3e-4
 """Weight of all pixels beyond the margin in the filling of a single pixel, as the root of a sum of squares. Set with
 the shipped kernels on a photograph with edges: most thin and thick holes are filled to a fifth of a grey level then."""
 _PERIODS = (8, 64)
@@ -82,7 +82,8 @@ def near_kernel(kernel: Kernel, ridge: float) -> NearKernel | None:
 
 def _torus_length(period: int, radius: int, ndim: int) -> int:
     fewest, most = (count * max(period, radius) for count in _PERIODS)
-    return math.ceil(min(max(_TORUS ** (1 / ndim), fewest), most) / period) * period
+    length = min(max(float(_TORUS) ** (1 / ndim), fewest), most)
+    return math.ceil(length / period) * period
 
 
 def _far_entries(kernel: Kernel) -> Tensor:

@@ -28,9 +28,9 @@ _INNER = 0.75
 """That margin's share of the margin."""
 _WIDER = 1.5
 """By how much the margin grows where it was not enough."""
-_SAME = 1 / 255
-"""Largest difference that the last quarter of a margin may make, a grey level of 8 bits: in units in which the largest
-deviation from the mean is from 1/2 to 1. What is beyond makes less than half of it, as weights fall by more."""
+_SAME = 1 / 510
+"""Largest difference that the last quarter of a margin may make, half a grey level of 8 bits: in units in which the
+largest deviation from the mean is from 1/2 to 1. What is beyond makes less, as weights fall."""
 _IMAGES_AT_A_TIME = 40
 """Numbers in float64 that a solve holds for each pixel and channel of a canvas, at the most."""
 
@@ -49,7 +49,7 @@ def fill_windows(
     """Fill the windows of an image, each by itself, and several at a time.
 
     The windows with most to fill and with most contrast are filled twice, the other time with a quarter less of a
-    margin. Where that makes a difference of a grey level of 8 bits, all windows get a wider margin.
+    margin. Where that makes a difference of half a grey level of 8 bits, all windows get a wider margin.
 
     Args:
         given: what is known, in the user's units.
