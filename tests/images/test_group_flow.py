@@ -103,9 +103,9 @@ def test_a_network_takes_the_place_of_the_linear_one() -> None:
 def texture(*size: int) -> Tensor:
     """A pattern that repeats, with random phases, [1, *size]."""
     grids = torch.meshgrid(*(torch.arange(float(n)) for n in size), indexing="ij")
-    return torch.stack([torch.cos(g * (0.9 + 0.35 * k) + torch.rand(()) * 6) for k, g in enumerate(grids)]).prod(0)[
-        None
-    ]
+    pace = 0.2 if len(size) == 1 else 0.9  # what a first fill of half of the samples can follow
+    waves = [torch.cos(grid * (pace + 0.35 * k) + torch.rand(()) * 6) for k, grid in enumerate(grids)]
+    return torch.stack(waves).prod(0)[None]
 
 
 def refined(given: Observed, estimate: Tensor, flow: GroupFlow | None = None) -> Tensor:

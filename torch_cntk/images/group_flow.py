@@ -1,10 +1,10 @@
 """Gradient flow in groups of similar patches: what many places of a picture have in common is kept, the rest fades.
 
 For each reference patch on a grid, the patches around it that are most alike make a group, a small table A [n, q] of
-n patches with q numbers each. An infinitely wide network that is trained on the table from a start of 0 goes through
-F A with F = I - exp(-t K), K = A A^T for a linear one: directions that many patches share come first. We take
-N steps of the implicit Euler method, F = I - (I + K / (N level^2))^-N. What remains of the observed pixels is added back
-before the next step, as training goes on (Osher et al., An iterative regularization method, 2005).
+n patches with q numbers each. An infinitely wide network that is trained on the table from a start of 0 goes
+through F A with F = I - exp(-t K), K = A A^T for a linear one: directions that many patches share come first. We take
+N steps of the implicit Euler method, F = I - (I + K / (N level^2))^-N. What remains of the observed pixels is added
+back before the next step, as training goes on (Osher et al., An iterative regularization method, 2005).
 """
 
 from __future__ import annotations
@@ -144,13 +144,14 @@ class _Run:
         self._back = torch.where(self._known, self._back + flowed - self._observed, 0)
         beyond = flowed + self._flow.relaxation * (flowed - self._estimate)
         self._estimate = torch.where(self._known, self._observed, beyond)
-        return self._estimate.clamp(self._low, self._high).to(self._dtype) * self._unit
+        clamped: Tensor = self._estimate.clamp(self._low, self._high)
+        return clamped.to(self._dtype) * self._unit
 
 
 def _places(n: int, side: int, step: int, device: torch.device) -> Tensor:
     """Corners of reference patches along an axis of n pixels: every step-th one, and the last."""
     last = n - side
-    return torch.unique(torch.tensor([*range(0, last, step), last], device=device))
+    return torch.tensor([*range(0, last, step), last], device=device)
 
 
 def groups(image: Tensor, sides: tuple[int, ...], step: int, reach: int, members: int) -> Tensor:
@@ -171,7 +172,9 @@ def groups(image: Tensor, sides: tuple[int, ...], step: int, reach: int, members
     displacements = math.prod(2 * min(reach, n - side) + 1 for n, side in zip(size, sides, strict=True))
     beside = math.prod(len(p) for p in places[1:])
     rows = max(_ENTRIES // (displacements * beside), 1)
-    return torch.cat([_groups_of(image, sides, [part, *places[1:]], reach, members) for part in places[0].split(rows)])
+    return torch.cat(
+        [_groups_of(image, sides, [part, *places[1:]], reach, members) for part in torch.split(places[0], rows)]
+    )
 
 
 def _groups_of(image: Tensor, sides: tuple[int, ...], places: list[Tensor], reach: int, members: int) -> Tensor:
@@ -234,13 +237,13 @@ def flow_in_groups(
         cell = cell[..., None] + torch.arange(side, device=image.device) * stride
     flat, cell = image.reshape(channels, -1), cell.flatten()
     total, weight = torch.zeros_like(flat), torch.zeros_like(flat[0])
-    for part in members.split(_GROUPS):
+    for part in torch.split(members, _GROUPS):
         place = part[:, :, None] + cell
         patches = flat[:, place].permute(1, 2, 0, 3).flatten(2)  # [groups, members, channels * pixels]
         kernel = _kernel(patches, network) * (_NUMBERS / patches.shape[2])
         share = _learnt(kernel, level)
         own = 1 / (share.square().sum((1, 2)) + 0.5)
-        learnt = (share @ patches * own[:, None, None]).unflatten(2, (channels, -1)).permute(2, 0, 1, 3)
+        learnt = (share @ patches * own[:, None, None]).reshape(*part.shape, channels, -1).permute(2, 0, 1, 3)
         total.index_add_(1, place.flatten(), learnt.reshape(channels, -1))
         weight.index_add_(0, place.flatten(), own[:, None, None].expand(place.shape).flatten())
     return (total / weight).reshape(image.shape)
