@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import scipy.fft
 from torch import Tensor
 
+from torch_cntk.images.decay import near_kernel
 from torch_cntk.images.default import default_kernel
-from torch_cntk.images.filler import Equations, check_ridge, check_solver
+from torch_cntk.images.filler import Equations, Locality, check_ridge, check_solver
+from torch_cntk.images.masks import reach
 from torch_cntk.images.observed import Observed
+from torch_cntk.images.windows import Cut
 from torch_cntk.kernels.kernel import Kernel
 from torch_cntk.solvers import Solver
 
@@ -53,6 +57,20 @@ class Periodic:
         canvas = canvas_for(given.size, kernel, wrap=given.wrap)
         operator = kernel.operator(canvas, dtype=given.pixels.dtype, device=given.pixels.device)
         return Equations(operator, self.ridge, solver=self.solver)
+
+    def locality(self, given: Observed, estimate: Tensor | None = None) -> Locality | None:
+        """See ``Local``: windows are filled by the kernel's near part, as what differs from the mean of the image."""
+        if given.wrap or isinstance(self.ridge, str):
+            return None
+        kernel = default_kernel(given.mask, given.ndim) if self.kernel is None else self.kernel
+        near = None if kernel.size is not None else near_kernel(kernel, float(self.ridge))
+        if near is None or int(given.mask.flatten(1).sum(1).min()) < near.least:
+            return None
+        # Around the middle of a hole, what is known begins that much later.
+        hole = max(reach(mask) for mask in given.mask)
+        margin = tuple(m + hole for m in near.margin)
+        plan = Cut(margin, kernel.period, partial(canvas_for, kernel=near.kernel))
+        return Locality(Periodic(near.kernel, near.ridge, self.solver), plan, float(self.ridge))
 
     def serving(self, given: Observed) -> Periodic:
         """The same for a part of the image, which a kernel of one size perhaps does not fit: then the default one."""
