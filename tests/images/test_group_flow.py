@@ -12,7 +12,8 @@ from torch import Tensor
 
 import torch_cntk as tc
 from torch_cntk.images import Observed, group_flow
-from torch_cntk.images.group_flow import GroupFlow, flow_in_groups, groups
+from torch_cntk.images.filler import of_pass
+from torch_cntk.images.group_flow import Followed, GroupFlow, flow_in_groups, groups
 
 
 def patch(image: Tensor, corner: tuple[int, ...], sides: tuple[int, ...]) -> Tensor:
@@ -51,6 +52,18 @@ def test_groups_are_the_nearest_patches(
     image = torch.rand(channels, *size, dtype=torch.float64)
     found = groups(image, sides, step, reach, 6)
     assert [set(row) for row in found.tolist()] == brute_force_groups(image, sides, step, reach, 6)
+
+
+def test_only_patches_with_wanted_pixels_get_groups() -> None:
+    image = torch.rand(2, 31, 29)
+    every = groups(image, (4, 4), 3, 5, 6)
+    wanted = torch.zeros(31, 29, dtype=torch.bool)
+    wanted[7:9, 20] = wanted[30, 0] = True
+    corners = [divmod(int(row[0]), 29) for row in every]
+    near = [bool(wanted[r : r + 4, c : c + 4].any()) for r, c in corners]
+    assert 0 < sum(near) < len(near)
+    found = groups(image, (4, 4), 3, 5, 6, wanted)
+    assert torch.equal(found.sort(0).values, every[torch.tensor(near)].sort(0).values)
 
 
 def flow_in_loops(image: Tensor, members: Tensor, sides: tuple[int, int], level: float) -> Tensor:
@@ -106,6 +119,36 @@ def texture(*size: int) -> Tensor:
     pace = 0.2 if len(size) == 1 else 0.9  # what a first fill of half of the samples can follow
     waves = [torch.cos(grid * (pace + 0.35 * k) + torch.rand(()) * 6) for k, grid in enumerate(grids)]
     return torch.stack(waves).prod(0)[None]
+
+
+def test_a_flow_is_a_pass() -> None:
+    image, observed = texture(40, 44), torch.rand(40, 44) < 0.5
+    flow = GroupFlow.for_share(0.5)
+    guided = tc.inpaint(image, observed, passes=2)
+    result = tc.inpaint(image, observed, passes=[*(of_pass(guided.guidance[0], k) for k in range(2)), flow])
+    torch.testing.assert_close(result.image, refined(Observed.of(image, observed), guided.image))
+    assert result.passes == 3
+    assert result.residual == guided.residual
+    with pytest.raises(ValueError, match="behind another pass"):
+        tc.images.fill(Observed.of(image, observed), flow)
+    bad = type("Bad", (), {"refine": lambda self, given, estimate: estimate[..., 1:]})()
+    with pytest.raises(ValueError, match="keep the shape"):
+        tc.inpaint(image, observed, passes=[bad])
+
+
+def test_automatic_passes_end_in_a_flow_where_it_helps() -> None:
+    image, observed = texture(64, 64), torch.rand(64, 64) < 0.3
+    result = tc.inpaint(image, observed, passes="auto")
+    plan = result.guidance[0]
+    assert isinstance(plan, Followed)
+    assert plan.passes + 1 == result.passes
+    before = (
+        tc.inpaint(image, observed, passes=plan.passes, guidance=plan.series)
+        if plan.passes
+        else tc.inpaint(image, observed)
+    )
+    errors = [float((r.image - image)[:, ~observed].square().mean()) for r in (before, result)]
+    assert errors[1] < errors[0]
 
 
 def refined(given: Observed, estimate: Tensor, flow: GroupFlow | None = None) -> Tensor:

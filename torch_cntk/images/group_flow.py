@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from torch_cntk._internal.checks import finite_number, positive_int
+from torch_cntk.images.filler import Pass, Series, of_pass
 from torch_cntk.images.observed import Observed
 from torch_cntk.layers.base import Layer
 
-__all__ = ["GroupFlow"]
+__all__ = ["Followed", "GroupFlow", "flows_for"]
 
 _SIDES = {1: 49, 2: 7, 3: 4}
 """Patches of about 50 pixels in each dimension."""
@@ -33,8 +34,8 @@ _NUMBERS = 49
 """Of a patch, for which the levels below were chosen; K is taken per number and times this."""
 _LOG2_EULER = 3
 """Eight steps of the Euler method: more make no difference to the picture."""
-_ENTRIES = 2**24
-"""Of the table of distances that is held at once."""
+_ENTRIES = 2**20
+"""Of the table of distances that is held at once: that of a block whose pixels stay in the processor's cache."""
 _GROUPS = 2048
 """That are solved at once: their patches and matrices take some 100 MB for colour."""
 _FAR = 1e4
@@ -117,6 +118,31 @@ class GroupFlow:
             yield refined if given.relative is None else refined / given.relative.to(refined.dtype)
 
 
+@dataclass(frozen=True)
+class Followed:
+    """A series of passes that ends in a group flow.
+
+    Attributes:
+        series: of the passes before.
+        passes: their number.
+        flow: the last pass.
+    """
+
+    series: Pass | Series
+    passes: int
+    flow: GroupFlow
+
+    def at(self, number: int) -> Pass:
+        """See ``Series``."""
+        return of_pass(self.series, number) if number < self.passes else self.flow
+
+
+def flows_for(observed: float) -> tuple[GroupFlow, ...]:
+    """Flows to try for a share of observed pixels, from 0 to 1: the usual one, and a longer one."""
+    usual = GroupFlow.for_share(observed)
+    return usual, replace(usual, iterations=2 * usual.iterations)
+
+
 class _Run:
     """The flow of one image, in units in which its observed values have a range of 1."""
 
@@ -136,7 +162,7 @@ class _Run:
         self._estimate = torch.where(self._known, self._observed, estimate)
         self._back = torch.zeros_like(self._estimate)
         self._sides = tuple(min(flow.side or _SIDES[ndim], n) for n in given.size)
-        self._groups = groups(self._estimate, self._sides, _STEPS[ndim], _REACHES[ndim], flow.members)
+        self._groups = groups(self._estimate, self._sides, _STEPS[ndim], _REACHES[ndim], flow.members, ~self._known)
 
     def step(self, level: float) -> Tensor:
         """One iteration, in the units of what is given, [channels, *size]."""
@@ -154,7 +180,9 @@ def _places(n: int, side: int, step: int, device: torch.device) -> Tensor:
     return torch.tensor([*range(0, last, step), last], device=device)
 
 
-def groups(image: Tensor, sides: tuple[int, ...], step: int, reach: int, members: int) -> Tensor:
+def groups(
+    image: Tensor, sides: tuple[int, ...], step: int, reach: int, members: int, wanted: Tensor | None = None
+) -> Tensor:
     """The patches that are most like each reference patch, itself first.
 
     Args:
@@ -163,53 +191,86 @@ def groups(image: Tensor, sides: tuple[int, ...], step: int, reach: int, members
         step: between reference patches.
         reach: largest displacement along each axis.
         members: of a group.
+        wanted: boolean, [*size]: only patches in which a pixel is wanted are reference patches; by default all.
 
     Returns:
         numbers of the pixels in the patches' corners, int64 [groups, members]; fewer members in small images.
     """
     size = tuple(image.shape[1:])
-    places = [_places(n, side, step, image.device) for n, side in zip(size, sides, strict=True)]
-    displacements = math.prod(2 * min(reach, n - side) + 1 for n, side in zip(size, sides, strict=True))
-    beside = math.prod(len(p) for p in places[1:])
-    rows = max(_ENTRIES // (displacements * beside), 1)
-    return torch.cat(
-        [_groups_of(image, sides, [part, *places[1:]], reach, members) for part in torch.split(places[0], rows)]
-    )
+    reaches = tuple(min(reach, n - side) for n, side in zip(size, sides, strict=True))
+    beside = math.prod(2 * n + 1 for n in reaches)
+    block = max(int((_ENTRIES / beside) ** (1 / len(size))), 1)
+    places = [torch.split(_places(n, side, step, image.device), block) for n, side in zip(size, sides, strict=True)]
+    # Patches that reach out of the image are further than any other.
+    count = min(members, beside, math.prod(n - side + 1 for n, side in zip(size, sides, strict=True)))
+    found = [_groups_of(image, sides, part, reaches, count, wanted) for part in product(*places)]
+    nothing = torch.zeros(0, count, dtype=torch.int64, device=image.device)
+    return torch.cat([nothing, *(part for part in found if part is not None)])
 
 
-def _groups_of(image: Tensor, sides: tuple[int, ...], places: list[Tensor], reach: int, members: int) -> Tensor:
-    """As ``groups``, of the reference patches at some places."""
+def _groups_of(
+    image: Tensor,
+    sides: tuple[int, ...],
+    places: tuple[Tensor, ...],
+    reaches: tuple[int, ...],
+    members: int,
+    wanted: Tensor | None,
+) -> Tensor | None:
+    """As ``groups``, of the reference patches of a block of places; None if none is wanted."""
     size = tuple(image.shape[1:])
-    reaches = [min(reach, n - side) for n, side in zip(size, sides, strict=True)]
-    around = [pad for n in reversed(reaches) for pad in (n, n)]
-    # What the patches of these places cover; only the first axis is cut.
-    start, end = int(places[0][0]), int(places[0][-1]) + sides[0]
-    wide = torch.nn.functional.pad(image, around, value=_FAR)[:, start : end + 2 * reaches[0]]
-    here = image[:, start:end]
-    local = [places[0] - start, *places[1:]]
+    starts = [int(place[0]) for place in places]
+    ends = [int(place[-1]) + side for place, side in zip(places, sides, strict=True)]
+    here = tuple(slice(start, end) for start, end in zip(starts, ends, strict=True))
+    local = [place - start for place, start in zip(places, starts, strict=True)]
+    kept = None
+    if wanted is not None:
+        kept = _box_sums(wanted[here].to(image.dtype), sides, local).flatten().nonzero().flatten()
+        if not len(kept):
+            return None
+    block = image[(slice(None), *here)]
+    wide = _around(image, here, reaches)
     moves = list(product(*(range(2 * n + 1) for n in reaches)))
     distances = torch.empty(len(moves), math.prod(len(p) for p in places), device=image.device, dtype=image.dtype)
     for row, move in enumerate(moves):
-        window = tuple(slice(k, k + n) for k, n in zip(move, here.shape[1:], strict=True))
-        squares = (wide[(slice(None), *window)] - here).square_().sum(0)
-        for axis, (side, at) in enumerate(zip(sides, local, strict=True)):
-            squares = sum((squares.index_select(axis, at + k) for k in range(1, side)), squares.index_select(axis, at))
-        distances[row] = squares.flatten()
+        window = tuple(slice(k, k + n) for k, n in zip(move, block.shape[1:], strict=True))
+        squares = (wide[(slice(None), *window)] - block).square_().sum(0)
+        distances[row] = _box_sums(squares, sides, local).flatten()
     distances[len(moves) // 2] = -1  # the patch itself
-    # Patches that reach out of the image are further than any other.
-    inside = math.prod(n - side + 1 for n, side in zip(size, sides, strict=True))
-    best = distances.T.contiguous().topk(min(members, inside, len(moves)), 1, largest=False).indices
-    strides = [math.prod(size[axis + 1 :]) for axis in range(len(size))]
-    offsets = torch.tensor(
-        [sum((k - n) * s for k, n, s in zip(move, reaches, strides, strict=True)) for move in moves],
-        device=image.device,
-    )
-    corners = sum(
-        place.reshape([-1 if k == axis else 1 for k in range(len(size))]) * strides[axis]
-        for axis, place in enumerate(places)
-    )
-    assert isinstance(corners, Tensor)
-    return corners.reshape(-1, 1) + offsets[best]
+    columns = distances.T if kept is None else distances.T[kept]
+    best = columns.contiguous().topk(members, 1, largest=False).indices
+    strides = _strides(size)
+    steps = [sum((k - n) * s for k, n, s in zip(move, reaches, strides, strict=True)) for move in moves]
+    corners = torch.zeros((), dtype=torch.int64, device=image.device)
+    for place, stride in zip(places, strides, strict=True):
+        corners = corners[..., None] + place * stride
+    corners = corners.flatten() if kept is None else corners.flatten()[kept]
+    return corners[:, None] + torch.tensor(steps, device=image.device)[best]
+
+
+def _strides(size: tuple[int, ...]) -> list[int]:
+    """By how much a pixel's number grows along each axis."""
+    return [math.prod(size[axis + 1 :]) for axis in range(len(size))]
+
+
+def _around(image: Tensor, here: tuple[slice, ...], reaches: tuple[int, ...]) -> Tensor:
+    """A block of an image and what is around it, far off where that is outside of the image."""
+    inside, pads = [], []
+    for part, reach, n in zip(here, reaches, image.shape[1:], strict=True):
+        start, end = part.start - reach, part.stop + reach
+        inside.append(slice(max(start, 0), min(end, n)))
+        pads.append((max(-start, 0), max(end - n, 0)))
+    around = [pad for pair in reversed(pads) for pad in pair]
+    return torch.nn.functional.pad(image[(slice(None), *inside)], around, value=_FAR)
+
+
+def _box_sums(values: Tensor, sides: tuple[int, ...], places: list[Tensor]) -> Tensor:
+    """Sums over the patches at each place."""
+    for axis, (side, at) in enumerate(zip(sides, places, strict=True)):
+        sums = values.index_select(axis, at)
+        for k in range(1, side):
+            sums += values.index_select(axis, at + k)
+        values = sums
+    return values
 
 
 def flow_in_groups(
@@ -228,10 +289,12 @@ def flow_in_groups(
         network: whose kernel K is.
 
     Returns:
-        [channels, *size].
+        [channels, *size]; what is in no group stays as it is.
     """
+    if not len(members):
+        return image
     channels, size = image.shape[0], tuple(image.shape[1:])
-    strides = [math.prod(size[axis + 1 :]) for axis in range(len(size))]
+    strides = _strides(size)
     cell = torch.zeros((), dtype=torch.int64, device=image.device)
     for side, stride in zip(sides, strides, strict=True):
         cell = cell[..., None] + torch.arange(side, device=image.device) * stride
@@ -246,7 +309,7 @@ def flow_in_groups(
         learnt = (share @ patches * own[:, None, None]).reshape(*part.shape, channels, -1).permute(2, 0, 1, 3)
         total.index_add_(1, place.flatten(), learnt.reshape(channels, -1))
         weight.index_add_(0, place.flatten(), own[:, None, None].expand(place.shape).flatten())
-    return (total / weight).reshape(image.shape)
+    return torch.where(weight > 0, total / weight, flat).reshape(image.shape)
 
 
 def _learnt(kernel: Tensor, level: float) -> Tensor:
