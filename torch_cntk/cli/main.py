@@ -107,13 +107,13 @@ def _forget_stdout() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     from torch_cntk import __version__
-    from torch_cntk.cli import complete, demo, inpaint, kernels, train
+    from torch_cntk.cli import app, complete, demo, inpaint, kernels, train
 
     parser = argparse.ArgumentParser(
         prog="torch-cntk", description="Complete images and matrices with infinitely wide neural networks."
     )
     parser.add_argument("--version", action="version", version=f"torch-cntk {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for subcommand in (inpaint, train, complete, demo, kernels):
+    for subcommand in (inpaint, app, train, complete, demo, kernels):
         subcommand.add(commands)
     return parser

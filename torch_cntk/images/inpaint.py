@@ -19,7 +19,8 @@ from torch_cntk._internal.memory import allocating
 from torch_cntk.images.arrays import read
 from torch_cntk.images.default import default_kernel, kernel_of
 from torch_cntk.images.fill import Filled, each_pass, fill
-from torch_cntk.images.filler import Filler, Series, check_ridge, check_solver, of_pass
+from torch_cntk.images.filler import Filler, Pass, Refiner, Series, check_ridge, check_solver, of_pass
+from torch_cntk.images.group_flow import flows_for
 from torch_cntk.images.guided import Guidance, guided_series
 from torch_cntk.images.observed import Observed
 from torch_cntk.images.periodic import Periodic
@@ -53,8 +54,9 @@ def inpaint(
     solver: Solver | Literal["auto", "direct", "cg", "eigenpro"] = "auto",
     ridge: float | Literal["cv"] = 1e-4,
     wrap: bool = False,
-    passes: int | Literal["auto"] | Filler | Sequence[Filler | Series] = 0,
-    guidance: Filler | Series | Sequence[Filler | Series] | None = None,
+    passes: int | Literal["auto"] | Pass | Sequence[Pass | Series] = 0,
+    guidance: Pass | Series | Sequence[Pass | Series] | None = None,
+    windows: bool = True,
     progress: bool = False,
 ) -> InpaintingResult:
     """Fill the unobserved pixels of one image or several; of signals [channels, T] and videos [channels, T, H, W] too.
@@ -91,6 +93,8 @@ def inpaint(
             is 0 where they do not help. A ``Filler``, or a list of them, is one pass of each.
         guidance: settings of the passes, or another ``Filler`` or ``Series``; by default they suit the share of
             observed pixels. With "auto" it may be a list of them to choose from.
+        windows: whether holes may be filled in windows of their own where that is cheaper than the whole image, as it
+            is for a few holes in a large one. The result is the same to half a grey level of 8 bits.
         progress: whether to show a bar.
 
     Returns:
@@ -117,7 +121,7 @@ def inpaint(
     parts = Observed.of_channels(pixels, mask, None if kernel is None else kernel.ndim, wrap=wrap)
     periodic = Periodic(kernel, ridge, chosen)
     checked = time.perf_counter() - start
-    results = [_filled(part, periodic, plan, progress) for _, part in parts]
+    results = [_filled(part, periodic, plan, windows, progress) for _, part in parts]
     result = results[0] if len(parts) == 1 else _joined(pixels, parts, results)
     assert form is not None
     result = replace(result, image=form.give(result.image), seconds=result.seconds + checked)
@@ -164,20 +168,20 @@ def _joined(
     )
 
 
-def _filled(given: Observed, periodic: Periodic, plan: _Plan, progress: bool) -> InpaintingResult:
+def _filled(given: Observed, periodic: Periodic, plan: _Plan, windows: bool, progress: bool) -> InpaintingResult:
     """Fill what has one mask for all channels: as ``inpaint``."""
     start = time.perf_counter()
     if periodic.kernel is None and not given.complete:
         building = time.perf_counter()
         periodic = replace(periodic, kernel=default_kernel(given.mask, given.ndim))
         start += time.perf_counter() - building
-    first = fill(given, periodic, progress=progress)
+    first = fill(given, periodic, windows=windows, progress=progress)
     if plan.none or given.complete:
         return _result(first.image, [first], time.perf_counter() - start)
     periodic = replace(periodic, ridge=first.ridge)
     estimates = first.image.reshape(given.pixels.shape)
     runs = [
-        plan.run(one, estimate, periodic, progress=progress)
+        plan.run(one, estimate, periodic, windows=windows, progress=progress)
         for one, estimate in zip(given.images(), estimates, strict=True)
     ]
     filled = given.shaped(torch.stack([run.image for run in runs]))
@@ -224,7 +228,7 @@ class _Run:
     image: Tensor
     last: Filled | None
     passes: int
-    guidance: Filler | Series | None
+    guidance: Pass | Series | None
 
 
 @dataclass(frozen=True)
@@ -237,9 +241,9 @@ class _Plan:
         guidance: what to choose from; empty for the usual settings.
     """
 
-    fillers: tuple[Filler, ...] | None
+    fillers: tuple[Pass, ...] | None
     passes: int | str
-    guidance: tuple[Filler | Series, ...]
+    guidance: tuple[Pass | Series, ...]
 
     @classmethod
     def of(cls, passes: object, guidance: object) -> _Plan:
@@ -251,7 +255,7 @@ class _Plan:
         """
         if isinstance(passes, str) and passes != "auto":
             raise ValueError(f'expected passes to be a number or "auto", got {passes!r}')
-        if isinstance(passes, Filler | Series | Sequence) and not isinstance(passes, str):
+        if isinstance(passes, Filler | Refiner | Series | Sequence) and not isinstance(passes, str):
             if guidance is not None:
                 raise ValueError("expected no guidance beside passes that are fillers themselves, got both")
             fillers = _fillers(passes, "passes")
@@ -268,14 +272,16 @@ class _Plan:
         """Whether there are no passes."""
         return self.passes == 0
 
-    def run(self, given: Observed, estimate: Tensor, periodic: Periodic, *, progress: bool) -> _Run:
+    def run(self, given: Observed, estimate: Tensor, periodic: Periodic, *, windows: bool, progress: bool) -> _Run:
         """Make the passes on one image, from the first estimate [channels, *size]."""
         if self.fillers is not None:
-            return _run(given, estimate, self.fillers, None, progress)
+            return _run(given, estimate, self.fillers, None, windows=windows, progress=progress)
         passes, guidance = self._chosen(given, periodic, progress)
-        return _run(given, estimate, [of_pass(guidance, k) for k in range(passes)], guidance, progress)
+        return _run(
+            given, estimate, [of_pass(guidance, k) for k in range(passes)], guidance, windows=windows, progress=progress
+        )
 
-    def _chosen(self, given: Observed, periodic: Periodic, progress: bool) -> tuple[int, Filler | Series]:
+    def _chosen(self, given: Observed, periodic: Periodic, progress: bool) -> tuple[int, Pass | Series]:
         """Number of passes, and what they are made with."""
         if not isinstance(self.passes, str):
             usual = Guidance.for_share(float(given.single_mask.double().mean()), given.ndim)
@@ -285,10 +291,11 @@ class _Plan:
             return fill(part, periodic.serving(part)).image
 
         candidates = self.guidance or tuple(guided_series(given.single_mask))
-        return choose_passes(given, first, candidates, progress=progress)
+        flows = () if self.guidance else flows_for(float(given.single_mask.double().mean()))
+        return choose_passes(given, first, candidates, flows, progress=progress)
 
 
-def _fillers(value: object, name: str) -> tuple[Filler | Series, ...]:
+def _fillers(value: object, name: str) -> tuple[Pass | Series, ...]:
     """One filler or several, as a tuple.
 
     Raises:
@@ -297,7 +304,7 @@ def _fillers(value: object, name: str) -> tuple[Filler | Series, ...]:
     """
     fillers = tuple(value) if isinstance(value, Sequence) else (value,)
     for filler in fillers:
-        if not isinstance(filler, Filler | Series):
+        if not isinstance(filler, Filler | Refiner | Series):
             raise TypeError(f"expected {name} as a Guidance or another filler, got {type(filler).__name__}")
     if not fillers:
         raise ValueError(f"expected at least one filler in {name}, got none")
@@ -305,10 +312,16 @@ def _fillers(value: object, name: str) -> tuple[Filler | Series, ...]:
 
 
 def _run(
-    given: Observed, estimate: Tensor, fillers: Sequence[Filler], guidance: Filler | Series | None, progress: bool
+    given: Observed,
+    estimate: Tensor,
+    fillers: Sequence[Pass],
+    guidance: Pass | Series | None,
+    *,
+    windows: bool,
+    progress: bool,
 ) -> _Run:
     last: Filled | None = None
-    results = each_pass(given, fillers, estimate, progress=progress)
+    results = each_pass(given, fillers, estimate, windows=windows, progress=progress)
     for last in tqdm(results, total=len(fillers), disable=not progress, desc="passes", unit="pass"):
         estimate = last.image
     return _Run(estimate, last, len(fillers), guidance)
