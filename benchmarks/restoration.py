@@ -18,7 +18,7 @@ import importlib.util
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,7 @@ from benchmarks.timing import print_table
 from torch_cntk.images import write_image
 
 Fill = Callable[[Tensor, Tensor], Tensor]
+Rows = dict[tuple[str, str], list[tuple[float, float, float]]]
 
 NAMES = ("astronaut", "coffee", "chelsea", "rocket")
 """Colour photographs among the files of scikit-image's wheel: nothing is downloaded."""
@@ -81,11 +82,16 @@ def _passes(image: Tensor, observed: Tensor) -> Tensor:
     return tc.inpaint(image, observed, passes=2).image
 
 
+def _chosen_passes(image: Tensor, observed: Tensor) -> Tensor:
+    return tc.inpaint(image, observed, passes="auto").image
+
+
 def methods() -> dict[str, Fill]:
     """Those that are installed."""
     found: dict[str, Fill | None] = {
         "CNTK": _kernel,
         "CNTK, 2 passes": _passes,
+        "CNTK, auto": _chosen_passes,
         "biharmonic": biharmonic,
         "Telea": opencv("INPAINT_TELEA"),
         "Navier-Stokes": opencv("INPAINT_NS"),
@@ -103,28 +109,28 @@ def measured(filled: Tensor, truth: Tensor, missing: Tensor) -> tuple[float, flo
     return -10 * math.log10(max(error, 1e-12)), float(similar[:, missing.numpy()].mean())
 
 
-def run(
-    size: int, seed: int, names: tuple[str, ...] = NAMES
-) -> dict[tuple[str, str], list[tuple[float, float, float]]]:
+def run(size: int, seed: int, names: Sequence[str], chosen: Sequence[str]) -> Rows:
     """PSNR, SSIM and processor seconds of each photograph, by damage and method."""
-    rows: dict[tuple[str, str], list[tuple[float, float, float]]] = defaultdict(list)
-    for place, name in enumerate(names):
+    rows: Rows = defaultdict(list)
+    fills = methods()
+    for place, name in enumerate(NAMES):
+        if name not in names:
+            continue
         truth = photograph(name, size)
         for number, (kind, make) in enumerate(DAMAGES.items()):
             damage = make((size, size), seed + 10 * place + number)
             grown = GROWN[(place + number) % len(GROWN)]
             observed = drawn_mask(damage.missing, grown, seed) == 255
-            for method, fill in methods().items():
+            for method in chosen:
                 start = time.process_time()
-                filled = fill(damage.on(truth), observed)
+                filled = fills[method](damage.on(truth), observed)
                 seconds = time.process_time() - start
                 rows[kind, method].append((*measured(filled, truth, damage.missing), seconds))
     return rows
 
 
-def report(rows: dict[tuple[str, str], list[tuple[float, float, float]]]) -> None:
+def report(rows: Rows, names: Sequence[str]) -> None:
     """Print the means."""
-    names = list(methods())
     means = {key: np.mean(values, axis=0) for key, values in rows.items()}
     table = []
     for kind in DAMAGES:
@@ -173,12 +179,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--size", type=int, default=512, help="of the photographs, in pixels (default: 512)")
     parser.add_argument("--seed", type=int, default=0, help="of the damages (default: 0)")
     parser.add_argument("--images", nargs="+", choices=NAMES, default=NAMES, help="which (default: all)")
+    every = list(methods())
+    parser.add_argument("--methods", nargs="+", choices=every, default=every, help="which (default: all installed)")
     parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="write pictures there in place of a table")
     options = parser.parse_args(arguments)
     if options.pictures is not None:
         pictures(options.pictures, options.size, options.seed)
         return
-    report(run(options.size, options.seed, tuple(options.images)))
+    report(run(options.size, options.seed, options.images, options.methods), options.methods)
 
 
 if __name__ == "__main__":

@@ -59,9 +59,10 @@ def test_all_at_once() -> None:
 
 def test_the_benchmark_runs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(restoration, "DAMAGES", {"dust": DAMAGES["dust"]})
-    restoration.main(["--size", "48", "--images", "coffee"])
+    restoration.main(["--size", "48", "--images", "coffee", "--methods", "CNTK", "biharmonic"])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("| dB / SSIM in the holes | CNTK ")
+    assert "CNTK, auto" in restoration.methods()
     assert len(lines) == 2 + 1 + 2
 
 
