@@ -29,8 +29,8 @@ def add_files(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="MASK",
         help="a picture of the image's size: white is known, black is missing, and so is all between; strokes on a "
-        "transparent layer or on a copy of the image are missing; or a folder with a mask of each image's name (default: transparent pixels of "
-        "the image are missing)",
+        "transparent layer or on a copy of the image are missing; or a folder with a mask of each image's name "
+        "(default: transparent pixels of the image are missing)",
     )
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="OUT", help="the filled image, or the folder of them"
