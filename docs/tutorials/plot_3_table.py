@@ -2,8 +2,8 @@
 A table with gaps
 =================
 
-A fifth of a table is missing. We complete it, see what can be said about the error without knowing the truth, and compare
-with the truth, which we kept.
+A fifth of a table is missing. We complete it, see what can be said about the error without knowing the truth, and
+compare with the truth, which we kept.
 """
 
 # %%
@@ -25,8 +25,8 @@ print(gaps.iloc[:4, :4].round(2))
 # %%
 # Complete it
 # -----------
-# Without further knowledge, rows and columns describe each other. Which way serves this table is chosen by leaving entries
-# out.
+# Without further knowledge, rows and columns describe each other. Which way serves this table is chosen by leaving
+# entries out.
 model = tc.MatrixCompletion().fit(gaps)
 filled = model.predict()
 print(filled.iloc[:4, :4].round(2))
@@ -47,11 +47,12 @@ print(model.report())
 # %%
 # How sure is it?
 # ---------------
-# Each estimate has a standard deviation. We hid the entries ourselves, so we can look whether it holds: about 90 % of them
-# should lie within 1.64 standard deviations.
+# Each estimate has a standard deviation. We hid the entries ourselves, so we can look whether it holds: about 90 % of
+# them should lie within 1.64 standard deviations.
 mean, std = model.predict(return_std=True)
 truth, found, spread = (x.to_numpy()[hidden] for x in (table, mean, std))
-print(f"root mean square error {np.sqrt(np.mean((truth - found) ** 2)):.2f}, of a mean of 0: {np.sqrt(np.mean(truth**2)):.2f}")
+errors = [float(np.sqrt(np.mean((truth - estimate) ** 2))) for estimate in (found, 0)]
+print(f"root mean square error {errors[0]:.2f}; of the columns' means, {errors[1]:.2f}")
 print(f"within 1.64 standard deviations: {np.mean(np.abs(truth - found) < 1.64 * spread):.0%}")
 figure, axis = plt.subplots(figsize=(4.5, 4), layout="constrained")
 axis.errorbar(truth, found, yerr=spread, fmt=".", elinewidth=0.5)
@@ -65,5 +66,5 @@ axis.set(xlabel="hidden entry", ylabel="estimate and its standard deviation")
 #
 #     torch-cntk complete table.csv -o filled.csv
 #
-# If you know something about the columns (or rows), pass it as ``features=``: columns without a single observed entry are
-# then predicted as well. See :doc:`/tables`.
+# If you know something about the columns (or rows), pass it as ``features=``: columns without a single observed entry
+# are then predicted as well. See :doc:`/tables`.
