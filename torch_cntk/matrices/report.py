@@ -214,6 +214,8 @@ _KINDS = {
     "LowRank": "low rank",
     "Entries": "a kernel of rows and columns",
     "Columns": "columns regressed on each other",
+    "Told": "the features of the columns",
+    "Nearest": "neighbours",
 }
 
 
