@@ -4,8 +4,9 @@ import lazy_loader
 
 from torch_cntk.matrices import features
 from torch_cntk.matrices.completion import MatrixCompletion
+from torch_cntk.matrices.validation import cross_validate
 
 # Few users need them: each is imported when it is asked for.
 __getattr__, _, _ = lazy_loader.attach(__name__, submodules=["baselines", "drug_response"])
 
-__all__ = ["MatrixCompletion", "features"]
+__all__ = ["MatrixCompletion", "cross_validate", "features"]
