@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "AnnDataForm",
     "ArrayForm",
+    "ArrowForm",
     "Form",
     "PandasForm",
     "PolarsForm",
