@@ -92,13 +92,15 @@ def neighbours(table: np.ndarray) -> np.ndarray:
 
 
 def linear(table: np.ndarray) -> np.ndarray:
-    from sklearn.impute import IterativeImputer  # needs the experimental import in tables()
+    from sklearn.experimental import enable_iterative_imputer  # noqa: F401
+    from sklearn.impute import IterativeImputer
 
     return IterativeImputer(random_state=0).fit_transform(table)
 
 
 def trees(table: np.ndarray) -> np.ndarray:
     from sklearn.ensemble import HistGradientBoostingRegressor
+    from sklearn.experimental import enable_iterative_imputer  # noqa: F401
     from sklearn.impute import IterativeImputer
 
     model = HistGradientBoostingRegressor(max_iter=TREES, random_state=0)
@@ -155,8 +157,6 @@ def errors_of(table: np.ndarray, hidden: np.ndarray) -> dict[str, tuple[float, f
 
 
 def tables(options: argparse.Namespace) -> None:
-    from sklearn.experimental import enable_iterative_imputer  # noqa: F401
-
     names = options.tables or (("linnerud", "blocks") if options.quick else SHIPPED + MADE)
     shares = SHARES[1:2] if options.quick else SHARES
     ranks: list[np.ndarray] = []
