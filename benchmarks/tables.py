@@ -88,14 +88,14 @@ def means(table: np.ndarray) -> np.ndarray:
 def neighbours(table: np.ndarray) -> np.ndarray:
     from sklearn.impute import KNNImputer
 
-    return KNNImputer(n_neighbors=5).fit_transform(table)
+    return np.asarray(KNNImputer(n_neighbors=5).fit_transform(table))
 
 
 def linear(table: np.ndarray) -> np.ndarray:
     from sklearn.experimental import enable_iterative_imputer  # noqa: F401
     from sklearn.impute import IterativeImputer
 
-    return IterativeImputer(random_state=0).fit_transform(table)
+    return np.asarray(IterativeImputer(random_state=0).fit_transform(table))
 
 
 def trees(table: np.ndarray) -> np.ndarray:
@@ -105,7 +105,7 @@ def trees(table: np.ndarray) -> np.ndarray:
 
     model = HistGradientBoostingRegressor(max_iter=TREES, random_state=0)
     imputer = IterativeImputer(model, n_nearest_features=NEAREST, max_iter=ROUNDS, random_state=0)
-    return imputer.fit_transform(table)
+    return np.asarray(imputer.fit_transform(table))
 
 
 def low_rank(table: np.ndarray) -> np.ndarray:

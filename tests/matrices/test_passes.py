@@ -113,6 +113,7 @@ def test_entries_with_features_have_them_beside_their_vectors(generator: torch.G
     values, known = table(generator)
     sides = [torch.randn(n, 3, generator=generator, dtype=torch.float64) for n in values.shape]
     model = tc.MatrixCompletion(passes=1).fit(values, known, features=sides[1], row_features=sides[0])
+    assert model.plan_ is not None
     ((_, (filler,)),) = model.plan_.parts
     assert isinstance(filler, Entries)
     given = Known.of(values, known)

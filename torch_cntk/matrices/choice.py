@@ -214,7 +214,8 @@ class Trials:
     def spread(self, predicted: Tensor) -> Tensor:
         """Predictions in the units of the table at their places, means where several trials have one, else NaN."""
         total, count = torch.zeros_like(self._known.table), torch.zeros_like(self._known.table)
-        for hidden, part in zip(self.places, predicted.split([int(h.sum()) for h in self.places]), strict=True):
+        parts = torch.split(predicted, [int(hidden.sum()) for hidden in self.places])
+        for hidden, part in zip(self.places, parts, strict=True):
             total[hidden] += part
             count[hidden] += 1
         return torch.where(count > 0, self._known.back(total / count), torch.nan)

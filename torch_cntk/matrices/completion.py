@@ -7,6 +7,7 @@ infinitely wide fully connected network. A column without a single observed entr
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, Self
 
@@ -17,6 +18,7 @@ from torch_cntk._internal.contexts import weightless
 from torch_cntk._internal.memory import allocating
 from torch_cntk._internal.user_warnings import warn_user
 from torch_cntk.layers import ACTIVATIONS, Layer
+from torch_cntk.matrices.choice import Plan
 from torch_cntk.matrices.options import PRECISIONS, Precision, check_options
 from torch_cntk.matrices.parameters import Completer
 from torch_cntk.matrices.passing import Passes, Passing, fit_passes
@@ -67,8 +69,8 @@ class MatrixCompletion(Completer):
         progress: whether to show bars.
 
     Attributes:
-        ridge_: the ridge, relative.
-        weights_: [rows, columns], of the regression; 0 at unobserved entries. None after passes.
+        ridge_: the ridge, relative; NaN after passes, each of which has a noise of its own.
+        weights_: [rows, columns], of the regression; 0 at unobserved entries, and after passes.
         passes_: how many passes there were; 0 without.
         plan_: what they were, and their weights in the mixture; None without.
         residual_: largest relative residual of the equations of any row.
@@ -192,8 +194,10 @@ class MatrixCompletion(Completer):
         before = None if self._passing is None else self._passing.choice
         sides = self._rows, self._described
         self._passing = fit_passes(matrix, *sides, passes, before, seed=self.seed, progress=self.progress)
-        self.plan_, self.passes_ = self._passing.choice.plan, self._passing.choice.plan.passes
-        self.residual_, self.ridge_, self.weights_ = self._passing.residual, self.ridge, None
+        self.plan_: Plan | None = self._passing.choice.plan
+        self.passes_ = self._passing.choice.plan.passes
+        self.residual_, self.ridge_ = self._passing.residual, math.nan
+        self.weights_, self.offsets_ = torch.zeros_like(matrix.values), torch.zeros_like(matrix.values[:, 0])
         self.solver_, self.n_iter_ = "passes", 0
         return self._passing.notes
 
