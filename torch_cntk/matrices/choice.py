@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from torch_cntk.matrices.fillers import Columns, Entries, Filled, Filler, LowRank, Means, each_pass
 from torch_cntk.matrices.known import Known
+from torch_cntk.matrices.told import Nearest, Told
 
 __all__ = ["Chain", "Choice", "Plan", "Trials", "choose", "families", "left_out_like_missing"]
 
@@ -67,10 +68,15 @@ class Plan:
     def filled(self, known: Known) -> Filled:
         """Fill a matrix, in the units of ``Known.values``."""
         values, residual = torch.zeros_like(known.table), 0.0
+        told: Tensor | None = None
         for weight, chain in self.parts:
             for filled in each_pass(known, chain):
                 residual = max(residual, filled.residual)
             values += weight * filled.values
+            told = filled.values if isinstance(chain[-1], Told) else told
+        if told is not None:
+            # Of a column without an entry, its features are all that is known: the other parts give it a mean.
+            values = torch.where(known.observed.any(0), values, told)
         return Filled(values, residual)
 
 
@@ -159,6 +165,9 @@ def families(known: Known, passes: Literal["auto"] | int) -> dict[str, list[Chai
         ],
     }
     found |= {f"columns, {depth} hidden layers": [most * (Columns(depth),)] for depth, most in _COLUMNS.items()}
+    found |= {"nearest rows": [(Nearest(),)], "nearest columns": [(Nearest(columns=True),)]}
+    if known.columns is not None:
+        found["features"] = [(Told(),)]
     light = {name: chains for name, chains in found.items() if chains[0][0].cost(known) <= _WORK}
     return light or {"means": found["means"]}
 

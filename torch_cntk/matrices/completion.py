@@ -19,21 +19,21 @@ from torch_cntk._internal.memory import allocating
 from torch_cntk._internal.user_warnings import warn_user
 from torch_cntk.layers import ACTIVATIONS, Layer
 from torch_cntk.matrices.choice import Plan
+from torch_cntk.matrices.judged import Judged
 from torch_cntk.matrices.options import PRECISIONS, Precision, check_options
-from torch_cntk.matrices.parameters import Completer
 from torch_cntk.matrices.passing import Passes, Passing, fit_passes
 from torch_cntk.matrices.regression import RIDGES, best_ridge, row_offsets, solved, targets_of
 from torch_cntk.matrices.side_information import Encoding, encoded
 from torch_cntk.matrices.sides import Activation, Side, fully_connected, roots_of_weights, side
 from torch_cntk.matrices.systems import System, systems_of_columns
-from torch_cntk.matrices.tables import Features, Matrix, different, read_matrix
+from torch_cntk.matrices.tables import Features, Matrix, read_matrix
 from torch_cntk.operators.row_column import Combination, RowColumnOperator, between
 from torch_cntk.solvers import Solver
 
 __all__ = ["ACTIVATIONS", "RIDGES", "MatrixCompletion", "fully_connected"]
 
 
-class MatrixCompletion(Completer):
+class MatrixCompletion(Judged):
     """Matrix completion with an infinitely wide fully connected network and a feature prior.
 
     An estimator in the manner of scikit-learn, which is not needed: the constructor keeps its arguments, ``fit`` checks
@@ -67,9 +67,12 @@ class MatrixCompletion(Completer):
             ("auto") only where there are no features.
         seed: of what is held out.
         progress: whether to show bars.
+        clip: the smallest and the largest value that a prediction may have, as (0, None) of what cannot be negative;
+            observed entries stay as they are.
 
     Attributes:
         ridge_: the ridge, relative; NaN after passes, each of which has a noise of its own.
+        ridges_: what it was chosen from; nothing if it was given.
         weights_: [rows, columns], of the regression; 0 at unobserved entries, and after passes.
         passes_: how many passes there were; 0 without.
         plan_: what they were, and their weights in the mixture; None without.
@@ -96,6 +99,7 @@ class MatrixCompletion(Completer):
         device: str | None = None,
         seed: int = 0,
         progress: bool = False,
+        clip: tuple[float | None, float | None] | None = None,
     ) -> None:
         self.hidden_layers = hidden_layers
         self.activation = activation
@@ -111,9 +115,7 @@ class MatrixCompletion(Completer):
         self.device = device
         self.seed = seed
         self.progress = progress
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "residual_")
+        self.clip = clip
 
     def fit(
         self,
@@ -185,18 +187,18 @@ class MatrixCompletion(Completer):
         return notes + more + self._fit_read(matrix)
 
     def _fit_read(self, matrix: Matrix) -> list[str]:
-        """Fit to a matrix that was read, with the sides that there are, and with the passes that were chosen before."""
         self._matrix = matrix
+        self._left_out = self._calibration = None
         return self._regress(matrix) if self._made is None else self._pass(matrix, self._made)
 
     def _pass(self, matrix: Matrix, passes: Passes) -> list[str]:
-        """Complete by passes; return what to tell the user."""
+        """Complete by passes, those that were chosen before if there are any; return what to tell the user."""
         before = None if self._passing is None else self._passing.choice
         sides = self._rows, self._described
         self._passing = fit_passes(matrix, *sides, passes, before, seed=self.seed, progress=self.progress)
         self.plan_: Plan | None = self._passing.choice.plan
         self.passes_ = self._passing.choice.plan.passes
-        self.residual_, self.ridge_ = self._passing.residual, math.nan
+        self.residual_, self.ridge_, self.ridges_ = self._passing.residual, math.nan, ()
         self.weights_, self.offsets_ = torch.zeros_like(matrix.values), torch.zeros_like(matrix.values[:, 0])
         self.solver_, self.n_iter_ = "passes", 0
         return self._passing.notes
@@ -223,9 +225,9 @@ class MatrixCompletion(Completer):
         targets = targets_of(matrix, self.offsets_)
         systems = self._systems(matrix.observed, targets)
         if isinstance(self.ridge, str):
-            self.ridge_ = best_ridge(systems, self.solver, self.seed, progress=self.progress)
+            self.ridge_, self.ridges_ = best_ridge(systems, self.solver, self.seed, progress=self.progress)
         else:
-            self.ridge_ = float(self.ridge)
+            self.ridge_, self.ridges_ = float(self.ridge), ()
         weights = solved(systems, targets, self.ridge_, self.solver, progress=self.progress)
         self.weights_, self.residual_ = weights.values, weights.residual
         self.solver_, self.n_iter_ = weights.solver, weights.iterations
@@ -242,39 +244,58 @@ class MatrixCompletion(Completer):
         return [whole if self._scale is None else whole.scaled(self._scale)]
 
     @allocating("predicting the matrix")
-    def predict(self, features: Any = None, row_features: Any = None) -> Any:
+    def predict(self, features: Any = None, row_features: Any = None, *, return_std: bool = False) -> Any:
         """Complete the matrix, or predict columns (and rows) that it did not have.
 
         Args:
             features: of new columns, [new columns, p]; by default the matrix' own columns.
             row_features: of new rows, [new rows, q], if the rows have features; by default the matrix' own rows.
+            return_std: whether to give standard deviations as well, of a measurement of each entry (its noise
+                included). They are those of a Gaussian process, times a factor for each row with which 90 % of the
+                entries that were left out lie within 1.645 of them.
 
         Returns:
             [rows, columns] or [rows, new columns] and so on, as ``Y`` was given: tensor, array or frame. Without
-            arguments, observed entries are untouched.
+            arguments, observed entries are untouched. With ``return_std`` a pair of these; the deviation of an
+            observed entry is 0.
 
         Raises:
-            ValueError: ``fit`` was not called, or features do not fit those of ``fit``.
+            ValueError: ``fit`` was not called, or features do not fit those of ``fit``; or standard deviations of new
+                rows are asked for.
         """
         self._check_fitted()
+        if return_std and (row_features is not None or (self._rows is not None and features is not None)):
+            raise ValueError("expected return_std without features of new rows or of columns of coupled rows")
         if features is None and row_features is None:
-            return self._matrix.restore(self._filled(), self._matrix.rows, self._matrix.columns)
-        if self._passing is not None:
-            raise ValueError("expected no features after passes, got some; fit() a matrix that has the new lines")
-        columns = self._columns if features is None else self._new_side(features, "column")
-        row_labels, column_labels = self._matrix.rows, columns.labels
+            parts = [self._filled(), *([self._deviations()] if return_std else [])]
+            labels = self._matrix.rows, self._matrix.columns
+        else:
+            if self._passing is not None:
+                raise ValueError("expected no features after passes, got some; fit() a matrix that has the new lines")
+            columns = self._columns if features is None else self._new_side(features, "column")
+            values, rows = self._predicted(columns, row_features)
+            parts = [values, *([self._deviations(columns)] if return_std else [])]
+            labels = rows, columns.labels
+        found = [self._matrix.restore(part, *labels) for part in parts]
+        return tuple(found) if return_std else found[0]
+
+    def _predicted(self, columns: Side, row_features: Any) -> tuple[Tensor, Any]:
+        """Predictions of further columns, or of further rows of columns, and labels of the rows.
+
+        Raises:
+            ValueError: there are features of rows, but ``fit`` had none.
+        """
         if self._rows is None:
             if row_features is not None:
                 raise ValueError(
                     "expected row_features in fit() as well: rows without them do not learn from each other"
                 )
             values = self._operator.cross_multiply(columns.features, self.weights_, progress=self.progress)
-            return self._matrix.restore(values + self.offsets_[:, None], row_labels, column_labels)
+            return self._clipped(values + self.offsets_[:, None]), self._matrix.rows
         rows = self._rows if row_features is None else self._new_side(row_features, "row")
         kernels = self._rows.kernel(self._network, rows), self._columns.kernel(self._network, columns)
-        values = between(*kernels, self.weights_, self.combine)
-        row_labels = row_labels if row_features is None else rows.labels
-        return self._matrix.restore(values + self.offsets_[0], row_labels, column_labels)
+        values = between(*kernels, self.weights_, self.combine) + self.offsets_[0]
+        return self._clipped(values), self._matrix.rows if row_features is None else rows.labels
 
     def _new_side(self, features: Any, what: Literal["column", "row"]) -> Side:
         return self._side(self._encodings[what].read(features, what), what, self._matrix.values.device)
@@ -283,7 +304,7 @@ class MatrixCompletion(Completer):
         """A matrix, by default that of ``fit``, with what is not observed filled, [rows, columns]."""
         matrix = self._matrix if matrix is None else matrix
         if self._passing is not None:
-            return self._passing.filled(matrix)
+            return torch.where(matrix.observed, matrix.values, self._clipped(self._passing.filled(matrix)))
         filled = matrix.values.clone()
         missing = ~matrix.observed
         columns = missing.any(0).nonzero()[:, 0]
@@ -299,7 +320,7 @@ class MatrixCompletion(Completer):
             kernels = self._rows.kernel(self._network), self._columns.kernel(self._network)
             values = between(*kernels, self.weights_, self.combine) + self.offsets_[0]
             filled = torch.where(missing, values, filled)
-        return filled
+        return torch.where(missing, self._clipped(filled), filled)
 
     def transform(self, Y: Any, observed: Any = None) -> Any:  # noqa: N803
         """Complete other rows of the same columns.
@@ -320,73 +341,3 @@ class MatrixCompletion(Completer):
         for note in other._regress(matrix) if self._passing is None else ():
             warn_user(note)
         return matrix.restore(other._filled(matrix), matrix.rows, matrix.columns)
-
-    def left_out(self) -> Any:
-        """What the fit says of each observed entry without having seen it (leave-one-out, in closed form).
-
-        Returns:
-            [rows, columns], as ``Y`` was given; NaN at unobserved entries. Means of rows, if they were taken off, have
-            seen the entry. After passes, NaN also at entries that were not left out to choose them.
-
-        Raises:
-            ValueError: ``fit`` was not called, or there are too many equations or a solver that is not direct.
-        """
-        self._check_fitted()
-        matrix = self._matrix
-        if self._passing is not None:
-            return matrix.restore(self._passing.choice.left_out, matrix.rows, matrix.columns)
-        targets = targets_of(matrix, self.offsets_)
-        values = torch.full_like(matrix.values, torch.nan)
-        for system in self._systems(matrix.observed, targets):
-            errors = system.left_out(self.ridge_)
-            if system.scale is not None:
-                errors /= system.scale
-            places = (system.rows[:, None], system.columns)
-            values[places] = matrix.values[places] - errors
-        values = torch.where(matrix.observed, values, torch.nan)
-        return matrix.restore(values, matrix.rows, matrix.columns)
-
-    def score(self, Y: Any, observed: Any = None) -> float:  # noqa: N803
-        """R^2 of each observed entry's prediction from the other observed entries of its row (leave-one-out).
-
-        Args:
-            Y: [any rows, columns].
-            observed: boolean of its shape, True = known; by default what is not NaN.
-
-        Returns:
-            1 less the squared errors over the squared deviations from the rows' means, weighted as in ``fit``.
-
-        Raises:
-            ValueError: ``fit`` was not called or had features of the rows, or the columns are others.
-        """
-        matrix = self._other_rows(Y, observed)
-        if self._passing is not None:
-            return self._passing.score(matrix, self.seed)
-        offsets, notes = row_offsets(matrix, center=self.center, coupled=False)
-        targets = targets_of(matrix, offsets)
-        systems = systems_of_columns(self._operator, matrix.observed, targets, self.solver, self._scale)
-        generator = torch.Generator().manual_seed(self.seed)
-        error = torch.stack([system.errors((self.ridge_,), self.solver, generator)[0] for system in systems]).sum()
-        means = torch.where(matrix.observed, matrix.values, 0).sum(1) / matrix.observed.sum(1).clamp_min(1)
-        deviations = torch.where(matrix.observed, matrix.values - means[:, None], 0)
-        spread = (deviations if self._scale is None else deviations * self._scale).square().sum()
-        for note in notes:
-            warn_user(note)
-        return 1 - float(error / spread)
-
-    def _other_rows(self, table: Any, observed: Any) -> Matrix:
-        self._check_fitted()
-        if self._rows is not None:
-            raise ValueError("expected rows without features: with them, pass row_features to predict()")
-        matrix = read_matrix(table, observed, self.device)
-        if matrix.values.shape[1] != self.n_features_in_:
-            raise ValueError(f"expected the {self.n_features_in_} columns of fit(), got {matrix.values.shape[1]}")
-        if different(matrix.columns, self._matrix.columns):
-            raise ValueError("expected the columns of fit() in the same order, got other labels")
-        if not bool(matrix.observed.any()):
-            raise ValueError("expected at least one observed entry, got none; observed is True where known")
-        return matrix
-
-    def _check_fitted(self) -> None:
-        if not self.__sklearn_is_fitted__():
-            raise ValueError("expected fit() before this, got an estimator that has not been fitted")

@@ -144,13 +144,18 @@ class TableEncoder(Estimator):
         if self._output == "pandas":
             import pandas
 
-            return pandas.DataFrame(values, index=table.index if is_frame(table) else None, columns=names)
+            labels = getattr(table, "index", None) if is_frame(table) else None
+            return pandas.DataFrame(values, index=labels, columns=names)
         import polars
 
         return polars.DataFrame(values, schema=names.tolist(), orient="row")
 
     def encode(self, table: Mapping[str, Sequence[Any]]) -> Tensor:
-        """``transform``, as a tensor whatever ``set_output`` said."""
+        """``transform``, as a tensor whatever ``set_output`` said.
+
+        Raises:
+            ValueError: a column is missing, or ``fit`` was not called.
+        """
         self._check_fitted()
         columns = _columns(table)
         missing = [key.name for key in self._rules if key not in columns]

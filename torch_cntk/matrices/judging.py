@@ -22,7 +22,7 @@ from torch_cntk.matrices.regression import targets_of
 from torch_cntk.matrices.uncertainty import variances_of
 
 if TYPE_CHECKING:
-    from torch_cntk.matrices.completion import MatrixCompletion
+    from torch_cntk.matrices.judged import Judged
 
 __all__ = ["LeftOut", "closed_form", "fold_count", "folds_of", "in_closed_form", "in_parts", "refitted"]
 
@@ -67,7 +67,7 @@ def fold_count(entries: int) -> tuple[int, int]:
     return min(_FOLDS, entries), min(_FOLDS, entries)
 
 
-def refitted(model: MatrixCompletion, observed: Tensor) -> MatrixCompletion:
+def refitted(model: Judged, observed: Tensor) -> Judged:
     """The same completion, with its ridge, of the same matrix of which less is observed.
 
     Args:
@@ -80,7 +80,7 @@ def refitted(model: MatrixCompletion, observed: Tensor) -> MatrixCompletion:
     return other
 
 
-def in_closed_form(model: MatrixCompletion) -> bool:
+def in_closed_form(model: Judged) -> bool:
     """Whether each entry can be left out by itself without fitting anew."""
     if model.plan_ is not None:
         return False
@@ -88,7 +88,7 @@ def in_closed_form(model: MatrixCompletion) -> bool:
     return all(system.equations <= MOST_EQUATIONS for system in systems)
 
 
-def closed_form(model: MatrixCompletion) -> LeftOut:
+def closed_form(model: Judged) -> LeftOut:
     """Leave out each entry by itself.
 
     Args:
@@ -112,7 +112,7 @@ def closed_form(model: MatrixCompletion) -> LeftOut:
     return LeftOut(torch.where(seen, values, torch.nan), torch.where(seen, variances, torch.nan), True)
 
 
-def _means_without(model: MatrixCompletion) -> Tensor:
+def _means_without(model: Judged) -> Tensor:
     """The offset that the row of each observed entry would have without it, [rows, columns]."""
     matrix = model._matrix
     known = torch.where(matrix.observed, matrix.values, 0)
@@ -126,7 +126,7 @@ def _means_without(model: MatrixCompletion) -> Tensor:
     return torch.where(counts > 1, (known.sum(1, keepdim=True) - known) / (counts - 1).clamp_min(1), overall)
 
 
-def in_parts(model: MatrixCompletion, fold: Tensor, parts: int) -> LeftOut:
+def in_parts(model: Judged, fold: Tensor, parts: int) -> LeftOut:
     """Leave out the entries of one part after the other, and fit to the rest.
 
     Args:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import torch
 
 from torch_cntk._internal.checks import finite_number, positive_int
+from torch_cntk.matrices.bounds import check_bounds
 from torch_cntk.operators.row_column import COMBINATIONS
 from torch_cntk.solvers import Solver
 
@@ -40,6 +41,7 @@ def check_options(model: MatrixCompletion) -> None:
     if model.precision not in PRECISIONS:
         raise ValueError(f"expected precision to be one of {', '.join(PRECISIONS)}, got {model.precision!r}")
     positive_int(model.seed + 1, "seed + 1")
+    check_bounds(model.clip)
     if isinstance(model.passes, str):
         if model.passes != "auto":
             raise ValueError(f'expected passes to be "auto", a number or None, got {model.passes!r}')

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch_cntk.matrices.systems import patterns
 
 if TYPE_CHECKING:
-    from torch_cntk.matrices.completion import MatrixCompletion
+    from torch_cntk.matrices.judged import Judged
     from torch_cntk.matrices.judging import LeftOut
 
 __all__ = ["LEVELS", "Calibration", "calibrated", "drawn", "variances_of"]
@@ -51,7 +51,7 @@ class Calibration:
     entries: int
 
 
-def _absolute(model: MatrixCompletion) -> tuple[Tensor | None, float]:
+def _absolute(model: Judged) -> tuple[Tensor | None, float]:
     """The ridge of each column relative to that of the model, [columns] or None for 1, and that ridge, absolute."""
     scale = None if model._scale is None else model._scale.square().reciprocal()
     diagonal = model._operator.mean_diagonal
@@ -61,14 +61,14 @@ def _absolute(model: MatrixCompletion) -> tuple[Tensor | None, float]:
     return scale, model.ridge_ * diagonal
 
 
-def _small(model: MatrixCompletion) -> bool:
+def _small(model: Judged) -> bool:
     if model.plan_ is not None:  # passes have no covariance: all missing entries of a row are taken to be equally sure
         return False
     shape = model._matrix.values.shape
     return (shape[1] if model._rows is None else shape.numel()) <= _MOST
 
 
-def _covariances(model: MatrixCompletion) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def _covariances(model: Judged) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Groups of rows whose missing entries have one covariance: rows, places of the entries, and it, noise included.
 
     Of a model with features of rows the one group has all missing entries of the flattened matrix, and no rows.
@@ -107,7 +107,7 @@ def _conditional(kernel: Tensor, noise: Tensor, seen: Tensor) -> Tensor:
         return prior
     factor, failed = torch.linalg.cholesky_ex(inner)
     if not int(failed):
-        half = torch.linalg.solve_triangular(factor, cross, upper=False)
+        half: Tensor = torch.linalg.solve_triangular(factor, cross, upper=False)
         return prior - half.T @ half
     values, vectors = torch.linalg.eigh(inner)
     floor = float(values[-1]) * len(values) * torch.finfo(values.dtype).eps
@@ -117,7 +117,7 @@ def _conditional(kernel: Tensor, noise: Tensor, seen: Tensor) -> Tensor:
     return prior - half.T @ half
 
 
-def variances_of(model: MatrixCompletion) -> Tensor:
+def variances_of(model: Judged) -> Tensor:
     """Variances of all missing entries up to a factor for each row, [rows, columns]; 0 at observed ones.
 
     Where there are too many columns, they are all 1.
@@ -179,7 +179,7 @@ def _quantile(level: float) -> float:
     return float(torch.special.ndtri(torch.tensor((1 + level) / 2, dtype=torch.float64)))
 
 
-def drawn(model: MatrixCompletion, filled: Tensor, factors: Tensor, count: int, seed: int) -> Tensor:
+def drawn(model: Judged, filled: Tensor, factors: Tensor, count: int, seed: int) -> Tensor:
     """Tables that what is observed leaves possible.
 
     Args:
