@@ -223,7 +223,9 @@ _ITERATION = ConjugateGradient(tolerance=1e-5, max_iterations=1000, precondition
 
 @dataclass(frozen=True)
 class Columns:
-    """Each column by itself, regressed on all other columns as the estimate has them (chained equations).
+    """Each column in turn, regressed on all others as the estimate has them or as they were filled by then.
+
+    These are chained equations, as of multiple imputation (van Buuren & Groothuis-Oudshoorn 2011).
 
     K_j(i, i') is the NTK of a fully connected ReLU network of row i's other entries, a constant, and features of the
     row if there are any; vectors are not normalised, so that large ones are extrapolated linearly. The ridge of each
@@ -255,28 +257,32 @@ _MOST = 1500
 """Rows that a column is learned from at most, drawn at random; the cost of a factorisation grows with their cube."""
 _TRIED = 300
 """Rows that the ridge of a column is chosen on at most."""
-_RIDGES = tuple(10.0 ** (k / 2) for k in range(-6, 5))
+_RIDGES = tuple(10.0 ** (k / 2) for k in range(-10, 5))
 """Candidates, relative to the kernel's mean diagonal."""
 
 
 def _columns_filled(filler: Columns, known: Known, described: Tensor, before: Tensor) -> Tensor:
     """Regress each column on the others; one with fewer than two entries stays as it was."""
-    width = described.shape[1]
-    parts = [described / math.sqrt(width), torch.ones_like(described[:, :1])]
+    root = math.sqrt(described.shape[1])
+    parts = [described / root, torch.ones_like(described[:, :1])]
     if known.rows is not None:
         parts.append(known.rows.features / math.sqrt(known.rows.features.shape[1]))
     inputs = torch.cat(parts, 1)
     products, filled = inputs @ inputs.T, before.clone()
     network = fully_connected(filler.hidden_layers)
     generator = torch.Generator().manual_seed(filler.seed)
-    for column in range(width):
+    # Those of which most is known first: the others see what becomes of them.
+    for column in known.observed.sum(0).argsort(descending=True, stable=True).tolist():
         seen = known.observed[:, column].nonzero()[:, 0]
         if len(seen) < 2:
             continue
         seen = seen[torch.randperm(len(seen), generator=generator).to(seen.device)[:_MOST]]
         own = inputs[:, column]
-        kernel = _between(network.propagate, products[seen] - own[seen, None] * own, products.diagonal() - own**2, seen)
+        others = products.addr_(own, own, alpha=-1)
+        kernel = _between(network.propagate, others[seen], others.diagonal(), seen)
         filled[:, column] = _column(kernel, seen, known.values[seen, column])
+        inputs[:, column] = torch.where(known.observed[:, column], own, filled[:, column] / root)
+        products.addr_(inputs[:, column], inputs[:, column])
     return filled
 
 
