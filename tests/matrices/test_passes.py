@@ -58,6 +58,17 @@ def test_two_passes_are_dense_regressions(solver: Any, generator: torch.Generato
     np.testing.assert_allclose(found[1], second, atol=1e-8)
 
 
+def test_products_in_single_precision(generator: torch.Generator) -> None:
+    given = Known.of(*table(generator, 30, 20))
+    single, double = (Entries(3, 0.3, precision=p).filled(given, None) for p in ("float32", "float64"))
+    # Their residuals are at most 1e-4 and 1e-5 of the entries, whose norm is about 20.
+    torch.testing.assert_close(single.values, double.values, atol=3e-3, rtol=0)
+    assert 0 < single.residual <= 1e-4
+    model = tc.MatrixCompletion(passes=1, precision="float32").fit(given.table, given.observed)
+    assert model.plan_ is not None
+    assert model.plan_.parts[0][1][0].precision == "float32"
+
+
 def test_means_are_taken_off_before_a_pass(generator: torch.Generator) -> None:
     given = Known.of(*table(generator))
     means = Means().filled(given, None).values.numpy()

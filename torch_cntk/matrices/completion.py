@@ -195,7 +195,9 @@ class MatrixCompletion(Judged):
         """Complete by passes, those that were chosen before if there are any; return what to tell the user."""
         before = None if self._passing is None else self._passing.choice
         sides = self._rows, self._described
-        self._passing = fit_passes(matrix, *sides, passes, before, seed=self.seed, progress=self.progress)
+        self._passing = fit_passes(
+            matrix, *sides, passes, before, precision=self.precision, seed=self.seed, progress=self.progress
+        )
         self.plan_: Plan | None = self._passing.choice.plan
         self.passes_ = self._passing.choice.plan.passes
         self.residual_, self.ridge_, self.ridges_ = self._passing.residual, math.nan, ()

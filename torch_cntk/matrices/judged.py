@@ -34,7 +34,7 @@ class Judged(Completer):
     ridge: float | Literal["cv"]
     ridge_: float
     ridges_: tuple[float, ...]
-    weights_: Tensor | None
+    weights_: Tensor
     plan_: Any
     residual_: float
     offsets_: Tensor
