@@ -77,7 +77,7 @@ from .layers import (
     Tanh,
     reparameterise,
 )
-from .matrices import MatrixCompletion, baselines, drug_response, features
+from .matrices import InfiniteAutoencoder, MatrixCompletion, baselines, drug_response, features
 from .operators import GramOperator, Operator
 from .solvers import (
     ConjugateGradient,
@@ -123,6 +123,7 @@ __all__ = [
     "Guidance",
     "Hardtanh",
     "Identity",
+    "InfiniteAutoencoder",
     "InpaintingResult",
     "Kernel",
     "LanczosDown",

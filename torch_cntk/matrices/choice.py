@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from torch_cntk.matrices.fillers import Columns, Entries, Filled, Filler, LowRank, Means, each_pass
 from torch_cntk.matrices.known import Known
+from torch_cntk.matrices.options import Precision
 from torch_cntk.matrices.told import Nearest, Told
 
 __all__ = ["Chain", "Choice", "Plan", "Trials", "choose", "families", "left_out_like_missing"]
@@ -34,8 +35,9 @@ _PATIENCE = 2
 """A chain ends when so many passes in a row have brought no gain."""
 _HOPELESS = 1.1
 """A chain ends after its first pass if that is so many times worse than the best first pass of its family."""
-_WORK = 3e11
-"""FLOPs of a pass above which it is not tried, if others can be: a core takes a minute or less."""
+_WORK = 2e12
+"""FLOPs of a pass above which it is not tried, if others can be: a core takes some minutes. One regression between
+100,000 ratings of 943 users takes 4e11."""
 _SHARE = 0.15
 """Of the observed entries, to be left out in a trial."""
 _SPARSE = 0.6
@@ -100,9 +102,9 @@ class Choice:
 def left_out_like_missing(observed: Tensor, generator: torch.Generator) -> Tensor:
     """Choose observed entries to leave out, as the missing ones are: blocks where blocks are missing.
 
-    Where what is missing lies together, some rows get the holes of another row in addition to their own. Else, and where
-    so much is missing that little would be left of those rows, entries are drawn one by one. Each column keeps two
-    entries, and no row loses its last one.
+    Where what is missing lies together, some rows get the holes of another row in addition to their own. Else, and
+    where so much is missing that little would be left of those rows, entries are drawn one by one. Each column keeps
+    two entries, and no row loses its last one.
 
     Args:
         observed: boolean [rows, columns], True = known.
@@ -136,20 +138,25 @@ def _lie_together(missing: Tensor) -> bool:
     return largest > _TOGETHER * chance
 
 
-def families(known: Known, passes: Literal["auto"] | int) -> dict[str, list[Chain]]:
+def families(known: Known, passes: Literal["auto"] | int, precision: Precision = "float64") -> dict[str, list[Chain]]:
     """Chains to choose from, by the family of which the best one takes part in the mixture.
 
     Args:
         known: what is observed.
         passes: "auto", or a number of passes of ``Entries``.
+        precision: of their products.
     """
     means = known.alike
+
+    def entries(depth: int, noise: float) -> Entries:
+        return Entries(depth, noise, means=means, precision=precision)
+
     if passes != "auto":
         first = _DEPTHS if passes == 1 else (1,)
         deep = [0] if passes == 1 else _DEPTHS
         return {
             "entries": [
-                (Entries(start, noise, means=means), *(passes - 1) * (Entries(depth, noise, means=means),))
+                (entries(start, noise), *(passes - 1) * (entries(depth, noise),))
                 for noise in _NOISES
                 for start in first
                 for depth in deep
@@ -159,9 +166,7 @@ def families(known: Known, passes: Literal["auto"] | int) -> dict[str, list[Chai
         "means": [(Means(),)],
         "low rank": [tuple(LowRank(share, means) for share in _SHRINKAGES) for means in (True, False)],
         "entries": [
-            (Entries(1, noise, means=means), *(_ENTRIES - 1) * (Entries(depth, noise, means=means),))
-            for noise in _NOISES
-            for depth in _DEPTHS
+            (entries(1, noise), *(_ENTRIES - 1) * (entries(depth, noise),)) for noise in _NOISES for depth in _DEPTHS
         ],
     }
     found |= {f"columns, {depth} hidden layers": [most * (Columns(depth),)] for depth, most in _COLUMNS.items()}
@@ -223,7 +228,8 @@ class Trials:
     def spread(self, predicted: Tensor) -> Tensor:
         """Predictions in the units of the table at their places, means where several trials have one, else NaN."""
         total, count = torch.zeros_like(self._known.table), torch.zeros_like(self._known.table)
-        for hidden, part in zip(self.places, predicted.split([int(h.sum()) for h in self.places]), strict=True):
+        parts = torch.split(predicted, [int(hidden.sum()) for hidden in self.places])
+        for hidden, part in zip(self.places, parts, strict=True):
             total[hidden] += part
             count[hidden] += 1
         return torch.where(count > 0, self._known.back(total / count), torch.nan)
@@ -274,12 +280,20 @@ def _weights(predictions: Sequence[Tensor], truth: Tensor) -> list[float]:
     return [float(weight) for weight in weights / weights.sum()]
 
 
-def choose(known: Known, passes: Literal["auto"] | int, *, seed: int = 0, progress: bool = False) -> Choice:
+def choose(
+    known: Known,
+    passes: Literal["auto"] | int,
+    *,
+    precision: Precision = "float64",
+    seed: int = 0,
+    progress: bool = False,
+) -> Choice:
     """Choose among the chains of ``families`` by entries that are left out.
 
     Args:
         known: what is observed.
         passes: "auto" mixes the best chains of all families; a number takes the best chain of so many passes.
+        precision: of products with kernels.
         seed: of the entries that are left out.
         progress: whether to show a bar.
 
@@ -289,9 +303,9 @@ def choose(known: Known, passes: Literal["auto"] | int, *, seed: int = 0, progre
     trials = Trials(known, seed)
     whole = passes != "auto"
     if len(trials.truth) == 0:
-        chain = families(known, passes)["entries"][-1] if whole else (Means(),)
+        chain = families(known, passes, precision)["entries"][-1] if whole else (Means(),)
         return Choice(Plan(((1.0, chain),)), torch.full_like(known.table, torch.nan), {})
-    bar = tqdm(families(known, passes).items(), disable=not progress, desc="choosing passes", unit="family")
+    bar = tqdm(families(known, passes, precision).items(), disable=not progress, desc="choosing passes", unit="family")
     tried = {name: _best(trials, chains, whole=whole) for name, chains in bar}
     best = list(tried.values())
     if len(trials.truth) < _SCARCE:
