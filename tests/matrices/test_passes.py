@@ -58,6 +58,17 @@ def test_two_passes_are_dense_regressions(solver: Any, generator: torch.Generato
     np.testing.assert_allclose(found[1], second, atol=1e-8)
 
 
+def test_products_in_single_precision(generator: torch.Generator) -> None:
+    given = Known.of(*table(generator, 30, 20))
+    single, double = (Entries(3, 0.3, precision=p).filled(given, None) for p in ("float32", "float64"))
+    # Their residuals are at most 1e-4 and 1e-5 of the entries, whose norm is about 20.
+    torch.testing.assert_close(single.values, double.values, atol=3e-3, rtol=0)
+    assert 0 < single.residual <= 1e-4
+    model = tc.MatrixCompletion(passes=1, precision="float32").fit(given.table, given.observed)
+    assert model.plan_ is not None
+    assert model.plan_.parts[0][1][0].precision == "float32"
+
+
 def test_means_are_taken_off_before_a_pass(generator: torch.Generator) -> None:
     given = Known.of(*table(generator))
     means = Means().filled(given, None).values.numpy()
@@ -82,13 +93,13 @@ def test_shrunken_means_are_a_ridge_regression(generator: torch.Generator) -> No
 
 
 @pytest.mark.parametrize("depth", [0, 2])
-def test_columns_are_regressions_on_the_other_columns(depth: int, generator: torch.Generator) -> None:
+def test_columns_are_regressions_on_the_other_columns_in_turn(depth: int, generator: torch.Generator) -> None:
     given = Known.of(*table(generator, 14, 4))
     values, known = given.values.numpy(), given.observed.numpy()
     estimate = torch.randn(14, 4, generator=generator, dtype=torch.float64)
     described = np.where(known, values, estimate.numpy())
     found = Columns(depth).filled(given, estimate).values.numpy()
-    for column in range(4):
+    for column in np.argsort(-known.sum(0), kind="stable"):
         inputs = np.hstack([np.delete(described, column, 1) / 2, np.ones((14, 1))])
         lengths = np.linalg.norm(inputs, axis=1)
         cosines = np.clip(inputs @ inputs.T / np.outer(lengths, lengths), -1, 1)
@@ -97,7 +108,7 @@ def test_columns_are_regressions_on_the_other_columns(depth: int, generator: tor
         kernel /= kernel[seen][:, seen].diagonal().mean()
         targets, errors, fits = values[seen, column], [], []
         mean = targets.mean()
-        for ridge in 10.0 ** (np.arange(-6, 5) / 2):
+        for ridge in 10.0 ** (np.arange(-10, 5) / 2):
             matrix = kernel[seen][:, seen] + ridge * np.eye(seen.sum())
             parts = [np.delete(np.arange(seen.sum()), place) for place in range(seen.sum())]
             alone = [
@@ -106,13 +117,15 @@ def test_columns_are_regressions_on_the_other_columns(depth: int, generator: tor
             ]
             errors.append(np.sum((np.array(alone) + mean - targets) ** 2))
             fits.append(kernel[:, seen] @ np.linalg.solve(matrix, targets - mean) + mean)
-        np.testing.assert_allclose(found[:, column], fits[int(np.argmin(errors))], atol=1e-6)
+        np.testing.assert_allclose(found[:, column], fits[int(np.argmin(errors))], atol=1e-5)
+        described[:, column] = np.where(known[:, column], values[:, column], found[:, column])
 
 
 def test_entries_with_features_have_them_beside_their_vectors(generator: torch.Generator) -> None:
     values, known = table(generator)
     sides = [torch.randn(n, 3, generator=generator, dtype=torch.float64) for n in values.shape]
     model = tc.MatrixCompletion(passes=1).fit(values, known, features=sides[1], row_features=sides[0])
+    assert model.plan_ is not None
     ((_, (filler,)),) = model.plan_.parts
     assert isinstance(filler, Entries)
     given = Known.of(values, known)

@@ -15,8 +15,10 @@ from tqdm import tqdm
 
 from torch_cntk.matrices.fillers import Columns, Entries, Filled, Filler, LowRank, Means, each_pass
 from torch_cntk.matrices.known import Known
+from torch_cntk.matrices.options import Precision
+from torch_cntk.matrices.told import Nearest, Told
 
-__all__ = ["Chain", "Choice", "Plan", "Trials", "choose", "families", "left_out_like_missing"]
+__all__ = ["Chain", "Choice", "Plan", "Trials", "choose", "families", "left_out_like_missing", "trial_count"]
 
 Chain = tuple[Filler, ...]
 """Fillers one after the other, each of which sees the result of the one before."""
@@ -33,8 +35,9 @@ _PATIENCE = 2
 """A chain ends when so many passes in a row have brought no gain."""
 _HOPELESS = 1.1
 """A chain ends after its first pass if that is so many times worse than the best first pass of its family."""
-_WORK = 3e11
-"""FLOPs of a pass above which it is not tried, if others can be: a core takes a minute or less."""
+_WORK = 2e12
+"""FLOPs of a pass above which it is not tried, if others can be: a core takes some minutes. One regression between
+100,000 ratings of 943 users takes 4e11."""
 _SHARE = 0.15
 """Of the observed entries, to be left out in a trial."""
 _SPARSE = 0.6
@@ -67,10 +70,15 @@ class Plan:
     def filled(self, known: Known) -> Filled:
         """Fill a matrix, in the units of ``Known.values``."""
         values, residual = torch.zeros_like(known.table), 0.0
+        told: Tensor | None = None
         for weight, chain in self.parts:
             for filled in each_pass(known, chain):
                 residual = max(residual, filled.residual)
             values += weight * filled.values
+            told = filled.values if isinstance(chain[-1], Told) else told
+        if told is not None:
+            # Of a column without an entry, its features are all that is known: the other parts give it a mean.
+            values = torch.where(known.observed.any(0), values, told)
         return Filled(values, residual)
 
 
@@ -130,20 +138,25 @@ def _lie_together(missing: Tensor) -> bool:
     return largest > _TOGETHER * chance
 
 
-def families(known: Known, passes: Literal["auto"] | int) -> dict[str, list[Chain]]:
+def families(known: Known, passes: Literal["auto"] | int, precision: Precision = "float64") -> dict[str, list[Chain]]:
     """Chains to choose from, by the family of which the best one takes part in the mixture.
 
     Args:
         known: what is observed.
         passes: "auto", or a number of passes of ``Entries``.
+        precision: of their products.
     """
     means = known.alike
+
+    def entries(depth: int, noise: float) -> Entries:
+        return Entries(depth, noise, means=means, precision=precision)
+
     if passes != "auto":
         first = _DEPTHS if passes == 1 else (1,)
         deep = [0] if passes == 1 else _DEPTHS
         return {
             "entries": [
-                (Entries(start, noise, means=means), *(passes - 1) * (Entries(depth, noise, means=means),))
+                (entries(start, noise), *(passes - 1) * (entries(depth, noise),))
                 for noise in _NOISES
                 for start in first
                 for depth in deep
@@ -153,14 +166,20 @@ def families(known: Known, passes: Literal["auto"] | int) -> dict[str, list[Chai
         "means": [(Means(),)],
         "low rank": [tuple(LowRank(share, means) for share in _SHRINKAGES) for means in (True, False)],
         "entries": [
-            (Entries(1, noise, means=means), *(_ENTRIES - 1) * (Entries(depth, noise, means=means),))
-            for noise in _NOISES
-            for depth in _DEPTHS
+            (entries(1, noise), *(_ENTRIES - 1) * (entries(depth, noise),)) for noise in _NOISES for depth in _DEPTHS
         ],
     }
     found |= {f"columns, {depth} hidden layers": [most * (Columns(depth),)] for depth, most in _COLUMNS.items()}
+    found |= {"nearest rows": [(Nearest(),)], "nearest columns": [(Nearest(columns=True),)]}
+    if known.columns is not None:
+        found["features"] = [(Told(),)]
     light = {name: chains for name, chains in found.items() if chains[0][0].cost(known) <= _WORK}
     return light or {"means": found["means"]}
+
+
+def trial_count(entries: int) -> int:
+    """How many trials a matrix with so many observed entries gets."""
+    return next((trials for most, trials in _TRIALS if entries <= most), 1)
 
 
 class Trials:
@@ -174,7 +193,7 @@ class Trials:
     def __init__(self, known: Known, seed: int) -> None:
         self._known = known
         generator = torch.Generator().manual_seed(seed)
-        count = next((trials for most, trials in _TRIALS if int(known.observed.sum()) <= most), 1)
+        count = trial_count(int(known.observed.sum()))
         self.places = [left_out_like_missing(known.observed, generator) for _ in range(count)]
         self._rest = [known.without(hidden) for hidden in self.places]
         self.truth = torch.cat([known.values[hidden] for hidden in self.places])
@@ -214,7 +233,8 @@ class Trials:
     def spread(self, predicted: Tensor) -> Tensor:
         """Predictions in the units of the table at their places, means where several trials have one, else NaN."""
         total, count = torch.zeros_like(self._known.table), torch.zeros_like(self._known.table)
-        for hidden, part in zip(self.places, predicted.split([int(h.sum()) for h in self.places]), strict=True):
+        parts = torch.split(predicted, [int(hidden.sum()) for hidden in self.places])
+        for hidden, part in zip(self.places, parts, strict=True):
             total[hidden] += part
             count[hidden] += 1
         return torch.where(count > 0, self._known.back(total / count), torch.nan)
@@ -265,12 +285,20 @@ def _weights(predictions: Sequence[Tensor], truth: Tensor) -> list[float]:
     return [float(weight) for weight in weights / weights.sum()]
 
 
-def choose(known: Known, passes: Literal["auto"] | int, *, seed: int = 0, progress: bool = False) -> Choice:
+def choose(
+    known: Known,
+    passes: Literal["auto"] | int,
+    *,
+    precision: Precision = "float64",
+    seed: int = 0,
+    progress: bool = False,
+) -> Choice:
     """Choose among the chains of ``families`` by entries that are left out.
 
     Args:
         known: what is observed.
         passes: "auto" mixes the best chains of all families; a number takes the best chain of so many passes.
+        precision: of products with kernels.
         seed: of the entries that are left out.
         progress: whether to show a bar.
 
@@ -280,9 +308,9 @@ def choose(known: Known, passes: Literal["auto"] | int, *, seed: int = 0, progre
     trials = Trials(known, seed)
     whole = passes != "auto"
     if len(trials.truth) == 0:
-        chain = families(known, passes)["entries"][-1] if whole else (Means(),)
+        chain = families(known, passes, precision)["entries"][-1] if whole else (Means(),)
         return Choice(Plan(((1.0, chain),)), torch.full_like(known.table, torch.nan), {})
-    bar = tqdm(families(known, passes).items(), disable=not progress, desc="choosing passes", unit="family")
+    bar = tqdm(families(known, passes, precision).items(), disable=not progress, desc="choosing passes", unit="family")
     tried = {name: _best(trials, chains, whole=whole) for name, chains in bar}
     best = list(tried.values())
     if len(trials.truth) < _SCARCE:

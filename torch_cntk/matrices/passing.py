@@ -10,6 +10,7 @@ from torch import Tensor
 
 from torch_cntk.matrices.choice import Choice, Trials, choose
 from torch_cntk.matrices.known import Known
+from torch_cntk.matrices.options import Precision
 from torch_cntk.matrices.sides import Side
 from torch_cntk.matrices.tables import Matrix
 
@@ -74,6 +75,7 @@ def fit_passes(
     passes: Passes,
     choice: Choice | None = None,
     *,
+    precision: Precision,
     seed: int,
     progress: bool,
 ) -> Passing:
@@ -85,6 +87,7 @@ def fit_passes(
         columns: features of the columns, or None.
         passes: see ``MatrixCompletion``.
         choice: made before; by default it is made now.
+        precision: of products with kernels.
         seed: of the entries that are left out for it.
         progress: whether to show a bar.
 
@@ -92,6 +95,6 @@ def fit_passes(
         the completion.
     """
     known = Known.of(matrix.values, matrix.observed, rows, columns)
-    choice = choice or choose(known, passes, seed=seed, progress=progress)
+    choice = choice or choose(known, passes, precision=precision, seed=seed, progress=progress)
     filled = choice.plan.filled(known)
     return Passing(known, choice, known.back(filled.values), filled.residual)

@@ -328,7 +328,8 @@ class Nystrom(Preconditioner):
         def divide(residual: Tensor) -> Tensor:
             flat = residual.flatten(1)
             inside = torch.cholesky_solve((flat @ factor).double()[..., None], cores)[..., 0].to(self._dtype)
-            return ((flat - inside @ factor.T).reshape(residual.shape) * mask).div_(self._rest)
+            rest: Tensor = (flat - inside @ factor.T).reshape(residual.shape)
+            return rest.mul_(mask).div_(self._rest)
 
         return divide
 
