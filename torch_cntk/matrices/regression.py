@@ -71,6 +71,7 @@ def best_ridge(
     Returns:
         it, and all that were tried, in ascending order.
     """
+    systems = _some(systems, torch.Generator().manual_seed(seed))
 
     def errors_of(ridges: Sequence[float]) -> list[float]:
         # Each time from the same seed: what is held out is the same.
