@@ -176,7 +176,7 @@ def _model(arguments: argparse.Namespace, device: str) -> MatrixCompletion:
     }
     if not given:
         return MatrixCompletion(passes=arguments.passes or "auto", **common)
-    return MatrixCompletion(**({"ridge": "cv", "identity": 0.3} | given), **common)
+    return MatrixCompletion(**(common | {"ridge": "cv", "identity": 0.3} | given))
 
 
 def _bounds(clip: Sequence[str] | None) -> tuple[float | None, float | None] | None:

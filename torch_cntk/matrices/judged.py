@@ -32,9 +32,9 @@ class Judged(Completer):
     """An estimator that completes matrices, and what can be asked of it once it is fitted."""
 
     ridge: float | Literal["cv"]
-    ridge_: float
+    ridge_: Any
     ridges_: tuple[float, ...]
-    weights_: Tensor
+    weights_: Any
     plan_: Any
     residual_: float
     offsets_: Tensor
