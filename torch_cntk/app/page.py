@@ -202,6 +202,9 @@ def _connect(sessions: Sessions, parts: dict[str, Any]) -> None:
         for answer in answers.filled(of(request), drawing, transparent, growth, method):
             yield _updates(parts, answer)
 
+    def waiting() -> Any:
+        return _updates(parts, answers.waiting())
+
     def cancelled(request: gr.Request) -> Any:
         return _updates(parts, answers.cancelled(of(request)))
 
@@ -219,8 +222,9 @@ def _connect(sessions: Sessions, parts: dict[str, Any]) -> None:
     when(parts["mask"].upload, masked, "mask")
     when(parts["mask"].clear, dropped)
     options = {"concurrency_limit": _AT_ONCE, "concurrency_id": "computing"}
+    asked = when(parts["fill"].click, waiting)
     running = [
-        when(parts["fill"].click, filled, "editor", "transparent", "growth", "method", **options),
+        when(asked.then, filled, "editor", "transparent", "growth", "method", **options),
         when(parts["filled"].select, clicked, **options),
     ]
     when(parts["cancel"].click, cancelled, cancels=running)
