@@ -12,7 +12,7 @@ from torch_cntk.images.coarse import Coarse
 from torch_cntk.images.default import default_kernel, default_network, levels_for
 from torch_cntk.images.files import Photograph, check_output, read_image, read_mask, write_image
 from torch_cntk.images.fill import Filled, each_pass, fill
-from torch_cntk.images.filler import Equations, Filler, Series
+from torch_cntk.images.filler import Equations, Filler, Local, Locality, Series
 from torch_cntk.images.guided import Guidance, Guided, guided_network
 from torch_cntk.images.influence import influence
 from torch_cntk.images.inpaint import InpaintingResult, inpaint
@@ -21,10 +21,12 @@ from torch_cntk.images.observed import Observed
 from torch_cntk.images.periodic import Periodic
 from torch_cntk.images.ranking import Sweep, SweepRow, psnr, random_mask, sweep
 from torch_cntk.images.trials import leave_out_error
+from torch_cntk.images.windows import Cut
 
 __all__ = [
     "Autocorrelated",
     "Coarse",
+    "Cut",
     "Equations",
     "Filled",
     "Filler",
@@ -32,6 +34,8 @@ __all__ = [
     "Guided",
     "Inpaint",
     "InpaintingResult",
+    "Local",
+    "Locality",
     "Observed",
     "Periodic",
     "Photograph",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -10,10 +11,11 @@ from torch import Tensor
 
 from torch_cntk._internal.checks import finite_number
 from torch_cntk.images.observed import Observed
+from torch_cntk.images.windows import Cut
 from torch_cntk.operators.base import Operator
 from torch_cntk.solvers import Solver
 
-__all__ = ["Equations", "Filler", "Series", "check_ridge", "check_solver", "of_pass"]
+__all__ = ["Equations", "Filler", "Local", "Locality", "Series", "check_ridge", "check_solver", "of_pass"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +90,45 @@ class Filler(Protocol):
 
         Returns:
             the equations, of the dtype of ``given.pixels`` and on its device.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Locality:
+    """How the windows of an image are filled (see ``Local``).
+
+    Attributes:
+        filler: makes what poses the equations of windows; what that takes from the whole image, it looks up then.
+        cut: the margin of known pixels around what a window fills, and the size of its canvas.
+        ridge: that is reported.
+        common: gives what all pixels of each channel have in common, [batch, channels, 1, ...] in the units of
+            ``Observed.normalised``: the mean of the equations of windows. None where these have their own.
+    """
+
+    filler: Callable[[], Filler]
+    cut: Cut
+    ridge: float
+    common: Callable[[], Tensor] | None = None
+
+
+@runtime_checkable
+class Local(Protocol):
+    """A filler whose filled pixels depend on little but what is near them: holes may be filled one by one then."""
+
+    def equations(self, given: Observed, estimate: Tensor | None) -> Equations:
+        """See ``Filler``."""
+        ...
+
+    def locality(self, given: Observed, estimate: Tensor | None) -> Locality | None:
+        """How to fill windows of this image.
+
+        Args:
+            given: what is known, in the user's units.
+            estimate: [batch, channels, *size] in the user's units; None where there is none.
+
+        Returns:
+            None where the image must be filled as a whole.
         """
         ...
 

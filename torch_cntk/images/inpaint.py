@@ -55,6 +55,7 @@ def inpaint(
     wrap: bool = False,
     passes: int | Literal["auto"] | Filler | Sequence[Filler | Series] = 0,
     guidance: Filler | Series | Sequence[Filler | Series] | None = None,
+    windows: bool = True,
     progress: bool = False,
 ) -> InpaintingResult:
     """Fill the unobserved pixels of one image or several; of signals [channels, T] and videos [channels, T, H, W] too.
@@ -91,6 +92,8 @@ def inpaint(
             is 0 where they do not help. A ``Filler``, or a list of them, is one pass of each.
         guidance: settings of the passes, or another ``Filler`` or ``Series``; by default they suit the share of
             observed pixels. With "auto" it may be a list of them to choose from.
+        windows: whether holes may be filled in windows of their own where that is cheaper than the whole image, as it
+            is for a few holes in a large one. The result is the same to half a grey level of 8 bits.
         progress: whether to show a bar.
 
     Returns:
@@ -117,7 +120,7 @@ def inpaint(
     parts = Observed.of_channels(pixels, mask, None if kernel is None else kernel.ndim, wrap=wrap)
     periodic = Periodic(kernel, ridge, chosen)
     checked = time.perf_counter() - start
-    results = [_filled(part, periodic, plan, progress) for _, part in parts]
+    results = [_filled(part, periodic, plan, windows, progress) for _, part in parts]
     result = results[0] if len(parts) == 1 else _joined(pixels, parts, results)
     assert form is not None
     result = replace(result, image=form.give(result.image), seconds=result.seconds + checked)
@@ -164,20 +167,20 @@ def _joined(
     )
 
 
-def _filled(given: Observed, periodic: Periodic, plan: _Plan, progress: bool) -> InpaintingResult:
+def _filled(given: Observed, periodic: Periodic, plan: _Plan, windows: bool, progress: bool) -> InpaintingResult:
     """Fill what has one mask for all channels: as ``inpaint``."""
     start = time.perf_counter()
     if periodic.kernel is None and not given.complete:
         building = time.perf_counter()
         periodic = replace(periodic, kernel=default_kernel(given.mask, given.ndim))
         start += time.perf_counter() - building
-    first = fill(given, periodic, progress=progress)
+    first = fill(given, periodic, windows=windows, progress=progress)
     if plan.none or given.complete:
         return _result(first.image, [first], time.perf_counter() - start)
     periodic = replace(periodic, ridge=first.ridge)
     estimates = first.image.reshape(given.pixels.shape)
     runs = [
-        plan.run(one, estimate, periodic, progress=progress)
+        plan.run(one, estimate, periodic, windows=windows, progress=progress)
         for one, estimate in zip(given.images(), estimates, strict=True)
     ]
     filled = given.shaped(torch.stack([run.image for run in runs]))
@@ -268,12 +271,14 @@ class _Plan:
         """Whether there are no passes."""
         return self.passes == 0
 
-    def run(self, given: Observed, estimate: Tensor, periodic: Periodic, *, progress: bool) -> _Run:
+    def run(self, given: Observed, estimate: Tensor, periodic: Periodic, *, windows: bool, progress: bool) -> _Run:
         """Make the passes on one image, from the first estimate [channels, *size]."""
         if self.fillers is not None:
-            return _run(given, estimate, self.fillers, None, progress)
+            return _run(given, estimate, self.fillers, None, windows=windows, progress=progress)
         passes, guidance = self._chosen(given, periodic, progress)
-        return _run(given, estimate, [of_pass(guidance, k) for k in range(passes)], guidance, progress)
+        return _run(
+            given, estimate, [of_pass(guidance, k) for k in range(passes)], guidance, windows=windows, progress=progress
+        )
 
     def _chosen(self, given: Observed, periodic: Periodic, progress: bool) -> tuple[int, Filler | Series]:
         """Number of passes, and what they are made with."""
@@ -305,10 +310,16 @@ def _fillers(value: object, name: str) -> tuple[Filler | Series, ...]:
 
 
 def _run(
-    given: Observed, estimate: Tensor, fillers: Sequence[Filler], guidance: Filler | Series | None, progress: bool
+    given: Observed,
+    estimate: Tensor,
+    fillers: Sequence[Filler],
+    guidance: Filler | Series | None,
+    *,
+    windows: bool,
+    progress: bool,
 ) -> _Run:
     last: Filled | None = None
-    results = each_pass(given, fillers, estimate, progress=progress)
+    results = each_pass(given, fillers, estimate, windows=windows, progress=progress)
     for last in tqdm(results, total=len(fillers), disable=not progress, desc="passes", unit="pass"):
         estimate = last.image
     return _Run(estimate, last, len(fillers), guidance)
