@@ -61,7 +61,9 @@ def repair(photograph: Photograph, observed: Tensor, method: Method, device: str
     task = Task.of(photograph, observed)
     pixels, known = task.photograph.pixels.to(device), task.known.to(device)
     result = inpaint(pixels, known, task.kernel(), passes=METHODS[method], progress=True)
-    return Repaired(task.filled(result.image), task.observed, task.known, result)
+    filled = task.filled(result.image)
+    # One image, not two that are nearly the same: it goes to another process, and stays there.
+    return Repaired(filled, task.observed, task.known, replace(result, image=filled.pixels))
 
 
 def weights(
