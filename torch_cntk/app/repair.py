@@ -7,6 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from torch_cntk.images.default import default_kernel
 from torch_cntk.images.files import Photograph
 from torch_cntk.images.filler import Filler, Series, of_pass
 from torch_cntk.images.guided import Guidance
@@ -67,7 +68,12 @@ def repair(photograph: Photograph, observed: Tensor, method: Method, device: str
 
 
 def weights(
-    pixels: Tensor, known: Tensor, place: tuple[int, int], estimate: Tensor, result: InpaintingResult
+    pixels: Tensor,
+    known: Tensor,
+    place: tuple[int, int],
+    estimate: Tensor,
+    result: InpaintingResult,
+    observed: Tensor,
 ) -> Tensor:
     """How much each pixel counts in the fill of one (see ``influence``).
 
@@ -75,16 +81,17 @@ def weights(
     passes settle. Those on smaller images are told by the pass of the whole image that they stand for.
 
     Args:
-        pixels: [channels, H, W], a part of the photograph.
-        known: boolean [H, W], the pixels that were filled from.
+        pixels: [channels, h, w], a part of the photograph.
+        known: boolean [h, w], the pixels that were filled from.
         place: row and column of the pixel that is filled.
-        estimate: [channels, H, W], the result.
+        estimate: [channels, h, w], the result.
         result: of ``inpaint``: how it was filled.
+        observed: boolean [H, W], the mask of the whole photograph, which chose the kernel.
 
     Returns:
-        float64 [H, W].
+        float64 [h, w].
     """
-    filler: Filler = Periodic(ridge=result.ridge)
+    filler: Filler = Periodic(default_kernel(observed), result.ridge)
     if result.passes:
         filler = of_pass(_whole(result.guidance[0]), result.passes)
     return influence(Observed.of(pixels, known, 2), filler, place, estimate, progress=True)

@@ -310,6 +310,7 @@ class Session:
             inside,
             repaired.photograph.pixels[cut].clone(),
             replace(repaired.result, image=torch.zeros(0)),
+            repaired.observed,
             threads=self.machine.threads,
         )
         found = (yield from self._follow(work)).numpy()
