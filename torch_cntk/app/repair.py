@@ -9,7 +9,8 @@ from torch import Tensor
 
 from torch_cntk.images.default import default_kernel
 from torch_cntk.images.files import Photograph
-from torch_cntk.images.filler import Filler, Series, of_pass
+from torch_cntk.images.filler import Filler, Pass, Series, of_pass
+from torch_cntk.images.group_flow import Followed
 from torch_cntk.images.guided import Guidance
 from torch_cntk.images.influence import influence
 from torch_cntk.images.inpaint import inpaint
@@ -78,7 +79,8 @@ def weights(
     """How much each pixel counts in the fill of one (see ``influence``).
 
     After content-aware passes these are the weights that one more pass would have, with the result as its estimate:
-    passes settle. Those on smaller images are told by the pass of the whole image that they stand for.
+    passes settle. Those on smaller images are told by the pass of the whole image that they stand for; of a group flow
+    at the end, those of the passes before it are shown.
 
     Args:
         pixels: [channels, h, w], a part of the photograph.
@@ -91,12 +93,15 @@ def weights(
     Returns:
         float64 [h, w].
     """
-    filler: Filler = Periodic(default_kernel(observed), result.ridge)
-    if result.passes:
-        filler = of_pass(_whole(result.guidance[0]), result.passes)
+    filler: Pass = Periodic(default_kernel(observed), result.ridge)
+    last = result.guidance[0] if result.guidance else None
+    guidance, passes = (last.series, last.passes) if isinstance(last, Followed) else (last, result.passes)
+    if passes and guidance is not None:
+        filler = of_pass(_whole(guidance), passes)
+    assert isinstance(filler, Filler)
     return influence(Observed.of(pixels, known, 2), filler, place, estimate, progress=True)
 
 
-def _whole(guidance: Filler | Series) -> Filler | Series:
+def _whole(guidance: Pass | Series) -> Pass | Series:
     """The same guidance on the image's own pixels."""
     return replace(guidance, coarse=1) if isinstance(guidance, Guidance) else guidance

@@ -13,6 +13,7 @@ from torch_cntk._internal.checks import finite_number
 from torch_cntk.cli import folders, options, pictures
 from torch_cntk.cli.certainty import certainty
 from torch_cntk.images.files import check_output
+from torch_cntk.images.group_flow import Followed
 from torch_cntk.images.guided import Guidance
 from torch_cntk.images.inpaint import InpaintingResult, inpaint
 from torch_cntk.kernels.kernel import Kernel
@@ -156,14 +157,22 @@ def warn_unless_converged(result: InpaintingResult) -> None:
         options.warn(f"{result.status.value}; residual {result.residual:.1e}")
 
 
+def _passes(result: InpaintingResult) -> str:
+    """The passes in words, such as "3 guided passes of radius 12 and a group flow"."""
+    last = result.guidance[0]
+    flow = isinstance(last, Followed)
+    settings, count = (last.series, last.passes) if isinstance(last, Followed) else (last, result.passes)
+    assert isinstance(settings, Guidance)  # there is no other kind on the command line
+    guided = f"{count} guided pass{'es' if count > 1 else ''} of radius {settings.radius}"
+    return " and ".join([*([guided] if count else []), *(["a group flow"] if flow else [])])
+
+
 def summary(observed: Tensor, result: InpaintingResult, seconds: float) -> str:
     """What was filled, how and how well, in a line."""
     missing, size = int((~observed).sum()), f"{observed.shape[1]} x {observed.shape[0]}"
     how = result.solver if result.iterations == 0 else f"{result.solver}, {result.iterations} iterations"
     if result.passes:
-        settings = result.guidance[0]
-        assert isinstance(settings, Guidance)  # there is no other kind on the command line
-        how = f"{result.passes} guided pass{'es' if result.passes > 1 else ''} of radius {settings.radius}, {how}"
+        how = f"{_passes(result)}, {how}"
     return (
         f"filled {missing:,} of {observed.numel():,} pixels ({size}) in {seconds:.1f} s by {how}, "
         f"residual {result.residual:.1e}"

@@ -12,7 +12,8 @@ from torch_cntk.images.coarse import Coarse
 from torch_cntk.images.default import default_kernel, default_network, levels_for
 from torch_cntk.images.files import Photograph, check_output, read_image, read_mask, write_image
 from torch_cntk.images.fill import Filled, each_pass, fill
-from torch_cntk.images.filler import Equations, Filler, Local, Locality, Series
+from torch_cntk.images.filler import Equations, Filler, Local, Locality, Refiner, Series
+from torch_cntk.images.group_flow import Followed, GroupFlow
 from torch_cntk.images.guided import Guidance, Guided, guided_network
 from torch_cntk.images.influence import influence
 from torch_cntk.images.inpaint import InpaintingResult, inpaint
@@ -30,6 +31,8 @@ __all__ = [
     "Equations",
     "Filled",
     "Filler",
+    "Followed",
+    "GroupFlow",
     "Guidance",
     "Guided",
     "Inpaint",
@@ -39,6 +42,7 @@ __all__ = [
     "Observed",
     "Periodic",
     "Photograph",
+    "Refiner",
     "Series",
     "Sweep",
     "SweepRow",

@@ -19,7 +19,8 @@ from torch_cntk._internal.memory import allocating
 from torch_cntk.images.arrays import read
 from torch_cntk.images.default import default_kernel, kernel_of
 from torch_cntk.images.fill import Filled, each_pass, fill
-from torch_cntk.images.filler import Filler, Series, check_ridge, check_solver, of_pass
+from torch_cntk.images.filler import Filler, Pass, Refiner, Series, check_ridge, check_solver, of_pass
+from torch_cntk.images.group_flow import flows_for
 from torch_cntk.images.guided import Guidance, guided_series
 from torch_cntk.images.observed import Observed
 from torch_cntk.images.periodic import Periodic
@@ -53,8 +54,8 @@ def inpaint(
     solver: Solver | Literal["auto", "direct", "cg", "eigenpro"] = "auto",
     ridge: float | Literal["cv"] = 1e-4,
     wrap: bool = False,
-    passes: int | Literal["auto"] | Filler | Sequence[Filler | Series] = 0,
-    guidance: Filler | Series | Sequence[Filler | Series] | None = None,
+    passes: int | Literal["auto"] | Pass | Sequence[Pass | Series] = 0,
+    guidance: Pass | Series | Sequence[Pass | Series] | None = None,
     windows: bool = True,
     progress: bool = False,
 ) -> InpaintingResult:
@@ -227,7 +228,7 @@ class _Run:
     image: Tensor
     last: Filled | None
     passes: int
-    guidance: Filler | Series | None
+    guidance: Pass | Series | None
 
 
 @dataclass(frozen=True)
@@ -240,9 +241,9 @@ class _Plan:
         guidance: what to choose from; empty for the usual settings.
     """
 
-    fillers: tuple[Filler, ...] | None
+    fillers: tuple[Pass, ...] | None
     passes: int | str
-    guidance: tuple[Filler | Series, ...]
+    guidance: tuple[Pass | Series, ...]
 
     @classmethod
     def of(cls, passes: object, guidance: object) -> _Plan:
@@ -254,7 +255,7 @@ class _Plan:
         """
         if isinstance(passes, str) and passes != "auto":
             raise ValueError(f'expected passes to be a number or "auto", got {passes!r}')
-        if isinstance(passes, Filler | Series | Sequence) and not isinstance(passes, str):
+        if isinstance(passes, Filler | Refiner | Series | Sequence) and not isinstance(passes, str):
             if guidance is not None:
                 raise ValueError("expected no guidance beside passes that are fillers themselves, got both")
             fillers = _fillers(passes, "passes")
@@ -280,7 +281,7 @@ class _Plan:
             given, estimate, [of_pass(guidance, k) for k in range(passes)], guidance, windows=windows, progress=progress
         )
 
-    def _chosen(self, given: Observed, periodic: Periodic, progress: bool) -> tuple[int, Filler | Series]:
+    def _chosen(self, given: Observed, periodic: Periodic, progress: bool) -> tuple[int, Pass | Series]:
         """Number of passes, and what they are made with."""
         if not isinstance(self.passes, str):
             usual = Guidance.for_share(float(given.single_mask.double().mean()), given.ndim)
@@ -290,10 +291,11 @@ class _Plan:
             return fill(part, periodic.serving(part)).image
 
         candidates = self.guidance or tuple(guided_series(given.single_mask))
-        return choose_passes(given, first, candidates, progress=progress)
+        flows = () if self.guidance else flows_for(float(given.single_mask.double().mean()))
+        return choose_passes(given, first, candidates, flows, progress=progress)
 
 
-def _fillers(value: object, name: str) -> tuple[Filler | Series, ...]:
+def _fillers(value: object, name: str) -> tuple[Pass | Series, ...]:
     """One filler or several, as a tuple.
 
     Raises:
@@ -302,7 +304,7 @@ def _fillers(value: object, name: str) -> tuple[Filler | Series, ...]:
     """
     fillers = tuple(value) if isinstance(value, Sequence) else (value,)
     for filler in fillers:
-        if not isinstance(filler, Filler | Series):
+        if not isinstance(filler, Filler | Refiner | Series):
             raise TypeError(f"expected {name} as a Guidance or another filler, got {type(filler).__name__}")
     if not fillers:
         raise ValueError(f"expected at least one filler in {name}, got none")
@@ -312,8 +314,8 @@ def _fillers(value: object, name: str) -> tuple[Filler | Series, ...]:
 def _run(
     given: Observed,
     estimate: Tensor,
-    fillers: Sequence[Filler],
-    guidance: Filler | Series | None,
+    fillers: Sequence[Pass],
+    guidance: Pass | Series | None,
     *,
     windows: bool,
     progress: bool,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from torch_cntk._internal.brief import Brief
 from torch_cntk.images.files import Photograph, write_image
-from torch_cntk.images.filler import Filler, Series
+from torch_cntk.images.filler import Pass, Series
 from torch_cntk.solvers import Status
 
 __all__ = ["InpaintingResult"]
@@ -49,7 +49,7 @@ class InpaintingResult(Brief):
     ridge: float
     seconds: float
     passes: int = 0
-    guidance: tuple[Filler | Series, ...] = field(default=(), repr=False)
+    guidance: tuple[Pass | Series, ...] = field(default=(), repr=False)
     photograph: Photograph | None = None
 
     def save(self, path: str | Path, quality: int | None = None) -> None:

@@ -71,7 +71,6 @@ def best_ridge(
     Returns:
         it, and all that were tried, in ascending order.
     """
-
     systems = _some(systems, torch.Generator().manual_seed(seed))
 
     def errors_of(ridges: Sequence[float]) -> list[float]:
@@ -103,7 +102,8 @@ def _some(systems: Sequence[System], generator: torch.Generator) -> Sequence[Sys
     if sum(system.leaving_out for system in systems) <= _LONG or len(systems) <= _LEAST:
         return systems
     order = [systems[place] for place in torch.randperm(len(systems), generator=generator).tolist()]
-    spent, chosen = 0.0, []
+    spent = 0.0
+    chosen: list[System] = []
     for system in order:
         spent += system.leaving_out
         if spent > _LONG and len(chosen) >= _LEAST:
