@@ -322,5 +322,5 @@ def test_picture_of_the_page(users: Any, tmp_path: Path) -> None:
     seen = PIL.Image.open(io.BytesIO(user.page.screenshot(full_page=True))).convert("RGB")
     assert SCREENSHOTS is not None
     path = Path(SCREENSHOTS) / "app.png"
-    seen.quantize(64, dither=PIL.Image.Dither.NONE).save(path, optimize=True)
+    seen.quantize(96, dither=PIL.Image.Dither.NONE).save(path, optimize=True)
     assert path.stat().st_size < 200_000
