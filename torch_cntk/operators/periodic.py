@@ -117,7 +117,9 @@ class PeriodicOperator(Operator):
         cells = [entry for n, p in zip(self.size, self._far_period, strict=True) for entry in (n // p, p)]
         # In float64: the weights all but cancel in the sum, which then meets the largest eigenvalue of K by far.
         sums = images.reshape(count, *cells).sum(tuple(range(1, 2 * ndim, 2)), dtype=torch.float64)
-        mixed = (sums.reshape(count, -1) @ self._factor @ self._factor.T).reshape(count, *self._far_period).to(images.dtype)
+        mixed = (
+            (sums.reshape(count, -1) @ self._factor @ self._factor.T).reshape(count, *self._far_period).to(images.dtype)
+        )
         if math.prod(self._far_period) == 1:
             return mixed
         return mixed.repeat(1, *(n // p for n, p in zip(self.size, self._far_period, strict=True)))

@@ -132,8 +132,8 @@ class Circulant(Preconditioner):
 class _Common:
     """The inverse M of N_OO made one of N_OO + f 1 1^T: with u = M 1, subtract u u^T / (1 / f + 1^T u).
 
-    Of a constant this leaves next to nothing, u / (1 + f 1^T u), the difference of numbers that are nearly equal. So the
-    mean is taken off first, and what becomes of it is added as it is.
+    Of a constant this leaves next to nothing, u / (1 + f 1^T u), the difference of numbers that are nearly equal. So
+    the mean is taken off first, and what becomes of it is added as it is.
 
     Args:
         inverse: M, of images [n, *size] that are zero at unobserved pixels.
@@ -163,8 +163,8 @@ class _Common:
     def settle(self, weights: Tensor, residual: Tensor) -> Tensor:
         """Give weights, found by iteration for a residual, the sum that is right.
 
-        An error of the sum is hardly felt by the preconditioned norm in which the iteration converges, as the constant's
-        eigenvalue is so large; in the outer residual it is felt as many times more, and its rounding with it.
+        The iteration converges in a norm that hardly feels an error of the sum, as the constant's eigenvalue is so
+        large; the outer residual feels it as many times more, and its rounding with it.
         """
         if self._free:
             return weights
