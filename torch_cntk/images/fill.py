@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from torch_cntk.images.coarse import Coarse, enlarged, smaller_estimate, smaller_image
-from torch_cntk.images.filler import Filler, Local, of_pass
+from torch_cntk.images.filler import Filler, Local, Pass, Refiner, of_pass
 from torch_cntk.images.observed import Observed
 from torch_cntk.images.piecewise import fill_windows
 from torch_cntk.images.regression import Filled, OnSmaller, checked_equations, regress
@@ -20,7 +20,7 @@ __all__ = ["Filled", "each_pass", "fill"]
 
 def fill(
     given: Observed,
-    filler: Filler,
+    filler: Pass,
     estimate: Tensor | None = None,
     *,
     guess: Filled | None = None,
@@ -31,7 +31,7 @@ def fill(
 
     Args:
         given: what is known, of ``Observed.of``. Each channel is filled less the mean of its observed pixels.
-        filler: poses the equations.
+        filler: poses the equations; or a ``Refiner``, which goes on from the estimate.
         estimate: of the image's shape, for fillers that look at one.
         guess: an earlier result for the same pixels, whose weights the solver starts from where the canvas is as large.
             ``Coarse`` fillers go on from where it ended.
@@ -47,21 +47,47 @@ def fill(
         ValueError: the estimate or the equations do not fit the image, or the filler cannot serve it.
         OutOfMemoryError: the operator would not fit.
     """
-    if not isinstance(filler, Filler):
+    if not isinstance(filler, Filler | Refiner):
         raise TypeError(f"expected a filler, with a method equations, got {type(filler).__name__}")
     filler = of_pass(filler, 0)
     estimate = None if estimate is None else _checked_estimate(given, estimate)
     if given.complete:
-        nothing = torch.zeros(given.pixels.shape[:2], dtype=torch.float64, device=given.pixels.device)
-        weights = torch.zeros_like(given.pixels, dtype=torch.float64)
-        solution = Solution(weights, nothing, 0, 0.0, Status.CONVERGED, "nothing to solve")
-        return Filled(given.shaped(given.pixels.clone()), solution, 0.0)
+        return Filled(given.shaped(given.pixels.clone()), _nothing_solved(given), 0.0)
+    if isinstance(filler, Refiner):
+        return _refined(given, filler, estimate, guess)
     locality = filler.locality(given, estimate) if windows and isinstance(filler, Local) else None
     if locality is not None:
         filled = fill_windows(given, locality, estimate, guess, progress)
         if filled is not None:
             return filled
     return _fill_whole(given, filler, estimate, guess=guess, windows=windows, progress=progress)
+
+
+def _nothing_solved(given: Observed) -> Solution:
+    nothing = torch.zeros(given.pixels.shape[:2], dtype=torch.float64, device=given.pixels.device)
+    weights = torch.zeros_like(given.pixels, dtype=torch.float64)
+    return Solution(weights, nothing, 0, 0.0, Status.CONVERGED, "nothing to solve")
+
+
+def _refined(given: Observed, refiner: Refiner, estimate: Tensor | None, guess: Filled | None) -> Filled:
+    """Go on from an estimate [batch, channels, *size].
+
+    Raises:
+        TypeError: the refiner gives no tensor.
+        ValueError: there is no estimate, or it gives another shape.
+    """
+    if estimate is None:
+        raise ValueError(f"expected an estimate that {type(refiner).__name__} goes on from: put it behind another pass")
+    refined = refiner.refine(given.normalised, given.normalise(estimate))
+    if not isinstance(refined, Tensor):
+        raise TypeError(f"expected a refiner to give a torch tensor, got {type(refined).__name__}")
+    if refined.shape != given.pixels.shape:
+        raise ValueError(
+            f"expected a refiner to keep the shape {tuple(given.pixels.shape)}, got {tuple(refined.shape)}"
+        )
+    image = given.shaped(given.restore(given.denormalise(refined)))
+    solution, ridge = (_nothing_solved(given), 0.0) if guess is None else (guess.solution, guess.ridge)
+    return Filled(image, solution, ridge)
 
 
 def _fill_whole(
@@ -120,7 +146,7 @@ def _fill_smaller(
 
 
 def each_pass(
-    given: Observed, fillers: Iterable[Filler], estimate: Tensor, *, windows: bool = True, progress: bool = False
+    given: Observed, fillers: Iterable[Pass], estimate: Tensor, *, windows: bool = True, progress: bool = False
 ) -> Iterator[Filled]:
     """Fill an image by one filler after the other, each with the last one's result as estimate.
 

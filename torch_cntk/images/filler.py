@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -15,7 +15,18 @@ from torch_cntk.images.windows import Cut
 from torch_cntk.operators.base import Operator
 from torch_cntk.solvers import Solver
 
-__all__ = ["Equations", "Filler", "Local", "Locality", "Series", "check_ridge", "check_solver", "of_pass"]
+__all__ = [
+    "Equations",
+    "Filler",
+    "Local",
+    "Locality",
+    "Pass",
+    "Refiner",
+    "Series",
+    "check_ridge",
+    "check_solver",
+    "of_pass",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,10 +145,34 @@ class Local(Protocol):
 
 
 @runtime_checkable
+class Refiner(Protocol):
+    """A pass that goes on from an estimate without equations for the whole image, such as ``GroupFlow``.
+
+    ``fill`` normalises, puts the observed pixels back, and keeps the quality report of the last regression.
+    """
+
+    def refine(self, given: Observed, estimate: Tensor) -> Tensor:
+        """Go on from an estimate.
+
+        Args:
+            given: what is known, ``Observed.normalised``.
+            estimate: [batch, channels, *size], in its units.
+
+        Returns:
+            of the same shape, in the same units; observed pixels do not matter.
+        """
+        ...
+
+
+Pass: TypeAlias = Filler | Refiner
+"""What one pass may be."""
+
+
+@runtime_checkable
 class Series(Protocol):
     """Passes that are not all alike: anything with this method, such as ``Guidance``."""
 
-    def at(self, number: int) -> Filler:
+    def at(self, number: int) -> Pass:
         """The filler of a pass, counted from 0."""
         ...
 
@@ -166,6 +201,6 @@ def check_solver(solver: object) -> None:
         raise TypeError(f"expected a solver such as ConjugateGradient(), got {solver!r}")
 
 
-def of_pass(filler: Filler | Series, number: int) -> Filler:
+def of_pass(filler: Pass | Series, number: int) -> Pass:
     """The filler of a pass, counted from 0."""
     return filler.at(number) if isinstance(filler, Series) else filler

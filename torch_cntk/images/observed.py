@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torch_cntk._internal.brief import Brief
 from torch_cntk.images.bands import mean_of_known, scale_of_known
 
 __all__ = ["Observed", "as_mask", "crop", "extend", "spatial_dimensions"]
@@ -19,8 +20,8 @@ _FAR = 2.0**40
 _ALL = slice(None)
 
 
-@dataclass(frozen=True, eq=False)
-class Observed:
+@dataclass(frozen=True, eq=False, repr=False)
+class Observed(Brief):
     """One image or several, of which some pixels are known. ``Observed.of`` makes one from what a user has.
 
     Attributes:

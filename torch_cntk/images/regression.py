@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from torch_cntk._internal.brief import Brief
 from torch_cntk.images.filler import Equations
 from torch_cntk.images.observed import Observed, crop
 from torch_cntk.images.windows import Window
@@ -14,8 +15,8 @@ from torch_cntk.solvers import Regression, Solution, Solver, Status, automatic, 
 __all__ = ["Filled", "OnSmaller", "Part", "checked_equations", "regress"]
 
 
-@dataclass(frozen=True, eq=False)
-class Filled:
+@dataclass(frozen=True, eq=False, repr=False)
+class Filled(Brief):
     """What ``fill`` gives.
 
     Attributes:
