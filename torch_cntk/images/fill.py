@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from torch_cntk.images.coarse import Coarse, enlarged, smaller_estimate, smaller_image
-from torch_cntk.images.filler import Equations, Filler, of_pass
+from torch_cntk.images.filler import Equations, Filler, check_filler, of_pass
 from torch_cntk.images.observed import Observed, crop
 from torch_cntk.solvers import Regression, Solution, Solver, Status, automatic, cross_validated_ridge
 
@@ -88,8 +88,7 @@ def fill(
         ValueError: the estimate or the equations do not fit the image, or the filler cannot serve it.
         OutOfMemoryError: the operator would not fit.
     """
-    if not isinstance(filler, Filler):
-        raise TypeError(f"expected a filler, with a method equations, got {type(filler).__name__}")
+    check_filler(filler, series=False)
     filler = of_pass(filler, 0)
     estimate = None if estimate is None else _checked_estimate(given, estimate)
     if given.complete:
@@ -102,7 +101,8 @@ def fill(
     if isinstance(filler, Coarse):
         filled = _fill_smaller(normal, filler, estimate, guess, progress)
     else:
-        filled = _regress(normal, _checked_equations(normal, filler.equations(normal, estimate)), guess, progress)
+        equations = filler.equations(*_to_read(filler, normal, estimate))
+        filled = _regress(normal, _checked_equations(normal, equations), guess, progress)
     return replace(filled, image=given.shaped(given.restore(given.denormalise(filled.image))))
 
 
@@ -120,6 +120,15 @@ def _checked_estimate(given: Observed, estimate: Tensor) -> Tensor:
     if not bool(torch.isfinite(estimate).all()):
         raise ValueError("expected a finite estimate, got NaN or infinity in it")
     return estimate.detach().to(given.pixels).reshape(given.pixels.shape)
+
+
+def _to_read(filler: Filler, given: Observed, estimate: Tensor | None) -> tuple[Observed, Tensor | None]:
+    """What a filler gets: the package's own only read it, a user's may write into a copy."""
+    if type(filler).__module__.split(".")[0] == __name__.split(".")[0]:
+        return given, estimate
+    relative = None if given.relative is None else given.relative.clone()
+    copied = replace(given, pixels=given.pixels.clone(), mask=given.mask.clone(), relative=relative)
+    return copied, None if estimate is None else estimate.clone()
 
 
 def _checked_equations(given: Observed, equations: object) -> Equations:

@@ -13,7 +13,7 @@ from torch_cntk.images.observed import Observed
 from torch_cntk.operators.base import Operator
 from torch_cntk.solvers import Solver
 
-__all__ = ["Equations", "Filler", "Series", "check_ridge", "check_solver", "of_pass"]
+__all__ = ["Equations", "Filler", "Series", "check_filler", "check_ridge", "check_solver", "of_pass"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +99,24 @@ class Series(Protocol):
     def at(self, number: int) -> Filler:
         """The filler of a pass, counted from 0."""
         ...
+
+
+def check_filler(filler: object, what: str = "a filler, with a method equations", *, series: bool = True) -> None:
+    """Refuse what is no filler.
+
+    Args:
+        filler: what is given for one.
+        what: was expected, for the message.
+        series: whether a ``Series`` will do as well.
+
+    Raises:
+        TypeError: it is none, or it is the class of one.
+    """
+    if isinstance(filler, type):
+        hint = f"; make one: {filler.__name__}(...)" if issubclass(filler, Filler | Series) else ""
+        raise TypeError(f"expected {what}, got the class {filler.__name__}{hint}")
+    if not isinstance(filler, Filler | Series if series else Filler):
+        raise TypeError(f"expected {what}, got {type(filler).__name__}")
 
 
 def check_ridge(ridge: object) -> None:

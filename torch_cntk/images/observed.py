@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torch_cntk._internal.checks import check_dense
+
 __all__ = ["Observed", "as_mask", "crop", "extend", "spatial_dimensions"]
 
 _FAR = 2.0**40
@@ -236,6 +238,7 @@ def _check_image(image: object, ndim: int) -> None:
     """
     if not isinstance(image, torch.Tensor):
         raise TypeError(f"expected the image as a torch tensor, got {type(image).__name__}")
+    check_dense(image, "the image")
     if not image.is_floating_point():
         raise TypeError(f"expected a floating point image, got {image.dtype}; for 8-bit values pass image / 255")
     if image.dtype not in (torch.float32, torch.float64):
@@ -262,6 +265,7 @@ def as_mask(observed: object) -> Tensor:
         observed = torch.from_numpy(np.array(observed))
     if not isinstance(observed, torch.Tensor):
         raise TypeError(f"expected observed as a boolean torch tensor, got {type(observed).__name__}")
+    check_dense(observed, "observed")
     if observed.dtype == torch.uint8:
         found = torch.unique(observed).tolist()
         if not (set(found) <= {0, 1} or set(found) <= {0, 255}):

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torch_cntk._internal.checks import as_device
 from torch_cntk.matrices.forms import Form, is_frame, is_polars, is_series
 from torch_cntk.matrices.numbers import numbers_of
 
@@ -124,7 +125,8 @@ def read_matrix(table: Any, observed: Any = None, device: str | None = None) -> 
         ValueError: a shape is wrong, labels are not unique, or an observed entry is not finite.
     """
     read = numbers_of(table, "the matrix", zeros=observed is not None)
-    values, rows, columns = read.values.to(device), read.rows, read.columns
+    values = read.values if device is None else read.values.to(as_device(device))
+    rows, columns = read.rows, read.columns
     for labels, what in ((rows, "rows"), (columns, "columns")):
         if labels is not None:
             _check_unique(labels, what)

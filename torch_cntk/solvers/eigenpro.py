@@ -41,7 +41,8 @@ class EigenPro(MaskSolver):
         eigenvectors: how many are damped, at most; by default an eighth of the subsample, at most 160.
         batch: pixels a step; None chooses, see above.
         validation: share of the observed pixels to leave out, below 1; it stops when the error on them has not fallen
-            for ``patience`` epochs and returns the best weights. 0 leaves out none.
+            for ``patience`` epochs and returns the best weights, whose residual is that of the other pixels. 0 leaves
+            out none.
         patience: see above.
         memory: bytes that rows of K may take.
         seed: of the subsample, the batches and the pixels that are left out.
