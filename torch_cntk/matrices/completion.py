@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from torch_cntk._internal.checks import finite_number, positive_int
+from torch_cntk._internal.checks import finite_number
 from torch_cntk._internal.contexts import weightless
 from torch_cntk._internal.memory import allocating
 from torch_cntk._internal.user_warnings import warn_user
@@ -25,6 +26,7 @@ from torch_cntk.matrices.systems import System, systems_of_columns
 from torch_cntk.matrices.tables import Matrix, different, read_matrix
 from torch_cntk.operators.row_column import COMBINATIONS, Combination, RowColumnOperator, between
 from torch_cntk.solvers import Solver
+from torch_cntk.solvers.base import unit_of
 
 __all__ = ["ACTIVATIONS", "RIDGES", "MatrixCompletion", "fully_connected"]
 
@@ -191,7 +193,8 @@ class MatrixCompletion(Estimator):
             raise ValueError(f'expected solver to be "auto" or a Solver, got {self.solver!r}')
         if self.precision not in _PRECISIONS:
             raise ValueError(f"expected precision to be one of {', '.join(_PRECISIONS)}, got {self.precision!r}")
-        positive_int(self.seed + 1, "seed + 1")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, Integral) or self.seed < 0:
+            raise ValueError(f"expected seed to be an integer of at least 0, got {self.seed!r}")
 
     def _side(
         self,
@@ -368,11 +371,12 @@ class MatrixCompletion(Estimator):
         matrix = self._other_rows(Y, observed)
         offsets, notes = row_offsets(matrix, center=self.center, coupled=False)
         targets = targets_of(matrix, offsets)
-        systems = systems_of_columns(self._operator, matrix.observed, targets, self.solver, self._scale)
+        unit = unit_of(targets)  # of both sums of squares
+        systems = systems_of_columns(self._operator, matrix.observed, targets / unit, self.solver, self._scale)
         generator = torch.Generator().manual_seed(self.seed)
         error = torch.stack([system.errors((self.ridge_,), self.solver, generator)[0] for system in systems]).sum()
         means = torch.where(matrix.observed, matrix.values, 0).sum(1) / matrix.observed.sum(1).clamp_min(1)
-        deviations = torch.where(matrix.observed, matrix.values - means[:, None], 0)
+        deviations = torch.where(matrix.observed, matrix.values - means[:, None], 0) / unit
         spread = (deviations if self._scale is None else deviations * self._scale).square().sum()
         for note in notes:
             warn_user(note)

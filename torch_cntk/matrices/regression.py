@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -13,6 +13,7 @@ from tqdm import tqdm
 from torch_cntk.matrices.systems import System
 from torch_cntk.matrices.tables import Matrix, name_of
 from torch_cntk.solvers import Solver, Status
+from torch_cntk.solvers.base import unit_of
 
 __all__ = ["RIDGES", "Weights", "best_ridge", "row_offsets", "solved", "targets_of"]
 
@@ -60,6 +61,9 @@ def targets_of(matrix: Matrix, offsets: Tensor) -> Tensor:
 def best_ridge(systems: Sequence[System], solver: Literal["auto"] | Solver, seed: int, *, progress: bool) -> float:
     """The one among ``RIDGES`` with the smallest error over all rows."""
     generator = torch.Generator().manual_seed(seed)
+    # One unit for all: squares of errors are to be compared.
+    unit = max((unit_of(system.targets) for system in systems), default=1.0)
+    systems = [replace(system, targets=system.targets / unit) for system in systems]
     bar = tqdm(systems, disable=not progress, desc="ridge", unit="system")
     errors = torch.stack([system.errors(RIDGES, solver, generator) for system in bar]).sum(0)
     best: float = RIDGES[int(errors.argmin())]

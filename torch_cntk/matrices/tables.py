@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torch_cntk._internal.checks import as_device
+from torch_cntk._internal.checks import as_device, check_dense
 from torch_cntk.matrices.forms import Form, is_frame, is_polars, is_series
 from torch_cntk.matrices.numbers import numbers_of
 
@@ -165,6 +165,9 @@ def _mask(observed: Any, shape: tuple[int, ...], rows: Sequence[Any] | None, col
     elif hasattr(observed, "toarray"):
         observed = observed.toarray()
     mask = observed if isinstance(observed, torch.Tensor) else _boolean(observed)
+    if mask.layout is not torch.strided:
+        mask = mask.to_dense()  # what a sparse mask does not store is False
+    check_dense(mask, "observed")
     if mask.dtype != torch.bool:
         raise TypeError(f"expected observed to be boolean, True = known, got {mask.dtype}")
     if tuple(mask.shape) != shape:
@@ -178,7 +181,10 @@ def _boolean(observed: Any) -> Tensor:
     Raises:
         TypeError: torch has no such dtype, as of strings or objects.
     """
-    array = np.array(np.ma.filled(observed, False) if isinstance(observed, np.ma.MaskedArray) else observed)
+    try:
+        array = np.array(np.ma.filled(observed, False) if isinstance(observed, np.ma.MaskedArray) else observed)
+    except ValueError as error:
+        raise TypeError(f"expected observed as an array of booleans, got lists of different lengths: {error}") from error
     try:
         return torch.from_numpy(array)
     except TypeError as error:

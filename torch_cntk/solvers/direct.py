@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from torch_cntk._internal.contexts import plain
 from torch_cntk._internal.memory import available_bytes, require_bytes
-from torch_cntk.solvers.base import Factorisation, MaskSolver, Regression, Solution, Status
+from torch_cntk.solvers.base import Factorisation, MaskSolver, Regression, Solution, Status, of_any_scale
 from torch_cntk.solvers.shared_inverse import inverse_pays, restricted_inverse
 
 __all__ = ["Direct"]
@@ -162,6 +162,7 @@ class _OnPixels(Factorisation):
         """Weights for targets [n, k], and what they leave of the targets."""
 
     @plain()
+    @of_any_scale
     def solve(self, targets: Tensor, *, guess: Tensor | None = None, progress: bool = False) -> Solution:
         """See ``Factorisation.solve``; a guess is of no use."""
         start = time.perf_counter()
@@ -247,9 +248,11 @@ class _ManyMasks(Factorisation):
 
     def __init__(self, regression: Regression, solver: Direct, matrix: Tensor, inverse: Tensor) -> None:
         self._regression, self._solver = regression, solver
+        self._size = regression.operator.size
         self._matrix, self._inverse = matrix, inverse
 
     @plain()
+    @of_any_scale
     def solve(self, targets: Tensor, *, guess: Tensor | None = None, progress: bool = False) -> Solution:
         """See ``Factorisation.solve``; a guess is of no use."""
         start = time.perf_counter()

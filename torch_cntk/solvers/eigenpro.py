@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from torch_cntk._internal.checks import finite_number, positive_int
 from torch_cntk._internal.contexts import plain
-from torch_cntk.solvers.base import Factorisation, MaskSolver, Regression, Solution, Status
+from torch_cntk.solvers.base import Factorisation, MaskSolver, Regression, Solution, Status, of_any_scale
 
 __all__ = ["EigenPro"]
 
@@ -115,6 +115,7 @@ class _Prepared(Factorisation):
     def __init__(self, options: EigenPro, regression: Regression) -> None:
         self.options = options
         self.regression = regression
+        self._size = regression.operator.size
         operator = regression.operator
         generator = torch.Generator().manual_seed(options.seed)
         observed = regression.observed.reshape(-1).nonzero()[:, 0]
@@ -163,6 +164,7 @@ class _Prepared(Factorisation):
         self.kept = not self.whole and 2 * count**2 * operator.dtype.itemsize <= self.options.memory
 
     @plain()
+    @of_any_scale
     def solve(self, targets: Tensor, *, guess: Tensor | None = None, progress: bool = False) -> Solution:
         """See ``Factorisation.solve``.
 

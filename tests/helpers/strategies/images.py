@@ -67,7 +67,9 @@ class Picture:
             "constant": lambda: np.ones(shape),
             "outlier": lambda: np.where(random.random(shape) < 0.1, 1e3, random.standard_normal(shape)),
         }[self.values]()
-        image = torch.from_numpy((values + self.offset) * self.scale).to(_DTYPES[self.dtype])
+        largest = torch.finfo(_DTYPES[self.dtype]).max / 4
+        whole = np.clip((values + self.offset) * self.scale, -largest, largest)
+        image = torch.from_numpy(whole).to(_DTYPES[self.dtype])
         own = {"image": (batch, 1), "channel": (1, channels), "both": (batch, channels)}.get(self.mask, (1, 1))
         if self.mask == "nan":
             own = (batch, channels)
