@@ -150,6 +150,12 @@ def _check_numbers(
     _check_system(both, values.ravel(), known.ravel(), filled.ravel(), everything, ridge, model, case)
 
 
+def _length(target: np.ndarray) -> float:
+    """The Euclidean norm, also of numbers whose squares vanish."""
+    largest = float(np.abs(target).max())
+    return 0.0 if largest == 0 else largest * float(np.linalg.norm(target / largest))
+
+
 def _check_system(
     kernel: np.ndarray,
     y: np.ndarray,
@@ -174,7 +180,7 @@ def _check_system(
     lift = kernel[np.ix_(~seen, seen)] @ inverse
     target = y[seen] - mean
     error = np.abs(got[~seen] - lift @ target - mean).max()
-    norm, length = np.linalg.norm(lift, 2), np.linalg.norm(target)
+    norm, length = np.linalg.norm(lift, 2), _length(target)
     off = _ROUNDING if case.options["activation"] in _FORMULA else _SMOOTH
     worst = spectrum[-1] / spectrum[0]
     slack = off * (worst * max(norm, 1.0) * length + abs(mean) + abs(y[seen]).max())

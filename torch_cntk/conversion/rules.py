@@ -127,7 +127,9 @@ def _with_weights(module: Any, layer: Weighted, place: Place) -> _nn.Module:
 
 def _write_convolution(theirs: Any) -> Callable[[Any, Place], Target]:
     def write(layer: Conv2d, place: Place) -> Target:
-        module = theirs(
+        # Without first weights, for which torch's generator would be asked.
+        module = _nn.utils.skip_init(
+            theirs,
             layer.in_channels,
             layer.out_channels,
             layer.kernel_size,
@@ -146,7 +148,7 @@ def _read_linear(given: Mapping[str, Any]) -> Layer:
 
 
 def _write_linear(layer: Linear, place: Place) -> Target:
-    module = _nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
+    module = _nn.utils.skip_init(_nn.Linear, layer.in_features, layer.out_features, bias=layer.bias is not None)
     return _with_weights(module, layer, place)
 
 
