@@ -22,7 +22,7 @@ import torch_cntk as tc
 from fuzz.oracle import WrongError, require
 from tests.helpers.strategies.damage import Damage, several
 from tests.helpers.training import mask, network, run, same
-from torch_cntk.matrices.files import read_long, read_numbers, read_sheet
+from torch_cntk.matrices.files import pandas_module, read_long, read_numbers, read_sheet
 
 __all__ = ["Case", "cases", "check"]
 
@@ -85,6 +85,14 @@ def _mask() -> bytes:
     return buffer.getvalue()
 
 
+def _frame(form: str) -> bytes:
+    pandas = pandas_module()
+    frame = pandas.DataFrame({"x": [1.0, 2.5, np.nan], "y": [0.5, np.nan, 3.0]}, index=["a", "b", "c"])
+    buffer = io.BytesIO()
+    getattr(frame, f"to_{form}")(buffer)
+    return buffer.getvalue()
+
+
 _TEXT = "name,x,y,z\nfirst,1.5,,-3\nsecond,NA,2e3,7\nthird,0.25,4,\n"
 _LONG = "user\titem\trating\n1\ta\t3\n1\tb\t4.5\n2\ta\t2\n3\tc\t5\n"
 FILES: dict[str, Callable[[], bytes]] = {
@@ -102,6 +110,8 @@ FILES: dict[str, Callable[[], bytes]] = {
     "table.csv": lambda: _TEXT.encode(),
     "table.tsv": lambda: _TEXT.replace(",", "\t").encode("utf-16"),
     "sheet.csv": lambda: _TEXT.encode(),
+    "table.parquet": lambda: _frame("parquet"),
+    "table.xlsx": lambda: _frame("excel"),
     "long.txt": lambda: _LONG.encode(),
 }
 """By name: the content of each, whole."""

@@ -197,8 +197,7 @@ def check(case: Case | Silly) -> None:
     """Fill, and look at the result."""
     if isinstance(case, Silly):
         result = tc.inpaint(case.image, case.observed, **case.options)
-        values = torch.as_tensor(np.asarray(result.image.detach() if isinstance(result.image, Tensor) else result.image))
-        require(torch.isfinite(values.double()).all(), "a pixel is not finite")
+        require(torch.isfinite(_tensor(result.image)).all(), "a pixel is not finite")
         return
     picture = case.picture
     image, observed = picture.held()
@@ -208,11 +207,14 @@ def check(case: Case | Silly) -> None:
     require(_same(image, before[0]) and _same(observed, before[1]), "the arguments were changed")
     _check_form(result, image, picture)
     given, known = picture.numbers()
-    filled = torch.as_tensor(np.array(result.image) if isinstance(result.image, np.ndarray) else result.image)
-    filled = filled.detach().reshape(given.shape)
+    filled = _tensor(result.image).reshape(given.shape)
     require(torch.equal(filled[known], given[known]), "an observed pixel was changed")
     require(torch.isfinite(filled).all(), "a filled pixel is not finite")
     _check_numbers(result, case, filled.double(), given.double(), known)
+
+
+def _tensor(image: Any) -> Tensor:
+    return image.detach() if isinstance(image, Tensor) else torch.from_numpy(np.array(image))
 
 
 def _copy(value: Any) -> Any:

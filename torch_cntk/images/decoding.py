@@ -10,8 +10,10 @@ import os
 import stat
 import struct
 import sys
+import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,6 +26,7 @@ import PIL.PngImagePlugin
 import PIL.TiffImagePlugin
 
 from torch_cntk._internal.memory import require_bytes
+from torch_cntk._internal.user_warnings import warn_user
 
 __all__ = ["SUB_DIRECTORIES", "Decoded", "Metadata", "decode"]
 
@@ -40,6 +43,8 @@ _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, KeyError, TypeError, Run
 """What Pillow and others raise for files that are no images or only the beginning of one."""
 _BYTES_A_PIXEL = 32
 """While a file is read: four as Pillow holds it, four as bytes, twelve as float32, and some for what is in between."""
+_PIECE = 1 << 20
+"""Bytes of a file that are looked at at a time."""
 _ORIENTATION = 0x0112
 _EXIF, _GPS = SUB_DIRECTORIES = (0x8769, 0x8825)
 """Tags that lead to the notes of the camera and of the place."""
@@ -105,7 +110,9 @@ def decode(path: Path, *, what: str = "image") -> Decoded:
             raise ValueError(f"expected a PNG, JPEG or TIFF image, got another or a damaged file: {path}")
         source = _seekable(file, head)
         try:
-            with reader(source) as image:
+            if kind == "PNG":
+                _check_chunks(source)
+            with _telling(path, what), reader(source) as image:
                 _check_size(image, path, what)
                 return _decoded(image, kind, reader, source)
         except _RefusedError as error:
@@ -114,6 +121,37 @@ def decode(path: Path, *, what: str = "image") -> Decoded:
             raise ValueError(
                 f"expected a whole PNG, JPEG or TIFF image, got one that cannot be read: {path}: {error}"
             ) from error
+
+
+def _check_chunks(source: BinaryIO) -> None:
+    """Compare the checksums of a PNG file's parts; Pillow does not look at those behind the last pixel.
+
+    Raises:
+        ValueError: a part is damaged, or the end is missing.
+    """
+    source.seek(8)
+    name = b""
+    while name != b"IEND":
+        length, name = struct.unpack(">I4s", source.read(8))
+        checksum, left = zlib.crc32(name), length + 4
+        while left > 4:
+            data = source.read(min(left - 4, _PIECE))
+            if not data:
+                raise ValueError("it ends too early")
+            checksum, left = zlib.crc32(data, checksum), left - len(data)
+        if source.read(4) != struct.pack(">I", checksum):
+            raise ValueError(f"the checksum of its part {name!r} is not that of its content")
+    source.seek(0)
+
+
+@contextmanager
+def _telling(path: Path, what: str) -> Iterator[None]:
+    """Tell by the file's name what the decoder finds wrong and bears: damaged EXIF data, say."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        yield
+    for message in dict.fromkeys(" ".join(str(warning.message).split()) for warning in found):
+        warn_user(f"the {what} {path} is damaged in part: {message}")
 
 
 class _RefusedError(Exception):

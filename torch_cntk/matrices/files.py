@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -88,12 +89,30 @@ def _read(path: Path, reading: Reading) -> Cells | Any:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     if path.suffix.lower() == ".parquet":
-        return pandas.read_parquet(path)
+        with _whole(path):
+            return pandas.read_parquet(path)
     if path.suffix.lower() == ".xlsx":
-        sheet = pandas.read_excel(path, header=None, dtype=object, keep_default_na=False)
+        with _whole(path):
+            sheet = pandas.read_excel(path, header=None, dtype=object, keep_default_na=False, engine="openpyxl")
         lines = [(number + 1, [_cell(value) for value in row]) for number, row in enumerate(sheet.to_numpy())]
         return cells_of(path, lines, Dialect())
     return read_cells(path, reading.separator, reading.encoding)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Around a reader of another library: what damage makes it raise, which can be anything, names the file.
+
+    Raises:
+        ValueError: the file is damaged.
+        ImportError: the library is not installed.
+    """
+    try:
+        yield
+    except (ImportError, MemoryError):
+        raise
+    except Exception as error:
+        raise ValueError(f"expected a whole table, got one that cannot be read: {path}: {error}") from error
 
 
 def _cell(value: Any) -> str:
