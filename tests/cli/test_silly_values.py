@@ -18,7 +18,6 @@ SECONDS = 60
 """None takes one second on a quiet machine."""
 
 
-
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with a small photograph, its mask, tables and files that are none of them."""

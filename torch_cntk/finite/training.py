@@ -15,7 +15,7 @@ from torch import Tensor
 from torch_cntk._internal.checks import positive_int
 from torch_cntk._internal.files import check_writable
 from torch_cntk._internal.memory import allocating
-from torch_cntk.finite.footprint import allocations, require_memory
+from torch_cntk.finite.footprint import HINT, require_memory
 from torch_cntk.finite.model import Model
 from torch_cntk.finite.options import (
     AS_GIVEN,
@@ -151,7 +151,8 @@ def train(
     assert net.in_channels is not None
     require_memory(net, training, (net.in_channels, *task.source), task.target)
     pixels = math.prod(task.target.shape[1:])
-    with allocations(f"the training of {_count(net):,} weights on {pixels:,} pixels", task.target.device):
+    what = f"the training of {_count(net):,} weights on {pixels:,} pixels"
+    with allocating(what, task.target.device, lambda: HINT):
         return _begun(task, training, measure_every, path).go(path, checkpoint_every, callback, progress)
 
 

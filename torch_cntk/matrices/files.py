@@ -106,6 +106,7 @@ def _whole(path: Path) -> Iterator[None]:
     Raises:
         ValueError: the file is damaged.
         ImportError: the library is not installed.
+        MemoryError: there is not enough of it.
     """
     try:
         yield

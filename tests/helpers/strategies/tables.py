@@ -98,9 +98,7 @@ class Grid:
 @st.composite
 def grids(draw: Any) -> Grid:
     """Matrices that must be completed, whatever their scale and form."""
-    form = draw(
-        st.sampled_from(["tensor", "array", "single", "mask", "integers", "lists", "masked", "frame", "frame"])
-    )
+    form = draw(st.sampled_from(["tensor", "array", "single", "mask", "integers", "lists", "masked", "frame", "frame"]))
     scales = [1.0, 1.0, 100.0, 1e-5, 1e5] if form in ("single", "integers") else [1.0, 1.0, 100.0, 1e-200, 1e150]
     return Grid(
         draw(st.integers(1, 5)),
