@@ -39,7 +39,11 @@ class WrongError(AssertionError):
 
 
 def require(condition: object, message: str) -> None:
-    """Raise ``WrongError`` unless a condition holds."""
+    """Check what must be so.
+
+    Raises:
+        WrongError: the condition does not hold.
+    """
     if not bool(condition):
         raise WrongError(message)
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
 from torch_cntk._internal.checks import positive_int
@@ -31,6 +33,7 @@ from torch_cntk.finite.options import (
 from torch_cntk.finite.results import DivergedError, Step, TrainingResult, TrainingStatus
 from torch_cntk.finite.run import Run
 from torch_cntk.finite.task import Task
+from torch_cntk.images.arrays import read
 from torch_cntk.layers import Layer
 from torch_cntk.priors import Prior, Uniform
 
@@ -40,8 +43,8 @@ __all__ = ["DivergedError", "Model", "Step", "Training", "TrainingResult", "Trai
 @allocating("the training")
 def train(
     net: Layer,
-    image: Tensor,
-    observed: Tensor | None = None,
+    image: Tensor | np.ndarray,
+    observed: Tensor | np.ndarray | None = None,
     *,
     prior: Prior | None = None,
     training: Training | None = None,
@@ -77,7 +80,8 @@ def train(
 
     Args:
         net: the network; a copy of it is trained.
-        image: [channels, *size], float32 or float64; on the device where to train.
+        image: [channels, *size], floating point; on the device where to train. A tensor or a NumPy array, as which the
+            result comes back; half precision is trained on in single.
         observed: boolean, **True = known**, [*size]; by default the pixels that are not NaN in any channel.
             Values beside NaN in other channels are not trained on, but the result has them.
         prior: the network's input; ``priors.Uniform(0, 0.1)`` by default.
@@ -146,6 +150,7 @@ def train(
     )
     positive_int(measure_every, "measure_every")
     positive_int(checkpoint_every, "checkpoint_every")
+    image, observed, form = read(image, observed)
     task = Task.of(net, image, observed, prior or Uniform(0, 0.1), training, truth)
     path = None if checkpoint is None else _checked_path(Path(checkpoint))
     assert net.in_channels is not None
@@ -153,7 +158,9 @@ def train(
     pixels = math.prod(task.target.shape[1:])
     what = f"the training of {_count(net):,} weights on {pixels:,} pixels"
     with allocating(what, task.target.device, lambda: HINT):
-        return _begun(task, training, measure_every, path).go(path, checkpoint_every, callback, progress)
+        result = _begun(task, training, measure_every, path).go(path, checkpoint_every, callback, progress)
+    assert form is not None
+    return replace(result, image=form.give(result.image), output=form.give(result.output))
 
 
 def _begun(task: Task, training: Training, measure_every: int, path: Path | None) -> Run:

@@ -130,9 +130,10 @@ def _check_chunks(source: BinaryIO) -> None:
         ValueError: a part is damaged, or the end is missing.
     """
     source.seek(8)
-    name = b""
-    while name != b"IEND":
+    while True:
         length, name = struct.unpack(">I4s", source.read(8))
+        if name == b"IEND":
+            break
         checksum, left = zlib.crc32(name), length + 4
         while left > 4:
             data = source.read(min(left - 4, _PIECE))

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from torch_cntk._internal.checks import shape_text
+from torch_cntk._internal.memory import require_bytes
 from torch_cntk.images.coarse import Coarse, enlarged, smaller_estimate, smaller_image
 from torch_cntk.images.filler import Equations, Filler, check_filler, of_pass
 from torch_cntk.images.observed import Observed, crop
@@ -96,6 +98,7 @@ def fill(
         weights = torch.zeros_like(given.pixels, dtype=torch.float64)
         solution = Solution(weights, nothing, 0, 0.0, Status.CONVERGED, "nothing to solve")
         return Filled(given.shaped(given.pixels.clone()), solution, 0.0)
+    _require_room(given)
     normal = given.normalised
     estimate = None if estimate is None else given.normalise(estimate)
     if isinstance(filler, Coarse):
@@ -120,6 +123,28 @@ def _checked_estimate(given: Observed, estimate: Tensor) -> Tensor:
     if not bool(torch.isfinite(estimate).all()):
         raise ValueError("expected a finite estimate, got NaN or infinity in it")
     return estimate.detach().to(given.pixels).reshape(given.pixels.shape)
+
+
+_WORK = (10, 19)
+"""Numbers of the image's precision and of float64 that are held for each pixel of each channel while an iteration goes
+on, targets, weights and Fourier transforms of a larger canvas among them, as measured on 700 x 700 pixels."""
+
+
+def _require_room(given: Observed) -> None:
+    """Refuse an image for whose equations there is no room.
+
+    Raises:
+        OutOfMemoryError: so it is.
+    """
+    own, double = _WORK
+    each = own * given.pixels.dtype.itemsize + 8 * double
+    channels = given.pixels.shape[0] * given.pixels.shape[1]
+    require_bytes(
+        each * given.pixels.numel(),
+        f"filling {channels} channel{'s' if channels > 1 else ''} of {shape_text(given.size)} pixels",
+        lambda free: f"{free // each:,} pixels of one channel would fit: fill channels or parts one after the other",
+        given.pixels.device,
+    )
 
 
 def _to_read(filler: Filler, given: Observed, estimate: Tensor | None) -> tuple[Observed, Tensor | None]:

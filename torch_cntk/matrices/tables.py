@@ -184,9 +184,7 @@ def _boolean(observed: Any) -> Tensor:
     try:
         array = np.array(np.ma.filled(observed, False) if isinstance(observed, np.ma.MaskedArray) else observed)
     except ValueError as error:
-        raise TypeError(
-            f"expected observed as an array of booleans, got lists of different lengths: {error}"
-        ) from error
+        raise TypeError(f"expected observed as an array of booleans, got ragged lists: {error}") from error
     try:
         return torch.from_numpy(array)
     except TypeError as error:
