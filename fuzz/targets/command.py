@@ -48,7 +48,7 @@ def check(case: list[str]) -> None:
             status = main([*case, *threads])
         except SystemExit as end:
             status = end.code if isinstance(end.code, int) else 1
-        left = [path for path in Path.cwd().rglob(".unfinished-*")]
+        left = list(Path.cwd().rglob(".unfinished-*"))
     text = told.getvalue()
     require(status in (0, 2), f"the status is {status}: {text}")
     require("Traceback" not in text + shown.getvalue(), text)
