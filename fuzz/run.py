@@ -13,7 +13,7 @@ from fuzz.targets import TARGETS
 
 __all__ = ["BATCH", "batch"]
 
-BATCH = 100
+BATCH = 50
 """Calls that are drawn with one seed: to have one again, those before it are drawn, but not made."""
 _DRAWING = settings(
     max_examples=BATCH,
