@@ -25,8 +25,8 @@ __all__ = ["Kind", "Outcome", "WrongError", "judge", "require"]
 Kind = Literal["right", "warned", "refused", "wrong", "raw error", "raw warning", "state", "hang", "crash"]
 FINDINGS: tuple[Kind, ...] = ("wrong", "raw error", "raw warning", "state", "hang", "crash")
 
-SECONDS = 20
-"""After which a call hangs: most take milliseconds, and the machine may be busy with other programs."""
+SECONDS = 20.0
+"""Of the processor, after which a call hangs: most take milliseconds. What waits is found out by ``work``."""
 _PACKAGE = str(Path(tc.__file__).parent)
 _OWN = str(Path(__file__).parent)
 _ERRORS = (ValueError, TypeError, IndexError, OSError, MemoryError, ArithmeticError, NotImplementedError)
@@ -101,7 +101,7 @@ def _ended(call: Callable[[], Any]) -> Outcome:
     except WrongError as error:
         return Outcome("wrong", str(error) + _place(error))
     except _LateError as error:
-        return Outcome("hang", f"no answer after {SECONDS} seconds" + _place(error))
+        return Outcome("hang", f"no answer after {SECONDS:g} seconds of the processor" + _place(error))
     except Exception as error:
         return Outcome("refused" if _ours(error) else "raw error", f"{type(error).__name__}: {error}" + _place(error))
     return Outcome("right")
@@ -117,13 +117,13 @@ def _limited() -> Iterator[None]:
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    before = signal.signal(signal.SIGPROF, late)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def _ours(error: Exception) -> bool:

@@ -17,8 +17,9 @@ from fuzz.run import BATCH, batch
 
 __all__ = ["Finding", "Tally", "in_process", "once", "watched"]
 
-_SILENCE = 3 * SECONDS
-"""After so many seconds without a word a process is ended: it hangs where Python cannot interrupt it."""
+_SILENCE = 15 * SECONDS
+"""After so many seconds without a word a process is ended: it waits, or hangs where Python cannot interrupt it. Long, as
+the machine may be busy with other programs."""
 _STARTING = 120
 """Likewise until its first word: it imports torch."""
 _MEMORY = 6 << 30
