@@ -25,6 +25,7 @@ from .images import (
     leave_out_error,
     levels_for,
     plotting,
+    sweep,
 )
 from .kernels import Kernel
 from .layers import (
@@ -43,6 +44,9 @@ from .layers import (
     Conv1d,
     Conv2d,
     Conv3d,
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
     Dropout,
     Elementwise,
     Erf,
@@ -56,6 +60,7 @@ from .layers import (
     Linear,
     Logistic,
     Mish,
+    MultipleOf,
     NearestUp,
     Node,
     ReLU,
@@ -74,10 +79,13 @@ from .layers import (
     StridedConv2d,
     StridedConv3d,
     Sum,
+    SumPool1d,
+    SumPool2d,
+    SumPool3d,
     Tanh,
     reparameterise,
 )
-from .matrices import MatrixCompletion, baselines, drug_response, features
+from .matrices import InfiniteAutoencoder, MatrixCompletion, baselines, drug_response, features
 from .operators import GramOperator, Operator
 from .solvers import (
     ConjugateGradient,
@@ -110,6 +118,9 @@ __all__ = [
     "Conv1d",
     "Conv2d",
     "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "Direct",
     "DivergedError",
     "Dropout",
@@ -123,6 +134,7 @@ __all__ = [
     "Guidance",
     "Hardtanh",
     "Identity",
+    "InfiniteAutoencoder",
     "InpaintingResult",
     "Kernel",
     "LanczosDown",
@@ -133,6 +145,7 @@ __all__ = [
     "Logistic",
     "MatrixCompletion",
     "Mish",
+    "MultipleOf",
     "NearestUp",
     "Node",
     "Operator",
@@ -157,6 +170,9 @@ __all__ = [
     "StridedConv2d",
     "StridedConv3d",
     "Sum",
+    "SumPool1d",
+    "SumPool2d",
+    "SumPool3d",
     "Tanh",
     "Training",
     "TrainingResult",
@@ -185,6 +201,7 @@ __all__ = [
     "presets",
     "priors",
     "reparameterise",
+    "sweep",
     "to_torch",
     "train",
     "with_width",

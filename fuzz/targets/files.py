@@ -121,7 +121,14 @@ cases = st.builds(Case, st.sampled_from(sorted(FILES)), several())
 
 
 def check(case: Case) -> None:
-    """Damage the file, and read it."""
+    """Damage the file, and read it.
+
+    Raises:
+        ValueError: the file is refused, as it should be.
+        TypeError: likewise.
+        OSError: likewise.
+        WrongError: what was read is wrong, or the message does not name the file.
+    """
     content = _content(case.name)
     for damage in case.damages:
         content = damage(content)

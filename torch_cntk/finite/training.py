@@ -16,6 +16,7 @@ from torch import Tensor
 
 from torch_cntk._internal.checks import positive_int
 from torch_cntk._internal.files import check_writable
+from torch_cntk._internal.guesses import MASK, understands
 from torch_cntk._internal.memory import allocating
 from torch_cntk.finite.footprint import HINT, require_memory
 from torch_cntk.finite.model import Model
@@ -35,18 +36,30 @@ from torch_cntk.finite.run import Run
 from torch_cntk.finite.task import Task
 from torch_cntk.images.arrays import read
 from torch_cntk.layers import Layer
-from torch_cntk.priors import Prior, Uniform
+from torch_cntk.priors import Prior, Uniform, named_prior
 
 __all__ = ["DivergedError", "Model", "Step", "Training", "TrainingResult", "TrainingStatus", "train"]
 
 
+_SPELLINGS = {
+    "optimizer": "optimiser",
+    "parameterization": "parameterisation",
+    "epochs": "steps",
+    "iterations": "steps",
+    "learning_rate": "lr",
+}
+"""Arguments that other packages have, and ours."""
+_GUESSES = {"mask": MASK}
+
+
+@understands(_SPELLINGS, _GUESSES)
 @allocating("the training")
 def train(
     net: Layer,
     image: Tensor | np.ndarray,
     observed: Tensor | np.ndarray | None = None,
     *,
-    prior: Prior | None = None,
+    prior: Prior | str | None = None,
     training: Training | None = None,
     truth: Tensor | None = None,
     measure_every: int = 50,
@@ -84,7 +97,7 @@ def train(
             result comes back; half precision is trained on in single.
         observed: boolean, **True = known**, [*size]; by default the pixels that are not NaN in any channel.
             Values beside NaN in other channels are not trained on, but the result has them.
-        prior: the network's input; ``priors.Uniform(0, 0.1)`` by default.
+        prior: the network's input, or its name, such as "normal"; ``priors.Uniform(0, 0.1)`` by default.
         training: how to train, ``Training()`` by default. The options below take the place of its own.
         truth: the whole image, to measure by.
         measure_every: steps between measurements, if there is a truth.
@@ -150,8 +163,9 @@ def train(
     )
     positive_int(measure_every, "measure_every")
     positive_int(checkpoint_every, "checkpoint_every")
+    given = named_prior(prior) if isinstance(prior, str) else prior or Uniform(0, 0.1)
     image, observed, form = read(image, observed)
-    task = Task.of(net, image, observed, prior or Uniform(0, 0.1), training, truth)
+    task = Task.of(net, image, observed, given, training, truth)
     path = None if checkpoint is None else _checked_path(Path(checkpoint))
     assert net.in_channels is not None
     require_memory(net, training, (net.in_channels, *task.source), task.target)

@@ -222,6 +222,10 @@ class Kernel:
         """The mean of K(a, a + u) over all positions a: a kernel of period 1."""
         return Kernel(self.storage.stationary_average())
 
+    def without_far(self) -> Kernel:
+        """The near part alone: what is added at all displacements is left out."""
+        return Kernel(self.storage.with_tables({"near": self.near}))
+
     def _pixel(self, pixel: tuple[int, ...], size: tuple[int, ...]) -> list[Tensor]:
         if len(pixel) != len(size) or not all(0 <= x < n for x, n in zip(pixel, size, strict=True)):
             raise IndexError(f"expected a pixel inside {shape_text(size)}, got {tuple(pixel)}")
@@ -240,6 +244,24 @@ class Kernel:
             OSError: the file cannot be written; nothing is left behind then.
         """
         files.write(path, self.storage, self.origin, compact=compact)
+
+    @staticmethod
+    def load(path: str | Path) -> Kernel:
+        """Read a kernel that ``save`` wrote.
+
+        ``torch_cntk.load_kernel`` knows kernels by name too, and serves images so small that displacements wrap.
+
+        Args:
+            path: of the file.
+
+        Returns:
+            the kernel, on the CPU.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is truncated, damaged, no kernel file, or of a newer format.
+        """
+        return read(path)
 
 
 @dataclass(frozen=True)

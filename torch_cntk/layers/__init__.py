@@ -20,7 +20,7 @@ from torch_cntk.layers.graph import Graph
 from torch_cntk.layers.linear import Linear
 from torch_cntk.layers.network import Network, Node
 from torch_cntk.layers.norm import ChannelNorm
-from torch_cntk.layers.plain import Dropout, Identity, Sigmoid
+from torch_cntk.layers.plain import Dropout, Identity, MultipleOf, Sigmoid
 from torch_cntk.layers.registry import ACTIVATIONS, activation_of
 from torch_cntk.layers.resample import (
     AvgPool1d,
@@ -30,6 +30,9 @@ from torch_cntk.layers.resample import (
     GaussianBlur,
     LanczosDown,
     NearestUp,
+    SumPool1d,
+    SumPool2d,
+    SumPool3d,
 )
 from torch_cntk.layers.scale import Scale
 from torch_cntk.layers.sequential import Sequential
@@ -46,6 +49,7 @@ from torch_cntk.layers.smooth import (
     Softsign,
     Tanh,
 )
+from torch_cntk.layers.transposed import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from torch_cntk.layers.weights import Weighted, reparameterise
 
 __all__ = [
@@ -66,6 +70,9 @@ __all__ = [
     "Conv1d",
     "Conv2d",
     "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "Dropout",
     "Elementwise",
     "Erf",
@@ -79,6 +86,7 @@ __all__ = [
     "Linear",
     "Logistic",
     "Mish",
+    "MultipleOf",
     "NearestUp",
     "Network",
     "Node",
@@ -98,6 +106,9 @@ __all__ = [
     "StridedConv2d",
     "StridedConv3d",
     "Sum",
+    "SumPool1d",
+    "SumPool2d",
+    "SumPool3d",
     "Tanh",
     "Weighted",
     "activation_of",

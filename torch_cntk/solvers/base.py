@@ -15,6 +15,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from torch_cntk._internal.brief import Brief
 from torch_cntk._internal.checks import finite_number
 from torch_cntk._internal.contexts import plain
 from torch_cntk.operators.base import Operator
@@ -45,8 +46,8 @@ class Status(Enum):
     )
 
 
-@dataclass(frozen=True)
-class Solution:
+@dataclass(frozen=True, repr=False)
+class Solution(Brief):
     """Weights of a kernel regression.
 
     Attributes:
