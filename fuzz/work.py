@@ -18,8 +18,8 @@ from fuzz.run import BATCH, batch
 __all__ = ["Finding", "Tally", "in_process", "once", "watched"]
 
 _SILENCE = 15 * SECONDS
-"""After so many seconds without a word a process is ended: it waits, or hangs where Python cannot interrupt it. Long, as
-the machine may be busy with other programs."""
+"""After so many seconds without a word a process is ended: it waits, or hangs where Python cannot interrupt it. They
+are many, as the machine may be busy with other programs."""
 _STARTING = 120
 """Likewise until its first word: it imports torch."""
 _MEMORY = 6 << 30

@@ -50,8 +50,12 @@ class Case:
 
 _silly_sizes = st.sampled_from([(), (0,), (-4, 4), (3.5, 2), "ab", (4,), (4, 4, 4, 4), [8, 8], (10**9, 10**9), True])
 _silly_options = st.sampled_from(
-    [{"kind": "NTK"}, {"kind": None}, {"radius": 0}, {"radius": 2.5}, {"radius": (1, 2, 3, 4)}, {"radius": "3"}]
-    + [{"dtype": torch.int64}, {"dtype": torch.complex64}, {"dtype": "float32"}, {"radius": 10**9}, {"device": "tpu"}]
+    [
+        *({"kind": kind} for kind in ("NTK", None)),
+        *({"radius": radius} for radius in (0, 2.5, (1, 2, 3, 4), "3", 10**9)),
+        *({"dtype": dtype} for dtype in (torch.int64, torch.complex64, "float32")),
+        {"device": "tpu"},
+    ]
 )
 _options = st.fixed_dictionaries(
     {},

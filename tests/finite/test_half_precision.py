@@ -34,5 +34,5 @@ def test_an_array_comes_back_as_an_array() -> None:
 
 
 def test_other_types_are_refused() -> None:
-    with pytest.raises(TypeError, match="expected an? .*floating point"):
+    with pytest.raises(TypeError, match=r"expected an? .*floating point"):
         tc.train(network(), torch.zeros(2, 8, 12, dtype=torch.int64), mask(), prior=PRIOR)

@@ -28,7 +28,7 @@ _DIGITS_LEFT = 0.7
 _EXACT = 1e-9
 """Largest relative residual of a direct solution."""
 _NEGLECTED = 10
-"""A kernel may be so many times further off its factor of low rank than rounding is: beyond, it is not semi-definite."""
+"""A kernel may be so many times further off its factor of low rank than rounding is: beyond, it is none."""
 
 
 @dataclass(frozen=True)
