@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from torch_cntk._internal.checks import as_size, shape_text
+from torch_cntk._internal.checks import as_device, as_precision, as_size, shape_text
 from torch_cntk._internal.contexts import plain
 from torch_cntk._internal.memory import require_bytes
 from torch_cntk.covariance import Extent
@@ -83,7 +83,9 @@ def kernel(network: Layer, prior: Prior | str, size: tuple[int, ...] | None, opt
         got = f"a tensor of shape {tuple(prior.shape)}; see priors.Tensor" if tensor else repr(prior)
         raise TypeError(f"expected a feature prior, such as priors.Uniform(), got {got}")
     network.require_exact(gaussian=prior.gaussian)
-    device = torch.device(options.device or prior.device or "cpu")
+    device = as_device(options.device or prior.device or "cpu")
+    if options.dtype is not None:
+        as_precision(options.dtype)
     ndim = _ndim(network, prior, size)
     source = prior.size if options.input_size is None else as_size(options.input_size, "input_size", ndim)
     if prior.size not in (None, source):
@@ -334,6 +336,8 @@ def gram_operator(
     if features.ndim == 2 and network.in_channels not in (None, features.shape[1]):
         raise ValueError(f"expected the network's {network.in_channels} features, got {features.shape[1]}")
     network.require_exact()
+    if dtype is not None:
+        as_precision(dtype)
     with plain():
         return GramOperator(network.propagate, features, kind=kind, white=white, dtype=dtype)
 
