@@ -233,6 +233,8 @@ def matrices_of(layer: Any, size: tuple[int, ...]) -> list[Tensor] | None:
             return [linear_matrix(n, layer.scale_factor, layer.align_corners, layer.padding_mode) for n in size]
         case tc.AvgPool1d() | tc.AvgPool2d() | tc.AvgPool3d():
             return [average_matrix(n, layer.kernel_size) for n in size]
+        case tc.SumPool1d() | tc.SumPool2d() | tc.SumPool3d():
+            return [layer.kernel_size * average_matrix(n, layer.kernel_size) for n in size]
         case tc.GaussianBlur():
             return [gaussian_matrix(n, layer.kernel_size, layer.sigma) for n in size]
         case tc.LanczosDown():

@@ -4,6 +4,7 @@ from torch_cntk.covariance.base import Covariance
 from torch_cntk.covariance.extent import Extent
 from torch_cntk.covariance.gram import Gram
 from torch_cntk.covariance.lattice import Features, Lattice, Stored
+from torch_cntk.covariance.pairs import Pairs
 from torch_cntk.covariance.resampling import Filter, Linear, Nearest, Resampling
 from torch_cntk.covariance.table import Geometry, Slab, Table
 from torch_cntk.covariance.window import Window
@@ -18,6 +19,7 @@ __all__ = [
     "Lattice",
     "Linear",
     "Nearest",
+    "Pairs",
     "Resampling",
     "Slab",
     "Stored",

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Covariance"]
 
+_NO_PIXELS_LEFT = (
+    "the kernel between pixels of one image does not exist behind a layer that leaves no pixels (Flatten, "
+    "GlobalAvgPool): net.gram(images) is the kernel between images"
+)
+
 
 class Covariance(ABC):
     """The pair (Sigma, Theta) = (NNGP, NTK) between all pixels of a feature map, on its way through a network.
@@ -50,6 +55,24 @@ class Covariance(ABC):
             NotImplementedError: the form has no images.
         """
         raise NotImplementedError(f"{type(self).__name__} has no images that could be padded")
+
+    # Verbs of networks between inputs, which end in no pixels.
+
+    def pool(self) -> Self:
+        """The mean over all pixels, as an image of one pixel.
+
+        Raises:
+            ValueError: the form is that of one image's pixels.
+        """
+        raise ValueError(_NO_PIXELS_LEFT)
+
+    def flatten(self) -> Self:
+        """All pixels of all channels as features: there are no pixels afterwards.
+
+        Raises:
+            ValueError: the form is that of one image's pixels.
+        """
+        raise ValueError(_NO_PIXELS_LEFT)
 
     # Verbs of networks that branch or normalise.
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["InexactError", "Signal"]
 
-Obstacle = Literal["input", "activation", "sum", "concatenation", "scales"]
+Obstacle = Literal["input", "activation", "sum", "concatenation", "scales", "flattening"]
 
 _OBSTACLES: dict[Obstacle, str] = {
     "input": (
@@ -41,6 +41,10 @@ _OBSTACLES: dict[Obstacle, str] = {
     "concatenation": (
         "a concatenation, whose channels differ in variance: the dual would not be exact; put the activation into each "
         "branch, which is the same network"
+    ),
+    "flattening": (
+        "a flattening, whose features differ in variance from pixel to pixel: the dual would not be exact; put the "
+        "activation before it, which is the same network"
     ),
     "scales": (
         "a normalisation whose scales are trained: the kernel would not be exact; put a weight layer between them, or "
@@ -103,6 +107,7 @@ class Signal(Covariance):
         obstacle: why an activation here would not be exact; None if each channel is a draw of the same centred
             Gaussian process.
         centred: whether the features' mean over the channels is zero.
+        single: whether there is one pixel, to which all have just been pooled.
     """
 
     def __init__(
@@ -111,10 +116,13 @@ class Signal(Covariance):
         obstacle: Obstacle | None,
         centred: bool,
         counter: list[int],
+        *,
+        single: bool = False,
     ) -> None:
         self.parts = parts
         self.obstacle = obstacle
         self.centred = centred
+        self.single = single
         # How many weight layers have been met, in all branches: every one of them gets a number of its own, as the
         # weights of a layer that stands in two places are refused.
         self._counter = counter
@@ -166,6 +174,16 @@ class Signal(Covariance):
         """A linear map of pixels."""
         return self
 
+    def pool(self) -> Signal:
+        """A linear map of pixels, of which one is left."""
+        return Signal(self.parts, self.obstacle, self.centred, self._counter, single=True)
+
+    def flatten(self) -> Signal:
+        """A linear map of pixels, after which channels that are alike no longer are, unless there was one pixel."""
+        if self.obstacle is not None or self.single:
+            return self
+        return Signal(self.parts, "flattening", self.centred, self._counter)
+
     def add(self, others: tuple[Signal, ...]) -> Signal:
         """After a sum of branches.
 
@@ -179,7 +197,7 @@ class Signal(Covariance):
             if _correlated(first, second):
                 raise InexactError(_CORRELATED.format(place, other))
         obstacles = {branch.obstacle for branch in branches} - {None}
-        lasting: tuple[Obstacle, ...] = ("concatenation", "scales")
+        lasting: tuple[Obstacle, ...] = ("concatenation", "flattening", "scales")
         obstacle = next((name for name in lasting if name in obstacles), "sum" if obstacles else None)
         return self._joined(branches, obstacle)
 

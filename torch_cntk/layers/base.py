@@ -40,6 +40,10 @@ class Layer(torch.nn.Module):
     in_channels: int | None = None
     out_channels: int | None = None
     ndim: int | None = None
+    flattens: bool = False
+    """Whether its output has no pixels, although its input has."""
+    hides_channels: bool = False
+    """Whether the number of channels that it gives depends on the size of the image."""
     ends_in: str | None = None
     """The head, in words, that nothing may follow, if the layer is or ends in one."""
 

@@ -13,6 +13,7 @@ from torch_cntk.covariance import Filter, Linear, Nearest, Resampling
 from torch_cntk.layers.base import C, Layer
 
 __all__ = ["AvgPool1d", "AvgPool2d", "AvgPool3d", "BilinearUp", "GaussianBlur", "LanczosDown", "NearestUp"]
+__all__ += ["SumPool1d", "SumPool2d", "SumPool3d"]
 
 EdgeMode = Literal["circular", "border"]
 
@@ -125,6 +126,39 @@ class AvgPool2d(_AvgPool):
 
 class AvgPool3d(_AvgPool):
     """Mean over blocks of ``kernel_size`` voxels an axis; see ``AvgPool2d``."""
+
+    ndim = 3
+
+
+class _SumPool(_AvgPool):
+    """Sum over blocks; see ``SumPool2d``."""
+
+    def _rule(self) -> Resampling:
+        return Filter((1.0,) * self.kernel_size, self.kernel_size)
+
+
+class SumPool1d(_SumPool):
+    """Sum over blocks of ``kernel_size`` samples; see ``SumPool2d``."""
+
+    ndim = 1
+
+
+class SumPool2d(_SumPool):
+    """Sum over blocks of ``kernel_size`` x ``kernel_size`` pixels: ``AvgPool2d`` times the number of pixels.
+
+    Args:
+        kernel_size: an integer of at least 1; the image must be a multiple of it.
+
+    Raises:
+        TypeError: the width is no integer.
+        ValueError: the width is below 1.
+    """
+
+    ndim = 2
+
+
+class SumPool3d(_SumPool):
+    """Sum over blocks of ``kernel_size`` voxels an axis; see ``SumPool2d``."""
 
     ndim = 3
 
