@@ -12,7 +12,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-__all__ = ["Box", "at_displaced", "chunks", "covering", "index_in", "no_displacement", "positions_in", "scaled", "whole"]
+__all__ = ["Box", "Displaced", "at_displaced", "chunks", "covering", "index_in", "no_displacement", "positions_in", "scaled", "whole"]
 
 Box = tuple[range, ...]
 """Displacements along each axis."""
@@ -80,31 +80,57 @@ def positions_in(box: Box, size: Sequence[int]) -> tuple[int, ...] | None:
     return tuple(places)
 
 
-def at_displaced(images: Tensor, box: Box, *, differentiable: bool = False) -> Tensor:
-    """Images [*size, k] at all displaced pixels: [*size, k, *box], entry [a, :, u] is ``images[a + u]``.
+def at_displaced(images: Tensor, box: Box) -> Tensor:
+    """A copy of images [*size, k] at all displaced pixels: [*size, k, *box], entry [a, :, u] is ``images[a + u]``."""
+    for axis, displacements in enumerate(box):
+        n = images.shape[axis]
+        index = (torch.arange(n)[:, None] + torch.tensor(list(displacements))) % n
+        moved = images.index_select(axis, index.flatten().to(images.device)).unflatten(axis, index.shape)
+        images = moved.movedim(axis + 1, -1)
+    return images
 
-    A view with overlapping entries, of a copy that holds each of them once or twice; a copy of all entries where
-    gradients are wanted.
+
+class Displaced:
+    """The same without a copy of all entries, for any part of a box.
+
+    The last axis is copied at each of its displacements, side by side; the others are repeated, so that a displacement
+    along them is another place to begin.
+
+    Args:
+        images: [*size, k].
+        box: all displacements that will be asked for.
     """
-    ndim = len(box)
-    size = images.shape[:ndim]
-    if all(len(axis) == 1 for axis in box):
-        shift = [-axis.start for axis in box]
-        moved = images.roll(shift, tuple(range(ndim))) if any(shift) else images.contiguous()
-        return moved.reshape(*moved.shape, *(1,) * ndim)
-    last = images.movedim(-1, 0)
-    steps = tuple(axis.step for axis in box)
-    counts = tuple(len(axis) for axis in box)
-    for place, (axis, n) in enumerate(zip(box, size, strict=True)):
-        reach = axis[-1] - axis[0] + n
-        around = torch.arange(axis[0], axis[0] + reach, device=images.device) % n
-        last = last.index_select(1 + place, around)
-    if differentiable:
-        for place, (n, step) in enumerate(zip(size, steps, strict=True)):
-            last = last.unfold(1 + place, n, step)
-        # [k, *counts, *size].
-        return last.permute(*range(1 + ndim, 1 + 2 * ndim), *range(1 + ndim)).contiguous()
-    last = last.contiguous()
-    stride = last.stride()[1:]
-    moved_on = tuple(s * t for s, t in zip(stride, steps, strict=True))
-    return torch.as_strided(last, (*size, len(last), *counts), (*stride, last.stride(0), *moved_on), 0)
+
+    def __init__(self, images: Tensor, box: Box) -> None:
+        self._size = tuple(images.shape[:-1])
+        self._box = box
+        *outer, last = box
+        for axis, displacements in enumerate(outer):
+            n = images.shape[axis]
+            around = torch.arange(displacements[0], displacements[-1] + n) % n
+            images = images.index_select(axis, around.to(images.device))
+        self._tiles = _last_displaced(images, last)
+
+    def part(self, box: Box) -> Tensor | None:
+        """The view [*size, k, *box], of overlapping entries; None if the box is no part of the whole one."""
+        places = []
+        for own, asked, n in zip(self._box, box, self._size, strict=True):
+            start = (asked[0] - own[0]) % n
+            if start + asked[-1] - asked[0] > own[-1] - own[0] or start % own.step or asked.step % own.step:
+                return None
+            places.append(start)
+        stride = self._tiles.stride()
+        outer, (last, images, one) = stride[:-3], stride[-3:]
+        step = self._box[-1].step
+        offset = sum(p * s for p, s in zip(places[:-1], outer, strict=True)) + places[-1] // step * one
+        moved_on = (*(r.step * s for r, s in zip(box[:-1], outer, strict=True)), box[-1].step // step * one)
+        shape = (*self._size, self._tiles.shape[-2], *map(len, box))
+        return torch.as_strided(self._tiles, shape, (*outer, last, images, *moved_on), offset)
+
+
+def _last_displaced(images: Tensor, displacements: range) -> Tensor:
+    """[..., n, k] as [..., n, k, displacements]: the last axis of pixels at each of its displacements."""
+    n = images.shape[-2]
+    index = (torch.arange(n)[:, None] + torch.tensor(list(displacements))) % n
+    moved = images.index_select(-2, index.flatten().to(images.device)).unflatten(-2, index.shape)
+    return moved.movedim(-2, -1).contiguous()

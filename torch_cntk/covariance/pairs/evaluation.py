@@ -126,6 +126,11 @@ class Evaluation:
         self._wanted_alone = self._boxes({node: no_displacement(node.ndim) for node in self._pointwise})
 
     @property
+    def numbers_a_pair(self) -> int:
+        """How many numbers all nodes have together for each pair."""
+        return sum(math.prod(node.size) * math.prod(map(len, box)) for node, box in self._wanted.items())
+
+    @property
     def size(self) -> tuple[int, ...]:
         """Pixels of the output; none for one number a pair."""
         return self._last.size
@@ -188,13 +193,13 @@ class Evaluation:
                 found[node].append(variance)
         return Images(last, {node: torch.cat(parts, -1) for node, parts in found.items()})
 
-    def between(self, first: Images, second: Images, *, same: bool = False) -> Tensor:
+    def between(self, first: Images, second: Images, *, equal: tuple[Tensor, ...] | None = None) -> Tensor:
         """K between each image of one set and each of another: [I, J], or [I, J, *size, *size] where there are pixels.
 
         Args:
             first: one set, at most about ``pairs_at_once`` of them.
             second: the other.
-            same: whether both are the same images in the same order.
+            equal: indices of pairs (A, B) that are the same image: how many of each set, [k] both.
         """
         block = Block(
             first.features,
@@ -202,8 +207,9 @@ class Evaluation:
             first.variances,
             second.variances,
             self.kind == "ntk",
-            diagonal=same,
+            equal=equal if equal is not None and len(equal[0]) else None,
             recorded=_recorded(first.features, second.features),
+            boxes=self._wanted,
         )
         return self._result(block)
 

@@ -8,14 +8,14 @@ axis, and a mean over them is a few additions of contiguous memory.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from torch_cntk.covariance.pairs.displacements import Box, at_displaced, positions_in
+from torch_cntk.covariance.pairs.displacements import Box, Displaced, at_displaced, positions_in
 from torch_cntk.covariance.pairs.expression import Activated, Averaged, Given, Mixed, Normalised, Pairs, Subsampled
 
 __all__ = ["Block", "Part", "run"]
@@ -43,8 +43,9 @@ class Block:
         other_variances: those of B, [*size, J].
         trained: whether Theta is wanted.
         paired: whether each image meets itself alone: J is 1, and B the same images as A.
-        diagonal: whether A and B are the same images, in the same order.
+        equal: pairs that are an image with itself, as their places in A and in B, [k] both.
         recorded: whether gradients will be taken, so that nothing may be overwritten.
+        boxes: all displacements that will be asked of a node.
     """
 
     first: Tensor
@@ -53,22 +54,45 @@ class Block:
     other_variances: dict[Pairs, Tensor]
     trained: bool
     paired: bool = False
-    diagonal: bool = False
+    equal: tuple[Tensor, ...] | None = None
     recorded: bool = False
+    boxes: Mapping[Pairs, Box] = field(default_factory=dict)
     _spare: list[Tensor] = field(default_factory=list)
+    _displaced: dict[tuple[Pairs, int], Displaced] = field(default_factory=dict)
 
     @property
     def pairs(self) -> int:
         """How many there are."""
         return self.first.shape[-1] * (1 if self.paired else self.second.shape[-1])
 
-    def between(self, first: Tensor, second: Tensor, box: Box) -> tuple[Tensor, Tensor]:
-        """Images [*size, I] of A and [*size, J] of B displaced, to broadcast to [*size, I, J, *box]."""
+    def between(self, node: Pairs, first: Tensor, second: Tensor, box: Box, place: int = 0) -> tuple[Tensor, Tensor]:
+        """Images [*size, I] of A and [*size, J] of B displaced, to broadcast to [*size, I, J, *box].
+
+        Args:
+            node: that needs them.
+            first: the images of A.
+            second: those of B.
+            box: the displacements.
+            place: which one it is of several images that the node needs.
+        """
         ndim = len(box)
-        moved = at_displaced(second, box, differentiable=self.recorded)
+        moved = self._moved(node, second, box, place)
         # The axis of the images of B, or of A where each meets itself.
         moved = moved.unsqueeze(ndim + 1 if self.paired else ndim)
         return first.reshape(*first.shape, *(1,) * (1 + ndim)), moved
+
+    def _moved(self, node: Pairs, images: Tensor, box: Box, place: int) -> Tensor:
+        """Images [*size, J] displaced, [*size, J, *box]."""
+        if all(axis == range(1) for axis in box):
+            return images.reshape(*images.shape, *(1,) * len(box)).contiguous()
+        whole = self.boxes.get(node, box)
+        if self.recorded or len(whole[-1]) == 1:
+            return at_displaced(images, box).contiguous()
+        known = self._displaced.get((node, place))
+        if known is None:
+            known = self._displaced[node, place] = Displaced(images, whole)
+        part = known.part(box)
+        return at_displaced(images, box).contiguous() if part is None else part
 
     def variances_of(self, node: Pairs, sigma: Tensor, box: Box) -> tuple[Tensor, Tensor]:
         """Sigma(A at a, A at a) and Sigma(B at a + u, B at a + u), given the node's parent."""
@@ -78,10 +102,11 @@ class Block:
             self.variances[node] = sigma[(..., 0, *zero)].clone()
         variance = self.variances[node]
         other = variance if self.paired else self.other_variances[node]
-        if self.diagonal and (zero := positions_in(box, node.size)) is not None:
+        if self.equal is not None and (zero := positions_in(box, node.size)) is not None:
             # An input with itself: exactly its variance, which rounding might miss.
-            sigma[(..., *zero)].diagonal(dim1=-2, dim2=-1).copy_(variance)
-        return self.between(variance, other, box)
+            first, second = self.equal
+            sigma[(..., first, second, *zero)] = variance[..., first]
+        return self.between(node, variance, other, box)
 
     def spare_like(self, images: Tensor) -> Tensor:
         """Memory of the images' shape: fresh memory costs as much as writing into it."""
@@ -125,8 +150,8 @@ def _given(node: Given, block: Block, inputs: list[Part], box: Box) -> Part:
         sigma = torch.bmm(a, b / channels)
         return Part(sigma.reshape(*node.size, *sigma.shape[1:], *(1,) * len(box)), None)
     total: Tensor | None = None
-    for one, other in zip(first, second / channels, strict=True):
-        x, y = block.between(one, other, box)
+    for place, (one, other) in enumerate(zip(first / channels, second, strict=True)):
+        x, y = block.between(node, one, other, box, place)
         total = x * y if total is None else torch.addcmul(total, x, y) if block.recorded else total.addcmul_(x, y)
     assert total is not None
     return Part(total, None)
