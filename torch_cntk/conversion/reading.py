@@ -30,6 +30,7 @@ class Value:
         scale: the length of each of up to three axes over that of the input, for sizes that fit the strides.
         channels_last: whether the model has permuted its axes.
         padding: what has been put around the image for the next convolution: mode and pixels an axis.
+        flat: whether there are no pixels any more.
     """
 
     place: int
@@ -37,6 +38,7 @@ class Value:
     scale: tuple[Fraction, ...] = (Fraction(1),) * 3
     channels_last: bool = False
     padding: tuple[str, tuple[int, ...]] | None = None
+    flat: bool = False
 
 
 @dataclass(frozen=True)

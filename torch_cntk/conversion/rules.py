@@ -16,6 +16,7 @@ import torch
 from torch.nn import functional
 from torch.nn.utils import parametrize
 
+from torch_cntk.conversion import heads
 from torch_cntk.conversion.rule import Call, Place, Rule, Target
 from torch_cntk.layers import (
     ABReLU,
@@ -48,6 +49,9 @@ from torch_cntk.layers import (
     StridedConv2d,
     StridedConv3d,
     Sum,
+    SumPool1d,
+    SumPool2d,
+    SumPool3d,
     Weighted,
 )
 from torch_cntk.layers.registry import ACTIVATIONS, NamedActivation
@@ -208,7 +212,7 @@ def _write_upsampling(layer: NearestUp | BilinearUp, place: Place) -> Target:
     return _nn.Upsample(scale_factor=layer.scale_factor, mode=mode, align_corners=layer.align_corners)
 
 
-def _read_pooling(ours: Any) -> Callable[[Mapping[str, Any]], Layer]:
+def _read_pooling(ours: Any, sums: Any) -> Callable[[Mapping[str, Any]], Layer]:
     def read(given: Mapping[str, Any]) -> Layer:
         width, stride, padding = (
             set(value) if isinstance(value, tuple | list) else {value}
@@ -216,9 +220,10 @@ def _read_pooling(ours: Any) -> Callable[[Mapping[str, Any]], Layer]:
         )
         disjoint = stride in ({None}, set(), width) and padding == {0}
         # Of ceil_mode nothing is seen: sizes that are no multiples are refused.
-        if len(width) != 1 or not disjoint or given["divisor_override"] is not None:
+        divisor = given["divisor_override"]
+        if len(width) != 1 or not disjoint or divisor not in (None, 1):
             raise ValueError("expected disjoint square blocks without padding")
-        layer: Layer = ours(next(iter(width)))
+        layer: Layer = (ours if divisor is None else sums)(next(iter(width)))
         return layer
 
     return read
@@ -253,21 +258,23 @@ _UPSAMPLE: dict[str, Any] = {"size": None, "scale_factor": None, "mode": "neares
 _UPSAMPLE |= {"recompute_scale_factor": None, "antialias": False}
 _NORM: dict[str, Any] = {"normalized_shape": None, "eps": 1e-5, "elementwise_affine": True, "bias": True}
 _OF_DIMENSION: dict[int, tuple[Any, ...]] = {
-    1: (Conv1d, StridedConv1d, _nn.Conv1d, AvgPool1d, _nn.AvgPool1d, functional.avg_pool1d),
-    2: (Conv2d, StridedConv2d, _nn.Conv2d, AvgPool2d, _nn.AvgPool2d, functional.avg_pool2d),
-    3: (Conv3d, StridedConv3d, _nn.Conv3d, AvgPool3d, _nn.AvgPool3d, functional.avg_pool3d),
+    1: (Conv1d, StridedConv1d, _nn.Conv1d, AvgPool1d, SumPool1d, _nn.AvgPool1d, functional.avg_pool1d),
+    2: (Conv2d, StridedConv2d, _nn.Conv2d, AvgPool2d, SumPool2d, _nn.AvgPool2d, functional.avg_pool2d),
+    3: (Conv3d, StridedConv3d, _nn.Conv3d, AvgPool3d, SumPool3d, _nn.AvgPool3d, functional.avg_pool3d),
 }
 
 
 def _of_dimension(ndim: int) -> tuple[Rule, Rule]:
-    conv, strided, their_conv, pool, their_pool, average = _OF_DIMENSION[ndim]
+    conv, strided, their_conv, pool, total, their_pool, average = _OF_DIMENSION[ndim]
     read, write = _read_convolution(conv, ndim), _write_convolution(their_conv)
     return (
         Rule((conv, strided), read, write, (their_conv,), options=_CONV),
         Rule(
-            (pool,),
-            _read_pooling(pool),
-            lambda layer, place: their_pool(layer.kernel_size),
+            (pool, total) if ndim > 1 else (pool,),
+            _read_pooling(pool, total),
+            lambda layer, place: their_pool(
+                layer.kernel_size, **({"divisor_override": 1} if isinstance(layer, total) else {})
+            ),
             (their_pool,),
             (average,),
             _POOL,
@@ -291,6 +298,7 @@ def _dropout_of_channels(module: type[_nn.Module]) -> Rule:
 
 
 RULES: tuple[Rule, ...] = (
+    *heads.RULES,
     *_of_dimension(1),
     *_of_dimension(2),
     *_of_dimension(3),
@@ -336,6 +344,7 @@ RULES: tuple[Rule, ...] = (
 )
 NO_COUNTERPART: Mapping[type[Layer], str] = {
     ABReLU: "torch.nn has no rectifier of two slopes: take LeakyReLU",
+    SumPool1d: "torch.nn.AvgPool1d has no divisor_override: take AvgPool1d and Scale",
     Step: "torch.nn has no step: take Sign",
     GaussianBlur: "torch.nn has no layer with a fixed filter",
     LanczosDown: "torch.nn has no layer with a fixed filter",

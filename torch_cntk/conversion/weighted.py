@@ -88,9 +88,9 @@ def weighted(
         missing = (0,) * ((rule.layers[0].ndim or 0) - len(amounts))
         options["padding_mode"], options["padding"] = mode, missing + amounts
         value = replace(value, padding=None)
-    if rule.layers[0].ndim == 0 and reader.ndim:
+    if rule.layers[0].ndim == 0 and reader.ndim and not value.flat:
         raise reader.refuse(
-            node, name, "expected images permuted to [batch, *size, channels]; " + hint_for(_nn.Flatten)
+            node, name, "expected images permuted to [batch, *size, channels], or flattened (torch.nn.Flatten) before"
         )
     layer = layer_of(reader, node, name, rule, options)
     after = reader.emit(layer, reader.plain(node, value), source=source)

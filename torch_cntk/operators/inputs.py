@@ -108,9 +108,13 @@ class InputsOperator(Operator):
         symmetric = first is second or torch.equal(first, second)
         matrix = self._empty(len(first), len(second))
         for rows, columns, block in self._blocks(first, second, symmetric, progress):
+            mirrored = _mirrored(block, len(self.output_size)) if symmetric else None
+            if mirrored is not None and rows == columns:
+                # Rounding differs by the order of two images.
+                block = (block + mirrored) / 2
             matrix[rows, columns] = block
-            if symmetric and rows != columns:
-                matrix[columns, rows] = _mirrored(block, len(self.output_size))
+            if mirrored is not None and rows != columns:
+                matrix[columns, rows] = mirrored
         return matrix
 
     def dense(self, *, progress: bool = False) -> Tensor:

@@ -18,15 +18,15 @@ from torch import Tensor
 from torch_cntk.covariance.lattice.expression import parents_first
 from torch_cntk.covariance.pairs.displacements import Box, chunks, covering, index_in, no_displacement, scaled, whole
 from torch_cntk.covariance.pairs.expression import Flattened, Given, Pairs, Pooled, Resampled
-from torch_cntk.covariance.pairs.steps import Block, Part, run
+from torch_cntk.covariance.pairs.steps import Block, run
 
 __all__ = ["Evaluation", "Images", "Kind"]
 
 Kind = Literal["ntk", "nngp"]
-Tables = dict[Pairs, tuple[Part, Box]]
+Tables = dict[Pairs, tuple[Tensor, Box]]
 
-_SLAB_ENTRIES = {"cpu": 1 << 15, "cuda": 1 << 23}
-"""Numbers of one covariance that are worked on at once (256 kB of float64): with their temporaries they stay in the
+_SLAB_ENTRIES = {"cpu": 1 << 16, "cuda": 1 << 23}
+"""Numbers of one covariance that are worked on at once (512 kB of float64): with their temporaries they stay in the
 cache of a core; a GPU wants work."""
 
 
@@ -51,57 +51,69 @@ class Images:
 
 
 class _Level:
-    """The nodes from the tables before a node to it."""
+    """The nodes from the tables before a node to it.
+
+    Attributes:
+        end: the last of them.
+        nodes: all, parents first.
+        pixels: of the largest images on the way.
+    """
 
     def __init__(self, end: Pairs) -> None:
         self.end = end
         self.nodes = parents_first(end, _level_parents)
-        self.scale = {end: (1,) * end.ndim}
-        self.last_reader: dict[Pairs, Pairs] = {}
+        self.pixels = max(math.prod(node.size) for node in self.nodes)
+        self._scale = {end: (1,) * end.ndim}
+        last_reader: dict[Pairs, Pairs] = {}
         for node in reversed(self.nodes):
             for parent in _level_parents(node):
-                self.last_reader.setdefault(parent, node)
-                self.scale[parent] = tuple(s * r for s, r in zip(self.scale[node], node.stride, strict=True))
-        self.sources = [node for node in self.nodes if node.reads_table]
-        self.pixels = max(math.prod(node.size) for node in self.nodes)
+                last_reader.setdefault(parent, node)
+                self._scale[parent] = tuple(s * r for s, r in zip(self._scale[node], node.stride, strict=True))
+        done: dict[Pairs, list[Pairs]] = {node: [] for node in self.nodes}
+        for parent, reader in last_reader.items():
+            done[reader].append(parent)
+        # What was read from a table may be a part of it.
+        self._steps = [(node, done[node], _owns(node, done[node])) for node in self.nodes]
 
-    def run(self, block: Block, box: Box, tables: Tables) -> Part:
+    def run(self, block: Block, box: Box, tables: Tables) -> Tensor:
         """The end's images at some displacements."""
-        return self._run(block, box, tables, self.nodes)[self.end]
+        return self._run(block, box, tables, None)[self.end]
 
     def find_variances(self, block: Block, tables: Tables, wanted: Container[Pairs]) -> None:
         """Run what the wanted nodes are made from at displacement 0, for the variances that this finds."""
-        self._run(block, no_displacement(self.end.ndim), tables, [node for node in self.nodes if node in wanted])
+        self._run(block, no_displacement(self.end.ndim), tables, wanted)
 
-    def _run(self, block: Block, box: Box, tables: Tables, nodes: list[Pairs]) -> dict[Pairs, Part]:
-        parts: dict[Pairs, Part] = {}
-        for node in nodes:
-            own = scaled(box, self.scale[node])
-            if node.reads_table:
-                parts[node] = _looked_up(node, own, tables)
+    def _run(self, block: Block, box: Box, tables: Tables, wanted: Container[Pairs] | None) -> dict[Pairs, Tensor]:
+        results: dict[Pairs, Tensor] = {}
+        for node, done, owns in self._steps:
+            if wanted is not None and node not in wanted:
                 continue
-            inputs = [parts[parent] for parent in node.parents]
-            done = [parent for parent in set(node.parents) if self.last_reader[parent] is node]
-            # What was read from a table may be a part of it.
-            free = bool(inputs) and node.parents[0] in done and not node.parents[0].reads_table
-            free = free and node.parents.count(node.parents[0]) == 1
-            parts[node] = run(node, block, inputs, own, free)
+            scale = self._scale[node]
+            own = box if scale == self._scale[self.end] else scaled(box, scale)
+            if node.reads_table:
+                results[node] = _looked_up(node, own, tables)
+                continue
+            results[node] = run(node, block, [results[parent] for parent in node.parents], own, owns)
             for parent in done:
-                del parts[parent]
-        return parts
+                results.pop(parent, None)
+        return results
 
 
 def _level_parents(node: Pairs) -> tuple[Pairs, ...]:
     return () if node.reads_table else node.parents
 
 
-def _looked_up(node: Pairs, box: Box, tables: Tables) -> Part:
-    part, stored = tables[node]
+def _owns(node: Pairs, done: list[Pairs]) -> bool:
+    """Whether a node may overwrite its first parent: nobody else reads it, and it is no part of a table."""
+    return bool(done) and node.parents[0] in done and not node.parents[0].reads_table and len(node.parents) == 1
+
+
+def _looked_up(node: Pairs, box: Box, tables: Tables) -> Tensor:
+    images, stored = tables[node]
     for axis, index in enumerate(index_in(stored, box, node.size)):
         if index is not None:
-            place, axis_of = index.to(part.sigma.device), node.ndim + 2 + axis
-            part = part.each(lambda images, i=place, k=axis_of: images.index_select(k, i))  # type: ignore[misc]
-    return part
+            images = images.index_select(node.ndim + 3 + axis, index.to(images.device))
+    return images
 
 
 class Evaluation:
@@ -247,55 +259,49 @@ class Evaluation:
             if node in self._wanted:
                 tables[node] = self._table(node, self._wanted[node], block, tables)
         box = self._wanted[self._last]
-        part = self._whole(self._last, box, block, tables)
-        values = part.sigma if self.kind == "nngp" else part.theta
-        if values is None:
-            values = torch.zeros_like(part.sigma)
-        return _between_pixels(values, self.size)
+        images = self._whole(self._last, box, block, tables)
+        if self.kind == "nngp":
+            return _between_pixels(images[0], self.size)
+        return _between_pixels(images[1] if len(images) > 1 else torch.zeros_like(images[0]), self.size)
 
     # Tables.
 
-    def _parts(self, end: Pairs, box: Box, block: Block, tables: Tables) -> Iterator[tuple[Box, Part]]:
+    def _parts(self, end: Pairs, box: Box, block: Block, tables: Tables) -> Iterator[tuple[Box, Tensor]]:
         """An end's images, some displacements at a time."""
         level = self._levels[end]
         most = max(1, _slab_entries(block.first.device) // (level.pixels * block.pairs))
         for some in chunks(box, most):
             yield some, level.run(block, some, tables)
 
-    def _whole(self, end: Pairs, box: Box, block: Block, tables: Tables) -> Part:
+    def _whole(self, end: Pairs, box: Box, block: Block, tables: Tables) -> Tensor:
         """An end's images at all displacements of a box."""
-        whole_part: Part | None = None
+        images: Tensor | None = None
         for some, part in self._parts(end, box, block, tables):
             if some == box:
                 return part
-            if whole_part is None:
-                shape = (*part.sigma.shape[: end.ndim + 2], *map(len, box))
-                whole_part = part.each(lambda images, s=shape: images.new_empty(s))  # type: ignore[misc]
-            where = tuple(
-                slice((u.start - own.start) // own.step, (u.start - own.start) // own.step + len(u))
-                for u, own in zip(some, box, strict=True)
-            )
-            for target, source in zip(whole_part, part, strict=True):
-                if target is not None:
-                    target[(..., *where)] = source
-        assert whole_part is not None
-        return whole_part
+            if images is None:
+                images = part.new_empty((*part.shape[: end.ndim + 3], *map(len, box)))
+            starts = [(u[0] - own[0]) // own.step for u, own in zip(some, box, strict=True)]
+            where = tuple(slice(start, start + len(u)) for start, u in zip(starts, some, strict=True))
+            images[(..., *where)] = part
+        assert images is not None
+        return images
 
-    def _table(self, node: Pairs, box: Box, block: Block, tables: Tables) -> tuple[Part, Box]:
+    def _table(self, node: Pairs, box: Box, block: Block, tables: Tables) -> tuple[Tensor, Box]:
         """What a node that reads many displacements of its parent makes of them."""
         (parent,) = node.parents
         read = node.read(box, parent)
         if isinstance(node, Resampled):
-            part = self._whole(parent, read, block, tables)
-            return part.each(lambda images: _resampled(images, node, read, box)), box
-        total: Part | None = None
+            return _resampled(self._whole(parent, read, block, tables), node, read, box), box
+        assert isinstance(node, Flattened | Pooled)
+        total: Tensor | None = None
         flat = isinstance(node, Flattened)
-        for _, part in self._parts(parent, read, block, tables):
-            part = part.each(lambda images: _total(images, parent.ndim, keep=not flat))
-            total = part if total is None else Part(*(_added(a, b) for a, b in zip(total, part, strict=True)))
-        assert total is not None and isinstance(node, Flattened | Pooled)
-        share = math.prod(parent.size) ** (-1.0 if flat else -2.0)
-        return total.each(lambda images: images * share), no_displacement(node.ndim)
+        for _, images in self._parts(parent, read, block, tables):
+            part = _total(images, parent.ndim, keep=not flat)
+            total = part if total is None else total + part
+            block.keep(images)
+        assert total is not None
+        return total * math.prod(parent.size) ** (-1.0 if flat else -2.0), no_displacement(node.ndim)
 
 
 def _recorded(*features: Tensor) -> bool:
@@ -306,14 +312,9 @@ def _slab_entries(device: torch.device) -> int:
     return _SLAB_ENTRIES.get(device.type, _SLAB_ENTRIES["cuda"])
 
 
-def _added(first: Tensor | None, second: Tensor | None) -> Tensor | None:
-    return None if first is None or second is None else first + second
-
-
 def _total(images: Tensor, ndim: int, *, keep: bool) -> Tensor:
-    """The sum over positions and displacements, [*size, I, J, *box] to [I, J], or to [1, .., I, J, 1, ..]."""
-    axes = (*range(ndim), *range(ndim + 2, 2 * ndim + 2))
-    return images.sum(axes, keepdim=keep) if axes else images
+    """The sum over positions and displacements, [c, *size, I, J, *box] to [c, I, J], or to [c, 1, .., I, J, 1, ..]."""
+    return images.sum((*range(1, 1 + ndim), *range(ndim + 3, 2 * ndim + 3)), keepdim=keep)
 
 
 def _resampled(images: Tensor, node: Resampled, read: Box, box: Box) -> Tensor:
@@ -324,8 +325,8 @@ def _resampled(images: Tensor, node: Resampled, read: Box, box: Box) -> Tensor:
     outputs = positions.shape[1]
     moved_on = torch.tensor(list(box[axis]), device=images.device)
     second = (torch.arange(outputs, device=images.device)[:, None] + moved_on) % outputs
-    displacement = ndim + 2 + axis
-    rows = images.movedim((axis, displacement), (0, 1))
+    axes = (1 + axis, ndim + 3 + axis)
+    rows = images.movedim(axes, (0, 1))
     rest = rows.shape[2:]
     rows = rows.reshape(n * len(own), -1)
     total: Tensor | None = None
@@ -336,7 +337,7 @@ def _resampled(images: Tensor, node: Resampled, read: Box, box: Box) -> Tensor:
             term = rows.index_select(0, index) * (w[:, None] * v[second]).reshape(-1, 1)
             total = term if total is None else total + term
     assert total is not None
-    return total.reshape(outputs, len(moved_on), *rest).movedim((0, 1), (axis, displacement)).contiguous()
+    return total.reshape(outputs, len(moved_on), *rest).movedim((0, 1), axes).contiguous()
 
 
 def _between_pixels(images: Tensor, size: tuple[int, ...]) -> Tensor:

@@ -1,8 +1,9 @@
 """The rule of each node, for a block of pairs and a box of displacements.
 
-A step takes what its parents are, [*size, I, J, *box] for I x J pairs of images, and may overwrite the first of them
-where it is told so. Positions are the leading axes: the neighbours of a pixel are whole rows of memory, whatever the
-axis, and a mean over them is a few additions of contiguous memory.
+A step takes what its parents are, [2, *size, I, J, *box] for I x J pairs of images (Sigma and Theta; [1, ...] for Sigma
+alone, where Theta is 0 or not wanted), and may overwrite the first of them where it is told so. Positions come before
+pairs and displacements: the neighbours of a pixel are whole rows of memory, whatever the axis, and a mean over them is
+a few operations on contiguous memory.
 """
 
 from __future__ import annotations
@@ -10,26 +11,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from torch_cntk.covariance.duals import Rectifier
+from torch_cntk.covariance.duals.base import ROUNDING, extremes, ordinary
 from torch_cntk.covariance.pairs.displacements import Box, Displaced, at_displaced, positions_in
 from torch_cntk.covariance.pairs.expression import Activated, Averaged, Given, Mixed, Normalised, Pairs, Subsampled
 
-__all__ = ["Block", "Part", "run"]
-
-
-class Part(NamedTuple):
-    """Sigma and Theta of a node, [*size, I, J, *box] each; Theta is None where it is 0 or not wanted."""
-
-    sigma: Tensor
-    theta: Tensor | None
-
-    def each(self, function: Callable[[Tensor], Tensor]) -> Part:
-        """The same function of both."""
-        return Part(function(self.sigma), None if self.theta is None else function(self.theta))
+__all__ = ["Block", "run"]
 
 
 @dataclass
@@ -57,7 +49,7 @@ class Block:
     equal: tuple[Tensor, ...] | None = None
     recorded: bool = False
     boxes: Mapping[Pairs, Box] = field(default_factory=dict)
-    _spare: list[Tensor] = field(default_factory=list)
+    _spare: dict[torch.Size, list[Tensor]] = field(default_factory=dict)
     _displaced: dict[tuple[Pairs, int], Displaced] = field(default_factory=dict)
 
     @property
@@ -108,19 +100,19 @@ class Block:
             sigma[(..., first, second, *zero)] = variance[..., first]
         return self.between(node, variance, other, box)
 
-    def spare_like(self, images: Tensor) -> Tensor:
-        """Memory of the images' shape: fresh memory costs as much as writing into it."""
-        if self._spare and self._spare[-1].shape == images.shape:
-            return self._spare.pop()
-        self._spare.clear()
-        return torch.empty_like(images, memory_format=torch.contiguous_format)
+    def spare(self, shape: torch.Size) -> Tensor:
+        """Memory of a shape: fresh memory costs as much as writing into it."""
+        kept = self._spare.get(shape)
+        return kept.pop() if kept else self.first.new_empty(shape)
 
-    def keep(self, images: Tensor) -> None:
+    def keep(self, *images: Tensor) -> None:
         """Take memory that nobody reads any more."""
-        self._spare.append(images)
+        if not self.recorded:
+            for some in images:
+                self._spare.setdefault(some.shape, []).append(some)
 
 
-def run(node: Pairs, block: Block, inputs: list[Part], box: Box, own: bool) -> Part:
+def run(node: Pairs, block: Block, inputs: list[Tensor], box: Box, own: bool) -> Tensor:
     """Compute a node from its parents.
 
     Args:
@@ -131,80 +123,97 @@ def run(node: Pairs, block: Block, inputs: list[Part], box: Box, own: bool) -> P
         own: whether the first parent may be overwritten.
     """
     if not own and inputs and not block.recorded:
-        inputs = [inputs[0].each(Tensor.clone), *inputs[1:]]
+        inputs = [inputs[0].clone(), *inputs[1:]]
     return _STEPS[type(node)](node, block, inputs, box)
 
 
-def _given(node: Given, block: Block, inputs: list[Part], box: Box) -> Part:
+def _given(node: Given, block: Block, inputs: list[Tensor], box: Box) -> Tensor:
     first, second = block.first, block.second
     if node.flat:
         first, second = first.flatten(0, -2), second.flatten(0, -2)
     channels = len(first)
-    if block.paired and all(len(axis) == 1 for axis in box):
+    if block.paired and all(axis == range(1) for axis in box):
         sigma = (first * first).sum(0).div(channels)
-        return Part(sigma.reshape(*sigma.shape, *(1,) * (1 + len(box))), None)
+        return sigma.reshape(1, *sigma.shape, *(1,) * (1 + len(box)))
     if all(axis == range(1) for axis in box):
         # [pixels, I, channels] @ [pixels, channels, J].
         a = first.reshape(channels, -1, first.shape[-1]).permute(1, 2, 0)
         b = second.reshape(channels, -1, second.shape[-1]).permute(1, 0, 2)
         sigma = torch.bmm(a, b / channels)
-        return Part(sigma.reshape(*node.size, *sigma.shape[1:], *(1,) * len(box)), None)
+        return sigma.reshape(1, *node.size, *sigma.shape[1:], *(1,) * len(box))
     total: Tensor | None = None
     for place, (one, other) in enumerate(zip(first / channels, second, strict=True)):
         x, y = block.between(node, one, other, box, place)
-        total = x * y if total is None else torch.addcmul(total, x, y) if block.recorded else total.addcmul_(x, y)
+        if block.recorded:
+            total = x * y if total is None else torch.addcmul(total, x, y)
+        elif total is None:
+            both = block.spare(torch.Size((1, *map(max, x.shape, y.shape))))
+            total = torch.mul(x, y, out=both[0])
+        else:
+            total.addcmul_(x, y)
     assert total is not None
-    return Part(total, None)
+    return total[None] if block.recorded else both
 
 
-def _averaged(node: Averaged, block: Block, inputs: list[Part], box: Box) -> Part:
-    sigma, theta = inputs[0]
-    bias = node.bias_variance
-    if theta is not None:
-        theta = theta + sigma if block.recorded else theta.add_(sigma)
-        theta = _mean(node, block, theta, box)
-    sigma = _mean(node, block, sigma, box)
-    if bias:
-        sigma = sigma + bias if block.recorded else sigma.add_(bias)
-        if theta is not None:
-            theta = theta + bias if block.recorded else theta.add_(bias)
-    if theta is None and block.trained:
-        # What training adds to 0 is what the layer makes of Sigma.
-        theta = sigma.clone()
-    return Part(sigma, theta)
+def _averaged(node: Averaged, block: Block, inputs: list[Tensor], box: Box) -> Tensor:
+    (images,) = inputs
+    if len(images) > 1:
+        if block.recorded:
+            images = torch.stack([images[0], images[0] + images[1]])
+        else:
+            images[1].add_(images[0])
+    images = _mean(node, block, images, box)
+    if node.bias_variance:
+        images = images + node.bias_variance if block.recorded else images.add_(node.bias_variance)
+    # What training adds to 0 is what the layer makes of Sigma.
+    return _twice(block, images) if len(images) == 1 and block.trained else images
+
+
+def _twice(block: Block, images: Tensor) -> Tensor:
+    """Sigma as Theta as well."""
+    if block.recorded:
+        return torch.cat((images, images))
+    both = block.spare(torch.Size((2, *images.shape[1:])))
+    both.copy_(images.expand_as(both))
+    block.keep(images)
+    return both
 
 
 def _mean(node: Averaged, block: Block, images: Tensor, box: Box) -> Tensor:
     """The mean over patches, axis by axis."""
-    for axis, width in enumerate(node.kernel_size):
-        offsets = range(-(width // 2), width // 2 + 1)
-        if width == 1 or (node.size[axis] == 1 and not node.inside):
-            continue
-        if block.recorded:
-            images = _mean_recorded(node, images, offsets, axis, box)
-            continue
-        mean = block.spare_like(images)
-        if node.inside:
-            _mean_inside(images, offsets, axis, box, mean)
-        else:
-            _mean_around(images, offsets, axis, mean)
-        block.keep(images)
-        images = mean
+    axes = [(k, q) for k, q in enumerate(node.kernel_size) if q > 1 and (node.size[k] > 1 or node.inside)]
+    if block.recorded:
+        for axis, width in axes:
+            images = _mean_recorded(node, images, range(-(width // 2), width // 2 + 1), axis, box)
+        return images
+    # Sigma and Theta one after another: half of the memory stays in the cache.
+    for part in images.unbind():
+        source, mean = part, block.spare(part.shape)
+        for axis, width in axes:
+            offsets = range(-(width // 2), width // 2 + 1)
+            if node.inside:
+                _mean_inside(source, offsets, axis, box, mean)
+            else:
+                _mean_around(source, offsets, axis, mean)
+            source, mean = mean, source
+        if source is not part:
+            part.copy_(source)
+        block.keep(mean if source is part else source)
     return images
 
 
 def _mean_around(images: Tensor, offsets: range, axis: int, mean: Tensor) -> None:
     """Write the mean of the neighbours along an axis, around the edge, into ``mean``."""
     n = images.shape[axis]
-    counts = Counter(offset % n for offset in offsets)
-    if offsets == range(-1, 2) and n >= 3:
-        # Means of two are half as many passes as a multiplication and two additions: first of the outer neighbours.
+    if offsets == range(-1, 2) and n > 2:  # noqa: PLR2004 - three different neighbours
+        # Means of two are fewer passes than a multiplication and two additions: first of the outer neighbours.
         torch.lerp(images.narrow(axis, 0, n - 2), images.narrow(axis, 2, n - 2), 0.5, out=mean.narrow(axis, 1, n - 2))
-        for edge in (0, n - 1):
-            left, right = images.select(axis, edge - 1), images.select(axis, (edge + 1) % n)
-            torch.lerp(left, right, 0.5, out=mean.select(axis, edge))
+        second, last = images.select(axis, 1), images.select(axis, n - 1)
+        torch.lerp(last, second, 0.5, out=mean.select(axis, 0))
+        torch.lerp(images.select(axis, n - 2), images.select(axis, 0), 0.5, out=mean.select(axis, n - 1))
         torch.lerp(mean, images, 1 / 3, out=mean)
         return
+    counts = Counter(offset % n for offset in offsets)
     torch.mul(images, counts.pop(0, 0) / len(offsets), out=mean)
     for shift, count in counts.items():
         rest, weight = n - shift, count / len(offsets)
@@ -215,7 +224,7 @@ def _mean_around(images: Tensor, offsets: range, axis: int, mean: Tensor) -> Non
 def _mean_inside(images: Tensor, offsets: range, axis: int, box: Box, mean: Tensor) -> None:
     """The same over the neighbours of which both pixels, a + d and a + u + d, are inside."""
     n, weight = images.shape[axis], 1 / len(offsets)
-    inside = _inside(images, offsets, axis, box)
+    inside = _inside(images, axis, box)
     torch.mul(images, weight, out=mean)
     for offset in offsets:
         rest = n - abs(offset)
@@ -223,13 +232,13 @@ def _mean_inside(images: Tensor, offsets: range, axis: int, box: Box, mean: Tens
             continue
         start = max(0, -offset)
         target, source = mean.narrow(axis, start, rest), images.narrow(axis, start + offset, rest)
-        if len(box[axis]) == 1 and box[axis][0] == 0:
+        if box[axis] == range(1):
             target.add_(source, alpha=weight)
         else:
             target.addcmul_(source, inside(offset).narrow(axis, start, rest), value=weight)
 
 
-def _inside(images: Tensor, offsets: range, axis: int, box: Box) -> Callable[[int], Tensor]:
+def _inside(images: Tensor, axis: int, box: Box) -> Callable[[int], Tensor]:
     """Whether a + d and a + u + d are inside along an axis, 1 or 0, to broadcast against the images."""
     n, ndim = images.shape[axis], len(box)
     first = torch.arange(n, device=images.device)[:, None]
@@ -247,61 +256,84 @@ def _inside(images: Tensor, offsets: range, axis: int, box: Box) -> Callable[[in
 
 def _mean_recorded(node: Averaged, images: Tensor, offsets: range, axis: int, box: Box) -> Tensor:
     """Either mean without overwriting anything."""
-    inside = _inside(images, offsets, axis, box)
+    inside = _inside(images[0], axis, box)
     terms = []
     for offset in offsets:
-        neighbours = images.roll(-offset, axis)
+        neighbours = images.roll(-offset, 1 + axis)
         terms.append(neighbours * inside(offset) if node.inside else neighbours)
     return torch.stack(terms).mean(0)
 
 
-def _activated(node: Activated, block: Block, inputs: list[Part], box: Box) -> Part:
-    sigma, theta = inputs[0]
+def _activated(node: Activated, block: Block, inputs: list[Tensor], box: Box) -> Tensor:
+    (images,) = inputs
     if block.recorded:
-        sigma = sigma.clone()
+        images = images.clone()
+    sigma = images[0]
     variances = block.variances_of(node, sigma, box)
-    value, slope = node.dual(sigma, *variances)
-    if theta is not None:
-        theta = theta * slope if block.recorded else theta.mul_(slope)
-    return Part(value, theta)
-
-
-def _normalised(node: Normalised, block: Block, inputs: list[Part], box: Box) -> Part:
-    sigma, theta = inputs[0]
     if block.recorded:
-        sigma = sigma.clone()
-    variance, other = block.variances_of(node, sigma, box)
+        value, slope = node.dual(sigma, *variances)
+        return torch.stack([value, *(images[1:] * slope)])
+    if isinstance(node.dual, Rectifier) and not block.paired and _plain(*variances):
+        return _rectified(node, node.dual, block, images, variances, box)
+    value, slope = node.dual(sigma, *variances)
+    # Before the value is put into its place, where some duals leave the slope.
+    images[1:].mul_(slope)
+    if value.data_ptr() != sigma.data_ptr():
+        sigma.copy_(value)
+    return images
+
+
+def _plain(variance: Tensor, other: Tensor) -> bool:
+    """Whether no variance is 0, or so large or small that products of two would be."""
+    return ordinary(variance) and ordinary(other) and not extremes(variance, other).vanish
+
+
+def _rectified(
+    node: Activated, dual: Rectifier, block: Block, images: Tensor, variances: tuple[Tensor, Tensor], box: Box
+) -> Tensor:
+    sigma = images[0]
+    rounding = ROUNDING[sigma.dtype]
+    # Of the variance images, which are small: roots take five times as long as products.
+    first, second = block.variances[node].rsqrt(), block.other_variances[node].rsqrt()
+    first, second = block.between(node, first, second, box, 1)
+    cosine, product = (block.spare(sigma.shape) for _ in range(2))
+    torch.mul(sigma, first * (1 + rounding), out=cosine).mul_(second)
+    torch.mul(variances[0] * (1 - rounding), variances[1], out=product)
+    images[1:].mul_(dual.by_arcsine(sigma, cosine, product))
+    block.keep(cosine, product)
+    return images
+
+
+def _normalised(node: Normalised, block: Block, inputs: list[Tensor], box: Box) -> Tensor:
+    (images,) = inputs
+    if block.recorded:
+        images = images.clone()
+    variance, other = block.variances_of(node, images[0], box)
     norm = ((variance + node.epsilon) * (other + node.epsilon)).sqrt()
     # Features that vanish stay so: 0 / 0 is 0.
-    norm = norm.clamp_min(torch.finfo(norm.dtype).tiny)
-    sigma = sigma / norm
-    theta = None if theta is None else theta / norm
-    if node.affine and block.trained:
-        theta = sigma + 1 if theta is None else theta + sigma + 1
-    return Part(sigma, theta)
+    images = images / norm.clamp_min(torch.finfo(norm.dtype).tiny)
+    if not (node.affine and block.trained):
+        return images
+    sigma = images[0]
+    return torch.stack([sigma, sigma + 1 if len(images) == 1 else images[1] + sigma + 1])
 
 
-def _mixed(node: Mixed, block: Block, inputs: list[Part], box: Box) -> Part:
-    sigma = _weighted_sum(node.weights, [part.sigma for part in inputs])
-    trained = [(w, part.theta) for w, part in zip(node.weights, inputs, strict=True) if part.theta is not None]
-    theta = _weighted_sum([w for w, _ in trained], [theta for _, theta in trained]) if trained else None
-    return Part(sigma, theta)
-
-
-def _weighted_sum(weights: tuple[float, ...] | list[float], parts: list[Tensor]) -> Tensor:
-    total = parts[0] * weights[0]
-    for weight, part in zip(weights[1:], parts[1:], strict=True):
+def _mixed(node: Mixed, block: Block, inputs: list[Tensor], box: Box) -> Tensor:
+    trained = max(map(len, inputs))
+    parts = [part if len(part) == trained else torch.cat((part, torch.zeros_like(part))) for part in inputs]
+    total = parts[0] * node.weights[0]
+    for weight, part in zip(node.weights[1:], parts[1:], strict=True):
         total = torch.add(total, part, alpha=weight)
     return total
 
 
-def _subsampled(node: Subsampled, block: Block, inputs: list[Part], box: Box) -> Part:
+def _subsampled(node: Subsampled, block: Block, inputs: list[Tensor], box: Box) -> Tensor:
     """T'[u][a] = T[r u][r a]; the parent holds the displacements r u."""
     kept = tuple(slice(None, None, r) for r in node.steps)
-    return inputs[0].each(lambda images: images[kept].contiguous())
+    return inputs[0][(slice(None), *kept)].contiguous()
 
 
-_STEPS: dict[type[Pairs], Callable[[Any, Block, list[Part], Box], Part]] = {
+_STEPS: dict[type[Pairs], Callable[[Any, Block, list[Tensor], Box], Tensor]] = {
     Given: _given,
     Averaged: _averaged,
     Activated: _activated,
