@@ -70,8 +70,9 @@ def _check_images(network: Layer, images: Tensor) -> None:
         return
     # How many features a flattening gives is known from the size alone: the finite network is asked.
     meta = {name: torch.empty_like(value, device="meta") for name, value in network.state_dict().items()}
+    dtype = next((value.dtype for value in meta.values() if value.is_floating_point()), images.dtype)
     try:
-        functional_call(network, meta, torch.empty(1, *shape[1:], device="meta"))
+        functional_call(network, meta, torch.empty(1, *shape[1:], device="meta", dtype=dtype))
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"images of shape {shape} do not fit the network: {error}") from None
 
