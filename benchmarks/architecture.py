@@ -35,10 +35,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 import torch_cntk as tc
-from benchmarks.images import random_mask
 from benchmarks.methods import biharmonic
 from benchmarks.timing import print_table
 from torch_cntk._internal.files import writing
+from torch_cntk.images import random_mask
 
 PHOTOGRAPHS = ("astronaut", "brick", "camera", "chelsea", "coffee", "coins", "grass", "gravel", "moon", "rocket")
 OPTIONS: dict[str, tuple[Any, ...]] = {

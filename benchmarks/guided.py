@@ -27,10 +27,10 @@ import torch
 from torch import Tensor
 
 import torch_cntk as tc
-from benchmarks.images import grey_images, large_holes, photographs, psnr, random_mask, ssim
+from benchmarks.images import grey_images, large_holes, photographs, psnr, ssim
 from benchmarks.methods import biharmonic, opencv, radius_of
 from benchmarks.timing import medians, print_table
-from torch_cntk.images import guided
+from torch_cntk.images import guided, random_mask
 
 Fill = Callable[[Tensor, Tensor], Tensor]
 

@@ -87,11 +87,6 @@ def large_holes(found: Path | None = None) -> dict[str, tuple[Tensor, Tensor]]:
 # Masks, True = known.
 
 
-def random_mask(size: tuple[int, ...], missing: float, seed: int = 0) -> Tensor:
-    """Each pixel is missing with that probability."""
-    return torch.rand(size, generator=torch.Generator().manual_seed(seed)) >= missing
-
-
 def square_hole(size: tuple[int, int], seed: int = 0) -> Tensor:
     """One hole, somewhere inside, with sides of about a sixth of the image's shorter one."""
     generator = torch.Generator().manual_seed(seed)

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 import torch_cntk as tc
-from benchmarks.images import grey_images, psnr, random_mask
+from benchmarks.images import grey_images, psnr
 from benchmarks.methods import biharmonic
 from benchmarks.timing import medians, print_table, seconds_text
+from torch_cntk.images import random_mask
 
 
 def main() -> None:

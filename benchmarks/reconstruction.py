@@ -19,7 +19,8 @@ import argparse
 
 from benchmarks import experiment
 from benchmarks.experiment import Published, Task, reduced
-from benchmarks.images import PHOTOGRAPHS, folder, grey_images, photographs, random_mask
+from benchmarks.images import PHOTOGRAPHS, folder, grey_images, photographs
+from torch_cntk.images import random_mask
 
 DEEP_IMAGE_PRIOR = Published(
     "deep image prior, published",

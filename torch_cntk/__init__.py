@@ -22,10 +22,14 @@ def __getattr__(name: str) -> object:
     """Import what is asked for.
 
     Raises:
-        AttributeError: there is no such name.
+        AttributeError: there is no such name; says what comes close.
     """
-    if name != "__version__":
+    if name in __all__:
         return _of_stub(name)
+    if name != "__version__":
+        from torch_cntk._internal.guesses import hint
+
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint(name, __all__)}")
     from importlib.metadata import PackageNotFoundError, version
 
     try:

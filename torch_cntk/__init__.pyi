@@ -25,6 +25,7 @@ from .images import (
     leave_out_error,
     levels_for,
     plotting,
+    sweep,
 )
 from .kernels import Kernel
 from .layers import (
@@ -195,6 +196,7 @@ __all__ = [
     "presets",
     "priors",
     "reparameterise",
+    "sweep",
     "to_torch",
     "train",
     "with_width",

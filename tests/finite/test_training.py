@@ -188,6 +188,8 @@ def test_standard_and_ntk_parameterisation_start_with_the_same_function() -> Non
 
 def test_compiled_training_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     # The compiler itself takes a minute; its front end, which has to understand the network and its hooks, seconds.
+    # What it learnt from other tests' networks (sizes that vary) is forgotten first.
+    torch.compiler.reset()
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager", fullgraph=True))
     options: dict[str, Any] = {"steps": 3, "batch_norm": True, "jitter": 0.1}
     torch.testing.assert_close(run(**options, compile=True).output, run(**options).output)

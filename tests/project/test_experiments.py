@@ -14,7 +14,8 @@ pytest.importorskip("skimage")
 pytest.importorskip("matplotlib")
 
 from benchmarks import experiment, large_holes, methods, reconstruction
-from benchmarks.images import cropped, psnr, random_mask, shrunk, square_hole, ssim, strokes
+from benchmarks.images import cropped, psnr, shrunk, square_hole, ssim, strokes
+from torch_cntk.images import random_mask
 from torch_cntk.images.files import read_image
 
 

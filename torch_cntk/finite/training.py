@@ -14,6 +14,7 @@ from torch import Tensor
 
 from torch_cntk._internal.checks import positive_int
 from torch_cntk._internal.files import check_writable
+from torch_cntk._internal.guesses import MASK, understands
 from torch_cntk._internal.memory import allocating
 from torch_cntk.finite.footprint import allocations, require_memory
 from torch_cntk.finite.model import Model
@@ -37,6 +38,18 @@ from torch_cntk.priors import Prior, Uniform
 __all__ = ["DivergedError", "Model", "Step", "Training", "TrainingResult", "TrainingStatus", "train"]
 
 
+_SPELLINGS = {
+    "optimizer": "optimiser",
+    "parameterization": "parameterisation",
+    "epochs": "steps",
+    "iterations": "steps",
+    "learning_rate": "lr",
+}
+"""Arguments that other packages have, and ours."""
+_GUESSES = {"mask": MASK}
+
+
+@understands(_SPELLINGS, _GUESSES)
 @allocating("the training")
 def train(
     net: Layer,

@@ -16,6 +16,7 @@ from torch_cntk.images.guided import Guidance, Guided, guided_network
 from torch_cntk.images.inpaint import InpaintingResult, inpaint
 from torch_cntk.images.observed import Observed
 from torch_cntk.images.periodic import Periodic
+from torch_cntk.images.ranking import Sweep, SweepRow, psnr, random_mask, sweep
 from torch_cntk.images.trials import leave_out_error
 
 __all__ = [
@@ -31,6 +32,8 @@ __all__ = [
     "Periodic",
     "Photograph",
     "Series",
+    "Sweep",
+    "SweepRow",
     "autocorrelation_network",
     "autocorrelation_passes",
     "check_output",
@@ -43,7 +46,10 @@ __all__ = [
     "leave_out_error",
     "levels_for",
     "plotting",
+    "psnr",
+    "random_mask",
     "read_image",
     "read_mask",
+    "sweep",
     "write_image",
 ]

@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from torch_cntk._internal.checks import positive_int
+from torch_cntk._internal.guesses import MASK, understands
 from torch_cntk._internal.memory import allocating
 from torch_cntk.images.arrays import read
 from torch_cntk.images.default import default_kernel, kernel_of
@@ -60,6 +61,16 @@ class InpaintingResult:
     guidance: tuple[Filler | Series, ...] = ()
 
 
+_GUESSES = {
+    "mask": MASK,
+    "epochs": "nothing is trained; solver=EigenPro(epochs=...) iterates over the pixels",
+    "steps": "nothing is trained; train(net, image, observed, steps=...) fits a finite network",
+    "levels": 'pass kernel=default_network(levels).kernel(prior), or a name such as "uniform-5x128-leaky0.1"',
+}
+"""Arguments that people try, and what to write instead."""
+
+
+@understands(answers=_GUESSES)
 @allocating("filling the image")
 def inpaint(
     image: Tensor | np.ndarray,

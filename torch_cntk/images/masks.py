@@ -26,7 +26,7 @@ def has_holes(observed: Tensor, remotest: int | None = None) -> bool:
         remotest: its ``reach``, where it is known already.
     """
     missing = float((~observed).double().mean())
-    if missing == 0:
+    if missing in (0, 1):
         return False
     pixels = math.log(observed.numel()) / -math.log(missing)
     expected = (pixels ** (1 / observed.ndim) + 1) / 2

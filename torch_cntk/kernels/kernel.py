@@ -236,6 +236,24 @@ class Kernel:
         """
         files.write(path, self.storage, self.origin, compact=compact)
 
+    @staticmethod
+    def load(path: str | Path) -> Kernel:
+        """Read a kernel that ``save`` wrote.
+
+        ``torch_cntk.load_kernel`` knows kernels by name too, and serves images so small that displacements wrap.
+
+        Args:
+            path: of the file.
+
+        Returns:
+            the kernel, on the CPU.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is truncated, damaged, no kernel file, or of a newer format.
+        """
+        return read(path)
+
 
 @dataclass(frozen=True)
 class _Converted:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
@@ -80,7 +79,7 @@ class _Conv(Weighted):
     @property
     def fan_in(self) -> int:
         """Channels times pixels of a patch; those beyond the border count as well."""
-        return self.in_channels * math.prod(self.kernel_size)
+        return self.weight.numel() // self.weight.shape[0]
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch.nn's name
         """Convolve [batch, in_channels, *size].

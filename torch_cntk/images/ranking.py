@@ -1,0 +1,234 @@
+"""Compare networks, or kernels, on one's own image by leaving observed pixels out, with a spread."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from torch_cntk._internal.checks import positive_int
+from torch_cntk.images.default import kernel_of
+from torch_cntk.images.inpaint import inpaint
+from torch_cntk.images.masks import has_holes
+from torch_cntk.images.observed import as_mask
+from torch_cntk.kernels.kernel import Kernel
+from torch_cntk.layers import Layer
+from torch_cntk.priors import Prior, Uniform
+
+__all__ = ["Sweep", "SweepRow", "psnr", "random_mask", "sweep"]
+
+_LEFT_OUT = 0.1
+"""Share of the observed pixels that a trial leaves out, where they are scattered."""
+
+
+def psnr(image: Tensor, truth: Tensor, where: Tensor | None = None) -> float:
+    """Peak signal-to-noise ratio in dB: -10 log10 of the mean squared error, for values in [0, 1]. Higher is better.
+
+    Args:
+        image: [..., *size].
+        truth: of the same shape.
+        where: boolean, [*size]: the pixels that count; all by default. ``where=~observed`` looks at filled ones alone.
+
+    Returns:
+        the ratio; infinity where nothing differs.
+
+    Raises:
+        ValueError: shapes do not fit, or no pixel counts.
+    """
+    if image.shape != truth.shape:
+        raise ValueError(f"expected two images of one shape, got {tuple(image.shape)} and {tuple(truth.shape)}")
+    error = (image.double() - truth.double()).square()
+    if where is not None:
+        if error.shape[error.ndim - where.ndim :] != where.shape:
+            raise ValueError(f"expected where of the image's size, got {tuple(where.shape)} for {tuple(image.shape)}")
+        error = error[..., as_mask(where)]
+    if not error.numel():
+        raise ValueError("expected pixels to compare, got none")
+    mean = float(error.mean())
+    return -10 * math.log10(mean) if mean else math.inf
+
+
+def random_mask(size: tuple[int, ...], missing: float, seed: int = 0) -> Tensor:
+    """A mask ``observed`` of which each pixel is missing with a given probability: for examples and tests.
+
+    Args:
+        size: of the image, such as (256, 256).
+        missing: probability, from 0 to 1.
+        seed: of the draw; torch's global generator is neither read nor moved.
+
+    Returns:
+        boolean, True = known, [*size].
+
+    Raises:
+        ValueError: the probability is none.
+    """
+    if not 0 <= missing <= 1:
+        raise ValueError(f"expected missing to be a share from 0 to 1, got {missing!r}")
+    return torch.rand(size, generator=torch.Generator().manual_seed(seed)) >= missing
+
+
+@dataclass(frozen=True)
+class SweepRow:
+    """How well one network predicts pixels that were left out.
+
+    Attributes:
+        name: as given.
+        error: root mean square error of the pixels left out, over all trials, in the image's units.
+        behind: mean over trials of its mean squared error less that of the best one; 0 for the best one.
+        spread: standard error of ``behind``. Less than twice the spread behind is a tie.
+        seconds: of all fills, without computing the kernel.
+        truth: root mean square error of the missing pixels, where the truth was given.
+    """
+
+    name: str
+    error: float
+    behind: float
+    spread: float
+    seconds: float
+    truth: float | None = None
+
+    @property
+    def tied(self) -> bool:
+        """Whether it cannot be told from the best one."""
+        return self.behind <= 2 * self.spread
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What ``sweep`` gives: rows, the best first. ``print(result)`` shows a table.
+
+    Attributes:
+        rows: one a network.
+        trials: how many times pixels were left out.
+    """
+
+    rows: tuple[SweepRow, ...]
+    trials: int
+
+    def __str__(self) -> str:
+        width = max(len("network"), *(len(row.name) for row in self.rows))
+        with_truth = self.rows[0].truth is not None
+        lines = [f"{'network':{width}}  left-out error  behind the best  seconds{'  true error' if with_truth else ''}"]
+        for row in self.rows:
+            behind = "tied" if row.tied else f"{row.behind / row.spread:.1f} spreads" if row.spread else "behind"
+            truth = f"  {row.truth:10.4g}" if row.truth is not None else ""
+            lines.append(f"{row.name:{width}}  {row.error:14.4g}  {behind:>15}  {row.seconds:7.2f}{truth}")
+        return "\n".join(lines)
+
+
+def sweep(
+    networks: Mapping[str, Layer | Kernel | str],
+    image: Tensor,
+    observed: Tensor,
+    *,
+    prior: Prior | None = None,
+    trials: int = 5,
+    truth: Tensor | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> Sweep:
+    """Rank networks by how well they predict pixels of this image that are left out, and say what is a tie.
+
+    A trial leaves out a tenth of the observed pixels; where the mask has holes, it leaves out what is observed in
+    copies of them at another place. All networks get the same trials, and differences are taken within trials: one
+    image has hard and easy places, which do not count then.
+
+    Args:
+        networks: by name: networks, kernels, or names of kernels such as "uniform-3x128-leaky0.1".
+        image: [channels, *size].
+        observed: boolean, True = known, [*size].
+        prior: the input of networks; ``priors.Uniform(0, 0.1)`` by default.
+        trials: how many; at least 2.
+        truth: the whole image, for a column with the error of the missing pixels.
+        seed: of what is left out.
+        progress: whether to show a bar.
+
+    Returns:
+        the table.
+
+    Raises:
+        TypeError: networks are something else.
+        ValueError: there is none, shapes do not fit, or too few pixels are observed.
+    """
+    if not isinstance(networks, Mapping) or not networks:
+        raise TypeError(f"expected networks by name, in a dict with one or more, got {networks!r}")
+    if positive_int(trials, "trials") < 2:
+        raise ValueError(f"expected at least 2 trials, without which there is no spread, got {trials}")
+    observed = as_mask(observed)
+    if image.ndim != observed.ndim + 1 or image.shape[1:] != observed.shape:
+        raise ValueError(f"expected an image [channels, *{tuple(observed.shape)}], got {tuple(image.shape)}")
+    kernels = {name: _kernel(net, prior or Uniform(0, 0.1), observed) for name, net in networks.items()}
+    left_out = _left_out(observed, trials, seed)
+    errors = torch.zeros(len(kernels), trials, dtype=torch.float64)
+    seconds = [0.0] * len(kernels)
+    with tqdm(total=errors.numel(), disable=not progress, desc="leaving out", unit="fill") as bar:
+        for trial, hidden in enumerate(left_out):
+            seen = observed & ~hidden
+            for place, kernel in enumerate(kernels.values()):
+                start = time.perf_counter()
+                filled = inpaint(torch.where(seen, image, 0), seen, kernel).image
+                seconds[place] += time.perf_counter() - start
+                errors[place, trial] = (filled - image)[:, hidden].double().square().mean()
+                bar.update()
+    true = [None if truth is None else _true_error(image, observed, kernel, truth) for kernel in kernels.values()]
+    return Sweep(_ranked(list(kernels), errors, seconds, true), trials)
+
+
+def _kernel(net: Layer | Kernel | str, prior: Prior, observed: Tensor) -> Kernel:
+    """The kernel of a network, or itself, or by name.
+
+    Raises:
+        TypeError: it is none of these.
+    """
+    if isinstance(net, Layer):
+        size = None if prior.extent(observed.ndim) is not None else tuple(observed.shape)
+        return net.kernel(prior, size=size)
+    kernel = kernel_of(net)
+    if kernel is None:
+        raise TypeError("expected a network or a kernel, got None")
+    return kernel
+
+
+def _left_out(observed: Tensor, trials: int, seed: int) -> list[Tensor]:
+    """Which observed pixels each trial leaves out, boolean [*size].
+
+    Raises:
+        ValueError: nothing, or nothing else, is observed.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    holes = has_holes(observed)
+    chosen = []
+    for _ in range(trials):
+        if holes:
+            shift = [int(torch.randint(n // 8, n - n // 8 + 1, (), generator=generator)) for n in observed.shape]
+            hidden = observed & ~observed.roll(shift, tuple(range(observed.ndim)))
+        else:
+            draw = torch.rand(observed.shape, generator=generator).to(observed.device)
+            hidden = observed & (draw < _LEFT_OUT)
+        if not bool(hidden.any()) or not bool((observed & ~hidden).any()):
+            raise ValueError(f"expected observed pixels enough to leave out some, got {int(observed.sum())}")
+        chosen.append(hidden)
+    return chosen
+
+
+def _true_error(image: Tensor, observed: Tensor, kernel: Kernel, truth: Tensor) -> float:
+    filled = inpaint(torch.where(observed, image, 0), observed, kernel).image
+    return float((filled - truth)[:, ~observed].double().square().mean().sqrt())
+
+
+def _ranked(names: list[str], errors: Tensor, seconds: list[float], true: list[float | None]) -> tuple[SweepRow, ...]:
+    """Rows from mean squared errors [networks, trials]."""
+    order = errors.mean(1).argsort().tolist()
+    behind = errors - errors[order[0]]
+    spread = behind.std(1) / math.sqrt(errors.shape[1])
+    return tuple(
+        SweepRow(
+            names[k], float(errors[k].mean().sqrt()), float(behind[k].mean()), float(spread[k]), seconds[k], true[k]
+        )
+        for k in order
+    )
