@@ -94,7 +94,8 @@ FAMILIES = (
 def around(code: str) -> nn.Module:
     """The module between two convolutions; padding, which belongs to the one behind it, before a wider one."""
     module = eval(code, {"nn": nn})
-    last = nn.Conv2d(8, 1, 3 if "Pad2d" in code else 1)
+    # Nothing but rows can follow a flattening, of images of 8 x 8 pixels here.
+    last = nn.Linear(512, 1) if "Flatten" in code else nn.Conv2d(8, 1, 3 if "Pad2d" in code else 1)
     return nn.Sequential(nn.Conv2d(1, 8, 1), module, last)
 
 
