@@ -87,7 +87,7 @@ from .layers import (
     Tanh,
     reparameterise,
 )
-from .matrices import MatrixCompletion, baselines, drug_response, features
+from .matrices import InfiniteAutoencoder, MatrixCompletion, baselines, drug_response, features
 from .operators import GramOperator, Operator
 from .solvers import (
     ConjugateGradient,
@@ -138,6 +138,7 @@ __all__ = [
     "Guidance",
     "Hardtanh",
     "Identity",
+    "InfiniteAutoencoder",
     "InpaintingResult",
     "Kernel",
     "LanczosDown",

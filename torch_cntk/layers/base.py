@@ -119,7 +119,7 @@ class Layer(torch.nn.Module):
     @allocating("the kernel")
     def kernel(
         self,
-        prior: Prior,
+        prior: Prior | str,
         size: tuple[int, ...] | None = None,
         *,
         input_size: tuple[int, ...] | None = None,
@@ -132,7 +132,7 @@ class Layer(torch.nn.Module):
         """Compute the exact kernel of this network as its width goes to infinity.
 
         Args:
-            prior: the network's input.
+            prior: the network's input, or its name where its usual options serve, such as "uniform".
             size: size of the output image. Not needed for a stationary prior, whose kernel then serves every size
                 that is a multiple of its period, nor for a prior that has a size.
             input_size: size of the network's input instead. Where strides round, inputs of several sizes give outputs

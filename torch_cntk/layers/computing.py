@@ -18,7 +18,7 @@ from torch_cntk.covariance import Extent
 from torch_cntk.kernels.build import from_table, from_window
 from torch_cntk.kernels.kernel import Kernel
 from torch_cntk.layers.between import Between, gram, gram_operator
-from torch_cntk.priors.base import Prior
+from torch_cntk.priors.base import Prior, named_prior
 
 if TYPE_CHECKING:
     from torch_cntk.layers.base import Layer
@@ -65,7 +65,7 @@ class _Task:
         return {"network": self.network.description(), "prior": self.prior.description(), "kind": self.kind}
 
 
-def kernel(network: Layer, prior: Prior, size: tuple[int, ...] | None, options: Options) -> Kernel:
+def kernel(network: Layer, prior: Prior | str, size: tuple[int, ...] | None, options: Options) -> Kernel:
     """As ``Layer.kernel``, which has the arguments.
 
     Raises:
@@ -75,6 +75,8 @@ def kernel(network: Layer, prior: Prior, size: tuple[int, ...] | None, options: 
     """
     if options.kind not in ("ntk", "nngp"):
         raise ValueError(f'expected kind "ntk" or "nngp", got {options.kind!r}')
+    if isinstance(prior, str):
+        prior = named_prior(prior)
     if not isinstance(prior, Prior):
         tensor = isinstance(prior, torch.Tensor)
         got = f"a tensor of shape {tuple(prior.shape)}; see priors.Tensor" if tensor else repr(prior)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from typing import Any, Self
 
-__all__ = ["Estimator", "Parameters"]
+__all__ = ["Completer", "Estimator", "Parameters"]
 
 
 class Parameters:
@@ -49,3 +50,49 @@ class Estimator(Parameters):
         defaults = {name: parameter.default for name, parameter in inspect.signature(type(self)).parameters.items()}
         changed = {name: value for name, value in self.get_params().items() if value is not defaults[name]}
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in changed.items())})"
+
+
+class Completer(Estimator, ABC):
+    """An estimator that is fitted to a matrix and its features, and completes it."""
+
+    @abstractmethod
+    def fit(
+        self,
+        Y: Any,  # noqa: N803
+        observed: Any = None,
+        features: Any = None,
+        row_features: Any = None,
+        *,
+        column_weight: Any = None,
+    ) -> Self:
+        """Fit to a matrix."""
+
+    @abstractmethod
+    def predict(self, features: Any = None, row_features: Any = None) -> Any:
+        """Complete it."""
+
+    def fit_predict(
+        self,
+        Y: Any,  # noqa: N803
+        observed: Any = None,
+        features: Any = None,
+        row_features: Any = None,
+        *,
+        column_weight: Any = None,
+    ) -> Any:
+        """``fit`` and then ``predict``."""
+        fitted = self.fit(Y, observed, features, row_features, column_weight=column_weight)
+        return fitted.predict()
+
+    def fit_transform(
+        self,
+        Y: Any,  # noqa: N803
+        observed: Any = None,
+        *,
+        features: Any = None,
+        row_features: Any = None,
+        column_weight: Any = None,
+    ) -> Any:
+        """``fit`` and then ``predict``, by the name that pipelines call it."""
+        fitted = self.fit(Y, observed, features, row_features, column_weight=column_weight)
+        return fitted.predict()
