@@ -85,6 +85,7 @@ from .layers import (
 )
 from .matrices import MatrixCompletion, baselines, drug_response, features
 from .operators import GramOperator, Operator
+from .regression import KernelClassifier, KernelRegressor
 from .solvers import (
     ConjugateGradient,
     Direct,
@@ -133,6 +134,8 @@ __all__ = [
     "Identity",
     "InpaintingResult",
     "Kernel",
+    "KernelClassifier",
+    "KernelRegressor",
     "LanczosDown",
     "Layer",
     "LeakyReLU",

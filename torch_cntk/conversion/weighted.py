@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from torch_cntk.conversion.hints import hint_for
 from torch_cntk.conversion.inert import Source, source_of_module, source_of_tensors
 from torch_cntk.conversion.reading import Reader, Value, options_of
 from torch_cntk.conversion.rules import Rule, rule_of_module

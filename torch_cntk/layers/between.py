@@ -49,7 +49,7 @@ def _checked(network: Layer, features: Tensor) -> None:
         raise TypeError(f"expected a floating point tensor [inputs, features], got {got}")
     if not bool(torch.isfinite(features).all()):
         raise ValueError("expected finite features, got NaN or infinity among them")
-    if features.ndim == 2 and network.in_channels not in (None, features.shape[1]):  # noqa: PLR2004
+    if features.ndim == 2 and network.in_channels not in (None, features.shape[1]):
         raise ValueError(f"expected the network's {network.in_channels} features, got {features.shape[1]}")
 
 
@@ -89,7 +89,7 @@ def gram_operator(
     _checked(network, features)
     network.require_exact()
     with plain():
-        if features.ndim <= 2:  # noqa: PLR2004 - [inputs, features]
+        if features.ndim <= 2:
             return GramOperator(network.propagate, features, kind=kind, white=white, dtype=dtype)
     if white:
         raise ValueError(f"expected white=0 for images, got {white:g}")
@@ -128,7 +128,7 @@ def gram(network: Layer, features: Tensor, others: Tensor | None, asked: Between
         raise ValueError(f'expected output "inputs" or "pixels", got {asked.output!r}')
     for given in (features,) if others is None else (features, others):
         _checked(network, given)
-    if features.ndim > 2:  # noqa: PLR2004 - [inputs, features]
+    if features.ndim > 2:
         return _between_images(network, features, others, asked)
     if asked.output == "pixels":
         raise ValueError(f'expected output="inputs" for features of shape {tuple(features.shape)}, got "pixels"')
@@ -155,7 +155,11 @@ def _between_images(network: Layer, images: Tensor, others: Tensor | None, asked
         operator = InputsOperator(network.propagate, held, kind=asked.kind, entry_dtype=asked.dtype)
         _check_output(operator, asked.output)
         _require_matrix(operator.bytes_needed(len(images), len(held)), len(images), len(held), images.device)
-        matrix = operator.dense(progress=asked.progress) if others is None else operator.cross(images, progress=asked.progress)
+        matrix = (
+            operator.dense(progress=asked.progress)
+            if others is None
+            else operator.cross(images, progress=asked.progress)
+        )
     check_finite(matrix)
     return matrix
 

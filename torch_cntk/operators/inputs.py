@@ -78,10 +78,10 @@ class InputsOperator(Operator):
 
     def lookup(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
         """See ``Operator.lookup``."""
-        x, y = torch.broadcast_tensors(first[0], second[0])
-        rows, row = x.flatten().unique(return_inverse=True)
-        columns, column = y.flatten().unique(return_inverse=True)
-        return self.entries(rows, columns)[row, column].reshape(x.shape)
+        x, y = first[0] + 0 * second[0], second[0] + 0 * first[0]
+        rows, row = torch.unique(x, return_inverse=True)
+        columns, column = torch.unique(y, return_inverse=True)
+        return self.entries(rows, columns)[row, column]
 
     @cached_property
     def diagonal(self) -> Tensor:
@@ -172,7 +172,9 @@ class InputsOperator(Operator):
     def _others(self, others: Tensor) -> Images:
         expected = (self._images.features.shape[0], *self._pixels)
         if others.ndim < 3 or tuple(others.shape[1:]) != expected:
-            raise ValueError(f"expected images of shape [m, {', '.join(map(str, expected))}], got {tuple(others.shape)}")
+            raise ValueError(
+                f"expected images of shape [m, {', '.join(map(str, expected))}], got {tuple(others.shape)}"
+            )
         return self._evaluation.images(others.to(self.device))
 
     def _blocks(
@@ -211,7 +213,11 @@ class InputsOperator(Operator):
                     bar.update(len(one) * len(other))
 
     def _multiply(self, images: Tensor) -> Tensor:
-        """K @ w for [k, n]."""
+        """K @ w for [k, n].
+
+        Raises:
+            ValueError: the network ends in pixels.
+        """
         if self.output_size:
             raise ValueError(f"expected a network that ends in no pixels, got {shape_text(self.output_size)} of them")
         given = images.to(self.dtype)

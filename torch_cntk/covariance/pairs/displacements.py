@@ -12,7 +12,18 @@ from itertools import product
 import torch
 from torch import Tensor
 
-__all__ = ["Box", "Displaced", "at_displaced", "chunks", "covering", "index_in", "no_displacement", "positions_in", "scaled", "whole"]
+__all__ = [
+    "Box",
+    "Displaced",
+    "at_displaced",
+    "chunks",
+    "covering",
+    "index_in",
+    "no_displacement",
+    "positions_in",
+    "scaled",
+    "whole",
+]
 
 Box = tuple[range, ...]
 """Displacements along each axis."""
@@ -30,7 +41,9 @@ def whole(size: Sequence[int]) -> Box:
 
 def scaled(box: Box, factor: Sequence[int]) -> Box:
     """The displacements that many times as long."""
-    return tuple(range(r.start * f, r.start * f + len(r) * r.step * f, r.step * f) for r, f in zip(box, factor, strict=True))
+    return tuple(
+        range(r.start * f, r.start * f + len(r) * r.step * f, r.step * f) for r, f in zip(box, factor, strict=True)
+    )
 
 
 def covering(first: Box, second: Box, size: Sequence[int]) -> Box:
@@ -55,7 +68,8 @@ def chunks(box: Box, most: int) -> Iterator[Box]:
         counts.append(max(1, min(len(axis), most)))
         most //= counts[-1]
     pieces = (
-        [axis[k : k + count] for k in range(0, len(axis), count)] for axis, count in zip(box, reversed(counts), strict=True)
+        [axis[k : k + count] for k in range(0, len(axis), count)]
+        for axis, count in zip(box, reversed(counts), strict=True)
     )
     yield from product(*pieces)
 
@@ -85,7 +99,9 @@ def at_displaced(images: Tensor, box: Box) -> Tensor:
     for axis, displacements in enumerate(box):
         n = images.shape[axis]
         index = (torch.arange(n)[:, None] + torch.tensor(list(displacements))) % n
-        moved = images.index_select(axis, index.flatten().to(images.device)).unflatten(axis, index.shape)
+        moved = images.index_select(axis, index.flatten().to(images.device)).reshape(
+            (*images.shape[:axis], *index.shape, *images.shape[axis + 1 :])
+        )
         images = moved.movedim(axis + 1, -1)
     return images
 
@@ -132,5 +148,6 @@ def _last_displaced(images: Tensor, displacements: range) -> Tensor:
     """[..., n, k] as [..., n, k, displacements]: the last axis of pixels at each of its displacements."""
     n = images.shape[-2]
     index = (torch.arange(n)[:, None] + torch.tensor(list(displacements))) % n
-    moved = images.index_select(-2, index.flatten().to(images.device)).unflatten(-2, index.shape)
+    moved = images.index_select(-2, index.flatten().to(images.device))
+    moved = moved.reshape((*images.shape[:-2], *index.shape, images.shape[-1]))
     return moved.movedim(-2, -1).contiguous()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Container, Iterator
 from operator import attrgetter
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -198,7 +198,7 @@ class Evaluation:
         entries = self._entries(self._wanted_alone) if self._wanted_alone else 1
         most = max(1, _slab_entries(last.device) // entries)
         found: dict[Pairs, list[Tensor]] = {node: [] for node in self._pointwise}
-        for some in last.split(most, dim=-1):
+        for some in torch.split(last, most, dim=-1):
             block = self._alone(some)
             self._complete_variances(block)
             for node, variance in block.variances.items():
@@ -282,8 +282,8 @@ class Evaluation:
             if images is None:
                 images = part.new_empty((*part.shape[: end.ndim + 3], *map(len, box)))
             starts = [(u[0] - own[0]) // own.step for u, own in zip(some, box, strict=True)]
-            where = tuple(slice(start, start + len(u)) for start, u in zip(starts, some, strict=True))
-            images[(..., *where)] = part
+            where: tuple[Any, ...] = tuple(slice(start, start + len(u)) for start, u in zip(starts, some, strict=True))
+            images[..., *where] = part
         assert images is not None
         return images
 

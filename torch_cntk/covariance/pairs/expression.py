@@ -106,12 +106,16 @@ class Pairs(Covariance):
 
     def pool(self) -> Pairs:
         """The mean over all pixels, as an image of one pixel."""
+        return self._pooled()
+
+    def _pooled(self) -> Pairs:
         return Pooled(self)
 
     def flatten(self) -> Pairs:
         """All pixels of all channels as the features of one input: the mean over a of T[0][a]."""
-        if not self.ndim:
-            return self
+        return self._flattened() if self.ndim else self
+
+    def _flattened(self) -> Pairs:
         return Flattened(self)
 
     def mix(self, weights: tuple[float, ...], others: tuple[Pairs, ...]) -> Pairs:
@@ -142,9 +146,9 @@ class Given(Pairs):
     def __post_init__(self) -> None:
         self._settle((), () if self.flat else self.pixels, untrained=True)
 
-    def flatten(self) -> Pairs:
-        """Products of all numbers of two images, at once."""
-        return self if self.flat or not self.pixels else Given(self.pixels, flat=True)
+    def _flattened(self) -> Pairs:
+        # Products of all numbers of two images, at once.
+        return Given(self.pixels, flat=True)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -163,10 +167,10 @@ class Averaged(Pairs):
     def __post_init__(self) -> None:
         self._settle((self.parent,), self.parent.size, untrained=False)
 
-    def pool(self) -> Pairs:
-        """The mean of circular means is that of what they are made from: none of them is computed."""
+    def _pooled(self) -> Pairs:
+        # The mean of circular means is that of what they are made from: none of them is computed.
         if self.inside:
-            return super().pool()
+            return super()._pooled()
         return self.parent.pool().average_patches((1,) * self.ndim, self.bias_variance)
 
 
@@ -235,7 +239,7 @@ class Mixed(Pairs):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Resampled(Pairs):
-    """A fixed linear map along one axis: an output is made from pairs of taps, which are displaced by something else."""
+    """A fixed linear map along one axis, whose outputs are made from pairs of taps of other displacements."""
 
     parent: Pairs
     axis: int
@@ -254,7 +258,7 @@ class Resampled(Pairs):
         apart = set[int]()
         for u in box[self.axis]:
             between = (positions.roll(-u, 1)[None] - positions[:, None]) % n
-            apart.update(int(d) - n if 2 * d > n else int(d) for d in between.unique())
+            apart.update(int(d) - n if 2 * d > n else int(d) for d in between.flatten().tolist())
         low, high = min(apart), max(apart)
         whole = range(n) if high - low + 1 >= n else range(low, high + 1)
         return (*box[: self.axis], whole, *box[self.axis + 1 :])

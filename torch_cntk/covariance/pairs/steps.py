@@ -91,13 +91,15 @@ class Block:
         if self.paired and node not in self.variances:
             zero = positions_in(box, node.size)
             assert zero is not None, "displacement 0 is computed first"
-            self.variances[node] = sigma[(..., 0, *zero)].clone()
+            here: tuple[Any, ...] = (..., 0, *zero)
+            self.variances[node] = sigma[here].clone()
         variance = self.variances[node]
         other = variance if self.paired else self.other_variances[node]
         if self.equal is not None and (zero := positions_in(box, node.size)) is not None:
             # An input with itself: exactly its variance, which rounding might miss.
             first, second = self.equal
-            sigma[(..., first, second, *zero)] = variance[..., first]
+            same: tuple[Any, ...] = (..., first, second, *zero)
+            sigma[same] = variance[..., first]
         return self.between(node, variance, other, box)
 
     def spare(self, shape: torch.Size) -> Tensor:
@@ -205,7 +207,7 @@ def _mean(node: Averaged, block: Block, images: Tensor, box: Box) -> Tensor:
 def _mean_around(images: Tensor, offsets: range, axis: int, mean: Tensor) -> None:
     """Write the mean of the neighbours along an axis, around the edge, into ``mean``."""
     n = images.shape[axis]
-    if offsets == range(-1, 2) and n > 2:  # noqa: PLR2004 - three different neighbours
+    if offsets == range(-1, 2) and n > 2:
         # Means of two are fewer passes than a multiplication and two additions: first of the outer neighbours.
         torch.lerp(images.narrow(axis, 0, n - 2), images.narrow(axis, 2, n - 2), 0.5, out=mean.narrow(axis, 1, n - 2))
         second, last = images.select(axis, 1), images.select(axis, n - 1)
