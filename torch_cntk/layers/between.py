@@ -130,9 +130,16 @@ def gram(network: Layer, features: Tensor, others: Tensor | None, asked: Between
         _checked(network, given)
     if features.ndim > 2:
         return _between_images(network, features, others, asked)
-    if asked.output == "pixels":
+    if asked.output == "pixels" and features.ndim == 2:
         raise ValueError(f'expected output="inputs" for features of shape {tuple(features.shape)}, got "pixels"')
+    if _recorded(features, others):
+        return _between_images(network, features, others, asked)
     return _between_rows(network, features, others, asked.kind)
+
+
+def _recorded(features: Tensor, others: Tensor | None) -> bool:
+    """Whether gradients will be taken."""
+    return torch.is_grad_enabled() and (features.requires_grad or (others is not None and others.requires_grad))
 
 
 def _between_rows(network: Layer, features: Tensor, others: Tensor | None, kind: str) -> Tensor:
@@ -148,10 +155,10 @@ def _between_rows(network: Layer, features: Tensor, others: Tensor | None, kind:
 def _between_images(network: Layer, images: Tensor, others: Tensor | None, asked: Between) -> Tensor:
     held = images if others is None else others
     for given in (images, held):
-        _check_images(network, given)
+        if given.ndim > 2:  # noqa: PLR2004 - rows have been checked
+            _check_images(network, given)
     network.require_exact()
-    recorded = torch.is_grad_enabled() and (images.requires_grad or held.requires_grad)
-    with torch.enable_grad() if recorded else plain():
+    with torch.enable_grad() if _recorded(images, others) else plain():
         operator = InputsOperator(network.propagate, held, kind=asked.kind, entry_dtype=asked.dtype)
         _check_output(operator, asked.output)
         _require_matrix(operator.bytes_needed(len(images), len(held)), len(images), len(held), images.device)
@@ -160,7 +167,7 @@ def _between_images(network: Layer, images: Tensor, others: Tensor | None, asked
             if others is None
             else operator.cross(images, progress=asked.progress)
         )
-    check_finite(matrix)
+    check_finite(matrix.detach())
     return matrix
 
 

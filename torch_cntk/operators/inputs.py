@@ -47,8 +47,8 @@ class InputsOperator(Operator):
         dtype: torch.dtype | None = None,
         entry_dtype: torch.dtype = torch.float64,
     ) -> None:
-        if images.ndim < 3 or images.numel() == 0:
-            raise ValueError(f"expected images of shape [n, channels, *size], got {tuple(images.shape)}")
+        if images.ndim < 2 or images.numel() == 0:
+            raise ValueError(f"expected images of shape [n, channels, *size], or rows [n, features], got {tuple(images.shape)}")
         if kind not in get_args(Kind):
             raise ValueError(f'expected kind "ntk" or "nngp", got {kind!r}')
         self._propagate = propagate
@@ -171,7 +171,7 @@ class InputsOperator(Operator):
 
     def _others(self, others: Tensor) -> Images:
         expected = (self._images.features.shape[0], *self._pixels)
-        if others.ndim < 3 or tuple(others.shape[1:]) != expected:
+        if others.ndim < 2 or tuple(others.shape[1:]) != expected:
             raise ValueError(
                 f"expected images of shape [m, {', '.join(map(str, expected))}], got {tuple(others.shape)}"
             )

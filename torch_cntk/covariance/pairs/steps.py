@@ -18,6 +18,7 @@ from torch import Tensor
 
 from torch_cntk.covariance.duals import Rectifier
 from torch_cntk.covariance.duals.base import ROUNDING, extremes, ordinary
+from torch_cntk.covariance.duals.gradients import differentiable
 from torch_cntk.covariance.pairs.displacements import Box, Displaced, at_displaced, positions_in
 from torch_cntk.covariance.pairs.expression import Activated, Averaged, Given, Mixed, Normalised, Pairs, Subsampled
 
@@ -273,7 +274,7 @@ def _activated(node: Activated, block: Block, inputs: list[Tensor], box: Box) ->
     sigma = images[0]
     variances = block.variances_of(node, sigma, box)
     if block.recorded:
-        value, slope = node.dual(sigma, *variances)
+        value, slope = differentiable(node.dual)(sigma, *variances)
         return torch.stack([value, *(images[1:] * slope)])
     if isinstance(node.dual, Rectifier) and not block.paired and _plain(*variances):
         return _rectified(node, node.dual, block, images, variances, box)
