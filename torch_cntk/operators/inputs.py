@@ -108,13 +108,9 @@ class InputsOperator(Operator):
         symmetric = first is second or torch.equal(first, second)
         matrix = self._empty(len(first), len(second))
         for rows, columns, block in self._blocks(first, second, symmetric, progress):
-            mirrored = _mirrored(block, len(self.output_size)) if symmetric else None
-            if mirrored is not None and rows == columns:
-                # Rounding differs by the order of two images.
-                block = (block + mirrored) / 2
             matrix[rows, columns] = block
-            if mirrored is not None and rows != columns:
-                matrix[columns, rows] = mirrored
+            if symmetric and rows != columns:
+                matrix[columns, rows] = _mirrored(block, len(self.output_size))
         return matrix
 
     def dense(self, *, progress: bool = False) -> Tensor:
@@ -181,22 +177,37 @@ class InputsOperator(Operator):
         self, first: Tensor, second: Tensor, symmetric: bool, progress: bool
     ) -> Iterator[tuple[slice, slice, Tensor]]:
         """Blocks of K between some of the images and others, those on and above the diagonal if it is symmetric."""
+        m, n = len(first), len(second)
         rows, columns = self._evaluation.pairs_at_once(self.device)
-        if symmetric:
-            rows = columns = min(rows, columns)
-        total = len(first) * (len(first) + 1) // 2 if symmetric else len(first) * len(second)
+        # Slices of these are views: numbers are copied once.
+        ones, others = self._images.select(first), self._images.select(second)
+        total = m * (m + 1) // 2 if symmetric else m * n
         with tqdm(total=total, disable=not progress, desc="kernel", unit="pair", unit_scale=True) as bar:
-            for a in range(0, len(first), rows):
-                above = slice(a, a + rows)
-                one = self._images.select(first[above])
-                for b in range(a if symmetric else 0, len(second), columns):
-                    beside = slice(b, b + columns)
-                    equal = (first[above, None] == second[None, beside]).nonzero(as_tuple=True)
-                    other = one if symmetric and a == b else self._images.select(second[beside])
-                    block = self._evaluation.between(one, other, equal=equal)
+            for a in range(0, m, rows):
+                above, start = slice(a, min(a + rows, m)), 0
+                if symmetric:
+                    start = above.stop
+                    square = torch.cat(
+                        [
+                            self._block(ones, others, first, second, above, beside)
+                            for beside in _slices(a, start, columns)
+                        ],
+                        1,
+                    )
+                    # Rounding differs by the order of two images.
+                    yield above, above, (square + _mirrored(square, len(self.output_size))) / 2
+                    bar.update(len(square) * (len(square) + 1) // 2)
+                for beside in _slices(start, n, columns):
+                    block = self._block(ones, others, first, second, above, beside)
                     yield above, beside, block
-                    count = len(one) * len(other)
-                    bar.update(len(one) * (len(one) + 1) // 2 if symmetric and a == b else count)
+                    bar.update(block.shape[0] * block.shape[1])
+
+    def _block(
+        self, ones: Images, others: Images, first: Tensor, second: Tensor, above: slice, beside: slice
+    ) -> Tensor:
+        """K between some images and others, which may be the same, by their indices."""
+        equal = (first[above, None] == second[None, beside]).nonzero(as_tuple=True)
+        return self._evaluation.between(ones.select(above), others.select(beside), equal=equal)
 
     def _cross_blocks(self, others: Images, progress: bool) -> Iterator[tuple[slice, slice, Tensor]]:
         """Blocks of K between other images and these, with their places."""
@@ -234,6 +245,12 @@ class InputsOperator(Operator):
         """Bytes of a matrix between so many images, and of what it takes to compute it."""
         pixels = math.prod(self.output_size) ** 2
         return rows * columns * pixels * torch.float64.itemsize + self._evaluation.bytes_a_block(self.device)
+
+
+def _slices(start: int, stop: int, step: int) -> Iterator[slice]:
+    """Cut a range into pieces."""
+    for first in range(start, stop, step):
+        yield slice(first, min(first + step, stop))
 
 
 def _mirrored(block: Tensor, ndim: int) -> Tensor:

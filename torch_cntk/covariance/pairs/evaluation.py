@@ -29,6 +29,9 @@ _SLAB_ENTRIES = {"cpu": 1 << 16, "cuda": 1 << 23}
 """Numbers of one covariance that are worked on at once (512 kB of float64): with their temporaries they stay in the
 cache of a core; a GPU wants work."""
 
+_LONG_LOOP = 64
+"""Numbers in the innermost loops, from which on their beginnings no longer count."""
+
 
 class Images:
     """A set of images on one side of a kernel, and what is known of each of them by itself.
@@ -161,10 +164,13 @@ class Evaluation:
     # Sizes of work.
 
     def pairs_at_once(self, device: torch.device) -> tuple[int, int]:
-        """Images of either side in a block."""
+        """Images of either side in a block, so that its inner loops are long: over displacements, or images of B."""
         pairs = max(1, _slab_entries(device) // self._entries(self._wanted))
-        rows = math.isqrt(pairs)
-        return rows, pairs // rows
+        if any(len(axis) > 1 for box in self._wanted.values() for axis in box):
+            return pairs, 1
+        side = math.isqrt(pairs)
+        columns = side if self._given.flat else min(pairs, max(side, _LONG_LOOP))
+        return pairs // columns, columns
 
     def _entries(self, boxes: dict[Pairs, Box]) -> int:
         """The most numbers that a node takes for each pair."""

@@ -25,6 +25,10 @@ from torch_cntk.covariance.pairs.expression import Activated, Averaged, Given, M
 __all__ = ["Block", "run"]
 
 
+_FEW_CHANNELS = 16
+"""Up to so many are multiplied and added one by one: a matrix product for each pixel takes longer to begin."""
+
+
 @dataclass
 class Block:
     """Pairs of images that are worked on at once: each of one set with each of another, or each with itself.
@@ -77,9 +81,9 @@ class Block:
     def _moved(self, node: Pairs, images: Tensor, box: Box, place: int) -> Tensor:
         """Images [*size, J] displaced, [*size, J, *box]."""
         if all(axis == range(1) for axis in box):
-            return images.reshape(*images.shape, *(1,) * len(box)).contiguous()
-        whole = self.boxes.get(node, box)
-        if self.recorded or len(whole[-1]) == 1:
+            return images[(..., *(None,) * len(box))]
+        whole = self.boxes.get(node)
+        if self.recorded or whole is None or whole == box or len(whole[-1]) == 1:
             return at_displaced(images, box).contiguous()
         known = self._displaced.get((node, place))
         if known is None:
@@ -138,7 +142,7 @@ def _given(node: Given, block: Block, inputs: list[Tensor], box: Box) -> Tensor:
     if block.paired and all(axis == range(1) for axis in box):
         sigma = (first * first).sum(0).div(channels)
         return sigma.reshape(1, *sigma.shape, *(1,) * (1 + len(box)))
-    if all(axis == range(1) for axis in box):
+    if all(axis == range(1) for axis in box) and (channels > _FEW_CHANNELS or not box):
         # [pixels, I, channels] @ [pixels, channels, J].
         a = first.reshape(channels, -1, first.shape[-1]).permute(1, 2, 0)
         b = second.reshape(channels, -1, second.shape[-1]).permute(1, 0, 2)
