@@ -44,6 +44,9 @@ from .layers import (
     Conv1d,
     Conv2d,
     Conv3d,
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
     Dropout,
     Elementwise,
     Erf,
@@ -59,6 +62,7 @@ from .layers import (
     Linear,
     Logistic,
     Mish,
+    MultipleOf,
     NearestUp,
     Node,
     ReLU,
@@ -83,7 +87,7 @@ from .layers import (
     Tanh,
     reparameterise,
 )
-from .matrices import MatrixCompletion, baselines, drug_response, features
+from .matrices import InfiniteAutoencoder, MatrixCompletion, baselines, drug_response, features
 from .operators import GramOperator, Operator
 from .regression import KernelClassifier, KernelRegressor
 from .solvers import (
@@ -117,6 +121,9 @@ __all__ = [
     "Conv1d",
     "Conv2d",
     "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "Direct",
     "DivergedError",
     "Dropout",
@@ -132,6 +139,7 @@ __all__ = [
     "Guidance",
     "Hardtanh",
     "Identity",
+    "InfiniteAutoencoder",
     "InpaintingResult",
     "Kernel",
     "KernelClassifier",
@@ -144,6 +152,7 @@ __all__ = [
     "Logistic",
     "MatrixCompletion",
     "Mish",
+    "MultipleOf",
     "NearestUp",
     "Node",
     "Operator",

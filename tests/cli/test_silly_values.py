@@ -236,7 +236,7 @@ def test_what_is_asked_for_is_told(work: Path, capsys: pytest.CaptureFixture[str
         (["inpaint", "huge.png", *FILES], "the image huge.png of 2000000000 x 2000000000 pixels needs"),
         (
             ["inpaint", "/dev/zero", *FILES],
-            "expected a PNG, JPEG or TIFF image, got another or a damaged file: /dev/zero",
+            "expected a PNG, JPEG, TIFF, WebP, BMP or AVIF image, got another or a damaged file: /dev/zero",
         ),
     ):
         try:

@@ -252,14 +252,14 @@ class Calls(nn.Module):
         (nn.Sequential(nn.Sequential(nn.MaxPool2d(2))), r"MaxPool2d, at '0.0': take average pooling"),
         (nn.Sequential(conv(1, 1), nn.PReLU()), r"PReLU, at '1'"),
         (nn.Sequential(conv(1, 1), nn.Linear(3, 3)), r"Linear, at '1': expected images permuted"),
-        (conv(2, 2, groups=2), r"Conv2d, at the model itself: expected groups=1"),
-        (nn.Conv2d(1, 1, 3), r"expected padding by half the width, \(1, 1\), which keeps the size, got \(0, 0\)"),
-        (nn.Conv2d(1, 1, 4), r"expected filters of odd width"),
         (conv(1, 1, padding_mode="reflect"), r"padding_mode='reflect': pad circularly or with zeros"),
         (nn.Upsample(size=(8, 8)), r"expected scale_factor"),
         (nn.Upsample(scale_factor=1.5), r"expected one integer as scale_factor"),
         (nn.Upsample(scale_factor=2, mode="bicubic"), r"mode='bicubic'"),
-        (nn.AvgPool2d(3, 1, padding=1), r"expected disjoint square blocks"),
+        (nn.AvgPool2d((3, 1)), r"expected blocks that are alike along all axes"),
+        (nn.AvgPool2d(2, divisor_override=3), r"expected divisor_override=1"),
+        (nn.AvgPool2d(3, 3, 1, ceil_mode=True), r"as long as stride and padding"),
+        (nn.Sequential(conv(4, 4, groups=4), nn.ReLU(), conv(4, 1)), r"ReLU, at '1': .*depthwise convolution"),
         (nn.GELU(approximate="tanh"), r"approximate"),
         (nn.LayerNorm((4, 4)), r"expected one over channels"),
         (Calls(lambda self, x: self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).relu()), r"scales are trained"),
@@ -355,9 +355,9 @@ def test_parameterisations_compute_the_same_and_read_each_others_states(
         torch.testing.assert_close(fresh(x), net(x))
     back = tc.reparameterise(standard, "ntk")
     torch.testing.assert_close(back.state_dict(), net.state_dict())
-    # The kernel is that of the NTK parameterisation, whichever the layers have.
-    prior = tc.priors.Uniform()
-    assert torch.equal(standard.kernel(prior).dense((4, 4)), net.kernel(prior).dense((4, 4)))
+    # So that the covariance of the output is the same; its NTK is not.
+    kernels = [part.kernel(tc.priors.Uniform(), kind="nngp").dense((4, 4)) for part in (net, standard)]
+    assert torch.equal(*kernels)
 
 
 def test_fresh_weights_have_the_scale_of_their_parameterisation() -> None:

@@ -243,8 +243,6 @@ REFUSED = {
         "axes of a size in their order",
     ),
     "batch size": (lambda net, h: net.last(functional.interpolate(h, size=(h.shape[0], 8))), "images or channels"),
-    "flattened": (lambda net, h: h.flatten(1), "flatten.*heads"),
-    "mean over the image": (lambda net, h: h.mean((2, 3)), "mean.*heads"),
     "weights that are used twice": (
         lambda net, h: net.last(net.b(functional.conv2d(h, net.b.weight, None, padding=1))),
         "used twice",
@@ -323,11 +321,34 @@ def test_six_hundred_layers() -> None:
     assert len(net.layers) == 601
 
 
-def test_sizes_that_do_not_fit_a_stride_are_refused_when_they_come() -> None:
-    net = tc.from_torch(nn.Sequential(conv(1, 4, stride=2), nn.ReLU(), nn.Upsample(scale_factor=2), conv(4, 1)))
-    with pytest.raises(ValueError, match="multiples of the stride 2"):
-        net(torch.zeros(1, 1, 7, 8))
-    with pytest.raises(ValueError, match="multiple"):
+def test_sizes_that_do_not_fit_a_stride(generator: torch.Generator) -> None:
+    module = nn.Sequential(conv(1, 4, stride=2), nn.ReLU(), nn.Upsample(scale_factor=2), conv(4, 1)).double()
+    net = tc.from_torch(module)
+    x = torch.randn(1, 1, 7, 8, generator=generator, dtype=torch.float64)
+    torch.testing.assert_close(net(x), module(x), rtol=1e-10, atol=1e-12)
+    assert net.kernel(tc.priors.Tensor(x[0])).size == (8, 8)
+
+
+class ToTheSizeOfTheInput(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.up = conv(1, 4, stride=2), conv(4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.up(functional.interpolate(torch.relu(self.down(x)), size=x.shape[2:]))
+
+
+def test_sizes_for_which_a_size_is_no_factor_are_refused_when_they_come(generator: torch.Generator) -> None:
+    """For 7 pixels, 4 behind the stride, torch resamples by 7/4, and the factor 2 would make 8."""
+    module = ToTheSizeOfTheInput().double()
+    net = tc.from_torch(module)
+    x = torch.randn(1, 1, 6, 8, generator=generator, dtype=torch.float64)
+    torch.testing.assert_close(net(x), module(x), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(tc.to_torch(net)(x), module(x), rtol=1e-10, atol=1e-12)
+    assert net.kernel(tc.priors.Tensor(x[0])).size == (6, 8)
+    with pytest.raises(ValueError, match="multiples of 2"):
+        net(torch.zeros(1, 1, 7, 8, dtype=torch.float64))
+    with pytest.raises(ValueError, match="multiple of 2"):
         net.kernel(tc.priors.Tensor(torch.zeros(1, 7, 8)))
 
 

@@ -106,6 +106,7 @@ def test_bad_options_are_refused(make: Any, error: Any, message: Any) -> None:
         make()
 
 
-def test_size_that_pooling_does_not_divide_is_refused() -> None:
+def test_pixels_that_fill_no_block_are_left_out() -> None:
+    assert tc.AvgPool2d(2)(torch.zeros(1, 1, 4, 5)).shape == (1, 1, 2, 2)
     with pytest.raises(ValueError, match="multiple of 2 pixels, got 5"):
-        tc.AvgPool2d(2)(torch.zeros(1, 1, 4, 5))
+        tc.LanczosDown(2)(torch.zeros(1, 1, 4, 5))

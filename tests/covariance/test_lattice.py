@@ -17,7 +17,19 @@ import pytest
 import torch
 
 import torch_cntk as tc
-from torch_cntk.covariance import Extent, Features, Filter, Geometry, Lattice, Linear, Nearest, Stored, Table
+from torch_cntk.covariance import (
+    Extent,
+    Features,
+    Filter,
+    Gains,
+    Geometry,
+    Lattice,
+    Linear,
+    Nearest,
+    Patches,
+    Stored,
+    Table,
+)
 from torch_cntk.covariance.duals import Gelu, Rectifier
 from torch_cntk.covariance.lattice import Evaluation, evaluation
 from torch_cntk.covariance.lattice.expression import parents_first
@@ -32,17 +44,23 @@ def features(generator: torch.Generator, *size: Any, channels: Any = 2) -> Any:
 
 
 def layer(lattice: Lattice, width: int = 3) -> Lattice:
-    return lattice.average_patches((width, width), 0.1).activate(RELU)
+    return lattice.average_patches(Patches.centred((width, width)), Gains.ntk(1.0, 0.1)).activate(RELU)
 
 
 def hourglass(start: Lattice) -> Lattice:
     """Two levels, with a branch around the lower one, a padded convolution and a normalisation."""
     top = layer(start)
     low = layer(layer(top.subsample((2, 2))).resample((Linear(2),) * 2))
-    mixed = low.average_patches((3, 3)).mix(
-        (1.0, 0.5, 0.25), (top.average_patches((1, 1)), top.average_patches_inside((3, 3)))
+    mixed = low.average_patches(Patches.centred((3, 3))).mix(
+        (1.0, 0.5, 0.25),
+        (top.average_patches(Patches.centred((1, 1))), top.average_patches(Patches.centred((3, 3), "zeros"))),
     )
-    return mixed.normalise(1e-3, True).average_patches((3, 3)).activate(Gelu()).average_patches((3, 3))
+    return (
+        mixed.normalise(1e-3, True)
+        .average_patches(Patches.centred((3, 3)))
+        .activate(Gelu())
+        .average_patches(Patches.centred((3, 3)))
+    )
 
 
 @pytest.fixture
@@ -122,10 +140,10 @@ def test_evaluations_of_one_expression_at_once_are_independent(
 def test_nodes_can_be_shared_between_expressions(generator: torch.Generator) -> None:
     trunk = layer(layer(features(generator, 6, 8)))
     ends = [
-        trunk.average_patches((3, 3)),
-        trunk.subsample((2, 2)).average_patches((3, 3)),
+        trunk.average_patches(Patches.centred((3, 3))),
+        trunk.subsample((2, 2)).average_patches(Patches.centred((3, 3))),
         trunk.resample((Nearest(2),) * 2),
-        trunk.resample((Filter((0.5, 0.5), 2),) * 2).average_patches((1, 1)),
+        trunk.resample((Filter((0.5, 0.5), 2),) * 2).average_patches(Patches.centred((1, 1))),
         trunk.mix((0.5, 0.5), (trunk,)),
         trunk,
     ]
@@ -156,7 +174,7 @@ def test_a_prior_has_no_theta_before_a_weight_layer(generator: torch.Generator) 
         assert not lattice.tabulate("ntk")[0].values.any()
         assert not lattice.subsample((2, 2)).activate(RELU).tabulate("ntk")[0].values.any()
         sigma = lattice.tabulate("nngp")[0].values
-        trained = lattice.average_patches((1, 1))
+        trained = lattice.average_patches(Patches.centred((1, 1)))
         torch.testing.assert_close(trained.tabulate("ntk")[0].values, sigma, rtol=1e-15, atol=0)
         # One branch with weights and one without.
         for mixed in (lattice.mix((2.0, 3.0), (trained,)), trained.mix((3.0, 2.0), (lattice,))):
@@ -198,14 +216,14 @@ def chain(generator: torch.Generator, depth: int) -> Lattice:
 def resampled_chain(generator: torch.Generator, depth: int) -> Lattice:
     lattice: Lattice = features(generator, 2, 2, channels=1)
     for _ in range(depth):
-        lattice = lattice.average_patches((1, 1)).resample((Filter((0.25, 0.5, 0.25)), Nearest(1)))
+        lattice = lattice.average_patches(Patches.centred((1, 1))).resample((Filter((0.25, 0.5, 0.25)), Nearest(1)))
     return lattice
 
 
 def tower(generator: torch.Generator, depth: int) -> Lattice:
-    lattice: Lattice = features(generator, 2, 2, channels=1).average_patches((1, 1))
+    lattice: Lattice = features(generator, 2, 2, channels=1).average_patches(Patches.centred((1, 1)))
     for _ in range(depth):
-        lattice = lattice.mix((0.5, 0.5), (lattice.activate(RELU).average_patches((1, 1)),))
+        lattice = lattice.mix((0.5, 0.5), (lattice.activate(RELU).average_patches(Patches.centred((1, 1))),))
     return lattice
 
 
@@ -226,7 +244,7 @@ def test_thousands_of_linear_layers_have_the_kernel_on_paper(generator: torch.Ge
     depth, start = DEEP, features(generator, 2, 3)
     lattice: Lattice = start
     for _ in range(depth):
-        lattice = lattice.average_patches((1, 1))
+        lattice = lattice.average_patches(Patches.centred((1, 1)))
     # Each layer adds Sigma to Theta.
     sigma = start.tabulate("nngp")[0].values
     torch.testing.assert_close(lattice.tabulate("ntk")[0].values, depth * sigma, rtol=1e-11, atol=0)
@@ -242,15 +260,17 @@ def test_a_thousand_layers_make_a_kernel() -> None:
 def test_extents_have_no_largest_depth() -> None:
     extent: Any = Extent.start(2)
     for _ in range(DEEP):
-        extent = extent.average_patches((3, 3)).activate(RELU).resample((Nearest(2),) * 2).subsample((2, 2))
+        extent = (
+            extent.average_patches(Patches.centred((3, 3))).activate(RELU).resample((Nearest(2),) * 2).subsample((2, 2))
+        )
     assert (extent.period, extent.scale, extent.granule) == ((1, 1), (1, 1), (1, 1))
 
 
 def test_tables_that_nobody_reads_any_more_are_dropped(generator: torch.Generator) -> None:
-    lattice: Lattice = features(generator, 16, 16).average_patches((3, 3))
+    lattice: Lattice = features(generator, 16, 16).average_patches(Patches.centred((3, 3)))
     one = lattice.geometry.entries * 2 * 8
     for _ in range(12):
-        lattice = lattice.resample((Filter((0.25, 0.5, 0.25)), Nearest(1))).average_patches((3, 3))
+        lattice = lattice.resample((Filter((0.25, 0.5, 0.25)), Nearest(1))).average_patches(Patches.centred((3, 3)))
     # Two tables at a time, and slabs with their temporaries.
     assert lattice.bytes_needed() < 12 * one
 

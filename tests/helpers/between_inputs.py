@@ -47,14 +47,13 @@ def step(layer: Any, sigma: Tensor, theta: Tensor, channels: int) -> tuple[Tenso
         case tc.GlobalAvgPool():
             sigma, theta = pooled(sigma), pooled(theta)
             return (sigma, theta) if layer.keepdim else (flattened(sigma), flattened(theta))
-        case tc.layers.conv._Conv():
-            wide = SimpleNamespace(
-                bias=layer.bias,
-                bias_std=layer.bias_std,
-                padding_mode=layer.padding_mode,
-                kernel_size=(1, *layer.kernel_size),
-                stride=(1, *layer.stride),
-            )
+        case tc.layers.spatial.Spatial():
+            # One more axis, along which nothing happens; of "same" padding there is none either way.
+            neutral = {"kernel_size": 1, "stride": 1, "dilation": 1, "padding": 0, "output_padding": 0}
+            own = {name: getattr(layer, name) for name in neutral if hasattr(layer, name)}
+            axes = {name: (neutral[name], *value) for name, value in own.items() if value != "same"}
+            kept = ("bias", "bias_std", "weight_std", "padding_mode", "parameterisation", "in_channels", "groups")
+            wide = SimpleNamespace(**{name: getattr(layer, name) for name in kept} | own | axes)
             return brute_force.convolve(wide, sigma, theta)
     matrices = brute_force.matrices_of(layer, size)
     if matrices is not None:

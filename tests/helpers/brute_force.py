@@ -39,10 +39,6 @@ def nearest_matrix(n: int, factor: int) -> Tensor:
     return torch.eye(n, dtype=torch.float64).repeat_interleave(factor, 0)
 
 
-def stride_matrix(n: int, stride: int) -> Tensor:
-    return torch.eye(n, dtype=torch.float64)[::stride]
-
-
 def linear_matrix(n: int, factor: int, align_corners: bool, padding_mode: str) -> Tensor:
     """From torch's own interpolation of unit vectors; circular edges by interpolating three copies of the image."""
     unit = torch.eye(n, dtype=torch.float64)[:, None]
@@ -54,8 +50,17 @@ def linear_matrix(n: int, factor: int, align_corners: bool, padding_mode: str) -
     return image[:, 0].T
 
 
-def average_matrix(n: int, width: int) -> Tensor:
-    return torch.nn.functional.avg_pool1d(torch.eye(n, dtype=torch.float64)[:, None], width)[:, 0].T
+def pool_matrix(n: int, layer: Any) -> Tensor:
+    """From torch's own pooling of unit vectors."""
+    unit = torch.eye(n, dtype=torch.float64)[:, None]
+    if isinstance(layer, tc.SumPool1d | tc.SumPool2d | tc.SumPool3d):
+        pooled = (
+            torch.nn.functional.avg_pool1d(unit, layer.kernel_size, layer.stride, layer.padding) * layer.kernel_size
+        )
+    else:
+        options = (layer.kernel_size, layer.stride, layer.padding, layer.ceil_mode, layer.count_include_pad)
+        pooled = torch.nn.functional.avg_pool1d(unit, *options)
+    return pooled[:, 0].T
 
 
 def gaussian_matrix(n: int, width: int, sigma: float) -> Tensor:
@@ -107,17 +112,6 @@ def feature_prior(features: Tensor) -> Tensor:
     channels, *size = features.shape
     flat = features.double().reshape(channels, -1)
     return (flat.T @ flat / channels).reshape(*size, *size)
-
-
-def average_patches_inside(kernel: Tensor, widths: tuple[int, ...]) -> Tensor:
-    """Patches that reach over the border find zeros there."""
-    reach = [q // 2 for q in widths]
-    padded = torch.nn.functional.pad(kernel, [r for r in reversed(reach * 2) for _ in range(2)])
-    total = torch.zeros_like(kernel)
-    for offset in itertools.product(*(range(q) for q in widths)):
-        window = [slice(o, o + n) for o, n in zip(offset * 2, kernel.shape, strict=True)]
-        total += padded[tuple(window)]
-    return total / math.prod(widths)
 
 
 def variances(sigma: Tensor) -> tuple[Tensor, Tensor]:
@@ -214,14 +208,47 @@ def normalise(sigma: Tensor, theta: Tensor, eps: float, affine: bool) -> tuple[T
     return sigma / norm, theta / norm + (sigma / norm + 1 if affine else 0)
 
 
+def taps_matrix(layer: Any, axis: int, n: int, tap: int) -> Tensor:
+    """What one tap along an axis reads: for each output pixel the input pixel, or none beyond a border of zeros."""
+    q, r, d = layer.kernel_size[axis], layer.stride[axis], layer.dilation[axis]
+    reach = d * (q - 1)
+    if hasattr(layer, "output_padding"):
+        low = layer.padding[axis] if layer.padding != "same" else max(0, math.ceil((reach + 1 - r) / 2))
+        size = n * r if layer.padding == "same" else (n - 1) * r - 2 * low + reach + layer.output_padding[axis] + 1
+        # Input i adds to output i r - low + tap d; around the edge, of as many copies of the image as it takes.
+        copies = range(-3 * n, 4 * n) if layer.padding_mode == "circular" else range(n)
+        pairs = [(i * r - low + tap * d, i % n) for i in copies]
+        pairs = [(output, i) for output, i in pairs if 0 <= output < size]
+    else:
+        low, total = (reach // 2, reach) if layer.padding == "same" else (layer.padding[axis], 2 * layer.padding[axis])
+        size = (n + total - reach - 1) // r + 1
+        pairs = [(output, output * r - low + tap * d) for output in range(size)]
+        if layer.padding_mode == "circular":
+            pairs = [(output, i % n) for output, i in pairs]
+        pairs = [(output, i) for output, i in pairs if 0 <= i < n]
+    matrix = torch.zeros(size, n, dtype=torch.float64)
+    for output, i in pairs:
+        matrix[output, i] += 1
+    return matrix
+
+
 def convolve(layer: Any, sigma: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-    bias = 0.0 if layer.bias is None else layer.bias_std**2
-    average = {"circular": average_patches, "zeros": average_patches_inside}[layer.padding_mode]
+    """Every tap by itself, as explicit matrices: K'(y, y') = mean over taps of K(x, x') of the pixels that it reads."""
     size = sigma.shape[: sigma.ndim // 2]
-    matrices = [stride_matrix(n, r) for n, r in zip(size, layer.stride, strict=True)]
-    theta = average(theta + sigma, layer.kernel_size) + bias
-    sigma = average(sigma, layer.kernel_size) + bias
-    return apply_both_sides(sigma, matrices), apply_both_sides(theta, matrices)
+    standard = layer.parameterisation == "standard"
+    fan_in = layer.in_channels // layer.groups * math.prod(layer.kernel_size)
+    variance, bias = layer.weight_std**2, 0.0 if layer.bias is None else layer.bias_std**2
+    learnt = fan_in if standard else variance
+    trained_bias = bias if not standard else float(layer.bias is not None)
+    means = []
+    for kernel in (sigma, theta):
+        total: Tensor | float = 0.0
+        for taps in itertools.product(*(range(q) for q in layer.kernel_size)):
+            matrices = [taps_matrix(layer, axis, n, tap) for axis, (n, tap) in enumerate(zip(size, taps, strict=True))]
+            total = total + apply_both_sides(kernel, matrices)
+        means.append(total / math.prod(layer.kernel_size))
+    mean, mean_theta = means
+    return variance * mean + bias, variance * mean_theta + learnt * mean + trained_bias
 
 
 def matrices_of(layer: Any, size: tuple[int, ...]) -> list[Tensor] | None:
@@ -231,10 +258,8 @@ def matrices_of(layer: Any, size: tuple[int, ...]) -> list[Tensor] | None:
             return [nearest_matrix(n, layer.scale_factor) for n in size]
         case tc.BilinearUp():
             return [linear_matrix(n, layer.scale_factor, layer.align_corners, layer.padding_mode) for n in size]
-        case tc.AvgPool1d() | tc.AvgPool2d() | tc.AvgPool3d():
-            return [average_matrix(n, layer.kernel_size) for n in size]
-        case tc.SumPool1d() | tc.SumPool2d() | tc.SumPool3d():
-            return [layer.kernel_size * average_matrix(n, layer.kernel_size) for n in size]
+        case tc.AvgPool1d() | tc.AvgPool2d() | tc.AvgPool3d() | tc.SumPool1d() | tc.SumPool2d() | tc.SumPool3d():
+            return [pool_matrix(n, layer) for n in size]
         case tc.GaussianBlur():
             return [gaussian_matrix(n, layer.kernel_size, layer.sigma) for n in size]
         case tc.LanczosDown():
@@ -308,8 +333,11 @@ def step(layer: Any, sigma: Tensor, theta: Tensor, channels: int) -> tuple[Tenso
         case tc.Graph():
             return through_graph(layer, sigma, theta, channels)
         case tc.Linear():
-            bias = 0.0 if layer.bias is None else layer.bias_std**2
-            return sigma + bias, theta + sigma + bias
+            variance, bias = layer.weight_std**2, 0.0 if layer.bias is None else layer.bias_std**2
+            if layer.parameterisation == "standard":
+                learnt = layer.in_features * sigma + float(layer.bias is not None)
+                return variance * sigma + bias, variance * theta + learnt
+            return variance * sigma + bias, variance * (theta + sigma) + bias
         case tc.ReLU():
             return rectify(sigma, theta, 0.0)
         case tc.LeakyReLU():
@@ -330,7 +358,7 @@ def step(layer: Any, sigma: Tensor, theta: Tensor, channels: int) -> tuple[Tenso
             return normalise(sigma, theta, layer.eps, layer.affine)
         case tc.Scale():
             return layer.factor**2 * sigma, layer.factor**2 * theta
-        case tc.Identity():
+        case tc.Identity() | tc.MultipleOf():
             return sigma, theta
     return convolve(layer, sigma, theta)
 

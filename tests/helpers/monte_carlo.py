@@ -20,6 +20,11 @@ def empirical_ntks(net: tc.Layer, z: torch.Tensor, count: int, generator: torch.
         jacobians = [jacobian.flatten(1) for jacobian in jacrev(output)(parameters).values()]
         return sum(jacobian @ jacobian.T for jacobian in jacobians)
 
+    scales: dict[str, float] = {}
+    for path, layer in net.named_modules():
+        if isinstance(layer, tc.layers.Weighted) and layer.parameterisation == "standard":
+            weight, bias = layer._scales()
+            scales |= {f"{path}.weight".lstrip("."): weight, f"{path}.bias".lstrip("."): bias}
     batches = []
     for start in range(0, count, BATCH):
         draws = min(BATCH, count - start)
@@ -27,7 +32,7 @@ def empirical_ntks(net: tc.Layer, z: torch.Tensor, count: int, generator: torch.
             # Scales and offsets of normalisations start at 1 and 0.
             name: parameter.detach().expand(draws, *parameter.shape)
             if name.endswith(("scale", "offset"))
-            else torch.randn(draws, *parameter.shape, generator=generator, dtype=z.dtype)
+            else scales.get(name, 1.0) * torch.randn(draws, *parameter.shape, generator=generator, dtype=z.dtype)
             for name, parameter in net.named_parameters()
         }
         batches.append(vmap(gram)(weights))

@@ -110,11 +110,12 @@ def test_white_may_be_zero(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "options"),
     [
-        (np.moveaxis(noise(3), -1, 0), {"photometric": "rgb", "planarconfig": "separate"}),
         (noise(1).squeeze(2).astype(np.int16), {}),
         (noise(1).squeeze(2).astype(np.uint32), {}),
-        (noise(4), {"photometric": "rgb", "extrasamples": ["assocalpha"]}),
-        (noise(4), {"photometric": "separated"}),
+        (noise(4), {"photometric": "rgb", "extrasamples": ["unspecified"]}),
+        (noise(4, np.uint8), {"photometric": "rgb", "extrasamples": ["unspecified"]}),
+        (noise(3), {"photometric": "cielab"}),
+        (noise(3).astype(np.float32), {"photometric": "minisblack", "planarconfig": "contig"}),
     ],
 )
 def test_tiff_that_would_be_read_wrongly_is_refused(tmp_path: Path, values: np.ndarray, options: dict) -> None:

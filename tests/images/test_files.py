@@ -143,13 +143,12 @@ def test_orientation_is_applied(tmp_path: Path, suffix: str) -> None:
     assert bool(read_mask(tmp_path / f"a.{suffix}", (32, 16))[:15].all())
 
 
-@pytest.mark.parametrize(("mode", "format_"), [("CMYK", "JPEG"), ("F", "TIFF"), ("LAB", "TIFF"), ("I", "TIFF")])
+@pytest.mark.parametrize(("mode", "format_"), [("I", "TIFF")])
 def test_other_modes_are_refused(tmp_path: Path, mode: str, format_: str) -> None:
     path = tmp_path / "a.img"
     Image.new(mode, (WIDTH, HEIGHT)).save(path, format_)
-    with pytest.raises(ValueError, match=r"expected a grey, RGB or palette image of 8 or 16 bits, got mode") as caught:
+    with pytest.raises(ValueError, match=r"expected a grey, RGB, CMYK, Lab or palette image of 8 or 16 bits") as caught:
         read_image(path)
-    assert mode in str(caught.value)
     assert str(path) in str(caught.value)
 
 
@@ -170,7 +169,9 @@ def test_truncated_files_are_refused(tmp_path: Path, suffix: str, share: float) 
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
     for read in (lambda: read_image(path), lambda: read_mask(path, (HEIGHT, WIDTH))):
-        with pytest.raises(ValueError, match=r"expected a (whole )?PNG, JPEG or TIFF image, got") as caught:
+        with pytest.raises(
+            ValueError, match=r"expected a (whole )?PNG, JPEG, TIFF, WebP, BMP or AVIF image, got"
+        ) as caught:
             read()
         assert str(path) in str(caught.value)
 
@@ -180,14 +181,14 @@ def test_a_flipped_checksum_is_refused(tmp_path: Path) -> None:
     path.write_bytes(png(1, 1, 8, 0, [b"\x07"]).replace(struct.pack(">I", zlib.crc32(b"IEND")), b"nono"))
     assert float(read_image(path).pixels) == pytest.approx(7 / 255)  # after the pixels it does no harm
     path.write_bytes(png(1, 1, 8, 0, [b"\x07"])[:29] + b"nono" + png(1, 1, 8, 0, [b"\x07"])[33:])
-    with pytest.raises(ValueError, match=r"expected a .*PNG, JPEG or TIFF image"):
+    with pytest.raises(ValueError, match=r"expected a .*PNG, JPEG, TIFF, WebP, BMP or AVIF image"):
         read_image(path)
 
 
 @pytest.mark.parametrize("data", [b"", b"no image", b"GIF89a" + bytes(20), b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0"])
 def test_other_files_are_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "a.png").write_bytes(data)
-    with pytest.raises(ValueError, match=r"expected a (whole )?PNG, JPEG or TIFF image, got .*a\.png"):
+    with pytest.raises(ValueError, match=r"expected a (whole )?PNG, JPEG, TIFF, WebP, BMP or AVIF image, got .*a\.png"):
         read_image(tmp_path / "a.png")
 
 
@@ -273,12 +274,13 @@ def test_writing_replaces_a_file(tmp_path: Path) -> None:
             torch.zeros(1, 2, 2),
             None,
             ValueError,
-            r"suffix \.png, \.jpg, \.jpeg, \.tif, \.tiff, got the suffix '\.gif'",
+            r"suffix \.png, \.jpg, .*, \.avif, got the suffix '\.gif'",
         ),
-        ("a", torch.zeros(1, 2, 2), None, ValueError, r"suffix \.png, \.jpg, \.jpeg, \.tif, \.tiff, got none"),
+        ("a", torch.zeros(1, 2, 2), None, ValueError, r"suffix \.png, \.jpg, .*, \.avif, got none"),
         ("a.jpg", torch.zeros(3, 2, 2), torch.zeros(1, 2, 2, dtype=torch.uint8), ValueError, r"expected a \.png file"),
         ("a.png", torch.zeros(2, 2), None, ValueError, r"got \(2, 2\)"),
-        ("a.png", torch.zeros(4, 2, 2), None, ValueError, r"got \(4, 2, 2\)"),
+        ("a.png", torch.zeros(4, 2, 2), None, ValueError, r"expected a \.tif file, as the image has CMYK"),
+        ("a.png", torch.zeros(2, 2, 2), None, ValueError, r"got \(2, 2, 2\)"),
         ("a.png", torch.zeros(3, 0, 2), None, ValueError, r"got \(3, 0, 2\)"),
         ("a.png", torch.full((1, 2, 2), torch.nan), None, ValueError, "got 4 NaN"),
         ("a.png", torch.zeros(1, 2, 2, dtype=torch.uint8), None, TypeError, "got torch.uint8"),
@@ -299,8 +301,7 @@ def test_nothing_wrong_is_written(
 def test_a_failed_encoder_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_image(tmp_path / "a.png", torch.ones(1, 2, 2))
 
-    def save(self: Image.Image, path: Path, **_: Any) -> None:
-        path.write_bytes(b"half of")
+    def save(self: Image.Image, stream: Any, **_: Any) -> None:
         raise OSError("no space left on device")
 
     monkeypatch.setattr(Image.Image, "save", save)
@@ -316,8 +317,8 @@ def test_check_output(tmp_path: Path) -> None:
     check_output(tmp_path / "a.png", alpha=True)
     with pytest.raises(ValueError, match=r"expected a \.png file"):
         check_output(tmp_path / "a.jpg", alpha=True)
-    with pytest.raises(ValueError, match=r"got the suffix '\.webp'"):
-        check_output(tmp_path / "a.webp")
+    with pytest.raises(ValueError, match=r"got the suffix '\.gif'"):
+        check_output(tmp_path / "a.gif")
     with pytest.raises(FileNotFoundError, match="no folder"):
         check_output(tmp_path / "no" / "a.png")
     with pytest.raises(IsADirectoryError):

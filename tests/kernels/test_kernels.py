@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import torch_cntk as tc
+from tests.helpers import brute_force
 from tests.helpers.networks import (
     EXACT,
     NETS,
@@ -242,9 +243,11 @@ def test_dense_kernel_serves_its_own_size_only(generator: torch.Generator) -> No
         kernel.dense((16, 16))
 
 
-def test_features_that_do_not_fit_the_strides_are_refused(generator: torch.Generator) -> None:
-    with pytest.raises(ValueError, match="10"):
-        NETS["nearest"].kernel(tc.priors.Tensor(torch.randn(3, 10, 8, generator=generator)))
+def test_features_that_do_not_fit_the_strides(generator: torch.Generator) -> None:
+    """As in the finite network: 10 pixels become 5, 3, 6 and 12."""
+    z = torch.randn(3, 10, 8, generator=generator, dtype=torch.float64)
+    found = NETS["nearest"].kernel(tc.priors.Tensor(z)).dense((12, 8))
+    assert_equal(found, brute_force.propagate(NETS["nearest"], brute_force.feature_prior(z))[1])
 
 
 @pytest.mark.parametrize("up", [tc.BilinearUp(2, padding_mode="border"), tc.BilinearUp(2, align_corners=True)])

@@ -34,7 +34,8 @@ LAYERS = {cls.__name__: cls for cls in own(tc.Layer._by_name)}
 
 
 def _own_size(name: str, channels: int) -> tc.Layer:
-    return getattr(tc, name)(channels, channels, 3)
+    options = {"padding_mode": "zeros"} if "Transpose" in name else {}
+    return getattr(tc, name)(channels, channels, 3, **options)
 
 
 def _pool(name: str, channels: int) -> tc.Layer:
@@ -45,7 +46,7 @@ def _pool(name: str, channels: int) -> tc.Layer:
 EXAMPLES: dict[str, Callable[[int], tc.Layer]] = {
     **{
         f"{kind}{n}d": functools.partial(_own_size, f"{kind}{n}d")
-        for kind in ("Conv", "StridedConv")
+        for kind in ("Conv", "StridedConv", "ConvTranspose")
         for n in (1, 2, 3)
     },
     **{f"{kind}Pool{n}d": functools.partial(_pool, f"{kind}Pool{n}d") for kind in ("Avg", "Sum") for n in (1, 2, 3)},
@@ -61,6 +62,7 @@ EXAMPLES: dict[str, Callable[[int], tc.Layer]] = {
     "LanczosDown": lambda c: tc.LanczosDown(2),
     "ChannelNorm": lambda c: tc.ChannelNorm(c, eps=0.1),
     "Identity": lambda c: tc.Identity(),
+    "MultipleOf": lambda c: tc.MultipleOf(2),
     "Scale": lambda c: tc.Scale(-0.3),
     "Dropout": lambda c: tc.Dropout(0.2).eval(),
     "Sigmoid": lambda c: tc.Sigmoid(),
@@ -220,6 +222,10 @@ def test_layer_has_a_counterpart_in_torch_or_a_reason_why_not(name: Any) -> None
     if name == "Logistic":
         # By itself it is read as a head; in the middle of a model as what it is.
         assert type(again) is tc.Sigmoid
+        return
+    if name == "MultipleOf":
+        # Other sizes are for torch to take.
+        assert type(again) is tc.Identity
         return
     # Strided convolutions are torch's convolutions.
     same = again.description() | {"layer": layer.description()["layer"]}

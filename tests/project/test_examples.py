@@ -167,3 +167,18 @@ def test_video(tmp_path: Path) -> None:
     with PIL.Image.open(tmp_path / "clip" / "video.gif") as opened:
         assert isinstance(opened, PIL.GifImagePlugin.GifImageFile)
         assert (opened.n_frames, opened.size) == (4, (2 * 5 * 16, 2 * 16))
+
+
+def test_recommend(tmp_path: Path) -> None:
+    told = run_example(tmp_path, "recommend.py")
+    scores = {name: float(score) for name, score in re.findall(r"^(\w[\w ]*?) {2,}([\d.]+) ", told, re.MULTILINE)}
+    assert set(scores) == {"popularity", "EASE", "infinite autoencoder"}
+    assert scores["infinite autoencoder"] > 1.1 * scores["popularity"]
+    rng = np.random.default_rng(0)
+    lines = {(f"u{rng.integers(12)}", f"film {rng.integers(9)}"): rng.integers(1, 6) for _ in range(120)}
+    (tmp_path / "ratings.dat").write_text("".join(f"{u}::{i}::{r}::99\n" for (u, i), r in lines.items()))
+    told = run_example(
+        tmp_path, "recommend.py", "ratings.dat", "--separator", "::", "--header", "none", "--least", "3", "-k", "4"
+    )
+    assert "nDCG@4" in told
+    assert "user u0 will like film" in told

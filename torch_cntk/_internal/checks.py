@@ -12,17 +12,17 @@ from torch import Tensor
 __all__ = ["all_finite", "as_size", "finite_number", "positive_int", "shape_text"]
 
 
-def positive_int(value: object, name: str) -> int:
-    """Return ``value`` as an int of at least 1.
+def positive_int(value: object, name: str, *, least: int = 1) -> int:
+    """Return ``value`` as an int of at least 1, or whatever is the least.
 
     Raises:
         TypeError: ``value`` is no integer.
-        ValueError: ``value`` is below 1.
+        ValueError: ``value`` is below that.
     """
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"expected {name} to be an integer, got {value!r}")
-    if value < 1:
-        raise ValueError(f"expected {name} to be at least 1, got {value}")
+    if value < least:
+        raise ValueError(f"expected {name} to be at least {least}, got {value}")
     return int(value)
 
 

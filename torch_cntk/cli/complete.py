@@ -109,7 +109,7 @@ def _reading(arguments: argparse.Namespace) -> Reading:
 
 def _complete(arguments: argparse.Namespace) -> None:
     """Check all that can be checked, complete, write."""
-    check_table_output(arguments.output)
+    check_table_output(arguments.output, arguments.table)
     device = options.device(arguments)
     options.at_most(arguments.hidden_layers, _MOST_LAYERS, "--hidden-layers")
     reading = _reading(arguments)

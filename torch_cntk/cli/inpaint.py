@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 
 from torch_cntk._internal.checks import finite_number
-from torch_cntk.cli import options, pictures
-from torch_cntk.images.default import default_kernel
+from torch_cntk.cli import folders, options, pictures
+from torch_cntk.cli.certainty import certainty
 from torch_cntk.images.files import check_output
+from torch_cntk.images.group_flow import Followed
 from torch_cntk.images.guided import Guidance
 from torch_cntk.images.inpaint import InpaintingResult, inpaint
 from torch_cntk.kernels.kernel import Kernel
 from torch_cntk.solvers import ConjugateGradient, Direct, EigenPro, Solver
+from torch_cntk.solvers.names import NAMES
 from torch_cntk.zoo.loading import load_kernel
 
 if TYPE_CHECKING:
@@ -24,13 +26,14 @@ if TYPE_CHECKING:
 
 __all__ = ["add", "summary", "warn_unless_converged"]
 
-_SOLVERS = ("direct", "cg", "eigenpro")
-
 
 def add(commands: Commands) -> None:
     """Add the subcommand."""
     parser = commands.add_parser(
-        "inpaint", help="fill the missing pixels of an image", description="Fill the missing pixels of an image."
+        "inpaint",
+        help="fill the missing pixels of an image, or of all images of a folder",
+        description="Fill the missing pixels of an image, or of all images of a folder: those that are "
+        "in the folder OUT already are left as they are, and the exit status is 3 if some failed.",
     )
     pictures.add_files(parser)
     parser.add_argument(
@@ -47,7 +50,7 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument(
         "--solver",
-        choices=("auto", *_SOLVERS),
+        choices=("auto", *NAMES),
         default="auto",
         help="auto: direct for small images, else conjugate gradients (cg)",
     )
@@ -64,6 +67,7 @@ def add(commands: Commands) -> None:
         help=f"of cg (default: {ConjugateGradient.max_iterations}), or epochs of eigenpro ({EigenPro.epochs})",
     )
     options.add_passes(parser)
+    folders.add_jobs(parser)
     options.add_machine(parser)
     parser.set_defaults(run=_inpaint)
 
@@ -87,32 +91,48 @@ def _solver(arguments: argparse.Namespace) -> Solver | Literal["auto"]:
     return ConjugateGradient(tolerance, ConjugateGradient.max_iterations if iterations is None else iterations)
 
 
-def _inpaint(arguments: argparse.Namespace) -> None:
-    """Check all that can be checked, fill, write."""
+def _inpaint(arguments: argparse.Namespace) -> int:
+    """Fill the image, or those of the folder."""
+    if arguments.image.is_dir():
+        _checked_options(arguments)
+        return folders.fill_folder(arguments, _fill)
+    options.report(f"{_fill(arguments)}: {arguments.output}", arguments.output)
+    return 0
+
+
+def _checked_options(arguments: argparse.Namespace) -> tuple[torch.device, Solver | Literal["auto"]]:
+    """What does not depend on the image, before long work.
+
+    Raises:
+        ValueError: an option is out of range.
+    """
+    device, solver = options.device(arguments), _solver(arguments)
+    if not isinstance(arguments.ridge, str):
+        finite_number(arguments.ridge, "--ridge", minimum=0)
+    return device, solver
+
+
+def _fill(arguments: argparse.Namespace) -> str:
+    """Check all that can be checked, fill, write, and say what was done."""
     check_output(arguments.output)
-    device = options.device(arguments)
-    solver, ridge = _solver(arguments), arguments.ridge
-    if not isinstance(ridge, str):
-        finite_number(ridge, "--ridge", minimum=0)
+    device, solver = _checked_options(arguments)
     task = pictures.read_task(arguments)
-    kernel = _kernel_for(task.observed, arguments.kernel, options.progress(arguments))
-    if kernel is None and not torch.equal(task.observed, task.known):
-        # A drawing's transparent background is no hole: it shall not choose the network.
-        kernel = default_kernel(task.observed)
+    kernel = _kernel_for(task.observed, arguments.kernel, options.progress(arguments)) or task.kernel()
     start = time.perf_counter()
     result = inpaint(
         task.photograph.pixels.to(device),
         task.known.to(device),
         kernel,
         solver=solver,
-        ridge=ridge,
+        ridge=arguments.ridge,
         passes=arguments.passes,
         progress=options.progress(arguments),
     )
     seconds = time.perf_counter() - start
     task.write(arguments.output, result.image)
     warn_unless_converged(result)
-    options.report(f"{summary(task.observed, result, seconds)}: {arguments.output}", arguments.output)
+    sure = certainty(task.photograph.pixels.to(device), task.known.to(device), kernel, solver, result)
+    return f"{summary(task.observed, result, seconds)}{f'; {sure}' if sure else ''}"
 
 
 def _kernel_for(observed: Tensor, name: str | None, progress: bool) -> Kernel | None:
@@ -137,14 +157,22 @@ def warn_unless_converged(result: InpaintingResult) -> None:
         options.warn(f"{result.status.value}; residual {result.residual:.1e}")
 
 
+def _passes(result: InpaintingResult) -> str:
+    """The passes in words, such as "3 guided passes of radius 12 and a group flow"."""
+    last = result.guidance[0]
+    flow = isinstance(last, Followed)
+    settings, count = (last.series, last.passes) if isinstance(last, Followed) else (last, result.passes)
+    assert isinstance(settings, Guidance)  # there is no other kind on the command line
+    guided = f"{count} guided pass{'es' if count > 1 else ''} of radius {settings.radius}"
+    return " and ".join([*([guided] if count else []), *(["a group flow"] if flow else [])])
+
+
 def summary(observed: Tensor, result: InpaintingResult, seconds: float) -> str:
     """What was filled, how and how well, in a line."""
     missing, size = int((~observed).sum()), f"{observed.shape[1]} x {observed.shape[0]}"
     how = result.solver if result.iterations == 0 else f"{result.solver}, {result.iterations} iterations"
     if result.passes:
-        settings = result.guidance[0]
-        assert isinstance(settings, Guidance)  # there is no other kind on the command line
-        how = f"{result.passes} guided pass{'es' if result.passes > 1 else ''} of radius {settings.radius}, {how}"
+        how = f"{_passes(result)}, {how}"
     return (
         f"filled {missing:,} of {observed.numel():,} pixels ({size}) in {seconds:.1f} s by {how}, "
         f"residual {result.residual:.1e}"

@@ -7,6 +7,7 @@ subcommand has a module whose ``add`` adds its parser and names, as ``run``, the
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -28,9 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; those of the process by default.
 
     Returns:
-        the exit status: 0, or 2 after an error, which is told in one line on stderr, or 1 after one that the program
-        did not foresee, or 130 after Ctrl-C, or 141 where stdout is a pipe that nobody reads. With the environment
-        variable TORCH_CNTK_DEBUG set, errors are raised with their traceback instead.
+        the exit status: 0, or 2 after an error, which is told in one line on stderr, or 3 if some files of a folder
+        failed, or 1 after an error that the program did not foresee, or 130 after Ctrl-C, or 141 where stdout is a pipe
+        that nobody reads. With the environment variable TORCH_CNTK_DEBUG set, errors are raised with their traceback
+        instead.
     """
     try:
         return _guarded(argv)
@@ -58,7 +60,7 @@ def _guarded(argv: Sequence[str] | None) -> int:
     """
     try:
         try:
-            _run(argv)
+            status = _run(argv)
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()  # a full disk or a broken pipe shows itself here, not after the end of main
@@ -71,7 +73,7 @@ def _guarded(argv: Sequence[str] | None) -> int:
         if os.environ.get(_DEBUG):
             raise
         return _tell(error)
-    return 0
+    return status
 
 
 def _tell(error: Exception) -> int:
@@ -83,13 +85,16 @@ def _tell(error: Exception) -> int:
     return 1
 
 
-def _run(argv: Sequence[str] | None) -> None:
+def _run(argv: Sequence[str] | None) -> int:
     from torch_cntk._internal.memory import allocating
+    from torch_cntk.cli.progress import lines_for_bars
 
     arguments = _parser().parse_args(argv)
-    run: Callable[[argparse.Namespace], None] = arguments.run
-    with allocating("the command"):
-        run(arguments)
+    run: Callable[[argparse.Namespace], int | None] = arguments.run
+    # Who asks for bars gets them, be there a terminal or not.
+    lines = contextlib.nullcontext() if getattr(arguments, "progress", None) else lines_for_bars()
+    with allocating("the command"), lines:
+        return run(arguments) or 0
 
 
 def _forget_stdout() -> None:
@@ -102,13 +107,13 @@ def _forget_stdout() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     from torch_cntk import __version__
-    from torch_cntk.cli import complete, demo, inpaint, kernels, train
+    from torch_cntk.cli import app, complete, demo, inpaint, kernels, train
 
     parser = argparse.ArgumentParser(
         prog="torch-cntk", description="Complete images and matrices with infinitely wide neural networks."
     )
     parser.add_argument("--version", action="version", version=f"torch-cntk {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for subcommand in (inpaint, train, complete, demo, kernels):
+    for subcommand in (inpaint, app, train, complete, demo, kernels):
         subcommand.add(commands)
     return parser

@@ -19,7 +19,18 @@ if TYPE_CHECKING:
     # Not at run time: the class of the group that add_subparsers returns is private to argparse.
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
-__all__ = ["add_machine", "add_passes", "at_most", "check_levels", "device", "progress", "report", "ridge", "warn"]
+__all__ = [
+    "add_device",
+    "add_machine",
+    "add_passes",
+    "at_most",
+    "check_levels",
+    "device",
+    "progress",
+    "report",
+    "ridge",
+    "warn",
+]
 
 _MOST_THREADS = max(64, 4 * (os.cpu_count() or 1))
 """More threads than this only wait for each other, and systems with a limit on processes end the program."""
@@ -29,11 +40,18 @@ _MOST_PASSES = 100
 
 def add_machine(parser: argparse.ArgumentParser) -> None:
     """Options of every command that computes; ``device`` and ``progress`` read them."""
+    add_device(parser)
+    parser.add_argument(
+        "--progress",
+        action=argparse.BooleanOptionalAction,
+        help="show a bar (default: a bar on a terminal, else a line every ten seconds)",
+    )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Where to compute; ``device`` reads it."""
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to compute (default: cpu)")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: the idle cores)")
-    parser.add_argument(
-        "--progress", action=argparse.BooleanOptionalAction, help="show a bar (default: if stderr is a terminal)"
-    )
 
 
 def device(arguments: argparse.Namespace) -> torch.device:
@@ -85,9 +103,9 @@ def _idle_cores() -> int:
 
 
 def progress(arguments: argparse.Namespace) -> bool:
-    """Whether to show bars."""
+    """Whether to show bars, which are lines where ``lines_for_bars`` makes them such."""
     if arguments.progress is None:
-        return sys.stderr is not None and sys.stderr.isatty()
+        return sys.stderr is not None
     return bool(arguments.progress)
 
 

@@ -3,61 +3,38 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from torch_cntk.cli import options
 from torch_cntk.cli.process import complain
-from torch_cntk.images.files import Photograph, check_output, read_image, write_image
-from torch_cntk.images.mask_files import Mask, find_mask, grow, own_alpha
-from torch_cntk.images.transparency import erased, fill_alpha, visible
+from torch_cntk.images.files import Photograph, check_output, read_image
+from torch_cntk.images.mask_files import Mask, find_mask, grow
+from torch_cntk.images.photographs import LEAST, Task, growth, own_mask
 
-__all__ = ["Task", "add_files", "read_task"]
+__all__ = ["add_files", "read_task"]
 
-_GROWTH = {"JPEG": 3}
-"""Pixels around a hole that JPEG has smeared: blocks of 8 x 8, half as fine in colour."""
-_SOFT_GROWTH = 1
-"""Around soft edges, whose last traces are below one grey level."""
-_LEAST = 0.5
-"""Share of the known pixels that must be left for a mask to grow by itself: scattered pixels leave none."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """An image to be filled.
-
-    Attributes:
-        photograph: as it was read.
-        observed: boolean [H, W]: False where it is to be filled.
-        known: boolean [H, W]: True where its colours may be used; they are hidden at transparent pixels.
-    """
-
-    photograph: Photograph
-    observed: Tensor
-    known: Tensor
-
-    def write(self, path: Path, image: Tensor) -> None:
-        """Put the filled pixels into the photograph, and write it."""
-        before, alpha = self.photograph.pixels, self.photograph.alpha
-        pixels = torch.where(self.observed, before, image.cpu().to(before.dtype))
-        if alpha is not None:
-            alpha = fill_alpha(alpha, erased(alpha, self.observed))
-        write_image(path, pixels, alpha, metadata=self.photograph.metadata)
+_EIGHT_BITS = {".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WebP", ".bmp": "BMP", ".avif": "AVIF"}
 
 
 def add_files(parser: argparse.ArgumentParser) -> None:
     """The image, its mask and the output."""
-    parser.add_argument("image", type=Path, metavar="IMAGE", help="PNG, JPEG or TIFF")
+    parser.add_argument(
+        "image", type=Path, metavar="IMAGE", help="PNG, JPEG, TIFF, WebP, BMP or AVIF, or a folder of them"
+    )
     parser.add_argument(
         "--mask",
+        "--masks",
         type=Path,
-        help="PNG, JPEG or TIFF of the image's size: white is known, black is missing, and so is all between; strokes "
-        "on a transparent layer are missing (default: transparent pixels of the image are missing)",
+        metavar="MASK",
+        help="a picture of the image's size: white is known, black is missing, and so is all between; strokes on a "
+        "transparent layer are missing; or a folder with a mask of each image's name (default: transparent pixels of "
+        "the image are missing)",
     )
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="the filled image")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="OUT", help="the filled image, or the folder of them"
+    )
     parser.add_argument("--invert-mask", action="store_true", help="black is known, white is missing")
     parser.add_argument(
         "--mask-color",
@@ -87,20 +64,26 @@ def read_task(arguments: argparse.Namespace) -> Task:
     if arguments.grow is not None and arguments.grow < 0:
         raise ValueError(f"expected --grow to be at least 0, got {arguments.grow}")
     photograph = read_image(arguments.image)
-    check_output(arguments.output, alpha=photograph.alpha is not None)
+    check_output(
+        arguments.output,
+        alpha=photograph.alpha is not None,
+        channels=len(photograph.pixels),
+        metadata=photograph.metadata,
+    )
     _warn_of_depth(photograph, arguments.output)
     mask = _mask(photograph, arguments)
     _check(mask, arguments)
     observed = _grown(mask, photograph, arguments)
-    known = observed if photograph.alpha is None else observed & visible(photograph.alpha)
-    if not bool(known.any()):
-        raise ValueError(f"expected some known pixels that can be seen, got none: {arguments.image}")
-    return Task(photograph, observed, known)
+    try:
+        return Task.of(photograph, observed)
+    except ValueError as error:
+        raise ValueError(f"{error}: {arguments.image}") from error
 
 
 def _warn_of_depth(photograph: Photograph, output: Path) -> None:
-    if photograph.metadata.depth == 16 and output.suffix.lower() in (".jpg", ".jpeg"):
-        options.warn(f"the image has 16 bits a channel, of which JPEG keeps 8: {output}; PNG and TIFF keep all")
+    kind = _EIGHT_BITS.get(output.suffix.lower())
+    if photograph.metadata.depth == 16 and kind is not None:
+        options.warn(f"the image has 16 bits a channel, of which {kind} keeps 8: {output}; PNG and TIFF keep all")
 
 
 def _mask(photograph: Photograph, arguments: argparse.Namespace) -> Mask:
@@ -111,9 +94,10 @@ def _mask(photograph: Photograph, arguments: argparse.Namespace) -> Mask:
     """
     path = arguments.mask
     if path is None and arguments.mask_color is None:
-        if photograph.alpha is None or bool(own_alpha(photograph.alpha).observed.all()):
+        own = own_mask(photograph)
+        if own is None:
             raise ValueError("expected --mask, or --mask-color, or an image with transparent pixels, got none of them")
-        return own_alpha(photograph.alpha)
+        return own
     height, width = photograph.pixels.shape[1:]
     return find_mask(
         arguments.image if path is None else path,
@@ -154,11 +138,9 @@ def _grown(mask: Mask, photograph: Photograph, arguments: argparse.Namespace) ->
         if steps < arguments.grow:
             options.warn(f"the mask grew by {steps} pixels only, as nothing would be left to fill from")
         return observed
-    kind = photograph.metadata.kind
-    wanted = _GROWTH.get(kind, _SOFT_GROWTH if mask.soft else 0)
-    observed, steps = grow(mask.observed, wanted, least=_LEAST)
+    wanted, why = growth(mask, photograph.metadata.kind)
+    observed, steps = grow(mask.observed, wanted, least=LEAST)
     if steps:
-        why = f"{kind} smears what was there" if kind in _GROWTH else "its edges are soft"
         complain(
             f"note: the missing part grew by {steps} pixel{'s' if steps > 1 else ''}, as {why}; --grow 0 leaves it"
         )

@@ -58,7 +58,7 @@ def interrupted() -> bool:
 
 def _load() -> None:
     """Import what takes long, while Ctrl-C may still leave at once."""
-    from torch_cntk.cli import complete, demo, inpaint, kernels, train  # noqa: F401
+    from torch_cntk.cli import app, complete, demo, inpaint, kernels, train  # noqa: F401
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

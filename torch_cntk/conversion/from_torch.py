@@ -15,7 +15,7 @@ from torch_cntk.conversion.scales import Scales
 from torch_cntk.conversion.steps import step
 from torch_cntk.conversion.tracing import trace
 from torch_cntk.covariance.signal import InexactError
-from torch_cntk.layers import Activation, ChannelNorm, Layer, Node, Weighted
+from torch_cntk.layers import Activation, ChannelNorm, Layer, MultipleOf, Node, Weighted
 from torch_cntk.layers.graph import assemble
 from torch_cntk.layers.network import channels_of
 from torch_cntk.layers.registry import ACTIVATIONS
@@ -33,7 +33,7 @@ def from_torch(
     """Make a network of torch_cntk from a model that torch.fx can trace.
 
     docs/conversion.md lists what has a rule, and what to write instead of what has none. The kernel is that of
-    normalised activations, as everywhere in torch_cntk (an activation that is the last step is taken as it is); if the
+    normalised activations, as everywhere in torch_cntk (one that no weights come behind is taken as it is); if the
     weights are mapped, they make up for it, and the new network's output is the model's.
 
     The model is taken in the mode that it is in (``train()`` or ``eval()``), and left as it is; so is torch's
@@ -75,13 +75,21 @@ def _assembled(reader: Reader, output: int, weights: bool) -> Layer:
     kept = _needed(reader.nodes, output)
     places = {old: new for new, old in enumerate([0, *(place + 1 for place in kept)])}
     nodes = [Node(reader.nodes[k].does, tuple(places[i] for i in reader.nodes[k].inputs)) for k in kept]
-    nodes = _as_it_is_at_the_end(_inner_sigmoids(nodes))
+    nodes = _as_they_are_at_the_end(_inner_sigmoids(nodes))
     sources, modes = [reader.sources[k] for k in kept], [reader.modes[k] for k in kept]
+    origins = [reader.origins[k] for k in kept]
+    if reader.multiple > 1:
+        # Of images of other sizes the model makes something else.
+        nodes = [
+            Node(MultipleOf(reader.multiple), (0,)),
+            *(Node(n.does, tuple(k + 1 for k in n.inputs)) for n in nodes),
+        ]
+        sources, modes, origins = [None, *sources], [None, *modes], ["its input", *origins]
     given = _in_channels(nodes)
     try:
         net = assemble(nodes, given)
     except InexactError as error:
-        origin = reader.origins[kept[int(error.path[0])]] if error.path else "the model"
+        origin = origins[int(error.path[0])] if error.path else "the model"
         raise ValueError(f"from_torch knows no exact rule for {origin}: {error}") from None
     if weights:
         _map_weights(nodes, sources, given)
@@ -107,14 +115,19 @@ def _inner_sigmoids(nodes: Sequence[Node]) -> list[Node]:
     return [Node(activation(), node.inputs) if k else node for k, node in zip(inner, nodes, strict=False)] + [nodes[-1]]
 
 
-def _as_it_is_at_the_end(nodes: Sequence[Node]) -> list[Node]:
-    """An activation that is the last step, without a gain that no weights could make up for."""
-    *before, last = nodes
-    if isinstance(last.does, Activation) and getattr(last.does, "normalise", False):
-        options = {option.name: getattr(last.does, option.name) for option in options_of(type(last.does))}
-        again: Any = type(last.does)
-        last = Node(again(**options | {"normalise": False}), last.inputs)
-    return [*before, last]
+def _as_they_are_at_the_end(nodes: Sequence[Node]) -> list[Node]:
+    """Activations that no weights come behind, without a gain that those could make up for."""
+    reached, last = {len(nodes)}, list(nodes)
+    for place in range(len(nodes), 0, -1):
+        does, inputs = nodes[place - 1]
+        if place not in reached or isinstance(does, Weighted | ChannelNorm):
+            continue
+        reached.update(inputs)
+        if isinstance(does, Activation) and getattr(does, "normalise", False):
+            options = {option.name: getattr(does, option.name) for option in options_of(type(does))}
+            again: Any = type(does)
+            last[place - 1] = Node(again(**options | {"normalise": False}), inputs)
+    return last
 
 
 def _in_channels(nodes: Sequence[Node]) -> int | None:
@@ -147,7 +160,7 @@ def _map_weights(nodes: Sequence[Node], sources: Sequence[Source | None], in_cha
         if source.weight.is_meta:
             continue
         if isinstance(layer, Weighted):
-            factor, bias_factor = (f.to(source.weight.device) for f in scales.of_weights(place, source.weight.ndim - 2))
+            factor, bias_factor = (f.to(source.weight.device) for f in scales.of_weights(place))
             bias = None if source.bias is None else (source.bias * bias_factor).to(source.bias.dtype)
             layer.set_effective((source.weight * factor).to(source.weight.dtype), bias)
         elif isinstance(layer, ChannelNorm) and layer.scale is not None and layer.offset is not None:

@@ -69,7 +69,6 @@ _FUNCTIONS: Mapping[tuple[str, ...], str] = {
     "out",
     ("setitem", "getitem"): "parts of a feature map have no rule: write the step for all of it",
     ("clamp", "clamp_", "clip", "clamp_min", "clamp_min_", "hardswish", "hardsigmoid"): _KINK,
-    ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"): "upsample, then convolve",
 }
 _BY_MODULE = {kind: hint for kinds, hint in _MODULES.items() for kind in kinds}
 _BY_FUNCTION = {name: hint for names, hint in _FUNCTIONS.items() for name in names}

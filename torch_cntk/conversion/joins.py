@@ -5,13 +5,13 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 from dataclasses import replace
-from fractions import Fraction
 from typing import Any
 
 import torch
 
 from torch_cntk.conversion.reading import Length, Reader, Result, Value, options_of
 from torch_cntk.conversion.tracing import name_of
+from torch_cntk.covariance.lengths import Change
 from torch_cntk.layers import Scale
 
 __all__ = ["JOINS"]
@@ -77,8 +77,8 @@ def _multiplied(reader: Reader, node: torch.fx.Node) -> Result:
     first, second = _operands(reader, node)
     for one, other in ((first, second), (second, first)):
         number = reader.number(other)
-        if isinstance(one, Length) and isinstance(other, int):
-            return Length(one.axis, one.factor * other)
+        if isinstance(one, Length) and isinstance(other, int) and other > 0:
+            return Length(one.axis, one.chain.then(Change(other)))
         if isinstance(one, Value) and number is not None:
             return _times(reader, node, one, number)
     raise reader.refuse(node, name_of(node), _reason(first, second))
@@ -96,7 +96,7 @@ def _divided(reader: Reader, node: torch.fx.Node) -> Result:
 def _divided_whole(reader: Reader, node: torch.fx.Node) -> Result:
     first, second = _operands(reader, node)
     if isinstance(first, Length) and isinstance(second, int) and second > 0:
-        return Length(first.axis, first.factor * Fraction(1, second))
+        return Length(first.axis, first.chain.then(Change(1, 0, second)))
     raise reader.refuse(node, name_of(node), "expected the length of an axis over an integer")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 from torch_cntk.conversion.hints import hint_for
 from torch_cntk.conversion.inert import Source
 from torch_cntk.conversion.tracing import NoRuleError, in_place, name_of, place_of, type_of
+from torch_cntk.covariance.lengths import Length as Chain
 from torch_cntk.layers import Layer, Node
 from torch_cntk.layers.joins import Join
 
@@ -27,7 +27,7 @@ class Value:
     Attributes:
         place: among the values of the new network.
         memory: where it lies: what is done in place to one value of a memory is done to all.
-        scale: the length of each of up to three axes over that of the input, for sizes that fit the strides.
+        lengths: what has become of the length of each of up to three axes.
         channels_last: whether the model has permuted its axes.
         padding: what has been put around the image for the next convolution: mode and pixels an axis.
         flat: whether there are no pixels any more.
@@ -35,7 +35,7 @@ class Value:
 
     place: int
     memory: int
-    scale: tuple[Fraction, ...] = (Fraction(1),) * 3
+    lengths: tuple[Chain, ...] = (Chain(),) * 3
     channels_last: bool = False
     padding: tuple[str, tuple[int, ...]] | None = None
     flat: bool = False
@@ -43,10 +43,10 @@ class Value:
 
 @dataclass(frozen=True)
 class Length:
-    """The length of a spatial axis, over that of the input."""
+    """The length of a spatial axis, as a function of that of the input's."""
 
     axis: int
-    factor: Fraction
+    chain: Chain
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ class Reader:
         modes: whether each step that is a module of the model is in training.
         training: whether the model is.
         ndim: the number of spatial dimensions, once it is known.
+        multiple: of which the sizes of images must be multiples, for the new network to do what the model does.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Reader:
         self.origins: list[str] = []
         self._now = ""
         self.ndim: int | None = None
+        self.multiple = 1
         self.model = next(iter(root.children()))
         self.training = self.model.training
         self._values: dict[torch.fx.Node, Result] = {}

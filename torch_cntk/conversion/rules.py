@@ -17,19 +17,14 @@ from torch.nn import functional
 from torch.nn.utils import parametrize
 
 from torch_cntk.conversion import heads
+from torch_cntk.conversion.filters import FILTERS, with_weights
 from torch_cntk.conversion.rule import Call, Place, Rule, Target
 from torch_cntk.layers import (
     ABReLU,
     Activation,
-    AvgPool1d,
-    AvgPool2d,
-    AvgPool3d,
     BilinearUp,
     ChannelNorm,
     Concat,
-    Conv1d,
-    Conv2d,
-    Conv3d,
     Dropout,
     Elementwise,
     GaussianBlur,
@@ -39,20 +34,15 @@ from torch_cntk.layers import (
     Layer,
     Linear,
     Logistic,
+    MultipleOf,
     NearestUp,
     Residual,
     Scale,
     Sequential,
     Sigmoid,
     Step,
-    StridedConv1d,
-    StridedConv2d,
-    StridedConv3d,
     Sum,
     SumPool1d,
-    SumPool2d,
-    SumPool3d,
-    Weighted,
 )
 from torch_cntk.layers.registry import ACTIVATIONS, NamedActivation
 
@@ -70,79 +60,9 @@ __all__ = [
 
 _nn = torch.nn
 
-# Weight layers.
+# Fully connected layers.
 
-_CONV: dict[str, Any] = dict.fromkeys(("in_channels", "out_channels", "kernel_size"))
 _LINEAR: dict[str, Any] = {"in_features": None, "out_features": None, "bias": True, "bias_std": 1.0}
-_CONV |= {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "bias": True, "padding_mode": "zeros", "bias_std": 1.0}
-
-
-def _tuple(value: Any, ndim: int) -> tuple[int, ...]:
-    return tuple(value) if isinstance(value, tuple | list) else (value,) * ndim
-
-
-def _read_convolution(ours: Any, ndim: int) -> Callable[[Mapping[str, Any]], Layer]:
-    def read(given: Mapping[str, Any]) -> Layer:
-        widths, stride, dilation = (_tuple(given[name], ndim) for name in ("kernel_size", "stride", "dilation"))
-        half = tuple(q // 2 for q in widths)
-        if given["groups"] != 1:
-            raise ValueError(
-                "expected groups=1, as the channels of a group do not become infinitely many; take a full convolution"
-            )
-        if any(d != 1 and q != 1 for d, q in zip(dilation, widths, strict=True)):
-            raise ValueError("expected dilation=1; take wider filters, or a stride before and an upsampling behind")
-        if any(q % 2 == 0 for q in widths):
-            raise ValueError(f"expected filters of odd width, which have a centre, got {widths}; take one more pixel")
-        padding = given["padding"]
-        if padding == "same" and all(r == 1 for r in stride):
-            padding = half
-        padding = (0,) * ndim if isinstance(padding, str) else _tuple(padding, ndim)
-        if padding != half:
-            raise ValueError(f"expected padding by half the width, {half}, which keeps the size, got {padding}")
-        mode = given["padding_mode"]
-        if mode not in ("zeros", "circular"):
-            raise ValueError(f"padding_mode={mode!r}: pad circularly or with zeros")
-        layer: Layer = ours(
-            given["in_channels"],
-            given["out_channels"],
-            widths,
-            stride,
-            bias=given["bias"],
-            bias_std=given["bias_std"],
-            padding_mode=mode if any(half) else "circular",
-        )
-        return layer
-
-    return read
-
-
-def _with_weights(module: Any, layer: Weighted, place: Place) -> _nn.Module:
-    """The module with the layer's weights, which are ``place.factors`` times its own."""
-    module = module.to(dtype=layer.weight.dtype, device=layer.weight.device)
-    weight, bias = layer.effective()
-    factor, bias_factor = place.factors or (torch.ones(()), torch.ones(()))
-    with torch.no_grad():
-        module.weight.copy_(weight / factor.to(weight.device))
-        if bias is not None:
-            module.bias.copy_(bias / bias_factor.to(weight.device))
-    written: _nn.Module = module
-    return written
-
-
-def _write_convolution(theirs: Any) -> Callable[[Any, Place], Target]:
-    def write(layer: Conv2d, place: Place) -> Target:
-        module = theirs(
-            layer.in_channels,
-            layer.out_channels,
-            layer.kernel_size,
-            layer.stride,
-            padding=tuple(q // 2 for q in layer.kernel_size),
-            padding_mode=layer.padding_mode,
-            bias=layer.bias is not None,
-        )
-        return _with_weights(module, layer, place)
-
-    return write
 
 
 def _read_linear(given: Mapping[str, Any]) -> Layer:
@@ -151,7 +71,7 @@ def _read_linear(given: Mapping[str, Any]) -> Layer:
 
 def _write_linear(layer: Linear, place: Place) -> Target:
     module = _nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
-    return _with_weights(module, layer, place)
+    return with_weights(module, layer, place)
 
 
 # Activations.
@@ -212,23 +132,6 @@ def _write_upsampling(layer: NearestUp | BilinearUp, place: Place) -> Target:
     return _nn.Upsample(scale_factor=layer.scale_factor, mode=mode, align_corners=layer.align_corners)
 
 
-def _read_pooling(ours: Any, sums: Any) -> Callable[[Mapping[str, Any]], Layer]:
-    def read(given: Mapping[str, Any]) -> Layer:
-        width, stride, padding = (
-            set(value) if isinstance(value, tuple | list) else {value}
-            for value in (given[name] for name in ("kernel_size", "stride", "padding"))
-        )
-        disjoint = stride in ({None}, set(), width) and padding == {0}
-        # Of ceil_mode nothing is seen: sizes that are no multiples are refused.
-        divisor = given["divisor_override"]
-        if len(width) != 1 or not disjoint or divisor not in (None, 1):
-            raise ValueError("expected disjoint square blocks without padding")
-        layer: Layer = (ours if divisor is None else sums)(next(iter(width)))
-        return layer
-
-    return read
-
-
 def _read_norm(given: Mapping[str, Any]) -> Layer:
     if len(given["normalized_shape"]) != 1:
         raise ValueError("expected one over channels, of images permuted to [batch, *size, channels]")
@@ -252,34 +155,9 @@ def _write_norm(layer: ChannelNorm, place: Place) -> Target:
     return norm
 
 
-_POOL: dict[str, Any] = {"kernel_size": None, "stride": None, "padding": 0, "ceil_mode": False}
-_POOL |= {"count_include_pad": True, "divisor_override": None}
 _UPSAMPLE: dict[str, Any] = {"size": None, "scale_factor": None, "mode": "nearest", "align_corners": None}
 _UPSAMPLE |= {"recompute_scale_factor": None, "antialias": False}
 _NORM: dict[str, Any] = {"normalized_shape": None, "eps": 1e-5, "elementwise_affine": True, "bias": True}
-_OF_DIMENSION: dict[int, tuple[Any, ...]] = {
-    1: (Conv1d, StridedConv1d, _nn.Conv1d, AvgPool1d, SumPool1d, _nn.AvgPool1d, functional.avg_pool1d),
-    2: (Conv2d, StridedConv2d, _nn.Conv2d, AvgPool2d, SumPool2d, _nn.AvgPool2d, functional.avg_pool2d),
-    3: (Conv3d, StridedConv3d, _nn.Conv3d, AvgPool3d, SumPool3d, _nn.AvgPool3d, functional.avg_pool3d),
-}
-
-
-def _of_dimension(ndim: int) -> tuple[Rule, Rule]:
-    conv, strided, their_conv, pool, total, their_pool, average = _OF_DIMENSION[ndim]
-    read, write = _read_convolution(conv, ndim), _write_convolution(their_conv)
-    return (
-        Rule((conv, strided), read, write, (their_conv,), options=_CONV),
-        Rule(
-            (pool, total) if ndim > 1 else (pool,),
-            _read_pooling(pool, total),
-            lambda layer, place: their_pool(
-                layer.kernel_size, **({"divisor_override": 1} if isinstance(layer, total) else {})
-            ),
-            (their_pool,),
-            (average,),
-            _POOL,
-        ),
-    )
 
 
 _DROPOUT = Rule(
@@ -299,9 +177,7 @@ def _dropout_of_channels(module: type[_nn.Module]) -> Rule:
 
 RULES: tuple[Rule, ...] = (
     *heads.RULES,
-    *_of_dimension(1),
-    *_of_dimension(2),
-    *_of_dimension(3),
+    *FILTERS,
     Rule((Linear,), _read_linear, _write_linear, (_nn.Linear,), options=_LINEAR),
     *(_activation(entry) for entry in ACTIVATIONS.values() if entry.module or entry.functions),
     # Of two rules for one module the first one holds.
@@ -340,7 +216,8 @@ RULES: tuple[Rule, ...] = (
         functions=(operator.mul, torch.mul, "mul"),
         options={"other": None},
     ),
-    Rule((Identity,), lambda given: Identity(), lambda layer, place: _nn.Identity(), (_nn.Identity,)),
+    # What is refused here is not in torch's network.
+    Rule((Identity, MultipleOf), lambda given: Identity(), lambda layer, place: _nn.Identity(), (_nn.Identity,)),
 )
 NO_COUNTERPART: Mapping[type[Layer], str] = {
     ABReLU: "torch.nn has no rectifier of two slopes: take LeakyReLU",

@@ -5,11 +5,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from torch_cntk.layers import Abs, Activation, ChannelNorm, LeakyReLU, Node, ReLU, Sigmoid, Weighted
+from torch_cntk.layers import (
+    Abs,
+    Activation,
+    ChannelNorm,
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
+    LeakyReLU,
+    Node,
+    ReLU,
+    Sigmoid,
+    Weighted,
+)
 
 __all__ = ["Scales"]
 
@@ -119,11 +132,21 @@ class Scales:
         for k, part in zip(node.inputs, parts, strict=True):
             self._absorb(k, part)
 
-    def of_weights(self, place: int, ndim: int) -> tuple[Tensor, Tensor]:
-        """What torch's weight [out, in, *size] and bias [out] are multiplied by to become ours; they broadcast."""
+    def of_weights(self, place: int) -> tuple[Tensor, Tensor]:
+        """What torch's weight and bias [out] are multiplied by to become ours, at a weight layer; they broadcast.
+
+        The weight is [out, in of a group, *size], or of a transposed convolution [in, out of a group, *size].
+        """
+        layer: Any = self.nodes[place].does
         outgoing, incoming = self.outgoing[place], self.incoming[place]
-        tail = (1,) * ndim
-        return outgoing.reshape(-1, 1, *tail) / incoming.reshape(1, -1, *tail), outgoing
+        groups, tail = getattr(layer, "groups", 1), (1,) * layer.ndim
+        if incoming.ndim == outgoing.ndim == 0:
+            return (outgoing / incoming).reshape(1, 1, *tail), outgoing
+        after = outgoing.expand(layer.out_channels).reshape(groups, -1, 1)
+        factors = after / incoming.expand(layer.in_channels).reshape(groups, 1, -1)
+        if isinstance(layer, ConvTranspose1d | ConvTranspose2d | ConvTranspose3d):
+            factors = factors.transpose(1, 2)
+        return factors.reshape(-1, factors.shape[2], *tail), outgoing
 
 
 def _equal(first: Tensor, second: Tensor) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import math
 import operator
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +13,8 @@ import torch
 
 from torch_cntk.conversion.reading import Length, Reader, Result, Sizes, Value, options_of
 from torch_cntk.conversion.tracing import name_of
+from torch_cntk.covariance.lengths import Change
+from torch_cntk.covariance.lengths import Length as Chain
 
 __all__ = ["SHAPES", "resized"]
 
@@ -93,7 +96,7 @@ def _length(reader: Reader, node: torch.fx.Node, sizes: Sizes, key: Any) -> Leng
         if sizes.first < 0 and key >= 0:
             axis = key + sizes.first + (reader.ndim or 0)
         if axis >= 0 and (of_all or reader.ndim):
-            return Length(axis, sizes.value.scale[min(axis, 2)])
+            return Length(axis, sizes.value.lengths[min(axis, 2)])
     raise reader.refuse(node, "the number of images or channels", "only sizes of images are known, as of the input's")
 
 
@@ -108,19 +111,35 @@ def resized(reader: Reader, node: torch.fx.Node, size: Any, value: Value) -> tup
     """
     ndim = reader.ndim or 1
     if isinstance(size, Sizes) and (size.first == 2 or size.first == -ndim) and not size.value.channels_last:
-        wanted = size.value.scale[:ndim]
+        wanted = size.value.lengths[:ndim]
     elif isinstance(size, tuple) and all(isinstance(part, Length) for part in size):
         if [part.axis for part in size] != list(range(len(size))):
             raise reader.refuse(node, name_of(node), "expected the axes of a size in their order")
-        wanted = tuple(part.factor for part in size)
+        wanted = tuple(part.chain for part in size)
     else:
         return size, None
-    factors = {new / old for new, old in zip(wanted, value.scale, strict=False)}
+    pairs = list(zip(value.lengths, wanted, strict=False))
+    if any(old.scale == 0 for old, _ in pairs):
+        raise reader.refuse(node, name_of(node), "expected an image, got one pixel to which all have been pooled")
+    factors = {new.scale / old.scale for old, new in pairs}
     factor = next(iter(factors))
-    if len(factors) > 1 or factor.denominator != 1:
+    multiples = [_multiple(old, new, factor.numerator) for old, new in pairs]
+    if len(factors) > 1 or factor.denominator != 1 or None in multiples:
         texts = " and ".join(sorted(map(str, factors)))
-        raise reader.refuse(node, name_of(node), f"expected a size that is one integer times its input's, got {texts}")
+        about = "about " if None in multiples else ""
+        raise reader.refuse(
+            node, name_of(node), f"expected a size that is one integer times its input's, got {about}{texts}"
+        )
+    reader.multiple = math.lcm(reader.multiple, *(multiple or 1 for multiple in multiples))
     return None, int(factor)
+
+
+def _multiple(old: Chain, new: Chain, factor: int) -> int | None:
+    """Of which number an axis of the input must be a multiple for one length to be a factor times another."""
+    if old.then(Change(factor)) == new:
+        return 1
+    granules = old.granule, new.granule
+    return None if None in granules else math.lcm(*(granule or 1 for granule in granules))
 
 
 SHAPES: dict[Any, Callable[[Reader, torch.fx.Node], Result]] = {

@@ -20,10 +20,9 @@ from torch_cntk.conversion.tracing import drops_always, name_of, place_of, type_
 from torch_cntk.conversion.weighted import (
     WEIGHT_FUNCTIONS,
     layer_of,
+    lengths_after,
     pointwise_linear,
-    scale_after,
     source_of,
-    transposed,
     weighted,
 )
 from torch_cntk.layers import (
@@ -97,9 +96,9 @@ def emit(reader: Reader, node: torch.fx.Node, value: Value, layer: Layer, traini
     checked = value if pointwise and value.padding is None else reader.plain(node, value)
     if type(layer) is Identity:
         return checked
-    scale = scale_after(layer, checked.scale)
     flat = checked.flat or layer.flattens
-    after = replace(reader.emit(layer, checked, training=training), scale=scale, flat=flat)
+    lengths = checked.lengths if pointwise or flat else lengths_after(layer, checked.lengths)
+    after = replace(reader.emit(layer, checked, training=training), lengths=lengths, flat=flat)
     # In eval mode torch's dropout gives the tensor itself.
     return replace(after, memory=reader.new_memory(value)) if isinstance(layer, Dropout) else after
 
@@ -271,7 +270,6 @@ def _padding_module(mode: str) -> Callable[[Reader, torch.fx.Node, Any, Value], 
 _MODULES: dict[type, Callable[[Reader, torch.fx.Node, Any, Value], Value]] = {
     **{getattr(_nn, f"CircularPad{ndim}d"): _padding_module("circular") for ndim in (1, 2, 3)},
     **{getattr(_nn, f"ZeroPad{ndim}d"): _padding_module("zeros") for ndim in (1, 2, 3)},
-    **{getattr(_nn, f"ConvTranspose{ndim}d"): transposed for ndim in (1, 2, 3)},
     **{getattr(_nn, f"BatchNorm{ndim}d"): _batch_norm for ndim in (1, 2, 3)},
     _nn.LayerNorm: _norm,
     _nn.PReLU: _prelu,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -15,6 +17,7 @@ from torch_cntk.layers import ChannelNorm, Layer, Node, Weighted, from_descripti
 from torch_cntk.layers.graph import assemble
 from torch_cntk.layers.joins import JOINS
 from torch_cntk.layers.network import channels_of, flatten
+from torch_cntk.layers.spatial import Spatial
 
 __all__ = ["to_torch", "with_width"]
 
@@ -78,7 +81,7 @@ def _module(layer: Layer, place: int, scales: Scales, ndim: int, channels: int |
     if rule is None or rule.write is None:
         reason = NO_COUNTERPART.get(type(layer), "")
         raise ValueError(f"torch.nn has no {layer}" + (f": {reason}" if reason else ""))
-    factors = scales.of_weights(place, layer.ndim or 0) if isinstance(layer, Weighted) else None
+    factors = scales.of_weights(place) if isinstance(layer, Weighted) else None
     scale = float(scales.incoming[place]) if isinstance(layer, ChannelNorm) else 1.0
     return rule.write(layer, Place(ndim, channels, scale, factors))
 
@@ -130,14 +133,20 @@ def with_width(net: Layer, width: int) -> Layer:
     if not hidden:
         raise ValueError("expected a network with hidden channels, got one that has none")
     factor = width / max(hidden)
+    # Groups stay as many as they are, of two channels at the least, and cut all channels that they may meet.
+    groups = math.lcm(*(getattr(layer, "groups", 1) for _, layer in _weighted(nodes) if not _depthwise(layer)))
+    unit = 1 if groups == 1 else 2 * groups
     new = [net.in_channels]
     rebuilt = []
     origins = _before_flattening(nodes)
     for place, node in enumerate(nodes, start=1):
         given = [new[k] for k in node.inputs]
         does = node.does
-        if isinstance(does, Weighted):
-            out = channels[place] if place in fixed else max(1, round((channels[place] or 1) * factor))
+        if _depthwise(does):
+            does = _deep_as(does, given[0])
+        elif isinstance(does, Weighted):
+            wanted = max(1, round((channels[place] or 1) * factor / unit)) * unit
+            out = channels[place] if place in fixed else wanted
             inside = given[0]
             if inside is None and (before := origins.get(node.inputs[0])) is not None:
                 inside = does.fan_in // (channels[before] or 1) * (new[before] or 1)
@@ -178,6 +187,18 @@ def _weighted(nodes: Sequence[Node]) -> list[tuple[int, Layer]]:
     return [(place, node.does) for place, node in enumerate(nodes) if isinstance(node.does, Weighted)]
 
 
+def _depthwise(does: Layer | str) -> bool:
+    return isinstance(does, Spatial) and does.sharing == "channel"
+
+
+def _deep_as(layer: Any, channels: int | None) -> Layer:
+    """A depthwise convolution of other channels, as many outputs of each."""
+    multiplier = layer.out_channels // layer.in_channels
+    count = channels or layer.in_channels
+    options = {"in_channels": count, "out_channels": count * multiplier, "groups": count}
+    return from_description(layer.description() | options).to(dtype=layer.weight.dtype, device=layer.weight.device)
+
+
 def _fixed(nodes: Sequence[Node]) -> set[int]:
     """The values whose channels are those of the input or the output: no weight layer lies between."""
     fixed = {0, len(nodes)}
@@ -185,7 +206,7 @@ def _fixed(nodes: Sequence[Node]) -> set[int]:
     while fixed != before:
         before = set(fixed)
         for place, node in enumerate(nodes, start=1):
-            if isinstance(node.does, Weighted):
+            if isinstance(node.does, Weighted) and not _depthwise(node.does):
                 continue
             ends = {place, *node.inputs}
             # A concatenation is fixed by its output or by all of its inputs.

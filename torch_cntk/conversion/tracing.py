@@ -33,6 +33,12 @@ _IN_PLACE_OPERATORS = (
 )
 
 
+_TOO_DEEP = (
+    "expected modules that are less deeply nested, got a {} beyond Python's limit of calls, which torch's own forward "
+    "pass soon meets as well: write the parts one after another"
+)
+
+
 class NoRuleError(ValueError):
     """A model holds something that has no rule."""
 
@@ -224,6 +230,8 @@ def trace(module: torch.nn.Module, ignore: tuple[type[torch.nn.Module], ...]) ->
             return root, _Tracer(ignore).trace(root)
     except NoRuleError:
         raise
+    except RecursionError:
+        raise NoRuleError(_TOO_DEEP.format(type(module).__name__)) from None
     except Exception as error:  # whatever the model's code raises when it meets a proxy
         raise ValueError(
             f"torch.fx cannot trace {type(module).__name__}: {error}. Expected a forward pass of one input, without "

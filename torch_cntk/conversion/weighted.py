@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from fractions import Fraction
 from typing import Any
 
 import torch
@@ -15,10 +14,13 @@ from torch.nn import functional
 from torch_cntk.conversion.inert import Source, source_of_module, source_of_tensors
 from torch_cntk.conversion.reading import Reader, Value, options_of
 from torch_cntk.conversion.rules import Rule, rule_of_module
-from torch_cntk.conversion.tracing import name_of, place_of, type_of
-from torch_cntk.layers import BilinearUp, Conv1d, Conv2d, Conv3d, Layer, NearestUp, Weighted
+from torch_cntk.conversion.tracing import name_of, type_of
+from torch_cntk.covariance import Extent
+from torch_cntk.covariance.lengths import Change
+from torch_cntk.covariance.lengths import Length as Chain
+from torch_cntk.layers import Conv1d, Conv2d, Conv3d, GlobalAvgPool, Layer
 
-__all__ = ["WEIGHT_FUNCTIONS", "layer_of", "pointwise_linear", "scale_after", "source_of", "transposed", "weighted"]
+__all__ = ["WEIGHT_FUNCTIONS", "layer_of", "lengths_after", "pointwise_linear", "source_of", "weighted"]
 
 _nn = torch.nn
 _CONVOLUTIONS: Mapping[int, Any] = {1: Conv1d, 2: Conv2d, 3: Conv3d}
@@ -38,14 +40,13 @@ def layer_of(reader: Reader, node: torch.fx.Node, name: str, rule: Rule, options
             raise reader.refuse(node, name, str(error)) from None
 
 
-def scale_after(layer: Layer, scale: tuple[Fraction, ...]) -> tuple[Fraction, ...]:
-    """The lengths of axes over those of the model's input, behind a layer."""
-    if isinstance(layer, NearestUp | BilinearUp):
-        return tuple(s * layer.scale_factor for s in scale)
-    stride: Any = getattr(layer, "stride", None)
-    if stride is None and layer.ndim and not isinstance(layer, Weighted):
-        stride = (getattr(layer, "kernel_size", 1),) * layer.ndim
-    return tuple(s / r for s, r in zip(scale, (*(stride or ()), 1, 1, 1), strict=False))
+def lengths_after(layer: Layer, lengths: tuple[Chain, ...]) -> tuple[Chain, ...]:
+    """What has become of the lengths of axes behind a layer."""
+    if isinstance(layer, GlobalAvgPool):
+        return (Chain((Change(0, 1),)),) * len(lengths)
+    ndim = layer.ndim or len(lengths)
+    extent = replace(Extent.start(ndim), length=lengths[:ndim])
+    return layer.propagate(extent).length + lengths[ndim:]
 
 
 def source_of(
@@ -78,14 +79,10 @@ def weighted(
     source: Source,
 ) -> Value:
     """A layer with weights, with what was padded before it."""
+    if value.padding is not None and "output_padding" in options:
+        raise reader.refuse(node, name, "expected no padding before a transposed convolution: leave it out")
     if value.padding is not None and "padding" in options:
-        padding = options["padding"]
-        if padding != "valid" and (isinstance(padding, str) or any(_several(padding))):
-            raise reader.refuse(node, name, "padded twice")
-        mode, amounts = value.padding
-        # What is padded are the last axes.
-        missing = (0,) * ((rule.layers[0].ndim or 0) - len(amounts))
-        options["padding_mode"], options["padding"] = mode, missing + amounts
+        options |= _padded(reader, node, name, rule.layers[0].ndim or 0, value.padding, options)
         value = replace(value, padding=None)
     if rule.layers[0].ndim == 0 and reader.ndim and not value.flat:
         raise reader.refuse(
@@ -93,7 +90,27 @@ def weighted(
         )
     layer = layer_of(reader, node, name, rule, options)
     after = reader.emit(layer, reader.plain(node, value), source=source)
-    return replace(after, scale=scale_after(layer, value.scale))
+    return after if layer.ndim == 0 else replace(after, lengths=lengths_after(layer, value.lengths))
+
+
+def _padded(
+    reader: Reader,
+    node: torch.fx.Node,
+    name: str,
+    ndim: int,
+    before: tuple[str, tuple[int, ...]],
+    options: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The padding of a convolution together with what was padded before: zeros and zeros are more zeros."""
+    mode, amounts = before
+    # What is padded are the last axes.
+    amounts = (0,) * (ndim - len(amounts)) + amounts
+    own = options["padding"]
+    own = (0,) * ndim if own == "valid" else own
+    if isinstance(own, str) or (any(_several(own)) and not mode == options["padding_mode"] == "zeros"):
+        raise reader.refuse(node, name, "padded twice")
+    own = _several(own) * (ndim if len(_several(own)) == 1 else 1)
+    return {"padding_mode": mode, "padding": tuple(a + b for a, b in zip(amounts, own, strict=True))}
 
 
 def _several(value: Any) -> tuple[Any, ...]:
@@ -113,46 +130,23 @@ def pointwise_linear(reader: Reader, node: torch.fx.Node, module: Any, value: Va
     return reader.emit(layer, value, source=source)
 
 
-def transposed(reader: Reader, node: torch.fx.Node, module: Any, value: Value) -> Value:
-    """A transposed convolution of stride 1 is one with flipped filters."""
-    name, half = type(module).__name__, tuple(q // 2 for q in module.kernel_size)
-    if (
-        any(r != 1 for r in module.stride)
-        or module.padding != half
-        or any(q % 2 == 0 for q in module.kernel_size)
-        or any(d != 1 for d in module.dilation)
-        or any(module.output_padding)
-        or module.groups != 1
-    ):
-        raise reader.refuse(
-            node, name, "upsample, then convolve (exact is only stride 1 with padding by half of an odd width)"
-        )
-    ndim = len(half)
-    reader.own(node, name, place_of(str(node.target)), *module.parameters())
-    source = source_of(reader, node, module, lambda weight: weight.transpose(0, 1).flip(tuple(range(2, ndim + 2))))
-    rule = rule_of_module(getattr(_nn, f"Conv{ndim}d")(1, 1, 1, device="meta"))
-    assert rule is not None
-    given = {"in_channels": module.in_channels, "out_channels": module.out_channels, "padding": half}
-    given |= {"kernel_size": module.kernel_size, "bias": source.bias is not None, "bias_std": reader.bias_std}
-    return weighted(reader, node, name, rule, {**rule.options, **given}, value, source)
-
-
-def _functional_weights(ndim: int) -> Callable[[Reader, torch.fx.Node], Value]:
-    """A convolution, or a linear map, of parameters of the model's own."""
-    kind: Any = getattr(_nn, f"Conv{ndim}d") if ndim else _nn.Linear
-    names = ("weight", "bias", "stride", "padding", "dilation", "groups")
+def _functional_weights(kind: str, ndim: int) -> Callable[[Reader, torch.fx.Node], Value]:
+    """A convolution, a transposed one or a linear map, of parameters of the model's own."""
+    module: Any = getattr(_nn, f"{kind}{ndim}d") if ndim else _nn.Linear
+    defaults = {"weight": None, "bias": None} | (_OPTIONS[kind] if ndim else {})
 
     def rule_step(reader: Reader, node: torch.fx.Node) -> Value:
-        defaults = (None, None, 1, 0, 1, 1)
-        given = options_of(reader, node, dict(zip(names[: 6 if ndim else 2], defaults, strict=False)))
+        given = options_of(reader, node, defaults)
         weight, bias = given.pop("weight"), given.pop("bias")
         if not isinstance(weight, Tensor) or not isinstance(bias, Tensor | None):
             raise reader.refuse(node, name_of(node), "expected its weights to be parameters of the model")
         reader.own(node, name_of(node), repr(node.name), weight, *(() if bias is None else (bias,)))
-        rule = rule_of_module(kind(1, 1, 1, device="meta") if ndim else kind(1, 1, device="meta"))
+        rule = rule_of_module(module(1, 1, 1, device="meta") if ndim else module(1, 1, device="meta"))
         assert rule is not None
-        out, inside, *widths = weight.shape
-        sizes = {"in_channels": inside * given.get("groups", 1), "out_channels": out, "kernel_size": tuple(widths)}
+        first, second, *widths = weight.shape
+        second *= given.get("groups", 1)
+        out, inside = (second, first) if kind == "ConvTranspose" else (first, second)
+        sizes = {"in_channels": inside, "out_channels": out, "kernel_size": tuple(widths)}
         given |= sizes if ndim else {"in_features": inside, "out_features": out}
         given |= {"bias": bias is not None, "bias_std": reader.bias_std}
         value, source = reader.value(node), source_of_tensors(weight, bias)
@@ -161,9 +155,17 @@ def _functional_weights(ndim: int) -> Callable[[Reader, torch.fx.Node], Value]:
     return rule_step
 
 
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "Conv": {"stride": 1, "padding": 0, "dilation": 1, "groups": 1},
+    "ConvTranspose": {"stride": 1, "padding": 0, "output_padding": 0, "groups": 1, "dilation": 1},
+}
 WEIGHT_FUNCTIONS: dict[Any, Callable[[Reader, torch.fx.Node], Value]] = {
-    **{getattr(functional, f"conv{n}d"): _functional_weights(n) for n in (1, 2, 3)},
-    **{getattr(torch, f"conv{n}d"): _functional_weights(n) for n in (1, 2, 3)},
-    functional.linear: _functional_weights(0),
+    **{getattr(space, f"conv{n}d"): _functional_weights("Conv", n) for n in (1, 2, 3) for space in (functional, torch)},
+    **{
+        getattr(space, f"conv_transpose{n}d"): _functional_weights("ConvTranspose", n)
+        for n in (1, 2, 3)
+        for space in (functional, torch)
+    },
+    functional.linear: _functional_weights("Linear", 0),
 }
 """By function."""

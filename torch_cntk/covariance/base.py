@@ -5,13 +5,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+from torch_cntk.covariance.patches import Gains, Patches
+
 if TYPE_CHECKING:
     from typing import Self
 
     from torch_cntk.covariance.duals import Dual
     from torch_cntk.covariance.resampling import Resampling
 
-__all__ = ["Covariance"]
+__all__ = ["NTK", "Covariance"]
+
+NTK = Gains()
+"""Weights of variance 1 / fan_in in the NTK parameterisation, without a bias."""
 
 _NO_PIXELS_LEFT = (
     "the kernel between pixels of one image does not exist behind a layer that leaves no pixels (Flatten, "
@@ -31,30 +36,30 @@ class Covariance(ABC):
         """Number of spatial dimensions."""
 
     @abstractmethod
-    def average_patches(self, kernel_size: tuple[int, ...], bias_variance: float = 0.0) -> Self:
-        """A weight layer over circular patches: Sigma' = P[Sigma] + b, Theta' = P[Theta] + P[Sigma] + b."""
+    def average_patches(self, patches: Patches, gains: Gains = NTK) -> Self:
+        """A weight layer: Sigma' = w P[Sigma] + b, Theta' = w P[Theta] + r P[Sigma] + c, at every pixel.
+
+        P is the mean over the patch's offsets d of T(x + d, x' + d), which is 0 where one of the two is beyond a border
+        of zeros; w, b, r and c are the gains. No pixel is added or left out: ``subsample`` does that.
+        """
 
     @abstractmethod
     def activate(self, dual: Dual) -> Self:
         """A pointwise nonlinearity: Sigma' = value, Theta' = Theta * slope."""
 
     @abstractmethod
-    def subsample(self, stride: tuple[int, ...]) -> Self:
-        """Keep every stride-th pixel of each axis, from pixel 0 on."""
+    def subsample(self, stride: tuple[int, ...], trim: tuple[int, ...] | None = None) -> Self:
+        """Keep every stride-th pixel of each axis, from pixel 0 on, and none of the last ``trim`` ones.
+
+        Where ``trim`` is negative, so many pixels from the other side of the axis follow the last one.
+
+        Raises:
+            ValueError: no pixel would be left.
+        """
 
     @abstractmethod
     def resample(self, resampling: tuple[Resampling, ...]) -> Self:
         """A fixed linear map U along each axis: Sigma' = U Sigma U^T, Theta' = U Theta U^T."""
-
-    # Verbs that a form of images has.
-
-    def average_patches_inside(self, kernel_size: tuple[int, ...], bias_variance: float = 0.0) -> Self:
-        """As ``average_patches``, with zeros beyond the image's border.
-
-        Raises:
-            NotImplementedError: the form has no images.
-        """
-        raise NotImplementedError(f"{type(self).__name__} has no images that could be padded")
 
     # Verbs of networks between inputs, which end in no pixels.
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from torch_cntk.covariance.base import Covariance
+from torch_cntk.covariance.base import NTK, Covariance
+from torch_cntk.covariance.lengths import Change, Length
+from torch_cntk.covariance.patches import Gains, Patches
 
 if TYPE_CHECKING:
     from torch_cntk.covariance.duals import Dual
@@ -37,54 +39,56 @@ class Extent(Covariance):
     """Whether all pixels have the same variance, so that the far kernel is one number."""
     shift_invariant: bool = True
     """False once a layer treats the image's border specially: the kernel then belongs to one image size."""
+    length: tuple[Length, ...] = ()
+    """What becomes of the length of an axis, also where that is no multiple of the granule."""
+    same: tuple[tuple[int, Length, Length], ...] = ()
+    """Axes at which branches met, and the two lengths that must be equal there."""
 
     @classmethod
     def start(cls, ndim: int, radius: int = 0) -> Extent:
         """The extent of a stationary prior of the given radius (0: independent pixels)."""
         ones = (1,) * ndim
-        return cls(ones, (radius,) * ndim, (Fraction(1),) * ndim, (2 * radius + 1,) * ndim, ones)
+        scale, length = (Fraction(1),) * ndim, (Length(),) * ndim
+        return cls(ones, (radius,) * ndim, scale, (2 * radius + 1,) * ndim, ones, length=length)
 
     @property
     def ndim(self) -> int:
         """Number of spatial dimensions."""
         return len(self.period)
 
-    def average_patches(self, kernel_size: tuple[int, ...], bias_variance: float = 0.0) -> Extent:
-        """Patches are averaged at a fixed displacement: nothing grows."""
-        return self
-
-    def average_patches_inside(self, kernel_size: tuple[int, ...], bias_variance: float = 0.0) -> Extent:
-        """Padding with zeros shows where the border is."""
-        if all(q == 1 for q in kernel_size):
-            return self
-        return replace(self, uniform=False, shift_invariant=False)
+    def average_patches(self, patches: Patches, gains: Gains = NTK) -> Extent:
+        """Patches are averaged at a fixed displacement: nothing grows. Zeros beyond the border show where it is."""
+        return replace(self, uniform=False, shift_invariant=False) if patches.crosses_border else self
 
     def activate(self, dual: Dual) -> Extent:
         """Pointwise: nothing changes."""
         return self
 
-    def subsample(self, stride: tuple[int, ...]) -> Extent:
-        """Period p / gcd(p, r), radius R // r."""
-        if all(r == 1 for r in stride):
+    def subsample(self, stride: tuple[int, ...], trim: tuple[int, ...] | None = None) -> Extent:
+        """Period p / gcd(p, r), radius R // r; what is trimmed shows where the border is."""
+        trim = trim or (0,) * self.ndim
+        if all(r == 1 for r in stride) and not any(trim):
             return self
         return self._next(
             tuple(p // math.gcd(p, r) for p, r in zip(self.period, stride, strict=True)),
             tuple(radius // r for radius, r in zip(self.radius, stride, strict=True)),
-            tuple(Fraction(1, r) for r in stride),
+            tuple(Change(1, r - 1 - t, r) for r, t in zip(stride, trim, strict=True)),
+            shift_invariant=self.shift_invariant and not any(trim),
         )
 
     def resample(self, resampling: tuple[Resampling, ...]) -> Extent:
         """The new radius is found from the taps."""
         invariant = self.shift_invariant and all(axis.shift_invariant for axis in resampling)
         if not invariant:
-            # Only the scale and the granule are of use from here on.
+            # Only the lengths are of use from here on.
             period, radius = self.period, self.radius
         else:
             period = tuple(axis.output_period(p, 0) for axis, p in zip(resampling, self.period, strict=True))
-            radius = tuple(axis.output_radius(r) for axis, r in zip(resampling, self.radius, strict=True))
-        factor = tuple(Fraction(axis.up, axis.down) for axis in resampling)
+            radius = tuple(
+                r if axis.idle else axis.output_radius(r) for axis, r in zip(resampling, self.radius, strict=True)
+            )
         uniform = self.uniform and all(axis.single for axis in resampling)
-        return self._next(period, radius, factor, uniform, invariant)
+        return self._next(period, radius, tuple(axis.change for axis in resampling), uniform, invariant)
 
     def mix(self, weights: tuple[float, ...], others: tuple[Extent, ...]) -> Extent:
         """The least common period, the largest radius.
@@ -97,6 +101,12 @@ class Extent(Covariance):
             if other.scale != self.scale:
                 scales = " and ".join(" x ".join(str(s) for s in extent.scale) for extent in (self, other))
                 raise ValueError(f"expected branches with outputs of one size, got {scales} times that of the input")
+        met = [
+            (axis, length, other)
+            for branch in others
+            for axis, (length, other) in enumerate(zip(self.length, branch.length, strict=True))
+            if length != other
+        ]
         return Extent(
             tuple(math.lcm(*periods) for periods in zip(*(b.period for b in branches), strict=True)),
             tuple(max(radii) for radii in zip(*(b.radius for b in branches), strict=True)),
@@ -105,6 +115,8 @@ class Extent(Covariance):
             tuple(math.lcm(*granules) for granules in zip(*(b.granule for b in branches), strict=True)),
             all(b.uniform for b in branches),
             all(b.shift_invariant for b in branches),
+            self.length,
+            tuple(dict.fromkeys([pair for branch in branches for pair in branch.same] + met)),
         )
 
     def normalise(self, epsilon: float = 0.0, affine: bool = False) -> Extent:
@@ -115,18 +127,18 @@ class Extent(Covariance):
         self,
         period: tuple[int, ...],
         radius: tuple[int, ...],
-        factor: tuple[Fraction, ...],
+        change: tuple[Change, ...],
         uniform: bool | None = None,
         shift_invariant: bool | None = None,
     ) -> Extent:
-        """The extent of images of ``factor`` times as many pixels, an entry an axis."""
-        axes: list[tuple[Fraction, int, int]] = []
+        """The extent of images whose axes' lengths have changed."""
+        axes: list[tuple[Fraction, int, int, Length]] = []
         before: tuple[object, ...] = ()
-        for axis in zip(self.scale, factor, radius, self.fewest, self.granule, strict=True):
+        for axis in zip(self.scale, change, radius, self.fewest, self.granule, self.length, strict=True):
             # Most images have equal axes, and fractions take long.
             axes.append(axes[-1] if axis == before else _scaled(*axis))
             before = axis
-        scale, fewest, granule = zip(*axes, strict=True)
+        scale, fewest, granule, length = zip(*axes, strict=True)
         return Extent(
             period,
             radius,
@@ -135,24 +147,54 @@ class Extent(Covariance):
             granule,
             self.uniform if uniform is None else uniform,
             self.shift_invariant if shift_invariant is None else shift_invariant,
+            length,
+            self.same,
         )
+
+    def output_size(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        """Size of the output that an input of ``size`` gives.
+
+        Raises:
+            ValueError: a layer does not take images of that size, or branches that meet differ in size.
+        """
+        for axis, one, other in self.same:
+            n = size[axis]
+            if one.of(n) != other.of(n):
+                lengths = f"{one.of(n)} and {other.of(n)}"
+                raise ValueError(
+                    f"expected branches with outputs of one size, got {lengths} pixels for {n} of the input"
+                )
+        return tuple(length.of(n) for length, n in zip(self.length, size, strict=True))
 
     def input_size(self, size: tuple[int, ...]) -> tuple[int, ...]:
         """Size of the prior's image that gives an output of ``size``.
+
+        Where strides and pools round, several do: the largest multiple of the granule, or else the largest at all.
 
         Raises:
             ValueError: no input gives that output.
         """
         inputs = []
-        for axis, (n, scale, granule) in enumerate(zip(size, self.scale, self.granule, strict=True)):
-            exact = n / scale
-            if exact.denominator != 1 or exact.numerator % granule:
-                multiple = (granule * scale).numerator
-                raise ValueError(
-                    f"this network makes images whose axis {axis} is a multiple of {multiple} pixels, got {n} of {size}"
-                )
-            inputs.append(exact.numerator)
+        for axis, (n, length, granule) in enumerate(zip(size, self.length, self.granule, strict=True)):
+            most = length.most(n)
+            source = next((source for source in (most // granule * granule, most) if _gives(length, source, n)), None)
+            if source is None:
+                raise ValueError(f"{self._lengths_near(axis, most)}, got {n} of {size}")
+            inputs.append(source)
+        self.output_size(tuple(inputs))
         return tuple(inputs)
+
+    def _lengths_near(self, axis: int, source: int) -> str:
+        """What lengths an axis of the output can have, in words."""
+        multiple = (self.granule[axis] * self.scale[axis]).numerator
+        if self.length[axis].granule is not None and multiple > 1:
+            return f"this network makes images whose axis {axis} is a multiple of {multiple} pixels"
+        possible = [self.length[axis].of(n) for n in (source, source + 1) if _gives(self.length[axis], n)]
+        return f"this network makes images whose axis {axis} has {' or '.join(map(str, possible))} pixels, among others"
+
+    def fits(self, source: tuple[int, ...]) -> bool:
+        """Whether an input of that size has the symmetries that the period and the radius speak of."""
+        return all(n % granule == 0 for n, granule in zip(source, self.granule, strict=True))
 
     def smallest_torus(self) -> tuple[int, ...]:
         """Smallest output size at which no displacement wraps and the far kernel shows, for all pairs of phases."""
@@ -166,9 +208,21 @@ class Extent(Covariance):
         return tuple(sizes)
 
 
-def _scaled(scale: Fraction, factor: Fraction, radius: int, fewest: int, granule: int) -> tuple[Fraction, int, int]:
-    """Scale, fewest input pixels and granule of an axis that gets ``factor`` times as many pixels, of a new radius."""
-    scale = scale * factor
+def _gives(length: Length, source: int, wanted: int | None = None) -> bool:
+    """Whether an axis of the input has an output, or the one that is wanted."""
+    try:
+        found = length.of(source) if source >= 1 else 0
+    except ValueError:
+        return False
+    return found >= 1 and wanted in (None, found)
+
+
+def _scaled(
+    scale: Fraction, change: Change, radius: int, fewest: int, granule: int, length: Length
+) -> tuple[Fraction, int, int, Length]:
+    """Scale, fewest input pixels, granule and length of an axis that changes, of a new radius."""
+    divided, scale = scale / change.down, scale * Fraction(change.up, change.down)
     # Rounded up.
     pixels = -(-(2 * radius + 1) * scale.denominator // scale.numerator)
-    return scale, max(fewest, pixels), math.lcm(granule, scale.denominator)
+    granule = math.lcm(granule, (divided if change.whole else scale).denominator)
+    return scale, max(fewest, pixels), granule, length.then(change)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from torch_cntk.covariance.base import Covariance
+from torch_cntk.covariance.base import NTK, Covariance
+from torch_cntk.covariance.patches import Gains, Patches
 
 if TYPE_CHECKING:
     from torch_cntk.covariance.duals import Dual
@@ -47,23 +48,22 @@ class Gram(Covariance):
         """0: there are no pixels."""
         return 0
 
-    def average_patches(self, kernel_size: tuple[int, ...], bias_variance: float = 0.0) -> Gram:
-        """A weight layer without patches: Sigma' = Sigma + b, Theta' = Theta + Sigma + b.
+    def average_patches(self, patches: Patches, gains: Gains = NTK) -> Gram:
+        """A weight layer without patches: Sigma' = w Sigma + b, Theta' = w Theta + r Sigma + c.
 
         Raises:
             ValueError: the layer has patches.
         """
-        if kernel_size:
-            raise ValueError(f"expected layers of a fully connected network, got a convolution of width {kernel_size}")
-        theta = self.sigma if self.theta is None else self.theta + self.sigma
-        if not bias_variance:
-            return replace(self, theta=theta)
-        return Gram(
-            self.sigma + bias_variance,
-            theta + bias_variance,
-            self.variance + bias_variance,
-            self.other_variance + bias_variance,
-        )
+        if patches.width:
+            raise ValueError(
+                f"expected layers of a fully connected network, got a convolution of width {patches.width}"
+            )
+        theta = _affine(self.sigma, gains.trained_weight, 0.0)
+        if self.theta is not None:
+            theta = _affine(self.theta, gains.weight, 0.0) + theta
+        moments = (self.sigma, self.variance, self.other_variance)
+        sigma, variance, other = (_affine(moment, gains.weight, gains.bias) for moment in moments)
+        return Gram(sigma, _affine(theta, 1.0, gains.trained_bias), variance, other)
 
     def activate(self, dual: Dual) -> Gram:
         """A nonlinearity; the variances go through it as pairs of equal inputs."""
@@ -75,7 +75,7 @@ class Gram(Covariance):
             dual(self.other_variance.clone(), self.other_variance, self.other_variance)[0],
         )
 
-    def subsample(self, stride: tuple[int, ...]) -> Gram:
+    def subsample(self, stride: tuple[int, ...], trim: tuple[int, ...] | None = None) -> Gram:
         """There are no pixels to choose from.
 
         Raises:
@@ -115,6 +115,12 @@ class Gram(Covariance):
             theta = sigma + 1 if theta is None else theta + sigma + 1
         variance, other = (v / _above_zero(v + epsilon) for v in (self.variance, self.other_variance))
         return Gram(sigma, theta, variance, other)
+
+
+def _affine(values: Tensor, factor: float, offset: float) -> Tensor:
+    """Factor * values + offset; the values themselves where that is what they are."""
+    scaled = values if factor == 1 else values * factor
+    return scaled + offset if offset else scaled
 
 
 def _above_zero(norm: Tensor) -> Tensor:

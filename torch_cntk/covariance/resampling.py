@@ -1,7 +1,7 @@
 """Fixed linear resampling along one axis: one description, read by the forward pass and by the covariances.
 
 An output pixel b is a weighted sum of input pixels, ``out[b] = sum_t weights[t, b] * in[positions[t, b]]``. The maps
-here are mirror symmetric: reversing the input reverses the output.
+here are mirror symmetric: reversing the input reverses the output. ``selection`` has those that need not be.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+
+from torch_cntk.covariance.lengths import Change
 
 __all__ = ["Filter", "Linear", "Nearest", "Resampling"]
 
@@ -54,19 +56,38 @@ class Resampling(ABC):
     def taps(self, size: int) -> tuple[Tensor, Tensor]:
         """Return (positions, weights), [taps, output size] each, for an input of ``size`` pixels."""
 
+    @property
+    def one_tap(self) -> bool:
+        """Whether each output is one input, times some weight."""
+        return self.single
+
+    @property
+    def idle(self) -> bool:
+        """Whether the pixels stay as they are."""
+        return False
+
+    @property
+    def change(self) -> Change:
+        """What it does to the number of pixels."""
+        return Change(self.up, 0, self.down, whole=self.down > 1)
+
     def output_size(self, size: int) -> int:
         """Pixels that come out of ``size`` pixels.
 
         Raises:
-            ValueError: ``size`` is not a multiple of ``down``.
+            ValueError: ``size`` is not a multiple of ``down``, where it must be, or no pixel is left.
         """
-        if size % self.down:
+        if self.change.whole and size % self.down:
             raise ValueError(f"{self} needs a multiple of {self.down} pixels, got {size}")
-        return size * self.up // self.down
+        return self.change.of(size)
+
+    def mirrored(self, size: int) -> bool:
+        """Whether reversing an input of ``size`` pixels reverses the output."""
+        return True
 
     def output_period(self, period: int, size: int) -> int:
         """Period of a covariance after the map, given its period and the number of pixels before it."""
-        if not self.shift_invariant:
+        if not self.shift_invariant or size % self.down:
             return self.output_size(size)
         return period // math.gcd(period, self.down) * self.up
 

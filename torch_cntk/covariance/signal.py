@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 import torch
 
-from torch_cntk.covariance.base import Covariance
+from torch_cntk.covariance.base import NTK, Covariance
+from torch_cntk.covariance.patches import Gains, Patches
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["InexactError", "Signal"]
 
-Obstacle = Literal["input", "activation", "sum", "concatenation", "scales", "flattening"]
+Obstacle = Literal["input", "activation", "sum", "concatenation", "scales", "groups", "channel", "few", "flattening"]
 
 _OBSTACLES: dict[Obstacle, str] = {
     "input": (
@@ -49,6 +50,18 @@ _OBSTACLES: dict[Obstacle, str] = {
     "scales": (
         "a normalisation whose scales are trained: the kernel would not be exact; put a weight layer between them, or "
         "leave scale and offset out (affine=False; in torch elementwise_affine=False)"
+    ),
+    "groups": (
+        "a grouped convolution of channels that are not alike (the network's input, a concatenation): its groups "
+        "differ in variance, and the dual would not be exact; take a full convolution there (groups=1)"
+    ),
+    "channel": (
+        "a depthwise convolution, whose channels each come from one channel and are not Gaussian, however many there "
+        "are: the dual would not be exact; put a full convolution (of width 1, say) between them"
+    ),
+    "few": (
+        "a depthwise convolution of the network's input, which has a given number of channels: what is made of so few "
+        "filters does not become Gaussian, and the dual would not be exact; put a full convolution before it"
     ),
 }
 _UNCENTRED = (
@@ -107,6 +120,9 @@ class Signal(Covariance):
         obstacle: why an activation here would not be exact; None if each channel is a draw of the same centred
             Gaussian process.
         centred: whether the features' mean over the channels is zero.
+        alike: whether all channels have the same distribution, so that the mean over any infinitely many of them is
+            that over all.
+        wide: whether there are infinitely many channels, rather than those of the network's input.
         single: whether there is one pixel, to which all have just been pooled.
     """
 
@@ -116,12 +132,16 @@ class Signal(Covariance):
         obstacle: Obstacle | None,
         centred: bool,
         counter: list[int],
+        alike: bool = True,
+        wide: bool = True,
         *,
         single: bool = False,
     ) -> None:
         self.parts = parts
         self.obstacle = obstacle
         self.centred = centred
+        self.alike = alike
+        self.wide = wide
         self.single = single
         # How many weight layers have been met, in all branches: every one of them gets a number of its own, as the
         # weights of a layer that stands in two places are refused.
@@ -134,7 +154,7 @@ class Signal(Covariance):
     @classmethod
     def of_input(cls, *, gaussian: bool) -> Signal:
         """The input of a network, each channel of which is a draw of one centred Gaussian process, or is not."""
-        return cls(frozenset((_Part(),)), None if gaussian else "input", gaussian, [0])
+        return cls(frozenset((_Part(),)), None if gaussian else "input", gaussian, [0], gaussian, gaussian)
 
     @property
     def ndim(self) -> int:
@@ -143,15 +163,26 @@ class Signal(Covariance):
 
     # Verbs.
 
-    def average_patches(self, kernel_size: tuple[int, ...], bias_variance: float = 0.0) -> Signal:
-        """After a weight layer: Gaussian in the limit, whatever came before."""
+    def average_patches(self, patches: Patches, gains: Gains = NTK) -> Signal:
+        """After a weight layer: Gaussian in the limit, whatever came before, if an output reads infinitely many inputs.
+
+        The groups of a grouped convolution stay as many, while their channels become infinitely many: each is a layer
+        of its own. The channels of a depthwise convolution read one channel each: what is exact is the mean over them,
+        which is all that another weight layer asks for.
+        """
         own = 1 << self._counter[0]
         self._counter[0] += 1
-        return Signal(frozenset((_Part(own, self._before | own),)), None, True, self._counter)
-
-    def average_patches_inside(self, kernel_size: tuple[int, ...], bias_variance: float = 0.0) -> Signal:
-        """As ``average_patches``: what is beyond the border does not matter."""
-        return self.average_patches(kernel_size, bias_variance)
+        parts = frozenset((_Part(own, self._before | own),))
+        depthwise, full = patches.sharing == "channel", patches.sharing == "all"
+        obstacle: Obstacle | None = None
+        if self.obstacle == "few" or (depthwise and not self.wide):
+            # Behind so few random filters nothing becomes Gaussian any more.
+            obstacle = "few"
+        elif depthwise:
+            obstacle = "channel"
+        elif not full and not self.alike:
+            obstacle = "groups"
+        return Signal(parts, obstacle, True, self._counter, self.alike or full, self.wide or not depthwise)
 
     def activate(self, dual: Dual) -> Signal:
         """After a nonlinearity: no longer Gaussian.
@@ -164,9 +195,9 @@ class Signal(Covariance):
             return self
         if self.obstacle is not None:
             raise InexactError(f"cannot follow {_OBSTACLES[self.obstacle]}")
-        return Signal(frozenset((_Part(0, self._before),)), "activation", centred, self._counter)
+        return Signal(frozenset((_Part(0, self._before),)), "activation", centred, self._counter, self.alike, self.wide)
 
-    def subsample(self, stride: tuple[int, ...]) -> Signal:
+    def subsample(self, stride: tuple[int, ...], trim: tuple[int, ...] | None = None) -> Signal:
         """A linear map of pixels."""
         return self
 
@@ -176,13 +207,13 @@ class Signal(Covariance):
 
     def pool(self) -> Signal:
         """A linear map of pixels, of which one is left."""
-        return Signal(self.parts, self.obstacle, self.centred, self._counter, single=True)
+        return Signal(self.parts, self.obstacle, self.centred, self._counter, self.alike, self.wide, single=True)
 
     def flatten(self) -> Signal:
         """A linear map of pixels, after which channels that are alike no longer are, unless there was one pixel."""
         if self.obstacle is not None or self.single:
             return self
-        return Signal(self.parts, "flattening", self.centred, self._counter)
+        return Signal(self.parts, "flattening", self.centred, self._counter, False, self.wide)
 
     def add(self, others: tuple[Signal, ...]) -> Signal:
         """After a sum of branches.
@@ -197,28 +228,39 @@ class Signal(Covariance):
             if _correlated(first, second):
                 raise InexactError(_CORRELATED.format(place, other))
         obstacles = {branch.obstacle for branch in branches} - {None}
-        lasting: tuple[Obstacle, ...] = ("concatenation", "flattening", "scales")
+        lasting: tuple[Obstacle, ...] = ("few", "concatenation", "flattening", "scales", "groups", "channel")
         obstacle = next((name for name in lasting if name in obstacles), "sum" if obstacles else None)
-        return self._joined(branches, obstacle)
+        return self._joined(branches, obstacle, all(branch.alike for branch in branches))
 
     def concatenate(self, shares: tuple[float, ...], others: tuple[Signal, ...]) -> Signal:
         """After a concatenation of branches, whose channels differ in distribution."""
-        return self._joined((self, *others), "concatenation") if others else self
+        if not others:
+            return self
+        branches = (self, *others)
+        few = any(branch.obstacle == "few" for branch in branches)
+        return self._joined(branches, "few" if few else "concatenation", False)
 
-    def _joined(self, branches: tuple[Signal, ...], obstacle: Obstacle | None) -> Signal:
+    def _joined(self, branches: tuple[Signal, ...], obstacle: Obstacle | None, alike: bool) -> Signal:
         parts = frozenset().union(*(branch.parts for branch in branches))
-        return Signal(parts, obstacle, all(branch.centred for branch in branches), self._counter)
+        centred, wide = (all(getattr(branch, fact) for branch in branches) for fact in ("centred", "wide"))
+        return Signal(parts, obstacle, centred, self._counter, alike, wide)
 
     def normalise(self, epsilon: float = 0.0, affine: bool = False) -> Signal:
         """After a division by numbers, in the limit: what was Gaussian stays so, unless scales are trained.
 
         Raises:
-            InexactError: the features' mean over the channels is not zero.
+            InexactError: the features' mean over the channels is not zero, or so few channels vary from draw to draw.
         """
         if not self.centred:
             raise InexactError(f"cannot follow {_UNCENTRED}")
+        if self.obstacle == "few":
+            raise InexactError(f"cannot follow {_OBSTACLES['few']}")
         # E[f f' phi'(f) phi'(f')], which the scales would add behind an activation, is not Sigma times the slope.
-        return Signal(self.parts, self.obstacle or "scales", True, self._counter) if affine else self
+        return (
+            Signal(self.parts, self.obstacle or "scales", True, self._counter, self.alike, self.wide)
+            if affine
+            else self
+        )
 
 
 def _correlated(first: Signal, second: Signal) -> bool:

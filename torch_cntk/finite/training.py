@@ -33,7 +33,7 @@ from torch_cntk.finite.results import DivergedError, Step, TrainingResult, Train
 from torch_cntk.finite.run import Run
 from torch_cntk.finite.task import Task
 from torch_cntk.layers import Layer
-from torch_cntk.priors import Prior, Uniform
+from torch_cntk.priors import Prior, Uniform, named_prior
 
 __all__ = ["DivergedError", "Model", "Step", "Training", "TrainingResult", "TrainingStatus", "train"]
 
@@ -56,7 +56,7 @@ def train(
     image: Tensor,
     observed: Tensor | None = None,
     *,
-    prior: Prior | None = None,
+    prior: Prior | str | None = None,
     training: Training | None = None,
     truth: Tensor | None = None,
     measure_every: int = 50,
@@ -93,7 +93,7 @@ def train(
         image: [channels, *size], float32 or float64; on the device where to train.
         observed: boolean, **True = known**, [*size]; by default the pixels that are not NaN in any channel.
             Values beside NaN in other channels are not trained on, but the result has them.
-        prior: the network's input; ``priors.Uniform(0, 0.1)`` by default.
+        prior: the network's input, or its name, such as "normal"; ``priors.Uniform(0, 0.1)`` by default.
         training: how to train, ``Training()`` by default. The options below take the place of its own.
         truth: the whole image, to measure by.
         measure_every: steps between measurements, if there is a truth.
@@ -159,7 +159,8 @@ def train(
     )
     positive_int(measure_every, "measure_every")
     positive_int(checkpoint_every, "checkpoint_every")
-    task = Task.of(net, image, observed, prior or Uniform(0, 0.1), training, truth)
+    given = named_prior(prior) if isinstance(prior, str) else prior or Uniform(0, 0.1)
+    task = Task.of(net, image, observed, given, training, truth)
     path = None if checkpoint is None else _checked_path(Path(checkpoint))
     assert net.in_channels is not None
     require_memory(net, training, (net.in_channels, *task.source), task.target)

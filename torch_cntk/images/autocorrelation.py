@@ -18,10 +18,10 @@ from tqdm import tqdm
 from torch_cntk import priors
 from torch_cntk._internal.checks import finite_number, positive_int
 from torch_cntk._internal.contexts import weightless
+from torch_cntk.images.canvas import fast_length
 from torch_cntk.images.fill import each_pass
 from torch_cntk.images.filler import Equations
 from torch_cntk.images.observed import Observed, as_mask
-from torch_cntk.images.periodic import fast_length
 from torch_cntk.layers import Layer, LeakyReLU, Sequential
 from torch_cntk.layers.conv import CONVOLUTIONS
 from torch_cntk.solvers import ConjugateGradient, Solver

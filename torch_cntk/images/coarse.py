@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from torch_cntk._internal.checks import positive_int
-from torch_cntk.images.filler import Equations, Filler, Series, of_pass
+from torch_cntk.images.filler import Equations, Filler, Pass, Refiner, Series, of_pass
 from torch_cntk.images.observed import Observed, crop
 
 __all__ = ["Coarse", "enlarged", "smaller_estimate", "smaller_image"]
@@ -31,11 +31,11 @@ class Coarse:
         ValueError: the factor is below 1.
     """
 
-    filler: Filler | Series
+    filler: Pass | Series
     factor: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.filler, Filler | Series):
+        if not isinstance(self.filler, Filler | Refiner | Series):
             raise TypeError(f"expected a filler, with a method equations, got {type(self.filler).__name__}")
         positive_int(self.factor, "factor")
 
@@ -44,9 +44,16 @@ class Coarse:
         return replace(self, filler=of_pass(self.filler, number))
 
     def equations(self, given: Observed, estimate: Tensor | None) -> Equations:
-        """Those of the smaller image; ``fill`` solves them there and adds the change to the estimate."""
+        """Those of the smaller image; ``fill`` solves them there and adds the change to the estimate.
+
+        Raises:
+            TypeError: the filler is a ``Refiner``, which has none.
+        """
         start = None if estimate is None else smaller_estimate(estimate, self.factor)
-        return of_pass(self.filler, 0).equations(smaller_image(given, self.factor), start)
+        filler = of_pass(self.filler, 0)
+        if not isinstance(filler, Filler):
+            raise TypeError(f"expected a filler with equations, got {type(filler).__name__}")
+        return filler.equations(smaller_image(given, self.factor), start)
 
 
 def smaller_image(given: Observed, factor: int) -> Observed:

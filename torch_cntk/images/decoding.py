@@ -1,6 +1,6 @@
-"""Image files to numbers: PNG, JPEG and TIFF, 8 or 16 bits a channel, with what they say about themselves.
+"""Image files to numbers, with what they say about themselves.
 
-Pillow decodes them. It would drop half of 16 bits without a word, and is asked twice for those.
+Pillow decodes them, and tifffile those TIFF files that it does not read.
 """
 
 from __future__ import annotations
@@ -9,63 +9,56 @@ import io
 import os
 import stat
 import struct
-import sys
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import PIL.Image
+import PIL.BmpImagePlugin
 import PIL.ImageFile
 import PIL.JpegImagePlugin
 import PIL.PngImagePlugin
 import PIL.TiffImagePlugin
+import PIL.WebPImagePlugin
 
 from torch_cntk._internal.memory import require_bytes
+from torch_cntk.images.chunks import PNG_HEAD, read_parts
+from torch_cntk.images.metadata import ORIENTATION, Metadata, tiff_tag
+from torch_cntk.images.sixteen_bits import Reader, UnservedError, deep, raw_mode
+from torch_cntk.images.tiff import TiffReader, read_samples
 
-__all__ = ["SUB_DIRECTORIES", "Decoded", "Metadata", "decode"]
+try:  # since Pillow 11.3
+    from PIL.AvifImagePlugin import AvifImageFile
+except ImportError:
+    AvifImageFile = None  # type: ignore[assignment, misc]
 
-Reader = type[PIL.ImageFile.ImageFile]
+__all__ = ["FORMATS", "Decoded", "Metadata", "decode"]
 
-_READERS: tuple[tuple[str, tuple[bytes, ...], Reader], ...] = (
-    ("PNG", (b"\x89PNG\r\n\x1a\n",), PIL.PngImagePlugin.PngImageFile),
-    ("JPEG", (b"\xff\xd8\xff",), PIL.JpegImagePlugin.JpegImageFile),
-    ("TIFF", (b"II*\0", b"MM\0*"), PIL.TiffImagePlugin.TiffImageFile),
+FORMATS = "PNG, JPEG, TIFF, WebP, BMP or AVIF"
+_HEAD = 16
+"""First bytes that tell the format."""
+_READERS: tuple[tuple[str, Callable[[bytes], bool], Reader | None], ...] = (
+    ("PNG", lambda head: head.startswith(PNG_HEAD), PIL.PngImagePlugin.PngImageFile),
+    ("JPEG", lambda head: head.startswith(b"\xff\xd8\xff"), PIL.JpegImagePlugin.JpegImageFile),
+    ("TIFF", lambda head: head[:4] in (b"II*\0", b"MM\0*"), TiffReader),
+    ("WebP", lambda head: head[:4] == b"RIFF" and head[8:12] == b"WEBP", PIL.WebPImagePlugin.WebPImageFile),
+    ("BMP", lambda head: head[:2] == b"BM", PIL.BmpImagePlugin.BmpImageFile),
+    ("AVIF", lambda head: head[4:12] in (b"ftypavif", b"ftypavis"), AvifImageFile),
 )
 """Formats by their first bytes. Pillow's own ``open`` refuses scans above 179 megapixels, whatever memory there is."""
-_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
+_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "LAB")
+_PALETTES = ("PNG", "TIFF", "BMP")
+"""Formats that can hold one."""
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, KeyError, TypeError, RuntimeError, struct.error, zlib.error)
 """What Pillow and others raise for files that are no images or only the beginning of one."""
 _BYTES_A_PIXEL = 32
 """While a file is read: four as Pillow holds it, four as bytes, twelve as float32, and some for what is in between."""
-_ORIENTATION = 0x0112
-_EXIF, _GPS = SUB_DIRECTORIES = (0x8769, 0x8825)
-"""Tags that lead to the notes of the camera and of the place."""
-_DESCRIPTIVE = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298, _EXIF, _GPS)
-"""Tags worth keeping: description, maker, model, software, date, artist, copyright, the camera's and the place's. The
-others of a TIFF file tell how it is stored; and a thumbnail would still show what was to be removed."""
-_SIZE_IN_EXIF = (0xA002, 0xA003)
-
-
-@dataclass(frozen=True)
-class Metadata:
-    """What an image file says beside its pixels.
-
-    Attributes:
-        kind: "PNG", "JPEG" or "TIFF".
-        depth: bits of a channel, 8 or 16.
-        exif: the camera's and the author's notes, without orientation and thumbnail, or None.
-        profile: ICC profile of the colours, or None.
-        dpi: resolution, or None.
-    """
-
-    kind: str = "PNG"
-    depth: int = 8
-    exif: bytes | None = field(default=None, repr=False)
-    profile: bytes | None = field(default=None, repr=False)
-    dpi: tuple[float, float] | None = None
+_AVIF_HEAD = 4096
+"""Bytes that hold what an AVIF file says about its pixels."""
+_PICTURES, _ATTRIBUTE, _DEPENDENT = 0xB002, "Attribute", "Multi-Frame"
+"""Of the list of pictures in a JPEG file (CIPA DC-007): what each is, and those of panoramas and of two eyes."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +66,7 @@ class Decoded:
     """An image file's content, upright.
 
     Attributes:
-        values: uint8 or uint16 [H, W, channels], alpha last.
+        values: [H, W, channels], alpha last: uint8 from 0 to 255, also of fewer bits; uint16; or floating point.
         alpha: whether the last channel is opacity.
         metadata: what else the file says.
     """
@@ -99,25 +92,36 @@ def decode(path: Path, *, what: str = "image") -> Decoded:
     if not path.exists():
         raise FileNotFoundError(f"there is no image file {path}")
     with path.open("rb") as file:
-        head = file.read(8)
-        kind, reader = next(((kind, reader) for kind, marks, reader in _READERS if head.startswith(marks)), ("", None))
-        if reader is None:
-            raise ValueError(f"expected a PNG, JPEG or TIFF image, got another or a damaged file: {path}")
+        head = file.read(_HEAD)
+        kind, reader = _reader_of(head, path)
         source = _seekable(file, head)
         try:
+            if kind == "AVIF":
+                _check_avif(source)
             with reader(source) as image:
                 _check_size(image, path, what)
                 return _decoded(image, kind, reader, source)
-        except _RefusedError as error:
+        except UnservedError as error:
             raise ValueError(f"{error}: {path}") from None
         except _DAMAGED as error:
             raise ValueError(
-                f"expected a whole PNG, JPEG or TIFF image, got one that cannot be read: {path}: {error}"
+                f"expected a whole {FORMATS} image, got one that cannot be read: {path}: {error}"
             ) from error
 
 
-class _RefusedError(Exception):
-    """An image that is whole but not served."""
+def _reader_of(head: bytes, path: Path) -> tuple[str, Reader]:
+    """The format of a file, and Pillow's reader.
+
+    Raises:
+        ValueError: it is none of those that are served.
+    """
+    for kind, fits, reader in _READERS:
+        if fits(head):
+            if reader is None:
+                raise ValueError(f"expected Pillow 11.3 or newer for AVIF files, got an older one: {path}")
+            return kind, reader
+    got = "a HEIF image, which cameras can save as JPEG" if head[4:8] == b"ftyp" else "another or a damaged file"
+    raise ValueError(f"expected a {FORMATS} image, got {got}: {path}")
 
 
 def _seekable(file: BinaryIO, head: bytes) -> BinaryIO:
@@ -138,128 +142,126 @@ def _check_size(image: PIL.ImageFile.ImageFile, path: Path, what: str) -> None:
 
 
 def _decoded(image: PIL.ImageFile.ImageFile, kind: str, reader: Reader, source: BinaryIO) -> Decoded:
-    pages = getattr(image, "n_frames", 1)
-    if kind != "JPEG" and pages > 1:
-        raise _RefusedError(f"expected an image of one picture, got {pages}")
-    bits = _bits(image)
-    if bits == 16:
-        values, alpha = _with_transparency(*_deep(image, reader, source), image.info.get("transparency"))
+    _check_pictures(image, kind)
+    samples = read_samples(source) if kind == "TIFF" else None
+    if samples is not None:
+        depth = 8 * samples.values.itemsize
+        metadata = replace(
+            Metadata.of(image, kind, depth, ()),
+            real=samples.values.dtype.kind == "f",
+            premultiplied=samples.premultiplied,
+        )
+        values, alpha = samples.values, samples.alpha
     else:
-        values, alpha = _shallow(image)
-    exif = image.getexif()
-    orientation = exif.get(_ORIENTATION, 1)
-    metadata = Metadata(kind, bits, _kept(exif, orientation), image.info.get("icc_profile"), _resolution(image))
+        source.seek(0)
+        depth = _bits(image, kind)
+        key = _key(image, depth)
+        values, alpha = deep(image, reader, source) if depth == 16 else _shallow(image)
+        if key is not None and not alpha:
+            values, alpha = _with_transparency(values, key), True
+        metadata = replace(
+            Metadata.of(image, kind, depth, read_parts(source, kind)),
+            lab=image.mode == "LAB",
+            palette=_palette(image) if kind in _PALETTES else None,
+            key=key if kind == "PNG" else None,
+        )
+    orientation = image.getexif().get(ORIENTATION, 1)
     return Decoded(np.ascontiguousarray(_upright(values, orientation)), alpha, metadata)
 
 
-def _bits(image: PIL.ImageFile.ImageFile) -> int:
-    """Of a channel in the file.
+def _check_pictures(image: PIL.ImageFile.ImageFile, kind: str) -> None:
+    """Refuse what would be cut. Previews beside a photograph are left out, as they show what is to be removed.
 
     Raises:
-        _RefusedError: neither 8 nor 16 unsigned ones, or not grey nor RGB.
+        UnservedError: there are several pictures.
     """
-    raw = _raw(image)
-    deep = max(_tag(image, PIL.TiffImagePlugin.BITSPERSAMPLE) or (8,)) > 8
-    if deep and _tag(image, PIL.TiffImagePlugin.PLANAR_CONFIGURATION) == 2:
+    pages = getattr(image, "n_frames", 1)
+    if isinstance(image, PIL.JpegImagePlugin.JpegImageFile):
+        listed = image._getmp() if "mp" in image.info else None
+        kinds = [entry[_ATTRIBUTE]["MPType"] for entry in (listed or {}).get(_PICTURES, ())]
+        pages = len(kinds) if any(name.startswith(_DEPENDENT) for name in kinds) else 1
+    if pages > 1:
+        raise UnservedError(f"expected an image of one picture, got {pages}; save them as files of their own")
+
+
+def _bits(image: PIL.ImageFile.ImageFile, kind: str) -> int:
+    """Of a channel in the file; 8 where there is a palette.
+
+    Raises:
+        UnservedError: more than 16, or none that are served.
+    """
+    raw = raw_mode(image)
+    in_tiff = max(tiff_tag(image, PIL.TiffImagePlugin.BITSPERSAMPLE) or (8,)) > 8
+    if in_tiff and tiff_tag(image, PIL.TiffImagePlugin.PLANAR_CONFIGURATION) == 2:
         # Pillow takes the bytes of these for twice as many pixels.
-        raise _RefusedError("expected a TIFF image of 16 bits whose channels are not stored one after the other")
+        raise UnservedError("expected a TIFF image of 16 bits whose channels are not stored one after the other")
     if ";16" in raw and "S" not in raw and image.mode in (*_MODES, "I", "I;16", "I;16B", "I;16L"):
         return 16
-    if image.mode not in _MODES or deep:
-        raise _RefusedError(f"expected a grey, RGB or palette image of 8 or 16 bits, got mode {image.mode}")
-    return 8
+    if image.mode not in _MODES or in_tiff:
+        raise UnservedError(f"expected a grey, RGB, CMYK, Lab or palette image of 8 or 16 bits, got mode {image.mode}")
+    if image.mode == "1":
+        return 1
+    return int(raw[2:]) if kind == "PNG" and raw in ("L;2", "L;4") else 8
 
 
-def _raw(image: PIL.ImageFile.ImageFile) -> str:
-    """How pixels are stored, "RGB;16B" for instance. Only before they are loaded do the tiles tell."""
-    stored = next((tile[3] for tile in image.tile), None)
-    first = stored[0] if isinstance(stored, tuple) and stored else stored
-    return first if isinstance(first, str) else image.mode
+def _check_avif(source: BinaryIO) -> None:
+    """Refuse what Pillow would make 8 bits of without a word.
+
+    Raises:
+        UnservedError: the file has 10 or 12 bits.
+    """
+    head = source.read(_AVIF_HEAD)
+    source.seek(0)
+    place = head.find(b"av1C")
+    # The third byte of the codec's configuration (AV1-ISOBMFF 2.3): above 8 bits, and 12 of them.
+    if place >= 0 and head[place + 6] & 0x40:
+        raise UnservedError(f"expected an AVIF image of 8 bits, got {12 if head[place + 6] & 0x20 else 10}")
+
+
+def _key(image: PIL.ImageFile.ImageFile, depth: int) -> tuple[int, ...] | None:
+    """The colour that is transparent in an image without an alpha channel, of as many bits as are decoded."""
+    found: Any = image.info.get("transparency")
+    if image.mode == "P" or found is None or isinstance(found, bytes):
+        return None
+    step = 255 // (2**depth - 1) if depth < 8 else 1
+    return tuple(min(int(level) * step, 65535 if depth == 16 else 255) for level in np.atleast_1d(found))
 
 
 def _shallow(image: PIL.ImageFile.ImageFile) -> tuple[np.ndarray, bool]:
     """8 bits a channel, palettes as RGB and single bits as grey; and whether the last channel is alpha."""
     image.load()
+    if image.mode in ("CMYK", "LAB"):
+        return np.asarray(image), False
+    alpha = image.mode in ("LA", "PA", "RGBA") or (image.mode == "P" and "transparency" in image.info)
     colour = image.mode in ("P", "PA", "RGB", "RGBA")
-    # PNG may also declare one colour of an image without an alpha channel as transparent.
-    alpha = image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info
-    values = np.asarray(image.convert(("RGB" if colour else "L") + ("A" if alpha else "")))
+    wanted = ("RGB" if colour else "L") + ("A" if alpha else "")
+    values = np.asarray(image if image.mode == wanted else image.convert(wanted))
     return values.reshape(*values.shape[:2], -1), alpha
 
 
-def _deep(image: PIL.ImageFile.ImageFile, reader: Reader, source: BinaryIO) -> tuple[np.ndarray, bool]:
-    """16 bits a channel, and whether the last one is alpha.
-
-    Pillow has no images of several channels of 16 bits. It reads one byte of each: the first as "RGB;16B", where it
-    takes that one for the more significant, and the second as "RGB;16L". So the file is read twice.
-
-    Raises:
-        _RefusedError: channels that are neither grey nor RGB, with or without alpha.
-    """
-    raw, mode = _raw(image), image.mode
-    plain = np.asarray(image)
-    if mode.startswith("I"):
-        values = plain.astype(np.uint16)
-        white_is_zero = _tag(image, PIL.TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
-        return (65535 - values if white_is_zero else values)[..., None], False
-    if raw.startswith("LA;16"):
-        four = _read_as(reader, source, "RGBA", lambda stored: "RGBA")
-        return _checked(_join(four[..., ::2], four[..., 1::2], raw), plain[..., [0, -1]]), True
-    if raw[:-1] not in ("RGB;16", "RGBA;16"):
-        raise _RefusedError(f"expected a grey or RGB image of 16 bits, got mode {raw}")
-    first = _read_as(reader, source, mode, lambda stored: stored[:-1] + "B")
-    second = _read_as(reader, source, mode, lambda stored: stored[:-1] + "L")
-    return _checked(_join(first, second, raw), plain), mode == "RGBA"
+def _with_transparency(values: np.ndarray, key: tuple[int, ...]) -> np.ndarray:
+    """With alpha: PNG may declare one colour of an image without an alpha channel as transparent."""
+    opaque = (values != np.array(key)).any(2, keepdims=True)
+    most = np.iinfo(values.dtype).max
+    return np.concatenate([values, np.where(opaque, most, 0).astype(values.dtype)], 2)
 
 
-def _checked(values: np.ndarray, plain: np.ndarray) -> np.ndarray:
-    """The same, if Pillow's own reading of 8 bits agrees.
-
-    Raises:
-        _RefusedError: it does not.
-    """
-    if not np.array_equal(values >> 8, plain):
-        raise _RefusedError("expected 16 bits that this version of Pillow reads byte by byte, got another storage")
-    return values
-
-
-def _with_transparency(values: np.ndarray, alpha: bool, colour: Any) -> tuple[np.ndarray, bool]:
-    """PNG may declare one colour of an image without an alpha channel as transparent."""
-    if alpha or colour is None:
-        return values, alpha
-    opaque = (values != np.atleast_1d(colour)).any(2, keepdims=True)
-    return np.concatenate([values, np.where(opaque, 65535, 0).astype(np.uint16)], 2), True
-
-
-def _read_as(reader: Reader, source: BinaryIO, mode: str, change: Callable[[str], str]) -> np.ndarray:
-    """Decode the file as if its pixels were stored in another way that takes as many bytes."""
-    source.seek(0)
-    with reader(source) as image:
-        image._mode = mode
-        image.tile = [_stored_as(tile, change) for tile in image.tile]
-        image.load()
-        return np.asarray(image)
-
-
-def _stored_as(tile: Any, change: Callable[[str], str]) -> Any:
-    """Pillow's note on where a part or channel of the image is stored, with another word for how."""
-    old = tile[3]
-    arguments = (change(old[0]), *old[1:]) if isinstance(old, tuple) else change(old)
-    # A plain tuple before Pillow 11.
-    return tile._replace(args=arguments) if hasattr(tile, "_replace") else (*tile[:3], arguments)
-
-
-def _join(first: np.ndarray, second: np.ndarray, raw: str) -> np.ndarray:
-    """Numbers of 16 bits from their first and second bytes."""
-    little = raw.endswith("L") or (raw.endswith("N") and sys.byteorder == "little")
-    high, low = (second, first) if little else (first, second)
-    joined: np.ndarray = high.astype(np.uint16) * 256 + low
-    return joined
-
-
-def _tag(image: PIL.ImageFile.ImageFile, number: int) -> Any:
-    """Of a TIFF file, or None."""
-    return getattr(image, "tag_v2", {}).get(number)
+def _palette(image: PIL.ImageFile.ImageFile) -> bytes | None:
+    """The colours with their opacity, four bytes each."""
+    colours = image.getpalette("RGB") if image.mode == "P" else None
+    if not colours:
+        return None
+    # All but PNG have 256 colours in the file, whether they occur or not.
+    used = len(colours) // 3 if image.format == "PNG" else int(np.asarray(image).max()) + 1
+    colours = colours[: 3 * used]
+    table = np.full((len(colours) // 3, 4), 255, np.uint8)
+    table[:, :3] = np.array(colours, np.uint8).reshape(-1, 3)
+    transparent: Any = image.info.get("transparency")
+    if isinstance(transparent, bytes):
+        table[: len(transparent), 3] = list(transparent[: len(table)])
+    elif isinstance(transparent, int) and transparent < len(table):
+        table[transparent, 3] = 0
+    return table.tobytes()
 
 
 def _upright(values: np.ndarray, orientation: int) -> np.ndarray:
@@ -269,32 +271,3 @@ def _upright(values: np.ndarray, orientation: int) -> np.ndarray:
     )
     turned = np.rot90(values, turns)
     return turned[:, ::-1] if mirrored else turned
-
-
-def _kept(exif: PIL.Image.Exif, orientation: int) -> bytes | None:
-    """The tags that hold for the new image as well."""
-    kept = PIL.Image.Exif()
-    for tag in _DESCRIPTIVE:
-        if tag in exif and tag not in (_EXIF, _GPS):
-            kept[tag] = exif[tag]
-    for tag in (_EXIF, _GPS):
-        entries = exif.get_ifd(tag)
-        if orientation > 4:
-            entries = {name: value for name, value in entries.items() if name not in _SIZE_IN_EXIF}
-        if entries:
-            kept.get_ifd(tag).update(entries)
-    try:
-        return kept.tobytes() if len(kept) or kept.get_ifd(_EXIF) or kept.get_ifd(_GPS) else None
-    except (struct.error, TypeError, ValueError):  # notes that Pillow reads but cannot write
-        return None
-
-
-def _resolution(image: PIL.ImageFile.ImageFile) -> tuple[float, float] | None:
-    dpi = image.info.get("dpi")
-    if hasattr(image, "tag_v2") and _tag(image, PIL.TiffImagePlugin.X_RESOLUTION) is None:
-        return None  # Pillow makes one up
-    try:
-        across, down = (float(number) for number in dpi)  # type: ignore[union-attr]
-    except (TypeError, ValueError, ZeroDivisionError):
-        return None
-    return (across, down) if 0 < across < 1e6 and 0 < down < 1e6 else None

@@ -3,81 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from torch_cntk.images.coarse import Coarse, enlarged, smaller_estimate, smaller_image
-from torch_cntk.images.filler import Equations, Filler, of_pass
-from torch_cntk.images.observed import Observed, crop
-from torch_cntk.solvers import Regression, Solution, Solver, Status, automatic, cross_validated_ridge
+from torch_cntk.images.filler import Filler, Local, Pass, Refiner, of_pass
+from torch_cntk.images.observed import Observed
+from torch_cntk.images.piecewise import fill_windows
+from torch_cntk.images.regression import Filled, OnSmaller, checked_equations, regress
+from torch_cntk.solvers import Solution, Status
 
 __all__ = ["Filled", "each_pass", "fill"]
 
 
-@dataclass(frozen=True, eq=False)
-class Filled:
-    """What ``fill`` gives.
-
-    Attributes:
-        image: of the given image's shape and dtype; observed pixels are those of the input, to the bit.
-        solution: of the regression; its weights are on the canvas and in the units of ``Observed.normalised``.
-        ridge: that was taken, relative to the mean of K's diagonal.
-        coarse: of a ``Coarse`` filler, what the next pass goes on from.
-    """
-
-    image: Tensor
-    solution: Solution
-    ridge: float
-    coarse: OnSmaller | None = None
-
-    @property
-    def residual(self) -> float:
-        """The largest relative residual of any channel of any image."""
-        return float(self.solution.residual.max())
-
-    @property
-    def converged(self) -> bool:
-        """Whether the solver ended as it should."""
-        return self.solution.status in (Status.CONVERGED, Status.EARLY)
-
-
-@dataclass(frozen=True, eq=False)
-class OnSmaller:
-    """A fill of a smaller image.
-
-    Attributes:
-        factor: by which it is smaller.
-        given: the smaller image.
-        start: the first estimate of the smaller image, [batch, channels, *blocks].
-        estimate: the first estimate of the whole image, to which changes are added, [batch, channels, *size].
-        filled: the smaller image, filled.
-    """
-
-    factor: int
-    given: Observed
-    start: Tensor
-    estimate: Tensor
-    filled: Filled
-
-
 def fill(
     given: Observed,
-    filler: Filler,
+    filler: Pass,
     estimate: Tensor | None = None,
     *,
     guess: Filled | None = None,
+    windows: bool = True,
     progress: bool = False,
 ) -> Filled:
     """Fill one image, or several that share an operator, by the regression that a filler poses.
 
     Args:
         given: what is known, of ``Observed.of``. Each channel is filled less the mean of its observed pixels.
-        filler: poses the equations.
+        filler: poses the equations; or a ``Refiner``, which goes on from the estimate.
         estimate: of the image's shape, for fillers that look at one.
         guess: an earlier result for the same pixels, whose weights the solver starts from where the canvas is as large.
             ``Coarse`` fillers go on from where it ended.
+        windows: whether holes may be filled in windows of their own, where the filler is ``Local`` and that is cheaper;
+            the result is that of the whole to half a grey level of 8 bits.
         progress: whether to show bars.
 
     Returns:
@@ -88,21 +47,59 @@ def fill(
         ValueError: the estimate or the equations do not fit the image, or the filler cannot serve it.
         OutOfMemoryError: the operator would not fit.
     """
-    if not isinstance(filler, Filler):
+    if not isinstance(filler, Filler | Refiner):
         raise TypeError(f"expected a filler, with a method equations, got {type(filler).__name__}")
     filler = of_pass(filler, 0)
     estimate = None if estimate is None else _checked_estimate(given, estimate)
     if given.complete:
-        nothing = torch.zeros(given.pixels.shape[:2], dtype=torch.float64, device=given.pixels.device)
-        weights = torch.zeros_like(given.pixels, dtype=torch.float64)
-        solution = Solution(weights, nothing, 0, 0.0, Status.CONVERGED, "nothing to solve")
-        return Filled(given.shaped(given.pixels.clone()), solution, 0.0)
+        return Filled(given.shaped(given.pixels.clone()), _nothing_solved(given), 0.0)
+    if isinstance(filler, Refiner):
+        return _refined(given, filler, estimate, guess)
+    locality = filler.locality(given, estimate) if windows and isinstance(filler, Local) else None
+    if locality is not None:
+        filled = fill_windows(given, locality, estimate, guess, progress)
+        if filled is not None:
+            return filled
+    return _fill_whole(given, filler, estimate, guess=guess, windows=windows, progress=progress)
+
+
+def _nothing_solved(given: Observed) -> Solution:
+    nothing = torch.zeros(given.pixels.shape[:2], dtype=torch.float64, device=given.pixels.device)
+    weights = torch.zeros_like(given.pixels, dtype=torch.float64)
+    return Solution(weights, nothing, 0, 0.0, Status.CONVERGED, "nothing to solve")
+
+
+def _refined(given: Observed, refiner: Refiner, estimate: Tensor | None, guess: Filled | None) -> Filled:
+    """Go on from an estimate [batch, channels, *size].
+
+    Raises:
+        TypeError: the refiner gives no tensor.
+        ValueError: there is no estimate, or it gives another shape.
+    """
+    if estimate is None:
+        raise ValueError(f"expected an estimate that {type(refiner).__name__} goes on from: put it behind another pass")
+    refined = refiner.refine(given.normalised, given.normalise(estimate))
+    if not isinstance(refined, Tensor):
+        raise TypeError(f"expected a refiner to give a torch tensor, got {type(refined).__name__}")
+    if refined.shape != given.pixels.shape:
+        raise ValueError(
+            f"expected a refiner to keep the shape {tuple(given.pixels.shape)}, got {tuple(refined.shape)}"
+        )
+    image = given.shaped(given.restore(given.denormalise(refined)))
+    solution, ridge = (_nothing_solved(given), 0.0) if guess is None else (guess.solution, guess.ridge)
+    return Filled(image, solution, ridge)
+
+
+def _fill_whole(
+    given: Observed, filler: Filler, estimate: Tensor | None, *, guess: Filled | None, windows: bool, progress: bool
+) -> Filled:
+    """By one regression."""
     normal = given.normalised
     estimate = None if estimate is None else given.normalise(estimate)
     if isinstance(filler, Coarse):
-        filled = _fill_smaller(normal, filler, estimate, guess, progress)
+        filled = _fill_smaller(normal, filler, estimate, guess=guess, windows=windows, progress=progress)
     else:
-        filled = _regress(normal, _checked_equations(normal, filler.equations(normal, estimate)), guess, progress)
+        filled = regress(normal, checked_equations(normal, filler.equations(normal, estimate)), guess, progress)
     return replace(filled, image=given.shaped(given.restore(given.denormalise(filled.image))))
 
 
@@ -122,54 +119,10 @@ def _checked_estimate(given: Observed, estimate: Tensor) -> Tensor:
     return estimate.detach().to(given.pixels).reshape(given.pixels.shape)
 
 
-def _checked_equations(given: Observed, equations: object) -> Equations:
-    """Refuse what a filler must not give.
-
-    Raises:
-        TypeError: these are no equations.
-        ValueError: the canvas has no room for the image.
-    """
-    if not isinstance(equations, Equations):
-        raise TypeError(f"expected a filler to give Equations, got {type(equations).__name__}")
-    canvas = tuple(equations.operator.size)
-    if len(canvas) != given.ndim or any(n < m for n, m in zip(canvas, given.size, strict=True)):
-        raise ValueError(f"expected an operator on at least the image's {given.size} pixels, got one on {canvas}")
-    if equations.mean is not None:
-        wanted, got = (*given.pixels.shape[:2], *canvas), tuple(equations.mean.shape)
-        fits = len(got) <= len(wanted) and all(n in (1, m) for n, m in zip(got[::-1], wanted[::-1], strict=False))
-        if not fits:
-            raise ValueError(f"expected a mean that broadcasts against [batch, channels, *canvas] {wanted}, got {got}")
-    return equations
-
-
-def _regress(given: Observed, equations: Equations, guess: Filled | None, progress: bool) -> Filled:
-    """Solve; the image is in the units of ``given`` and its observed pixels are not put back yet."""
-    operator, solver, mean = equations.operator, equations.solver, equations.mean
-    targets, known = given.on(operator.size, mean)
-    ridge = equations.ridge
-    if isinstance(ridge, str):
-        alike = given.in_one_unit(targets)
-        ridge = cross_validated_ridge(operator, known, alike, solver=solver, progress=progress)
-    regression = Regression(operator, known, ridge)
-    solver = solver or automatic(regression)
-    solution = _solve(solver, regression, targets, guess, progress)
-    filled = operator @ solution.weights if solution.image is None else solution.image
-    if mean is not None:
-        filled = filled + mean
-    return Filled(crop(filled, given.size), solution, ridge)
-
-
-def _solve(solver: Solver, regression: Regression, targets: Tensor, guess: Filled | None, progress: bool) -> Solution:
-    weights = None if guess is None else guess.solution.weights
-    if weights is None or weights.shape != targets.shape:
-        return solver.solve(regression, targets, progress=progress)
-    return solver.factorise(regression, progress=progress).solve(targets, guess=weights, progress=progress)
-
-
 def _fill_smaller(
-    given: Observed, filler: Coarse, estimate: Tensor | None, guess: Filled | None, progress: bool
+    given: Observed, filler: Coarse, estimate: Tensor | None, *, guess: Filled | None, windows: bool, progress: bool
 ) -> Filled:
-    """As ``_regress``, by way of a smaller image."""
+    """As ``regress``, by way of a smaller image."""
     last = None if guess is None else guess.coarse
     if last is None or last.factor != filler.factor:
         last = None
@@ -184,6 +137,7 @@ def _fill_smaller(
         of_pass(filler.filler, 0),
         start if before is None else before.image,
         guess=before,
+        windows=windows,
         progress=progress,
     )
     change = enlarged(filled.image.reshape(start.shape) - start, filler.factor, given.size)
@@ -192,7 +146,7 @@ def _fill_smaller(
 
 
 def each_pass(
-    given: Observed, fillers: Iterable[Filler], estimate: Tensor, *, progress: bool = False
+    given: Observed, fillers: Iterable[Pass], estimate: Tensor, *, windows: bool = True, progress: bool = False
 ) -> Iterator[Filled]:
     """Fill an image by one filler after the other, each with the last one's result as estimate.
 
@@ -200,6 +154,7 @@ def each_pass(
         given: what is known.
         fillers: of the passes; there may be no end of them.
         estimate: the first one, of the image's shape.
+        windows: see ``fill``.
         progress: whether to show the bars of the solvers.
 
     Yields:
@@ -207,6 +162,6 @@ def each_pass(
     """
     filled: Filled | None = None
     for filler in fillers:
-        filled = fill(given, filler, estimate, guess=filled, progress=progress)
+        filled = fill(given, filler, estimate, guess=filled, windows=windows, progress=progress)
         estimate = filled.image
         yield filled

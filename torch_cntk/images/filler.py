@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from torch_cntk._internal.checks import finite_number
 from torch_cntk.images.observed import Observed
+from torch_cntk.images.windows import Cut
 from torch_cntk.operators.base import Operator
 from torch_cntk.solvers import Solver
 
-__all__ = ["Equations", "Filler", "Series", "check_ridge", "check_solver", "of_pass"]
+__all__ = [
+    "Equations",
+    "Filler",
+    "Local",
+    "Locality",
+    "Pass",
+    "Refiner",
+    "Series",
+    "check_ridge",
+    "check_solver",
+    "of_pass",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,11 +105,74 @@ class Filler(Protocol):
         ...
 
 
+@dataclass(frozen=True, eq=False)
+class Locality:
+    """How the windows of an image are filled (see ``Local``).
+
+    Attributes:
+        filler: makes what poses the equations of windows; what that takes from the whole image, it looks up then.
+        cut: the margin of known pixels around what a window fills, and the size of its canvas.
+        ridge: that is reported.
+        common: gives what all pixels of each channel have in common, [batch, channels, 1, ...] in the units of
+            ``Observed.normalised``: the mean of the equations of windows. None where these have their own.
+    """
+
+    filler: Callable[[], Filler]
+    cut: Cut
+    ridge: float
+    common: Callable[[], Tensor] | None = None
+
+
+@runtime_checkable
+class Local(Protocol):
+    """A filler whose filled pixels depend on little but what is near them: holes may be filled one by one then."""
+
+    def equations(self, given: Observed, estimate: Tensor | None) -> Equations:
+        """See ``Filler``."""
+        ...
+
+    def locality(self, given: Observed, estimate: Tensor | None) -> Locality | None:
+        """How to fill windows of this image.
+
+        Args:
+            given: what is known, in the user's units.
+            estimate: [batch, channels, *size] in the user's units; None where there is none.
+
+        Returns:
+            None where the image must be filled as a whole.
+        """
+        ...
+
+
+@runtime_checkable
+class Refiner(Protocol):
+    """A pass that goes on from an estimate without equations for the whole image, such as ``GroupFlow``.
+
+    ``fill`` normalises, puts the observed pixels back, and keeps the quality report of the last regression.
+    """
+
+    def refine(self, given: Observed, estimate: Tensor) -> Tensor:
+        """Go on from an estimate.
+
+        Args:
+            given: what is known, ``Observed.normalised``.
+            estimate: [batch, channels, *size], in its units.
+
+        Returns:
+            of the same shape, in the same units; observed pixels do not matter.
+        """
+        ...
+
+
+Pass: TypeAlias = Filler | Refiner
+"""What one pass may be."""
+
+
 @runtime_checkable
 class Series(Protocol):
     """Passes that are not all alike: anything with this method, such as ``Guidance``."""
 
-    def at(self, number: int) -> Filler:
+    def at(self, number: int) -> Pass:
         """The filler of a pass, counted from 0."""
         ...
 
@@ -125,6 +201,6 @@ def check_solver(solver: object) -> None:
         raise TypeError(f"expected a solver such as ConjugateGradient(), got {solver!r}")
 
 
-def of_pass(filler: Filler | Series, number: int) -> Filler:
+def of_pass(filler: Pass | Series, number: int) -> Pass:
     """The filler of a pass, counted from 0."""
     return filler.at(number) if isinstance(filler, Series) else filler

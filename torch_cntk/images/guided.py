@@ -17,9 +17,11 @@ from torch_cntk._internal.checks import finite_number, positive_int
 from torch_cntk._internal.contexts import weightless
 from torch_cntk._internal.memory import available_bytes
 from torch_cntk.images.coarse import Coarse
-from torch_cntk.images.filler import Equations, Filler
+from torch_cntk.images.filler import Equations, Filler, Locality
 from torch_cntk.images.masks import has_holes, reach
 from torch_cntk.images.observed import Observed
+from torch_cntk.images.seen import Whole, features, local_mean, mirrored
+from torch_cntk.images.windows import Cut
 from torch_cntk.layers import Layer, LeakyReLU, Sequential
 from torch_cntk.layers.conv import CONVOLUTIONS
 from torch_cntk.solvers import ConjugateGradient, Solver
@@ -32,6 +34,8 @@ _TOLERANCE = 1e-2
 """Relative residual of a pass: a smaller one changes no image by more than its error."""
 _CELLS = (4, 2.5)
 """A hole's reach in pixels of the smaller images that are tried."""
+_BLURRED = 3
+"""Standard deviations after which a Gaussian is over."""
 _SHARE_AROUND_HOLES = 0.9
 """Of observed pixels, for the settings where the mask has holes: around them everything is observed."""
 
@@ -90,28 +94,72 @@ class Guided:
             ValueError: there is no estimate, or there are several images.
             OutOfMemoryError: the kernel would not fit.
         """
+        return self._posed(given, estimate, None)
+
+    def locality(self, given: Observed, estimate: Tensor | None) -> Locality | None:
+        """See ``Local``: what windows take from the whole image are the scale and the range of the estimate."""
+        if given.wrap or estimate is None or len(given.pixels) != 1:
+            return None
+        # Twice the window: what fills a pixel is within the radius, and is weighed against what is within it in turn.
+        # The local mean that features are taken from must be right there.
+        margin = 2 * self.radius + math.ceil(_BLURRED * self.smoothing) + reach(given.single_mask)
+        plan = Cut((margin,) * given.ndim, (1,) * given.ndim, self._torus)
+        return Locality(lambda: _OfPart(self, Whole.of(given, estimate, self)), plan, self.ridge)
+
+    def _posed(self, given: Observed, estimate: Tensor | None, whole: Whole | None) -> Equations:
+        """The equations of an image, or of a part of ``whole``.
+
+        Raises:
+            ValueError: there is no estimate.
+        """
         if estimate is None:
             raise ValueError("expected an estimate, whose kernel a guided pass takes, got None")
         observed = given.single_mask
-        seen = given.pixels[0][:, observed].reshape(given.pixels.shape[1], -1, *(1,) * (given.ndim - 1))
-        clipped = estimate.clamp(seen.amin(1, keepdim=True), seen.amax(1, keepdim=True))
-        extended = _mirrored(given.restore(clipped)[0], self._canvas(given))
-        mean = _local_mean(extended, self.smoothing)
-        features = given.in_one_unit(extended[None])[0], given.in_one_unit(mean[None])[0]
-        canvas = tuple(extended.shape[1:])
+        if whole is None:
+            seen = given.pixels[0][:, observed].reshape(given.pixels.shape[1], -1, *(1,) * (given.ndim - 1))
+            low, high = seen.amin(1, keepdim=True), seen.amax(1, keepdim=True)
+        else:
+            low, high = whole.low, whole.high
+        canvas = given.size if given.wrap else self._torus(given.size)
+        extended = mirrored(given.restore(estimate.clamp(low, high))[0], canvas)
+        mean = local_mean(extended, self.smoothing)
+        images = given.in_one_unit(extended[None])[0], given.in_one_unit(mean[None])[0]
+        ridge = self.ridge if whole is None else self._ridge_of_part(*images, whole)
+        whole = whole or Whole.seen(*images, low, high)
         kernel = (self.network or _blank_network(given.ndim)).kernel(
-            _prior(*features, self),
+            _prior(*images, whole, self),
             canvas,
             radius=tuple(max(min(self.radius, n // 2), 1) for n in canvas),
             dtype=_stored_dtype(extended, canvas, self.radius),
             device=extended.device,
         )
         solver = self.solver or ConjugateGradient(_TOLERANCE, preconditioner="jacobi")
-        return Equations(kernel.operator(dtype=extended.dtype), self.ridge, mean, solver)
+        return Equations(kernel.operator(dtype=extended.dtype), ridge, mean, solver)
 
-    def _canvas(self, given: Observed) -> tuple[int, ...]:
-        """Size of the torus: with room for the window, so that opposite edges do not meet."""
-        return given.size if given.wrap else tuple(n + min(self.radius, n) for n in given.size)
+    def _ridge_of_part(self, estimate: Tensor, mean: Tensor, whole: Whole) -> float:
+        """Relative to the mean of the part's diagonal, what ``ridge`` is to that of the whole.
+
+        The diagonal's mean is the prior's times a number, as scaling the input by c scales these networks by c.
+        """
+        others = self.coordinates + self.white + self.constant
+        here = float(features(estimate, mean, whole, self).double().square().sum(0).mean())
+        return self.ridge * (others + whole.square) / (others + here)
+
+    def _torus(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        """Size of the canvas: with room for the window, so that opposite edges do not meet."""
+        return tuple(n + min(self.radius, n) for n in size)
+
+
+@dataclass(frozen=True, eq=False)
+class _OfPart:
+    """A guided pass on a part of an image."""
+
+    guided: Guided
+    whole: Whole
+
+    def equations(self, given: Observed, estimate: Tensor | None) -> Equations:
+        """See ``Filler``."""
+        return self.guided._posed(given, estimate, self.whole)
 
 
 @dataclass(frozen=True)
@@ -197,41 +245,13 @@ def _blank_network(ndim: int) -> Layer:
         return guided_network(ndim)
 
 
-def _mirrored(images: Tensor, canvas: tuple[int, ...]) -> Tensor:
-    """Extend images to the canvas: each half of the margin mirrors the edge next to it."""
-    for axis, total in enumerate(canvas, start=1):
-        n = images.shape[axis]
-        place = torch.arange(total, device=images.device)
-        beyond, before = place - n, total - 1 - place
-        mirrored = torch.where(beyond <= before, n - 1 - beyond, before)
-        images = images.index_select(axis, torch.where(place < n, place, mirrored.clamp(0, n - 1)))
-    return images
-
-
-def _local_mean(images: Tensor, deviation: float) -> Tensor:
-    """Gaussian blur on the torus, [channels, *size]."""
-    axes = tuple(range(1, images.ndim))
-    transform = torch.fft.rfftn(images, dim=axes)
-    for axis in axes:
-        n = images.shape[axis]
-        wave = torch.fft.rfftfreq(n) if axis == axes[-1] else torch.fft.fftfreq(n)
-        shape = [-1 if k == axis else 1 for k in range(images.ndim)]
-        transform *= torch.exp(-2 * (math.pi * deviation * wave) ** 2).to(images).reshape(shape)
-    blurred: Tensor = torch.fft.irfftn(transform, s=images.shape[1:], dim=axes)
-    return blurred
-
-
-def _prior(estimate: Tensor, mean: Tensor, guidance: Guided) -> priors.Prior:
-    channels = len(estimate)
-    scale = float(estimate.std(tuple(range(1, estimate.ndim)), correction=0).square().mean().sqrt()) or 1.0
-    level = mean - mean.mean(tuple(range(1, mean.ndim)), keepdim=True)
+def _prior(estimate: Tensor, mean: Tensor, whole: Whole, guidance: Guided) -> priors.Prior:
     terms: list[priors.Prior] = [priors.White(guidance.white), priors.Constant(guidance.constant)]
     if guidance.coordinates:
         terms.append(priors.Coordinates(guidance.length, guidance.coordinates))
     if guidance.detail or guidance.level:
         # One tensor, not two: half the work.
-        seen = [(estimate - mean) * math.sqrt(guidance.detail), level * math.sqrt(guidance.level)]
-        terms.append(priors.Tensor(torch.cat(seen) / scale, 2 * channels))
+        terms.append(priors.Tensor(features(estimate, mean, whole, guidance), 2 * len(estimate)))
     return priors.Sum(*terms)
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -19,46 +19,20 @@ from torch_cntk._internal.memory import allocating
 from torch_cntk.images.arrays import read
 from torch_cntk.images.default import default_kernel, kernel_of
 from torch_cntk.images.fill import Filled, each_pass, fill
-from torch_cntk.images.filler import Filler, Series, check_ridge, check_solver, of_pass
+from torch_cntk.images.filler import Filler, Pass, Refiner, Series, check_ridge, check_solver, of_pass
+from torch_cntk.images.group_flow import flows_for
 from torch_cntk.images.guided import Guidance, guided_series
 from torch_cntk.images.observed import Observed
 from torch_cntk.images.periodic import Periodic
+from torch_cntk.images.result import InpaintingResult
 from torch_cntk.images.trials import choose_passes
 from torch_cntk.kernels.kernel import Kernel
-from torch_cntk.solvers import Solver, Status
+from torch_cntk.solvers import Solver, named_solver
+
+if TYPE_CHECKING:
+    from torch_cntk.images.photographs import Task
 
 __all__ = ["InpaintingResult", "inpaint"]
-
-
-@dataclass(frozen=True)
-class InpaintingResult:
-    """What ``inpaint`` gives.
-
-    Attributes:
-        image: as the input, every unobserved pixel filled; observed ones are those of the input, to the bit. A NumPy
-            array if the input was one.
-        residual: largest relative residual of any channel of any image, relative to what is left after its mean.
-        iterations: of the solver.
-        converged: whether the residual is within the solver's tolerance.
-        status: how the solver ended; its value is a sentence.
-        solver: what solved it, in words.
-        ridge: that was taken.
-        seconds: wall time, without the time to compute the kernel; passes count in full, and so does their choice.
-        passes: how many there were after the first regression (the most of any image of the batch).
-        guidance: what they were made with, of each image of the batch (of each mask's channels, if channels have masks
-            of their own); empty without passes, or if ``passes`` names the fillers.
-    """
-
-    image: Tensor
-    residual: float
-    iterations: int
-    converged: bool
-    status: Status
-    solver: str
-    ridge: float
-    seconds: float
-    passes: int = 0
-    guidance: tuple[Filler | Series, ...] = ()
 
 
 _GUESSES = {
@@ -73,15 +47,16 @@ _GUESSES = {
 @understands(answers=_GUESSES)
 @allocating("filling the image")
 def inpaint(
-    image: Tensor | np.ndarray,
-    observed: Tensor | np.ndarray | None = None,
+    image: Tensor | np.ndarray | str | Path,
+    observed: Tensor | np.ndarray | str | Path | None = None,
     kernel: Kernel | str | Path | None = None,
     *,
-    solver: Solver | Literal["auto"] = "auto",
+    solver: Solver | Literal["auto", "direct", "cg", "eigenpro"] = "auto",
     ridge: float | Literal["cv"] = 1e-4,
     wrap: bool = False,
-    passes: int | Literal["auto"] | Filler | Sequence[Filler | Series] = 0,
-    guidance: Filler | Series | Sequence[Filler | Series] | None = None,
+    passes: int | Literal["auto"] | Pass | Sequence[Pass | Series] = 0,
+    guidance: Pass | Series | Sequence[Pass | Series] | None = None,
+    windows: bool = True,
     progress: bool = False,
 ) -> InpaintingResult:
     """Fill the unobserved pixels of one image or several; of signals [channels, T] and videos [channels, T, H, W] too.
@@ -93,16 +68,21 @@ def inpaint(
         image: [channels, *size] or [batch, channels, *size], or [*size] for one channel; floating point, of any
             scale and offset (filled values are not clipped). What it holds at unobserved pixels does not matter. A
             tensor or a NumPy array (what is masked in a masked array is missing); half precision is filled in single.
+            Or the path of an image file: its transparent pixels are missing then, unless there is a mask, and
+            ``result.save`` writes the filled file with all that it says beside the pixels.
         observed: boolean, **True = known**, or 8 bits that are 0 where missing and 1 or 255 where known: [*size], or
             [batch, *size] for one mask an image. Channels may have masks of their own: [channels, *size], or
             [batch, channels, *size], in which a dimension of 1 holds for all. Those with the same mask are filled
-            together, others as images of their own. By default the pixels that are not NaN, in each channel.
+            together, others as images of their own. By default the pixels that are not NaN, in each channel. Or the
+            path of a picture of the image's size, white where known (see ``tc.images.read_mask``); what is missing by
+            it grows by three pixels in a JPEG or AVIF file and by one if its edges are soft, as those bleed.
         kernel: of ``net.kernel(prior)``, or its name or file (see ``load_kernel``); by default one that suits the
             mask's holes (see ``default_kernel``). Without a kernel, the mask's shape says whether this is a signal, an
             image or a video: an image where it could be more than one of them, so that [T, H, W] with a mask of that
             shape has T channels; a video of one channel is [1, T, H, W].
-        solver: ``ConjugateGradient(...)``, ``Direct()``, ``EigenPro(...)``, or "auto", which chooses by the number of
-            observed pixels and the kernel (see ``torch_cntk.solvers.automatic``).
+        solver: ``ConjugateGradient(...)``, ``Direct()``, ``EigenPro(...)``, their names "cg", "direct" and "eigenpro",
+            or "auto", which chooses by the number of observed pixels and the kernel (see
+            ``torch_cntk.solvers.automatic``).
         ridge: relative to the mean of K's diagonal. Larger values forgive noise; 0 interpolates exactly, which is
             not possible with singular kernels. "cv" takes the one that predicts some of the observed pixels best if
             they are left out: for noisy images.
@@ -113,6 +93,8 @@ def inpaint(
             is 0 where they do not help. A ``Filler``, or a list of them, is one pass of each.
         guidance: settings of the passes, or another ``Filler`` or ``Series``; by default they suit the share of
             observed pixels. With "auto" it may be a list of them to choose from.
+        windows: whether holes may be filled in windows of their own where that is cheaper than the whole image, as it
+            is for a few holes in a large one. The result is the same to half a grey level of 8 bits.
         progress: whether to show a bar.
 
     Returns:
@@ -126,17 +108,44 @@ def inpaint(
         OutOfMemoryError: the kernel as an operator would not fit.
     """
     plan = _Plan.of(passes, guidance)
-    _check_options(solver, ridge)
+    chosen = _checked_solver(solver)
+    check_ridge(ridge)
     kernel = kernel_of(kernel)
     start = time.perf_counter()
+    if isinstance(image, str | Path) or isinstance(observed, str | Path):
+        task, image, observed = _from_files(image, observed)
+        kernel = task.kernel() if kernel is None and task is not None else kernel
+    else:
+        task = None
     pixels, mask, form = read(image, observed)
     parts = Observed.of_channels(pixels, mask, None if kernel is None else kernel.ndim, wrap=wrap)
-    periodic = Periodic(kernel, ridge, None if isinstance(solver, str) else solver)
+    periodic = Periodic(kernel, ridge, chosen)
     checked = time.perf_counter() - start
-    results = [_filled(part, periodic, plan, progress) for _, part in parts]
+    results = [_filled(part, periodic, plan, windows, progress) for _, part in parts]
     result = results[0] if len(parts) == 1 else _joined(pixels, parts, results)
     assert form is not None
-    return replace(result, image=form.give(result.image), seconds=result.seconds + checked)
+    result = replace(result, image=form.give(result.image), seconds=result.seconds + checked)
+    if task is None:
+        return result
+    photograph = task.filled(result.image)
+    return replace(result, image=photograph.pixels, photograph=photograph)
+
+
+def _from_files(image: Any, observed: Any) -> tuple[Task | None, Any, Any]:
+    """What paths stand for: a file to be filled, an image and a mask.
+
+    Raises:
+        TypeError: an image that is no file has no size that a mask's file could have.
+    """
+    # They fill opacity, by way of this module.
+    from torch_cntk.images.photographs import Task, read_observed
+
+    if isinstance(image, str | Path):
+        task = Task.read(image, observed)
+        return task, task.photograph.pixels, task.known
+    if not isinstance(image, torch.Tensor | np.ndarray) or image.ndim < 2:
+        raise TypeError(f"expected an image of two dimensions for a mask in a file, got {type(image).__name__}")
+    return None, image, read_observed(observed, (image.shape[-2], image.shape[-1]))
 
 
 def _joined(
@@ -159,20 +168,20 @@ def _joined(
     )
 
 
-def _filled(given: Observed, periodic: Periodic, plan: _Plan, progress: bool) -> InpaintingResult:
+def _filled(given: Observed, periodic: Periodic, plan: _Plan, windows: bool, progress: bool) -> InpaintingResult:
     """Fill what has one mask for all channels: as ``inpaint``."""
     start = time.perf_counter()
     if periodic.kernel is None and not given.complete:
         building = time.perf_counter()
         periodic = replace(periodic, kernel=default_kernel(given.mask, given.ndim))
         start += time.perf_counter() - building
-    first = fill(given, periodic, progress=progress)
+    first = fill(given, periodic, windows=windows, progress=progress)
     if plan.none or given.complete:
         return _result(first.image, [first], time.perf_counter() - start)
     periodic = replace(periodic, ridge=first.ridge)
     estimates = first.image.reshape(given.pixels.shape)
     runs = [
-        plan.run(one, estimate, periodic, progress=progress)
+        plan.run(one, estimate, periodic, windows=windows, progress=progress)
         for one, estimate in zip(given.images(), estimates, strict=True)
     ]
     filled = given.shaped(torch.stack([run.image for run in runs]))
@@ -199,19 +208,17 @@ def _result(image: Tensor, fills: list[Filled], seconds: float) -> InpaintingRes
     )
 
 
-def _check_options(solver: object, ridge: object) -> None:
-    """Refuse what is no solver or no ridge.
+def _checked_solver(solver: object) -> Solver | None:
+    """The solver; None for "auto".
 
     Raises:
-        TypeError: the solver is something else, or the ridge is no number.
-        ValueError: an unknown word, or the ridge is negative or not finite.
+        TypeError: it is none.
+        ValueError: there is none of that name.
     """
     if isinstance(solver, str):
-        if solver != "auto":
-            raise ValueError(f'expected solver "auto" or a solver such as ConjugateGradient(), got {solver!r}')
-    else:
-        check_solver(solver)
-    check_ridge(ridge)
+        return named_solver(solver)
+    check_solver(solver)
+    return cast("Solver", solver)
 
 
 @dataclass(frozen=True)
@@ -221,7 +228,7 @@ class _Run:
     image: Tensor
     last: Filled | None
     passes: int
-    guidance: Filler | Series | None
+    guidance: Pass | Series | None
 
 
 @dataclass(frozen=True)
@@ -234,9 +241,9 @@ class _Plan:
         guidance: what to choose from; empty for the usual settings.
     """
 
-    fillers: tuple[Filler, ...] | None
+    fillers: tuple[Pass, ...] | None
     passes: int | str
-    guidance: tuple[Filler | Series, ...]
+    guidance: tuple[Pass | Series, ...]
 
     @classmethod
     def of(cls, passes: object, guidance: object) -> _Plan:
@@ -248,7 +255,7 @@ class _Plan:
         """
         if isinstance(passes, str) and passes != "auto":
             raise ValueError(f'expected passes to be a number or "auto", got {passes!r}')
-        if isinstance(passes, Filler | Series | Sequence) and not isinstance(passes, str):
+        if isinstance(passes, Filler | Refiner | Series | Sequence) and not isinstance(passes, str):
             if guidance is not None:
                 raise ValueError("expected no guidance beside passes that are fillers themselves, got both")
             fillers = _fillers(passes, "passes")
@@ -265,14 +272,16 @@ class _Plan:
         """Whether there are no passes."""
         return self.passes == 0
 
-    def run(self, given: Observed, estimate: Tensor, periodic: Periodic, *, progress: bool) -> _Run:
+    def run(self, given: Observed, estimate: Tensor, periodic: Periodic, *, windows: bool, progress: bool) -> _Run:
         """Make the passes on one image, from the first estimate [channels, *size]."""
         if self.fillers is not None:
-            return _run(given, estimate, self.fillers, None, progress)
+            return _run(given, estimate, self.fillers, None, windows=windows, progress=progress)
         passes, guidance = self._chosen(given, periodic, progress)
-        return _run(given, estimate, [of_pass(guidance, k) for k in range(passes)], guidance, progress)
+        return _run(
+            given, estimate, [of_pass(guidance, k) for k in range(passes)], guidance, windows=windows, progress=progress
+        )
 
-    def _chosen(self, given: Observed, periodic: Periodic, progress: bool) -> tuple[int, Filler | Series]:
+    def _chosen(self, given: Observed, periodic: Periodic, progress: bool) -> tuple[int, Pass | Series]:
         """Number of passes, and what they are made with."""
         if not isinstance(self.passes, str):
             usual = Guidance.for_share(float(given.single_mask.double().mean()), given.ndim)
@@ -282,10 +291,11 @@ class _Plan:
             return fill(part, periodic.serving(part)).image
 
         candidates = self.guidance or tuple(guided_series(given.single_mask))
-        return choose_passes(given, first, candidates, progress=progress)
+        flows = () if self.guidance else flows_for(float(given.single_mask.double().mean()))
+        return choose_passes(given, first, candidates, flows, progress=progress)
 
 
-def _fillers(value: object, name: str) -> tuple[Filler | Series, ...]:
+def _fillers(value: object, name: str) -> tuple[Pass | Series, ...]:
     """One filler or several, as a tuple.
 
     Raises:
@@ -294,7 +304,7 @@ def _fillers(value: object, name: str) -> tuple[Filler | Series, ...]:
     """
     fillers = tuple(value) if isinstance(value, Sequence) else (value,)
     for filler in fillers:
-        if not isinstance(filler, Filler | Series):
+        if not isinstance(filler, Filler | Refiner | Series):
             raise TypeError(f"expected {name} as a Guidance or another filler, got {type(filler).__name__}")
     if not fillers:
         raise ValueError(f"expected at least one filler in {name}, got none")
@@ -302,10 +312,16 @@ def _fillers(value: object, name: str) -> tuple[Filler | Series, ...]:
 
 
 def _run(
-    given: Observed, estimate: Tensor, fillers: Sequence[Filler], guidance: Filler | Series | None, progress: bool
+    given: Observed,
+    estimate: Tensor,
+    fillers: Sequence[Pass],
+    guidance: Pass | Series | None,
+    *,
+    windows: bool,
+    progress: bool,
 ) -> _Run:
     last: Filled | None = None
-    results = each_pass(given, fillers, estimate, progress=progress)
+    results = each_pass(given, fillers, estimate, windows=windows, progress=progress)
     for last in tqdm(results, total=len(fillers), disable=not progress, desc="passes", unit="pass"):
         estimate = last.image
     return _Run(estimate, last, len(fillers), guidance)

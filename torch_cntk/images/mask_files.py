@@ -21,8 +21,8 @@ from torch_cntk.images.decoding import Decoded, decode
 __all__ = ["Mask", "find_mask", "grow", "own_alpha", "parse_colour", "read_mask"]
 
 _LEVELS = 255
-_SAME = {"PNG": 5, "TIFF": 5, "JPEG": 25}
-"""Grey levels, of 255, within which a pixel is black or white: JPEG blurs both around edges."""
+_EXACT, _LOSSY = 5, {"JPEG": 25, "WebP": 25, "AVIF": 25}
+"""Grey levels, of 255, within which a pixel is black or white: JPEG and its like blur both around edges."""
 _CONTRAST = 26
 """Grey levels between the darkest and the brightest pixel below which many levels are noise around one."""
 _NEAR_COLOUR = 64
@@ -63,7 +63,7 @@ def read_mask(
     threshold: float | None = None,
     colour: str | None = None,
 ) -> Tensor:
-    """Read which pixels are known from a PNG, JPEG or TIFF file: white is known, black is missing.
+    """Read which pixels are known from an image file: white is known, black is missing.
 
     Args:
         path: of an image as ``read_image`` takes it.
@@ -113,7 +113,7 @@ def find_mask(
     if threshold is not None:
         white = grey >= threshold
         return _mask(~white if invert else white, _levels_in_words(grey))
-    return _of_grey(grey, layer, invert, _SAME[decoded.metadata.kind], path)
+    return _of_grey(grey, layer, invert, _LOSSY.get(decoded.metadata.kind, _EXACT), path)
 
 
 def _mask(observed: np.ndarray, found: str, soft: bool = False, reading: str = "") -> Mask:
@@ -123,10 +123,17 @@ def _mask(observed: np.ndarray, found: str, soft: bool = False, reading: str = "
 def _levels(decoded: Decoded) -> tuple[np.ndarray, np.ndarray | None]:
     """Colours [H, W, 1 or 3] and alpha [H, W], from 0 to 255."""
     values: np.ndarray = decoded.values.astype(np.float32)
-    if decoded.metadata.depth == 16:
+    if decoded.metadata.real:
+        # Real numbers go to 1, or are levels of 8 bits; what is none is missing.
+        values = np.nan_to_num(values, nan=0.0)
+        values = values * _LEVELS if values.max() <= 1 else values
+    elif decoded.metadata.depth == 16:
         # Counts of a label image (0 and 1, say) are as few in 16 bits.
         values = values if values.max() <= _LEVELS else values / 257
-    return (values[..., :-1], values[..., -1]) if decoded.alpha else (values, None)
+    colours, alpha = (values[..., :-1], values[..., -1]) if decoded.alpha else (values, None)
+    if colours.shape[2] == 4:  # inks
+        colours = (_LEVELS - colours[..., :3]) * (_LEVELS - colours[..., 3:]) / _LEVELS
+    return colours, alpha
 
 
 def _grey_of(decoded: Decoded) -> tuple[np.ndarray, bool]:
@@ -137,8 +144,8 @@ def _grey_of(decoded: Decoded) -> tuple[np.ndarray, bool]:
     if alpha is None or np.ptp(alpha) == 0:
         return grey, False
     seen = colours[alpha > 0]
-    one = bool((np.ptp(seen, axis=0) <= _SAME["PNG"]).all())
-    drawn = bool(((grey <= _SAME["PNG"]) | (grey >= _LEVELS - _SAME["PNG"])).all())
+    one = bool((np.ptp(seen, axis=0) <= _EXACT).all())
+    drawn = bool(((grey <= _EXACT) | (grey >= _LEVELS - _EXACT)).all())
     # Black and white with some alpha beside is black and white; all else with alpha was painted or erased there.
     return (alpha, True) if one else (grey, False) if drawn else (alpha, False)
 
@@ -223,9 +230,9 @@ def own_alpha(alpha: Tensor) -> Mask:
     """The mask of an image that was erased: what is not wholly opaque is missing.
 
     Args:
-        alpha: uint8 or uint16 [1, H, W].
+        alpha: [1, H, W].
     """
-    values = alpha[0].to(torch.int32)
+    values = alpha[0].double()
     # Not soft: unlike a brush, an eraser leaves the colours beside it as they were.
     return Mask(values == values.max(), "transparent pixels of the image")
 

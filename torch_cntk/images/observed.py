@@ -9,14 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torch_cntk._internal.brief import Brief
+from torch_cntk.images.bands import mean_of_known, scale_of_known
+
 __all__ = ["Observed", "as_mask", "crop", "extend", "spatial_dimensions"]
 
 _FAR = 2.0**40
 """Estimates that are further off, in deviations of the observed pixels, are clipped: their squares must stay finite."""
 
+_ALL = slice(None)
 
-@dataclass(frozen=True, eq=False)
-class Observed:
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Observed(Brief):
     """One image or several, of which some pixels are known. ``Observed.of`` makes one from what a user has.
 
     Attributes:
@@ -125,22 +130,15 @@ class Observed:
         Raises:
             ValueError: the pixels are too large for their mean to be computed.
         """
-        known, pixels = self.mask[:, None].flatten(2), self.pixels.double().flatten(2)
-        # One of them is taken off first: what is left of a constant is exactly 0.
-        one = pixels.gather(2, known.byte().argmax(2, keepdim=True).expand(*pixels.shape[:2], 1))
-        rest = torch.where(known, (pixels - one) / known.sum(2, keepdim=True), 0)
-        mean: Tensor = one + rest.sum(2, keepdim=True)
+        mean = mean_of_known(self.mask, self.pixels)
         if not bool(torch.isfinite(mean).all()):
-            raise ValueError(f"expected observed pixels below 1e307, got {float(pixels.abs().max()):.3g}")
-        return mean.reshape(*pixels.shape[:2], *(1,) * self.ndim)
+            raise ValueError(f"expected observed pixels below 1e307, got {float(self.pixels.abs().max()):.3g}")
+        return mean.reshape(*self.pixels.shape[:2], *(1,) * self.ndim)
 
     @cached_property
     def scale(self) -> Tensor:
         """A power of 2 above the deviations of each channel from its mean, shaped as that is; 0 for a constant."""
-        known = self.mask[:, None]
-        largest = torch.where(known, (self.pixels.double() - self.mean).abs(), 0).flatten(2).amax(2)
-        scale = np.where(largest.cpu() > 0, np.ldexp(1.0, np.frexp(largest.cpu().numpy())[1]), 0.0)
-        return torch.from_numpy(scale).to(largest.device).reshape(self.mean.shape)
+        return scale_of_known(self.mask, self.pixels, self.mean.flatten(2)).reshape(self.mean.shape)
 
     @cached_property
     def normalised(self) -> Observed:
@@ -148,19 +146,37 @@ class Observed:
 
         Scales are powers of 2, so that they round nothing.
         """
-        unit = self.scale if self.relative is None else self.scale * self.relative
-        relative = unit / unit.max() if float(unit.max()) > 0 else torch.ones_like(unit)
         pixels = torch.where(self.mask[:, None], self.normalise(self.pixels), 0)
-        return replace(self, pixels=pixels, relative=relative)
+        return replace(self, pixels=pixels, relative=self.unit)
 
-    def normalise(self, images: Tensor) -> Tensor:
-        """Images of the pixels' units in those of ``normalised``, [batch, channels, *size]."""
-        divided = (images.double() - self.mean) / torch.where(self.scale > 0, self.scale, 1)
+    @cached_property
+    def unit(self) -> Tensor:
+        """By how much pixels of ``normalised`` must be multiplied to be of one unit again: its ``relative``."""
+        unit = self.scale if self.relative is None else self.scale * self.relative
+        return unit / unit.max() if float(unit.max()) > 0 else torch.ones_like(unit)
+
+    def window(self, images: slice, place: tuple[slice, ...]) -> Observed:
+        """A part of ``normalised``, in the units of the whole.
+
+        Args:
+            images: which of the batch.
+            place: where it is, a slice for each axis.
+        """
+        mask = self.mask[(images if len(self.mask) > 1 else slice(None), *place)]
+        near = self.pixels[(images, slice(None), *place)]
+        pixels = torch.where(mask[:, None], self.normalise(near, images), 0)
+        # Opposite edges of a part are no neighbours.
+        return Observed(pixels, mask, tuple(pixels.shape), relative=self.unit[images])
+
+    def normalise(self, images: Tensor, which: slice = _ALL) -> Tensor:
+        """Images of the pixels' units in those of ``normalised``, [batch, channels, *size], of some of the batch."""
+        scale = self.scale[which]
+        divided = (images.double() - self.mean[which]) / torch.where(scale > 0, scale, 1)
         return divided.clamp(-_FAR, _FAR).to(self.pixels.dtype)
 
-    def denormalise(self, images: Tensor) -> Tensor:
+    def denormalise(self, images: Tensor, which: slice = _ALL) -> Tensor:
         """Undo ``normalise``, in float64."""
-        return images.double() * self.scale + self.mean
+        return images.double() * self.scale[which] + self.mean[which]
 
     def in_one_unit(self, images: Tensor) -> Tensor:
         """Images of ``normalised`` units, of which channels shall be compared: those that vary more weigh more."""
@@ -335,7 +351,7 @@ def _check_values(batch: Tensor, mask: Tensor, where: str = "") -> None:
         ValueError: there are such pixels, or there is such an image.
     """
     known = mask[:, None].expand_as(batch)
-    if not bool(torch.isfinite(batch[known]).all()):
+    if not bool((torch.isfinite(batch) | ~known).all()):
         bad = int((~torch.isfinite(batch) & known).sum())
         raise ValueError(f"expected finite values at observed pixels, got {bad} NaN or infinite ones")
     empty = ~mask.flatten(1).any(1)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
-import scipy.fft
 from torch import Tensor
 
+from torch_cntk.images.canvas import canvas_for
+from torch_cntk.images.common import common_part
+from torch_cntk.images.decay import near_kernel
 from torch_cntk.images.default import default_kernel
-from torch_cntk.images.filler import Equations, check_ridge, check_solver
+from torch_cntk.images.filler import Equations, Locality, check_ridge, check_solver
+from torch_cntk.images.masks import reach
 from torch_cntk.images.observed import Observed
+from torch_cntk.images.windows import Cut
 from torch_cntk.kernels.kernel import Kernel
 from torch_cntk.solvers import Solver
 
-__all__ = ["Periodic", "canvas_for", "fast_length"]
+__all__ = ["Periodic", "canvas_for"]
 
 
 @dataclass(frozen=True)
@@ -54,25 +58,23 @@ class Periodic:
         operator = kernel.operator(canvas, dtype=given.pixels.dtype, device=given.pixels.device)
         return Equations(operator, self.ridge, solver=self.solver)
 
+    def locality(self, given: Observed, estimate: Tensor | None = None) -> Locality | None:
+        """See ``Local``: windows are filled by the kernel's near part, as what differs from the image's common part."""
+        if given.wrap or isinstance(self.ridge, str):
+            return None
+        kernel = default_kernel(given.mask, given.ndim) if self.kernel is None else self.kernel
+        near = None if kernel.size is not None else near_kernel(kernel, float(self.ridge))
+        if near is None:
+            return None
+        # Around the middle of a hole, what is known begins that much later.
+        hole = max(reach(mask) for mask in given.mask)
+        margin = tuple(m + hole for m in near.margin)
+        plan = Cut(margin, kernel.period, partial(canvas_for, kernel=near.kernel))
+        filler = Periodic(near.kernel, near.ridge, self.solver)
+        return Locality(lambda: filler, plan, float(self.ridge), partial(common_part, given, near))
+
     def serving(self, given: Observed) -> Periodic:
         """The same for a part of the image, which a kernel of one size perhaps does not fit: then the default one."""
         if self.kernel is None or self.kernel.size in (None, given.size):
             return self
         return replace(self, kernel=None)
-
-
-def canvas_for(size: tuple[int, ...], kernel: Kernel, *, wrap: bool = False) -> tuple[int, ...]:
-    """Size of the torus to solve on: with room for the kernel's radius, so that opposite edges do not meet.
-
-    Raises:
-        ValueError: the kernel is of one size, or the image wraps, and the kernel does not serve its size.
-    """
-    if kernel.size is not None or wrap:
-        return kernel.check_size(size)
-    least = (max(n + r, 2 * r + 1) for n, r in zip(size, kernel.radius, strict=True))
-    return tuple(fast_length(math.ceil(n / p)) * p for n, p in zip(least, kernel.period, strict=True))
-
-
-def fast_length(cells: int) -> int:
-    """The next number whose Fourier transforms are fast: without a prime factor above 11."""
-    return int(scipy.fft.next_fast_len(cells))

@@ -14,7 +14,7 @@ __all__ = ["erased", "fill_alpha", "visible"]
 
 def visible(alpha: Tensor) -> Tensor:
     """Where there is a colour to be seen: boolean [H, W] of alpha [1, H, W]."""
-    return alpha[0].to(torch.int32) > 0
+    return alpha[0].double() > 0
 
 
 def erased(alpha: Tensor, observed: Tensor) -> Tensor:
@@ -39,20 +39,21 @@ def fill_alpha(alpha: Tensor, missing: Tensor) -> Tensor:
     """Fill the missing opacities from the others as a channel of an image: exactly, if these are all the same.
 
     Args:
-        alpha: uint8 or uint16 [1, H, W].
+        alpha: uint8, uint16 or floating point [1, H, W].
         missing: boolean [H, W].
 
     Returns:
         the same type and shape.
     """
-    values = alpha.to(torch.int32)
+    values = alpha.double()
     known = values[0][~missing]
     if not bool(missing.any()) or len(known) == 0:
         return alpha
-    low, high = int(known.min()), int(known.max())
+    low, high = float(known.min()), float(known.max())
     if low == high:
         filled = torch.where(missing, high, values)
     else:
-        scaled = inpaint((values - high).to(torch.float32) / (high - low), ~missing).image
-        filled = torch.where(missing, (scaled * (high - low) + high).round().clamp(low, high).to(torch.int32), values)
+        scaled = inpaint(((values - high) / (high - low)).float(), ~missing).image
+        levels = (scaled.double() * (high - low) + high).clamp(low, high)
+        filled = torch.where(missing, levels if alpha.is_floating_point() else levels.round(), values)
     return filled.to(alpha.dtype)

@@ -5,20 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import count
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from torch_cntk.images.fill import each_pass
-from torch_cntk.images.filler import Filler, Series, of_pass
+from torch_cntk.images.fill import each_pass, fill
+from torch_cntk.images.filler import Pass, Series, of_pass
+from torch_cntk.images.group_flow import Followed, GroupFlow
 from torch_cntk.images.masks import has_holes, reach
 from torch_cntk.images.observed import Observed, as_mask
 
 __all__ = ["choose_passes", "leave_out_error"]
 
-C = TypeVar("C", bound=Filler | Series)
 
 _CROP = 80 * 80
 """Pixels of a part of the image on which settings are tried out."""
@@ -40,11 +39,12 @@ _GAIN_IN_HOLES = 0.05
 def choose_passes(
     given: Observed,
     first: Callable[[Observed], Tensor],
-    candidates: Sequence[C],
+    candidates: Sequence[Pass | Series],
+    flows: Sequence[GroupFlow] = (),
     *,
     progress: bool = False,
-) -> tuple[int, C]:
-    """Choose the number of passes, and their fillers, by leaving out observed pixels.
+) -> tuple[int, Pass | Series]:
+    """Choose the number of passes, and their fillers, by leaving out observed pixels; and whether a flow follows.
 
     Scattered pixels are left out in some parts of the image. Where there are holes, those of the mask are moved to
     other places, and all that is observed there is left out.
@@ -53,10 +53,11 @@ def choose_passes(
         given: one image.
         first: gives the first estimate of an image, or a part of it.
         candidates: fillers, or series of them, to choose from; the first is preferred where they are equally good.
+        flows: to choose from for a last pass, likewise.
         progress: whether to show a bar.
 
     Returns:
-        number of passes, 0 if none of them helps, and the filler or series.
+        number of passes, 0 if none of them helps, and the filler or series, ``Followed`` by the flow if one helps.
     """
     observed = given.single_mask
     holes = has_holes(observed)
@@ -83,7 +84,20 @@ def choose_passes(
         for trial in races[best]:
             trial.go_on(_MOST_PASSES)
             bar.update()
-    return _worthwhile(races[best], holes), candidates[best]
+    passes = _worthwhile(races[best], holes)
+    flow = _flow(races[best], passes, flows, holes)
+    return (passes, candidates[best]) if flow is None else (passes + 1, Followed(candidates[best], passes, flow))
+
+
+def _flow(race: list[_Trial], passes: int, flows: Sequence[GroupFlow], holes: bool) -> GroupFlow | None:
+    """The flow that helps most behind so many passes, if one does; in holes, in every trial."""
+    before = torch.tensor([trial.errors[passes] for trial in race], dtype=torch.float64)
+    chosen, least = None, before.sum() * (1 - (_GAIN_IN_HOLES if holes else _GAIN))
+    for flow in flows:
+        after = torch.tensor([trial.error_after(flow, passes) for trial in race], dtype=torch.float64)
+        if after.sum() < least and (not holes or bool((after < before).all())):
+            chosen, least = flow, after.sum() * (1 - _GAIN)
+    return chosen
 
 
 def _qualify(race: list[_Trial], bar: tqdm) -> None:
@@ -138,18 +152,28 @@ class _Trial:
     """
 
     def __init__(
-        self, part: Observed, truth: Tensor, left_out: Tensor, start: Tensor, candidate: Filler | Series, unit: float
+        self, part: Observed, truth: Tensor, left_out: Tensor, start: Tensor, candidate: Pass | Series, unit: float
     ) -> None:
         self._unit = unit
         self._left_out = left_out
         self._truth = truth
+        self._part = part
+        self._estimates: list[Tensor] = []
         self._results = each_pass(part, (of_pass(candidate, number) for number in count()), start)
         self.errors: list[float] = []
         self._note(start)
 
     def _note(self, estimate: Tensor) -> None:
+        self._estimates.append(estimate)
+        self.errors.append(self._error(estimate))
+
+    def _error(self, estimate: Tensor) -> float:
         values = estimate.reshape(-1, *self._left_out.shape)[:, self._left_out]
-        self.errors.append(float((values.double() / self._unit - self._truth).square().sum()))
+        return float((values.double() / self._unit - self._truth).square().sum())
+
+    def error_after(self, flow: GroupFlow, passes: int) -> float:
+        """As ``errors``, of a flow that follows so many passes."""
+        return self._error(fill(self._part, flow, self._estimates[passes]).image)
 
     def go_on(self, passes: int) -> None:
         """Until there have been so many passes."""

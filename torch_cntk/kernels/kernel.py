@@ -217,6 +217,10 @@ class Kernel:
         """The mean of K(a, a + u) over all positions a: a kernel of period 1."""
         return Kernel(self.storage.stationary_average())
 
+    def without_far(self) -> Kernel:
+        """The near part alone: what is added at all displacements is left out."""
+        return Kernel(self.storage.with_tables({"near": self.near}))
+
     def _pixel(self, pixel: tuple[int, ...], size: tuple[int, ...]) -> list[Tensor]:
         if len(pixel) != len(size) or not all(0 <= x < n for x, n in zip(pixel, size, strict=True)):
             raise IndexError(f"expected a pixel inside {shape_text(size)}, got {tuple(pixel)}")

@@ -21,7 +21,7 @@ from torch_cntk.layers.heads import Flatten, GlobalAvgPool
 from torch_cntk.layers.linear import Linear
 from torch_cntk.layers.network import Network, Node
 from torch_cntk.layers.norm import ChannelNorm
-from torch_cntk.layers.plain import Dropout, Identity, Sigmoid
+from torch_cntk.layers.plain import Dropout, Identity, MultipleOf, Sigmoid
 from torch_cntk.layers.registry import ACTIVATIONS, activation_of
 from torch_cntk.layers.resample import (
     AvgPool1d,
@@ -50,6 +50,7 @@ from torch_cntk.layers.smooth import (
     Softsign,
     Tanh,
 )
+from torch_cntk.layers.transposed import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from torch_cntk.layers.weights import Weighted, reparameterise
 
 __all__ = [
@@ -70,6 +71,9 @@ __all__ = [
     "Conv1d",
     "Conv2d",
     "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "Dropout",
     "Elementwise",
     "Erf",
@@ -85,6 +89,7 @@ __all__ = [
     "Linear",
     "Logistic",
     "Mish",
+    "MultipleOf",
     "NearestUp",
     "Network",
     "Node",

@@ -119,9 +119,10 @@ class Layer(torch.nn.Module):
     @allocating("the kernel")
     def kernel(
         self,
-        prior: Prior,
+        prior: Prior | str,
         size: tuple[int, ...] | None = None,
         *,
+        input_size: tuple[int, ...] | None = None,
         radius: int | tuple[int, ...] | None = None,
         kind: str = "ntk",
         dtype: torch.dtype | None = None,
@@ -131,9 +132,11 @@ class Layer(torch.nn.Module):
         """Compute the exact kernel of this network as its width goes to infinity.
 
         Args:
-            prior: the network's input.
+            prior: the network's input, or its name where its usual options serve, such as "uniform".
             size: size of the output image. Not needed for a stationary prior, whose kernel then serves every size
                 that is a multiple of its period, nor for a prior that has a size.
+            input_size: size of the network's input instead. Where strides round, inputs of several sizes give outputs
+                of one size; without it the kernel is that of the largest of them that is a multiple of all strides.
             radius: R, one number or one an axis: the kernel is multiplied by Wendland's function of |(x' - x) / R|,
                 which vanishes from 1 on and keeps it positive semi-definite. Only displacements inside are computed
                 and stored, so that time and memory grow with the pixels and not with their square. At most half of
@@ -151,11 +154,11 @@ class Layer(torch.nn.Module):
 
         Raises:
             TypeError: the size or the radius is no integer or tuple of them.
-            ValueError: the size does not fit the network or the prior, or it is needed and missing; a layer's rule
+            ValueError: a size does not fit the network or the prior, or it is needed and missing; a layer's rule
                 would not be exact at its place in the network; the kind is unknown; or the radius is below 1.
             OutOfMemoryError: the kernel would not fit into memory; nothing has been computed then.
         """
-        return computing.kernel(self, prior, size, computing.Options(radius, kind, dtype, device, progress))
+        return computing.kernel(self, prior, size, computing.Options(radius, kind, dtype, device, progress, input_size))
 
     def gram_operator(
         self, features: Tensor, *, kind: str = "ntk", white: float = 0.0, dtype: torch.dtype | None = None

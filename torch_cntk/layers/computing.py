@@ -18,7 +18,7 @@ from torch_cntk.covariance import Extent
 from torch_cntk.kernels.build import from_table, from_window
 from torch_cntk.kernels.kernel import Kernel
 from torch_cntk.layers.between import Between, gram, gram_operator
-from torch_cntk.priors.base import Prior
+from torch_cntk.priors.base import Prior, named_prior
 
 if TYPE_CHECKING:
     from torch_cntk.layers.base import Layer
@@ -43,6 +43,7 @@ class Options:
     dtype: torch.dtype | None = None
     device: torch.device | str | None = None
     progress: bool = False
+    input_size: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class _Task:
     dtype: torch.dtype
     device: torch.device
     progress: bool
+    input_size: tuple[int, ...] | None
 
     @property
     def origin(self) -> dict[str, Any]:
@@ -63,7 +65,7 @@ class _Task:
         return {"network": self.network.description(), "prior": self.prior.description(), "kind": self.kind}
 
 
-def kernel(network: Layer, prior: Prior, size: tuple[int, ...] | None, options: Options) -> Kernel:
+def kernel(network: Layer, prior: Prior | str, size: tuple[int, ...] | None, options: Options) -> Kernel:
     """As ``Layer.kernel``, which has the arguments.
 
     Raises:
@@ -73,6 +75,8 @@ def kernel(network: Layer, prior: Prior, size: tuple[int, ...] | None, options: 
     """
     if options.kind not in ("ntk", "nngp"):
         raise ValueError(f'expected kind "ntk" or "nngp", got {options.kind!r}')
+    if isinstance(prior, str):
+        prior = named_prior(prior)
     if not isinstance(prior, Prior):
         tensor = isinstance(prior, torch.Tensor)
         got = f"a tensor of shape {tuple(prior.shape)}; see priors.Tensor" if tensor else repr(prior)
@@ -80,10 +84,14 @@ def kernel(network: Layer, prior: Prior, size: tuple[int, ...] | None, options: 
     network.require_exact(gaussian=prior.gaussian)
     device = torch.device(options.device or prior.device or "cpu")
     ndim = _ndim(network, prior, size)
-    task = _Task(network, prior, ndim, options.kind, options.dtype or prior.dtype, device, options.progress)
+    source = prior.size if options.input_size is None else as_size(options.input_size, "input_size", ndim)
+    if prior.size not in (None, source):
+        raise ValueError(f"expected the prior's size as input_size, {prior.size}, got {source}")
+    dtype = options.dtype or prior.dtype
+    task = _Task(network, prior, ndim, options.kind, dtype, device, options.progress, source)
     with plain():
         if options.radius is not None:
-            return _windowed(task, size or prior.size, options.radius)
+            return _windowed(task, size, options.radius)
         return _whole(task, size)
 
 
@@ -93,11 +101,12 @@ def _whole(task: _Task, size: tuple[int, ...] | None) -> Kernel:
     extent = task.network.propagate(start or Extent.start(task.ndim))
     torus = _torus(task, extent, size, stationary=start is not None)
     # Also of a kernel that serves any size the size that was asked for must be one of them.
-    source = extent.input_size(torus)
+    source = _source(task, extent, torus)
     # A kernel of any size also serves this one, unless displacements would wrap.
     free = (
         start is not None
         and extent.shift_invariant
+        and extent.fits(source)
         and all(n >= 2 * r + 1 for n, r in zip(torus, extent.radius, strict=True))
     )
     if free:
@@ -124,11 +133,8 @@ def _torus(task: _Task, extent: Extent, size: tuple[int, ...] | None, *, station
     """
     if size is not None:
         return as_size(size, "size", task.ndim)
-    if task.prior.size is not None:
-        torus = tuple(int(n * s) for n, s in zip(task.prior.size, extent.scale, strict=True))
-        if extent.input_size(torus) != task.prior.size:
-            raise ValueError(f"a prior of {shape_text(task.prior.size)} pixels does not fit this network; pad it")
-        return torus
+    if task.input_size is not None:
+        return _output_size(task.input_size, extent)
     if not stationary:
         raise ValueError(f"the kernel of {task.prior!r} belongs to one image size: expected size, got None")
     if not extent.shift_invariant:
@@ -137,6 +143,34 @@ def _torus(task: _Task, extent: Extent, size: tuple[int, ...] | None, *, station
             "image size: expected size, such as (256, 256), got None"
         )
     return extent.smallest_torus()
+
+
+def _output_size(source: tuple[int, ...], extent: Extent) -> tuple[int, ...]:
+    """The size of the output for an input of a size.
+
+    Raises:
+        ValueError: the network does not take images of that size.
+    """
+    try:
+        return extent.output_size(source)
+    except ValueError as error:
+        raise ValueError(
+            f"an input of {shape_text(source)} pixels does not fit this network; pad it: {error}"
+        ) from None
+
+
+def _source(task: _Task, extent: Extent, torus: tuple[int, ...]) -> tuple[int, ...]:
+    """The input's size for an output of a size: the one that is given, or else the largest one that gives it.
+
+    Raises:
+        ValueError: there is none, or the one that is given gives another output.
+    """
+    if task.input_size is None:
+        return extent.input_size(torus)
+    output = _output_size(task.input_size, extent)
+    if output != torus:
+        raise ValueError(f"expected the output's size {output}, got {torus}, for an input of size {task.input_size}")
+    return task.input_size
 
 
 def _require_least(*toruses: tuple[int, ...]) -> None:
@@ -160,17 +194,15 @@ def _windowed(task: _Task, size: tuple[int, ...] | None, radius: int | tuple[int
         TypeError: the radius is no integer or tuple of them.
         ValueError: the size is missing or does not fit, or the radius is below 1.
     """
-    if size is None:
+    if size is None and task.input_size is None:
         raise ValueError("a kernel with a radius belongs to one image size: expected size, got None")
     extent = task.network.propagate(Extent.start(task.ndim))
-    output = as_size(size, "size", task.ndim)
-    if size is task.prior.size:
-        output = tuple(int(n * s) for n, s in zip(size, extent.scale, strict=True))
+    output = _torus(task, extent, size, stationary=False)
     asked = as_size(radius if isinstance(radius, Sequence) else (radius,) * task.ndim, "radius", task.ndim)
     clamped = tuple(min(r, max(n // 2, 1)) for r, n in zip(asked, output, strict=True))
     if clamped != asked:
         _LOG.warning("radius %s is beyond half of %s pixels: cut to %s", asked, shape_text(output), clamped)
-    source = extent.input_size(output)
+    source = _source(task, extent, output)
     _require_least(output, source)
     computed = torch.float64 if task.dtype == torch.float64 else torch.float32
     covariance = task.network.propagate(task.prior.covariance(source, task.device, computed))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar, Literal
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from torch_cntk._internal.checks import finite_number, positive_int
+from torch_cntk.covariance import Extended, Patches
 from torch_cntk.layers.base import C
-from torch_cntk.layers.weights import Parameterisation, Weighted, checked_parameterisation
+from torch_cntk.layers.spatial import Padding, PaddingMode, Spatial, check_images, pad_circular
+from torch_cntk.layers.weights import Parameterisation
 
 __all__ = [
     "CONVOLUTIONS",
@@ -23,29 +23,15 @@ __all__ = [
     "StridedConv3d",
 ]
 
-PaddingMode = Literal["circular", "zeros"]
-
-_FUNCTIONS = {
+_FUNCTIONS: dict[int, Callable[..., Tensor]] = {
     1: torch.nn.functional.conv1d,
     2: torch.nn.functional.conv2d,
     3: torch.nn.functional.conv3d,
 }
 
 
-def _per_axis(value: int | Sequence[int], name: str, ndim: int) -> tuple[int, ...]:
-    values = tuple(value) if isinstance(value, Sequence) else (value,) * ndim
-    if len(values) != ndim:
-        raise ValueError(f"expected {name} to be one integer or {ndim}, got {value!r}")
-    return tuple(positive_int(entry, name) for entry in values)
-
-
-class _Conv(Weighted):
+class _Conv(Spatial):
     """A convolution; see ``Conv2d``."""
-
-    ndim: int
-    in_channels: int
-    out_channels: int
-    _unnamed: ClassVar[int] = 2
 
     def __init__(
         self,
@@ -54,99 +40,121 @@ class _Conv(Weighted):
         kernel_size: int | Sequence[int],
         stride: int | Sequence[int] = 1,
         *,
+        padding: Padding = "same",
+        dilation: int | Sequence[int] = 1,
+        groups: int = 1,
         bias: bool = False,
         bias_std: float = 1.0,
+        weight_std: float = 1.0,
         padding_mode: PaddingMode = "circular",
         parameterisation: Parameterisation = "ntk",
     ) -> None:
-        super().__init__()
-        self.in_channels = positive_int(in_channels, "in_channels")
-        self.out_channels = positive_int(out_channels, "out_channels")
-        self.kernel_size = _per_axis(kernel_size, "kernel_size", self.ndim)
-        self.stride = _per_axis(stride, "stride", self.ndim)
-        for width in self.kernel_size:
-            if width % 2 == 0:
-                raise ValueError(f"expected an odd kernel_size, which has a centre, got {kernel_size}")
-        if padding_mode not in ("circular", "zeros"):
-            raise ValueError(f'expected padding_mode "circular" or "zeros", got {padding_mode!r}')
-        self.bias_std = finite_number(bias_std, "bias_std", minimum=0)
-        self.padding_mode = padding_mode
-        self.parameterisation = checked_parameterisation(parameterisation)
-        self.weight = torch.nn.Parameter(torch.empty(out_channels, in_channels, *self.kernel_size))
-        self.bias = torch.nn.Parameter(torch.empty(out_channels)) if bias else None
-        self.reset_parameters()
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
+            bias=bias,
+            bias_std=bias_std,
+            weight_std=weight_std,
+            padding_mode=padding_mode,
+            parameterisation=parameterisation,
+        )
 
     @property
-    def fan_in(self) -> int:
-        """Channels times pixels of a patch; those beyond the border count as well."""
-        return self.weight.numel() // self.weight.shape[0]
+    def margins(self) -> tuple[tuple[int, int], ...]:
+        """Pixels that are padded before and behind each axis."""
+        if self.padding == "same":
+            return tuple((reach // 2, reach - reach // 2) for reach in self.span)
+        return tuple((p, p) for p in self.padding)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch.nn's name
         """Convolve [batch, in_channels, *size].
 
         Raises:
-            ValueError: the channels are not the layer's, or the size is not a multiple of the stride.
+            ValueError: the channels are not the layer's, or a filter is longer than the padded image.
         """
-        if input.ndim != self.ndim + 2 or input.shape[1] != self.in_channels:
-            expected = f"[batch, {self.in_channels}, {self.ndim} spatial dimensions]"
-            raise ValueError(f"expected input of shape {expected}, got {tuple(input.shape)}")
-        for n, r in zip(input.shape[-self.ndim :], self.stride, strict=True):
-            if n % r:
-                raise ValueError(f"expected sizes that are multiples of the stride {r}, got {tuple(input.shape)}")
+        check_images(input, self)
+        margins, span = self.margins, self.span
+        for n, (low, high), reach in zip(input.shape[2:], margins, span, strict=True):
+            if n + low + high <= reach:
+                raise ValueError(
+                    f"expected images of at least {reach + 1 - low - high} pixels, got {tuple(input.shape)}"
+                )
         weight, bias = self.effective()
-        reach = tuple(q // 2 for q in self.kernel_size)
-        if self.padding_mode == "zeros":
-            return _FUNCTIONS[self.ndim](input, weight, bias, stride=self.stride, padding=reach)
-        return _FUNCTIONS[self.ndim](_pad_circular(input, reach), weight, bias, stride=self.stride)
+        padding: tuple[int, ...] = (0,) * self.ndim
+        if self.padding_mode == "circular":
+            input = pad_circular(input, margins)  # noqa: A001
+        elif all(low == high for low, high in margins):
+            padding = tuple(low for low, _ in margins)
+        else:
+            input = torch.nn.functional.pad(input, [p for pair in reversed(margins) for p in pair])  # noqa: A001
+        return _FUNCTIONS[self.ndim](input, weight, bias, self.stride, padding, self.dilation, self.groups)
 
     def propagate(self, covariance: C) -> C:
-        """Average the patches, then keep every stride-th pixel."""
-        variance = 0.0 if self.bias is None else self.bias_std**2
-        inside = self.padding_mode == "zeros"
-        average = covariance.average_patches_inside if inside else covariance.average_patches
-        return average(self.kernel_size, variance).subsample(self.stride)
-
-
-def _pad_circular(images: Tensor, reach: tuple[int, ...]) -> Tensor:
-    """Continue the image around its edges, by any number of pixels."""
-    for axis, r in enumerate(reach, start=images.ndim - len(reach)):
-        if r:
-            n = images.shape[axis]
-            images = images.index_select(axis, torch.arange(-r, n + r, device=images.device) % n)
-    return images
+        """Average the patches, then keep the pixels that there are outputs for."""
+        margins = self.margins
+        first = tuple(-low for low, _ in margins)
+        edge = self.padding_mode if any(map(any, margins)) else "circular"
+        patches = Patches(self.kernel_size, first, self.dilation, edge, self.sharing)
+        # Patches that begin so near to the end reach beyond what is padded.
+        trim = tuple(reach - low - high for (low, high), reach in zip(margins, self.span, strict=True))
+        if edge == "zeros" and min(trim) < 0:
+            # The zeros that are the middle of a patch.
+            covariance = covariance.resample(tuple(Extended(max(-t, 0)) for t in trim))
+            trim = tuple(max(t, 0) for t in trim)
+        return covariance.average_patches(patches, self.gains).subsample(self.stride, trim)
 
 
 class Conv1d(_Conv):
-    """One-dimensional circular convolution; arguments as for ``Conv2d``."""
+    """One-dimensional convolution; arguments as for ``Conv2d``."""
 
     ndim = 1
 
 
 class Conv2d(_Conv):
-    """Two-dimensional convolution of odd width, circular by default: weights N(0, 1), output scaled by 1/sqrt(fan_in).
+    """Two-dimensional convolution, circular by default: weights N(0, 1), output scaled by weight_std / sqrt(fan_in).
 
-    With padding of half the width, output pixel i is centred on input pixel ``stride * i``, as torch does it.
+    Output pixel i is made from the input pixels ``stride * i - padding + dilation * k``, as torch does it: there are
+    floor((n + 2 padding - dilation (kernel_size - 1) - 1) / stride) + 1 of them. With the default padding, filters of
+    odd width are centred on pixel ``stride * i``, those of even width half a pixel behind it, and there are n / stride
+    outputs, rounded up.
+
+    A kernel is periodic if the padding is circular and "same", and the image a multiple of the stride; in all other
+    cases it belongs to one image size.
+
+    *Groups.* Their number stays what it is while the channels of each become infinitely many: the kernel is that of the
+    full convolution. In a depthwise convolution (as many groups as input channels) each output reads one channel; the
+    kernel is the mean over output channels, which is what a full convolution behind it sees. An activation right behind
+    a depthwise convolution, or behind a grouped one of the network's input, is refused: its input is not Gaussian.
 
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        kernel_size: width of the filters, odd; one integer or one an axis.
-        stride: step between outputs; one integer or one an axis. The image must be a multiple of it.
+        kernel_size: width of the filters; one integer or one an axis.
+        stride: step between outputs; one integer or one an axis.
+        padding: pixels on both sides of each axis; "same" for as many as keep the size at stride 1, "valid" for none.
+        dilation: step between the taps of a filter; one integer or one an axis.
+        groups: into which the channels are cut; each output reads its own group.
         bias: whether to add ``bias_std * beta`` with beta ~ N(0, 1), which adds bias_std^2 to NNGP and NTK.
         bias_std: standard deviation of the bias.
-        padding_mode: "circular" or "zeros", which is torch's default; the kernel then belongs to one image size.
-        parameterisation: "ntk" or "standard"; see ``reparameterise``.
+        weight_std: factor of the weights, above 0.
+        padding_mode: what is padded: the other side of the image ("circular") or "zeros", which is torch's default.
+        parameterisation: "ntk" or "standard", which have different NTKs; see ``Weighted``.
 
     Raises:
         TypeError: an argument is no integer.
-        ValueError: an argument is out of range or unknown, or the kernel size is even.
+        ValueError: an argument is out of range or unknown, or the groups do not divide the channels.
     """
 
     ndim = 2
 
 
 class Conv3d(_Conv):
-    """Three-dimensional circular convolution; arguments as for ``Conv2d``."""
+    """Three-dimensional convolution; arguments as for ``Conv2d``."""
 
     ndim = 3
 
@@ -163,8 +171,12 @@ class _StridedConv(_Conv):
         kernel_size: int | Sequence[int],
         stride: int | Sequence[int] = 2,
         *,
+        padding: Padding = "same",
+        dilation: int | Sequence[int] = 1,
+        groups: int = 1,
         bias: bool = False,
         bias_std: float = 1.0,
+        weight_std: float = 1.0,
         padding_mode: PaddingMode = "circular",
         parameterisation: Parameterisation = "ntk",
     ) -> None:
@@ -173,8 +185,12 @@ class _StridedConv(_Conv):
             out_channels,
             kernel_size,
             stride,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
             bias=bias,
             bias_std=bias_std,
+            weight_std=weight_std,
             padding_mode=padding_mode,
             parameterisation=parameterisation,
         )

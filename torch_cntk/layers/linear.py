@@ -6,25 +6,29 @@ import torch
 from torch import Tensor
 
 from torch_cntk._internal.checks import finite_number, positive_int
+from torch_cntk.covariance import Patches
 from torch_cntk.layers.base import C
-from torch_cntk.layers.weights import Parameterisation, Weighted, checked_parameterisation
+from torch_cntk.layers.weights import Parameterisation, Weighted, checked_parameterisation, positive_std
 
 __all__ = ["Linear"]
 
 
 class Linear(Weighted):
-    """A fully connected layer on the last axis: W x / sqrt(in_features) + bias_std * b, all weights N(0, 1).
+    """A fully connected layer on the last axis: weight_std W x / sqrt(in_features) + bias_std b.
+
+    W and b are N(0, 1), each entry of them.
 
     Args:
         in_features: length of the input's last axis.
         out_features: length of the output's.
         bias: whether there is one.
         bias_std: factor of the bias.
-        parameterisation: of the parameters, "ntk" or "standard"; the kernel is always that of "ntk". See ``Weighted``.
+        weight_std: factor of the weights, above 0.
+        parameterisation: of the parameters, "ntk" or "standard", which have different NTKs: see ``Weighted``.
 
     Raises:
-        TypeError: a size is no integer, or ``bias_std`` no number.
-        ValueError: a size is below 1, ``bias_std`` negative or not finite, or the parameterisation unknown.
+        TypeError: a size is no integer, or a standard deviation no number.
+        ValueError: a size is below 1, a standard deviation out of range, or the parameterisation unknown.
     """
 
     ndim = 0
@@ -39,12 +43,14 @@ class Linear(Weighted):
         *,
         bias: bool = False,
         bias_std: float = 1.0,
+        weight_std: float = 1.0,
         parameterisation: Parameterisation = "ntk",
     ) -> None:
         super().__init__()
         self.in_channels = positive_int(in_features, "in_features")
         self.out_channels = positive_int(out_features, "out_features")
         self.bias_std = finite_number(bias_std, "bias_std", minimum=0)
+        self.weight_std = positive_std(weight_std, "weight_std")
         self.parameterisation = checked_parameterisation(parameterisation)
         self.weight = torch.nn.Parameter(torch.empty(out_features, in_features))
         self.bias = torch.nn.Parameter(torch.empty(out_features)) if bias else None
@@ -76,5 +82,5 @@ class Linear(Weighted):
         return torch.nn.functional.linear(input, *self.effective())
 
     def propagate(self, covariance: C) -> C:
-        """Theta' = Theta + Sigma, and what the bias adds to both."""
-        return covariance.average_patches((), 0.0 if self.bias is None else self.bias_std**2)
+        """A weight layer without pixels."""
+        return covariance.average_patches(Patches(), self.gains)

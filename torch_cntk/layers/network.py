@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -105,6 +106,25 @@ class _Propagation(Generic[C]):
             raise error.at(text, step.name or None) from None
 
 
+M = TypeVar("M", bound=Callable[..., Any])
+
+
+def _limited(method: M) -> M:
+    """A method that goes into the networks within a network, and says so where they are too many."""
+
+    @functools.wraps(method)
+    def checked(*arguments: Any) -> Any:
+        try:
+            return method(*arguments)
+        except RecursionError:
+            raise ValueError(
+                "expected networks that are less deeply nested, got some beyond Python's limit of calls: write their "
+                "layers one after another"
+            ) from None
+
+    return cast("M", checked)
+
+
 class Network(Layer, abstract=True):
     """Layers in some order of branching: a subclass says in which, everything else follows from its nodes.
 
@@ -166,6 +186,7 @@ class Network(Layer, abstract=True):
         if len(set(weights := self._weights())) < len(weights):
             raise ValueError(_SHARED)
 
+    @_limited
     def _weights(self) -> list[int]:
         """The identities of the weights of all layers, at any depth."""
         found: list[int] = []
@@ -176,6 +197,7 @@ class Network(Layer, abstract=True):
                 found += map(id, step.does.parameters())
         return found
 
+    @_limited
     def _read(self, value: V, reading: _Reading[V]) -> V:
         """Walk over the nodes: the only place that does."""
         steps = self._steps
@@ -189,6 +211,7 @@ class Network(Layer, abstract=True):
             values[step.gives] = reading.share(output) if step.shared else output
         return values[len(steps)]
 
+    @_limited
     def _refresh(self) -> int:
         """Look at the nodes again if layers have come, gone or changed; the version of what there is now.
 

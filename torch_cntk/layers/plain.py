@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torch_cntk._internal.checks import finite_number
+from torch_cntk._internal.checks import finite_number, positive_int
 from torch_cntk._internal.options import Option
+from torch_cntk.covariance import Whole
 from torch_cntk.layers.base import C, Layer
 
-__all__ = ["Dropout", "Identity", "Sigmoid"]
+__all__ = ["Dropout", "Identity", "MultipleOf", "Sigmoid"]
 
 
 class Identity(Layer):
@@ -22,6 +23,38 @@ class Identity(Layer):
     def propagate(self, covariance: C) -> C:
         """The covariance."""
         return covariance
+
+
+class MultipleOf(Layer):
+    """Gives what it gets, if the image's sizes are multiples of a number, and refuses other images.
+
+    ``from_torch`` puts it before networks that would do something else with them than the model does.
+
+    Args:
+        number: an integer of at least 1.
+
+    Raises:
+        TypeError: the number is no integer.
+        ValueError: it is below 1.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = positive_int(number, "number")
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch.nn's name
+        """Pass [batch, channels, *size] on.
+
+        Raises:
+            ValueError: a size is no multiple of the number.
+        """
+        if any(n % self.number for n in input.shape[2:]):
+            raise ValueError(f"expected sizes that are multiples of {self.number}, got {tuple(input.shape)}")
+        return input
+
+    def propagate(self, covariance: C) -> C:
+        """A map that leaves the pixels as they are."""
+        return covariance.resample((Whole(self.number),) * covariance.ndim)
 
 
 class Dropout(Identity):

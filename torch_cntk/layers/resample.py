@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
 from torch_cntk._internal.checks import finite_number, positive_int
-from torch_cntk.covariance import Filter, Linear, Nearest, Resampling
+from torch_cntk._internal.options import Option
+from torch_cntk.covariance import Filter, Linear, Nearest, Pooled, Resampling
 from torch_cntk.layers.base import C, Layer
 
 __all__ = ["AvgPool1d", "AvgPool2d", "AvgPool3d", "BilinearUp", "GaussianBlur", "LanczosDown", "NearestUp"]
@@ -93,72 +94,114 @@ class BilinearUp(_Resample):
         return Linear(self.scale_factor, self.align_corners, self.padding_mode)
 
 
-class _AvgPool(_Resample):
-    """Mean over blocks; see ``AvgPool2d``."""
+class _Pool(_Resample):
+    """One number for each block of pixels."""
 
-    def __init__(self, kernel_size: int = 2) -> None:
+    def __init__(self, kernel_size: int, stride: int | None, padding: int) -> None:
         super().__init__()
         self.kernel_size = positive_int(kernel_size, "kernel_size")
+        self.stride = self.kernel_size if stride is None else positive_int(stride, "stride")
+        self.padding = positive_int(padding, "padding", least=0)
+
+    def _value_of(self, option: Option) -> Any:
+        # The stride only where it is another one.
+        same = option.name == "stride" and self.stride == self.kernel_size
+        return None if same else super()._value_of(option)
+
+    def _describes(self, option: Option, value: Any) -> bool:
+        # What is not told has its default, so that files of versions with fewer options are understood.
+        return self._shows(option, value)
+
+
+class _AvgPool(_Pool):
+    """Mean over blocks; see ``AvgPool2d``."""
+
+    def __init__(
+        self,
+        kernel_size: int = 2,
+        stride: int | None = None,
+        padding: int = 0,
+        *,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding)
+        self.ceil_mode, self.count_include_pad = bool(ceil_mode), bool(count_include_pad)
+        # Options that do not go together are refused.
+        self._rule()
 
     def _rule(self) -> Resampling:
-        return Filter((1 / self.kernel_size,) * self.kernel_size, self.kernel_size)
+        return Pooled(self.kernel_size, self.stride, self.padding, self.count_include_pad, self.ceil_mode)
 
 
 class AvgPool1d(_AvgPool):
-    """Mean over blocks of ``kernel_size`` samples; see ``AvgPool2d``."""
+    """Mean over blocks of samples; see ``AvgPool2d``."""
 
     ndim = 1
 
 
 class AvgPool2d(_AvgPool):
-    """Mean over blocks of ``kernel_size`` x ``kernel_size`` pixels, as ``torch.nn.AvgPool2d(kernel_size)``.
+    """Mean over blocks of ``kernel_size`` x ``kernel_size`` pixels, as ``torch.nn.AvgPool2d`` with the same arguments.
+
+    The kernel is periodic if blocks are disjoint, nothing is padded and the image is a multiple of them. Otherwise it
+    belongs to one image size.
 
     Args:
-        kernel_size: an integer of at least 1; the image must be a multiple of it.
+        kernel_size: of a block, an integer of at least 1.
+        stride: from one block to the next; by default the size of a block.
+        padding: zeros on both sides of the image, at most half of a block.
+        ceil_mode: whether a block that reaches beyond the end counts, rather than be left out.
+        count_include_pad: whether zeros on the sides count in the mean.
 
     Raises:
-        TypeError: the width is no integer.
-        ValueError: the width is below 1.
+        TypeError: a number is no integer.
+        ValueError: a number is out of range, or with ``ceil_mode`` a block could lie beyond the end.
     """
 
     ndim = 2
 
 
 class AvgPool3d(_AvgPool):
-    """Mean over blocks of ``kernel_size`` voxels an axis; see ``AvgPool2d``."""
+    """Mean over blocks of voxels; see ``AvgPool2d``."""
 
     ndim = 3
 
 
-class _SumPool(_AvgPool):
+class _SumPool(_Pool):
     """Sum over blocks; see ``SumPool2d``."""
 
+    def __init__(self, kernel_size: int = 2, stride: int | None = None, padding: int = 0) -> None:
+        super().__init__(kernel_size, stride, padding)
+        self._rule()
+
     def _rule(self) -> Resampling:
-        return Filter((1.0,) * self.kernel_size, self.kernel_size)
+        return Pooled(self.kernel_size, self.stride, self.padding, total=True)
 
 
 class SumPool1d(_SumPool):
-    """Sum over blocks of ``kernel_size`` samples; see ``SumPool2d``."""
+    """Sum over blocks of samples; see ``SumPool2d``."""
 
     ndim = 1
 
 
 class SumPool2d(_SumPool):
-    """Sum over blocks of ``kernel_size`` x ``kernel_size`` pixels: ``AvgPool2d`` times the number of pixels.
+    """Sum over blocks of ``kernel_size`` x ``kernel_size`` pixels: ``AvgPool2d`` times the pixels of a block.
 
     Args:
-        kernel_size: an integer of at least 1; the image must be a multiple of it.
+        kernel_size: of a block, an integer of at least 1.
+        stride: from one block to the next; by default the size of a block.
+        padding: zeros on both sides of the image, at most half of a block.
 
     Raises:
-        TypeError: the width is no integer.
-        ValueError: the width is below 1.
+        TypeError: an argument is no integer.
+        ValueError: an argument is out of range.
     """
 
     ndim = 2
 
 
 class SumPool3d(_SumPool):
-    """Sum over blocks of ``kernel_size`` voxels an axis; see ``SumPool2d``."""
+    """Sum over blocks of voxels; see ``SumPool2d``."""
 
     ndim = 3
 

@@ -10,10 +10,12 @@ from typing import Any, Literal, TypeVar, cast
 import torch
 from torch import Tensor
 
+from torch_cntk._internal.checks import finite_number
 from torch_cntk._internal.options import Option
+from torch_cntk.covariance import Gains
 from torch_cntk.layers.base import Layer
 
-__all__ = ["Parameterisation", "Weighted", "checked_parameterisation", "reparameterise"]
+__all__ = ["Parameterisation", "Weighted", "checked_parameterisation", "positive_std", "reparameterise"]
 
 Parameterisation = Literal["ntk", "standard"]
 
@@ -35,15 +37,24 @@ def checked_parameterisation(parameterisation: str) -> Parameterisation:
 
 
 class Weighted(Layer, abstract=True):
-    """A layer with ``weight``, ``bias`` (or None) and ``bias_std``.
+    """A layer with ``weight``, ``bias`` (or None), ``weight_std`` and ``bias_std``.
 
-    In the NTK parameterisation, parameters are N(0, 1) and the forward pass scales them: weights by 1/sqrt(fan_in),
-    the bias by bias_std. In the standard one (torch's), the parameters carry the scale. The function is the same, its
-    training is not: the kernel is that of the NTK parameterisation, whichever the layer has.
+    The function is the same in both parameterisations: effective weights are N(0, weight_std^2 / fan_in), the effective
+    bias is N(0, bias_std^2), and so are the NNGP kernels. What differs is how training moves it, and with that the NTK.
+
+    *NTK parameterisation.* Parameters are N(0, 1), and the forward pass scales them: weights by weight_std /
+    sqrt(fan_in), the bias by bias_std. With w = weight_std^2 and b = bias_std^2, Theta' = w P[Theta] + w P[Sigma] + b.
+
+    *Standard parameterisation* (torch's). The parameters carry the scale, so that the gradient of an output by them is
+    sqrt(fan_in) / weight_std times as large: Theta' = w P[Theta] + fan_in P[Sigma] + 1, of which the last term is there
+    if there is a bias. This kernel depends on the widths that the layers have, and grows with them: it is that of wide
+    networks of these widths, trained with one learning rate for all parameters, and what neural-tangents computes with
+    ``parameterization="standard"`` (Sohl-Dickstein, Novak, Schoenholz, Lee, arXiv 2001.07301).
     """
 
     weight: torch.nn.Parameter
     bias: torch.nn.Parameter | None
+    weight_std: float
     bias_std: float
     parameterisation: Parameterisation = "ntk"
 
@@ -65,10 +76,18 @@ class Weighted(Layer, abstract=True):
 
     def _scales(self) -> tuple[float, float]:
         """What parameters that are N(0, 1) are multiplied by: weight and bias."""
-        return 1 / math.sqrt(self.fan_in), self.bias_std
+        return self.weight_std / math.sqrt(self.fan_in), self.bias_std
+
+    @property
+    def gains(self) -> Gains:
+        """What the layer makes of the average over its patches, on the way of a covariance."""
+        bias = 0.0 if self.bias is None else self.bias_std**2
+        if self.parameterisation == "ntk":
+            return Gains.ntk(self.weight_std**2, bias)
+        return Gains(self.weight_std**2, bias, float(self.fan_in), 0.0 if self.bias is None else 1.0)
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw weights and biases: from N(0, 1), or scaled by 1/sqrt(fan_in) and bias_std; none on the meta device."""
+        """Draw weights and biases from N(0, 1), scaled in the standard parameterisation; none on the meta device."""
         scales = (1.0, 1.0) if self.parameterisation == "ntk" else self._scales()
         with torch.no_grad():
             for parameter, scale in zip((self.weight, self.bias), scales, strict=True):
@@ -124,6 +143,19 @@ class Weighted(Layer, abstract=True):
         wanted, self.parameterisation = self.parameterisation, stored
         super()._load_from_state_dict(state_dict, prefix, *arguments, **options)
         self._convert(wanted)
+
+
+def positive_std(value: float, name: str) -> float:
+    """A standard deviation above 0.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is not above 0, or not finite.
+    """
+    checked = finite_number(value, name, minimum=0)
+    if checked == 0:
+        raise ValueError(f"expected {name} > 0, got 0")
+    return checked
 
 
 def reparameterise(net: L, parameterisation: Parameterisation) -> L:

@@ -4,8 +4,10 @@ import lazy_loader
 
 from torch_cntk.matrices import features
 from torch_cntk.matrices.completion import MatrixCompletion
+from torch_cntk.matrices.ranking import Ranking, held_out_clicks
+from torch_cntk.matrices.recommendation import InfiniteAutoencoder
 
 # Few users need them: each is imported when it is asked for.
 __getattr__, _, _ = lazy_loader.attach(__name__, submodules=["baselines", "drug_response"])
 
-__all__ = ["MatrixCompletion", "features"]
+__all__ = ["InfiniteAutoencoder", "MatrixCompletion", "Ranking", "features", "held_out_clicks"]

@@ -33,12 +33,14 @@ class Reading:
         separator: between cells.
         decimal: mark of decimals.
         encoding: of the text.
+        zeros: what entries mean that a sparse matrix does not store.
     """
 
     missing: tuple[str, ...] = ()
     separator: str | None = None
     decimal: Decimal | None = None
     encoding: str | None = None
+    zeros: Literal["missing", "values"] | None = None
 
     @property
     def codes(self) -> frozenset[float]:

@@ -8,35 +8,30 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
 
-from torch_cntk._internal.checks import finite_number, positive_int
 from torch_cntk._internal.contexts import weightless
 from torch_cntk._internal.memory import allocating
 from torch_cntk._internal.user_warnings import warn_user
 from torch_cntk.layers import ACTIVATIONS, Layer
-from torch_cntk.matrices.parameters import Estimator
+from torch_cntk.matrices.judged import Judged
+from torch_cntk.matrices.options import PRECISIONS, Precision, check_options
+from torch_cntk.matrices.passing import Passes, Passing, fit_passes
 from torch_cntk.matrices.regression import RIDGES, best_ridge, row_offsets, solved, targets_of
+from torch_cntk.matrices.side_information import Encoding, encoded
 from torch_cntk.matrices.sides import Activation, Side, fully_connected, roots_of_weights, side
 from torch_cntk.matrices.systems import System, systems_of_columns
-from torch_cntk.matrices.tables import Matrix, different, read_matrix
-from torch_cntk.operators.row_column import COMBINATIONS, Combination, RowColumnOperator, between
+from torch_cntk.matrices.tables import Features, Matrix, read_matrix
+from torch_cntk.operators.row_column import Combination, RowColumnOperator, between
 from torch_cntk.solvers import Solver
 
 __all__ = ["ACTIVATIONS", "RIDGES", "MatrixCompletion", "fully_connected"]
 
-Precision = Literal["float64", "float32"]
-_PRECISIONS: dict[str, torch.dtype] = {name: getattr(torch, name) for name in get_args(Precision)}
-_SIGNS = (
-    "the features of all {what}s are multiples of one line: divided by their norms, nothing but their signs is left; "
-    "add a constant feature (features.concatenate), or set normalize=False"
-)
 
-
-class MatrixCompletion(Estimator):
+class MatrixCompletion(Judged):
     """Matrix completion with an infinitely wide fully connected network and a feature prior.
 
     An estimator in the manner of scikit-learn, which is not needed: the constructor keeps its arguments, ``fit`` checks
@@ -64,12 +59,21 @@ class MatrixCompletion(Estimator):
         precision: "float64", or "float32": in which iterative solvers and predictions of columns multiply by the
             kernel. Its entries and direct solutions are float64 all the same. It pays with hundreds of rows.
         device: where to compute; by default where Y is, if it is a tensor, else the CPU.
+        passes: the estimate as feature prior of rows and columns (docs/matrices.md#passes): a number of passes, or
+            "auto", which mixes passes and simpler completions, all chosen by entries that are left out. Features of
+            columns and rows stand beside the entries then; ridge, depth and so on are chosen as well. None makes passes
+            ("auto") only where there are no features.
         seed: of what is held out.
         progress: whether to show bars.
+        clip: the smallest and the largest value that a prediction may have, as (0, None) of what cannot be negative;
+            observed entries stay as they are.
 
     Attributes:
         ridge_: the ridge, relative.
-        weights_: [rows, columns], of the regression; 0 at unobserved entries.
+        ridges_: what it was chosen from; nothing if it was given.
+        weights_: [rows, columns], of the regression; 0 at unobserved entries. None after passes.
+        passes_: how many passes there were; 0 without.
+        plan_: what they were, and their weights in the mixture; None without.
         residual_: largest relative residual of the equations of any row.
         solver_: what solved them.
         n_iter_: iterations of the row that took most; 0 if none was needed.
@@ -89,9 +93,11 @@ class MatrixCompletion(Estimator):
         combine: Combination = "product",
         solver: Literal["auto"] | Solver = "auto",
         precision: Precision = "float64",
+        passes: Passes | None = None,
         device: str | None = None,
         seed: int = 0,
         progress: bool = False,
+        clip: tuple[float | None, float | None] | None = None,
     ) -> None:
         self.hidden_layers = hidden_layers
         self.activation = activation
@@ -103,12 +109,11 @@ class MatrixCompletion(Estimator):
         self.combine = combine
         self.solver = solver
         self.precision = precision
+        self.passes = passes
         self.device = device
         self.seed = seed
         self.progress = progress
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "weights_")
+        self.clip = clip
 
     def fit(
         self,
@@ -118,7 +123,7 @@ class MatrixCompletion(Estimator):
         row_features: Any = None,
         *,
         column_weight: Any = None,
-    ) -> MatrixCompletion:
+    ) -> Self:
         """Regress each row on its observed entries.
 
         Args:
@@ -126,7 +131,8 @@ class MatrixCompletion(Estimator):
                 float64.
             observed: boolean [rows, columns], **True = known**; by default what is not missing. Of two frames, entries
                 are matched by label.
-            features: of the columns, [columns, p] (the paper's Z is their transpose). Of two frames, lines are
+            features: of the columns, [columns, p] (the paper's Z is their transpose); None describes columns and rows
+                by their entries. Of two frames, lines are
                 matched by label.
             row_features: of the rows, [rows, q]. Without them rows do not learn from each other. With them all entries
                 are one system of equations.
@@ -145,7 +151,7 @@ class MatrixCompletion(Estimator):
             UserWarning: a row has no observed entry; the kernel is singular and there is no ridge; an iteration ended
                 before its tolerance; or normalising leaves nothing but the signs of the features.
         """
-        self._check_options()
+        check_options(self)
         with allocating("fitting the matrix"):
             notes = self._fit(Y, observed, features, row_features, column_weight)
         for note in notes:
@@ -156,69 +162,72 @@ class MatrixCompletion(Estimator):
         """Do what ``fit`` does, and return what to tell the user.
 
         Raises:
-            ValueError: there are no features, or nothing is observed.
+            ValueError: nothing is observed, or columns have weights that passes do not know.
         """
         matrix = read_matrix(table, observed, self.device)
-        if features is None:
-            raise ValueError("expected features of the columns, [columns, p], got None")
         if not bool(matrix.observed.any()):
             raise ValueError("expected at least one observed entry, got none; observed is True where known")
+        self._passing: Passing | None = None
+        self._made: Passes | None = "auto" if self.passes is None and features is None else self.passes
+        if self._made is not None and column_weight is not None:
+            raise ValueError("expected no column_weight beside passes, which weigh all columns alike, got some")
         rows, columns = matrix.values.shape
         with weightless():
             self._network = fully_connected(self.hidden_layers, self.activation)
-        device = matrix.values.device
-        self._columns, notes = self._side(features, "column", matrix.columns, columns, device)
-        self._rows = None
-        if row_features is not None:
-            self._rows, more = self._side(row_features, "row", matrix.rows, rows, device)
-            notes += more
+        self._encodings: dict[str, Encoding] = {}
+        own, notes = self._read_side(features, "column", matrix.columns, columns, matrix.values.device)
+        self._rows, more = self._read_side(row_features, "row", matrix.rows, rows, matrix.values.device)
+        self._described = own
+        if own is not None:
+            self._columns = own
         self._scale = None if column_weight is None else roots_of_weights(column_weight, matrix)
-        self._matrix = matrix
         self.n_features_in_ = columns
-        return notes + self._regress(matrix)
+        return notes + more + self._fit_read(matrix)
 
-    def _check_options(self) -> None:
-        if isinstance(self.ridge, str):
-            if self.ridge != "cv":
-                raise ValueError(f'expected ridge to be a number or "cv", got {self.ridge!r}')
-        else:
-            finite_number(self.ridge, "ridge", minimum=0)
-        finite_number(self.identity, "identity", minimum=0)
-        finite_number(self.row_identity, "row_identity", minimum=0)
-        if self.combine not in COMBINATIONS:
-            raise ValueError(f"expected combine to be one of {', '.join(COMBINATIONS)}, got {self.combine!r}")
-        if self.solver != "auto" and not isinstance(self.solver, Solver):
-            raise ValueError(f'expected solver to be "auto" or a Solver, got {self.solver!r}')
-        if self.precision not in _PRECISIONS:
-            raise ValueError(f"expected precision to be one of {', '.join(_PRECISIONS)}, got {self.precision!r}")
-        positive_int(self.seed + 1, "seed + 1")
+    def _fit_read(self, matrix: Matrix) -> list[str]:
+        self._matrix = matrix
+        self._left_out = self._calibration = None
+        return self._regress(matrix) if self._made is None else self._pass(matrix, self._made)
 
-    def _side(
-        self,
-        features: Any,
-        what: Literal["column", "row"],
-        labels: Sequence[Any] | None,
-        count: int | None,
-        device: torch.device,
-    ) -> tuple[Side, list[str]]:
-        """One side of the matrix, and what to tell the user of its features."""
+    def _pass(self, matrix: Matrix, passes: Passes) -> list[str]:
+        """Complete by passes, those that were chosen before if there are any; return what to tell the user."""
+        before = None if self._passing is None else self._passing.choice
+        sides = self._rows, self._described
+        self._passing = fit_passes(matrix, *sides, passes, before, seed=self.seed, progress=self.progress)
+        self.plan_, self.passes_ = self._passing.choice.plan, self._passing.choice.plan.passes
+        self.residual_, self.ridge_, self.ridges_, self.weights_ = self._passing.residual, self.ridge, (), None
+        self.solver_, self.n_iter_ = "passes", 0
+        return self._passing.notes
+
+    def _read_side(
+        self, features: Any, what: Literal["column", "row"], labels: Sequence[Any] | None, count: int, device: Any
+    ) -> tuple[Side | None, list[str]]:
+        """Read the features of one side, if there are any, and what to tell the user of them."""
+        if features is None:
+            return None, []
+        given, self._encodings[what], notes = encoded(features, what, labels, count, normalize=self.normalize)
+        return self._side(given, what, device), notes
+
+    def _side(self, features: Features, what: Literal["column", "row"], device: torch.device) -> Side:
+        """One side of the matrix."""
         identity = self.identity if what == "column" else self.row_identity
-        read = side(features, what, labels, count, identity=identity, normalize=self.normalize, device=device)
-        return read, [_SIGNS.format(what=what)] if read.only_signs and count is not None else []
+        identity = identity if self._made is None else 0.0
+        return side(features, what, identity=identity, normalize=self.normalize, device=device)
 
     def _regress(self, matrix: Matrix) -> list[str]:
         """Find ``weights_``, ``offsets_`` and how well they solve the equations; return what to tell the user."""
-        self._operator = self._columns.operator(self._network, _PRECISIONS[self.precision])
+        self._operator = self._columns.operator(self._network, PRECISIONS[self.precision])
         self.offsets_, notes = row_offsets(matrix, center=self.center, coupled=self._rows is not None)
         targets = targets_of(matrix, self.offsets_)
         systems = self._systems(matrix.observed, targets)
         if isinstance(self.ridge, str):
-            self.ridge_ = best_ridge(systems, self.solver, self.seed, progress=self.progress)
+            self.ridge_, self.ridges_ = best_ridge(systems, self.solver, self.seed, progress=self.progress)
         else:
-            self.ridge_ = float(self.ridge)
+            self.ridge_, self.ridges_ = float(self.ridge), ()
         weights = solved(systems, targets, self.ridge_, self.solver, progress=self.progress)
         self.weights_, self.residual_ = weights.values, weights.residual
         self.solver_, self.n_iter_ = weights.solver, weights.iterations
+        self.plan_, self.passes_ = None, 0
         return notes + weights.notes
 
     def _systems(self, observed: Tensor, targets: Tensor) -> list[System]:
@@ -231,43 +240,67 @@ class MatrixCompletion(Estimator):
         return [whole if self._scale is None else whole.scaled(self._scale)]
 
     @allocating("predicting the matrix")
-    def predict(self, features: Any = None, row_features: Any = None) -> Any:
+    def predict(self, features: Any = None, row_features: Any = None, *, return_std: bool = False) -> Any:
         """Complete the matrix, or predict columns (and rows) that it did not have.
 
         Args:
             features: of new columns, [new columns, p]; by default the matrix' own columns.
             row_features: of new rows, [new rows, q], if the rows have features; by default the matrix' own rows.
+            return_std: whether to give standard deviations as well, of a measurement of each entry (its noise
+                included). They are those of a Gaussian process, times a factor for each row with which 90 % of the
+                entries that were left out lie within 1.645 of them.
 
         Returns:
             [rows, columns] or [rows, new columns] and so on, as ``Y`` was given: tensor, array or frame. Without
-            arguments, observed entries are untouched.
+            arguments, observed entries are untouched. With ``return_std`` a pair of these; the deviation of an
+            observed entry is 0.
 
         Raises:
-            ValueError: ``fit`` was not called, or features do not fit those of ``fit``.
+            ValueError: ``fit`` was not called, or features do not fit those of ``fit``; or standard deviations of new
+                rows are asked for.
         """
         self._check_fitted()
+        if return_std and (row_features is not None or (self._rows is not None and features is not None)):
+            raise ValueError("expected return_std without features of new rows or of columns of coupled rows")
         if features is None and row_features is None:
-            return self._completed(self._matrix, self.weights_, self.offsets_)
-        columns = self._columns if features is None else self._new_side(features, "column", self._columns)
-        row_labels, column_labels = self._matrix.rows, columns.labels
+            parts = [self._filled(), *([self._deviations()] if return_std else [])]
+            labels = self._matrix.rows, self._matrix.columns
+        else:
+            if self._passing is not None:
+                raise ValueError("expected no features after passes, got some; fit() a matrix that has the new lines")
+            columns = self._columns if features is None else self._new_side(features, "column")
+            values, rows = self._predicted(columns, row_features)
+            parts = [values, *([self._deviations(columns)] if return_std else [])]
+            labels = rows, columns.labels
+        found = [self._matrix.restore(part, *labels) for part in parts]
+        return tuple(found) if return_std else found[0]
+
+    def _predicted(self, columns: Side, row_features: Any) -> tuple[Tensor, Any]:
+        """Predictions of further columns, or of further rows of columns, and labels of the rows.
+
+        Raises:
+            ValueError: there are features of rows, but ``fit`` had none.
+        """
         if self._rows is None:
             if row_features is not None:
                 raise ValueError(
                     "expected row_features in fit() as well: rows without them do not learn from each other"
                 )
             values = self._operator.cross_multiply(columns.features, self.weights_, progress=self.progress)
-            return self._matrix.restore(values + self.offsets_[:, None], row_labels, column_labels)
-        rows = self._rows if row_features is None else self._new_side(row_features, "row", self._rows)
+            return self._clipped(values + self.offsets_[:, None]), self._matrix.rows
+        rows = self._rows if row_features is None else self._new_side(row_features, "row")
         kernels = self._rows.kernel(self._network, rows), self._columns.kernel(self._network, columns)
-        values = between(*kernels, self.weights_, self.combine)
-        row_labels = row_labels if row_features is None else rows.labels
-        return self._matrix.restore(values + self.offsets_[0], row_labels, column_labels)
+        values = between(*kernels, self.weights_, self.combine) + self.offsets_[0]
+        return self._clipped(values), self._matrix.rows if row_features is None else rows.labels
 
-    def _new_side(self, features: Any, what: Literal["column", "row"], fitted: Side) -> Side:
-        return self._side(fitted.read_more(features, what), what, None, None, self._matrix.values.device)[0]
+    def _new_side(self, features: Any, what: Literal["column", "row"]) -> Side:
+        return self._side(self._encodings[what].read(features, what), what, self._matrix.values.device)
 
-    def _completed(self, matrix: Matrix, weights: Tensor, offsets: Tensor) -> Any:
-        """Fill what is not observed."""
+    def _filled(self, matrix: Matrix | None = None) -> Tensor:
+        """A matrix, by default that of ``fit``, with what is not observed filled, [rows, columns]."""
+        matrix = self._matrix if matrix is None else matrix
+        if self._passing is not None:
+            return torch.where(matrix.observed, matrix.values, self._clipped(self._passing.filled(matrix)))
         filled = matrix.values.clone()
         missing = ~matrix.observed
         columns = missing.any(0).nonzero()[:, 0]
@@ -275,39 +308,15 @@ class MatrixCompletion(Estimator):
             seen = matrix.observed.any(0).nonzero()[:, 0]
             # Columns that are filled for one row and observed for another: their weight is 0 where they are filled.
             values = self._operator.select(seen).cross_multiply(
-                self._columns.features[columns], weights[:, seen], progress=self.progress
+                self._columns.features[columns], self.weights_[:, seen], progress=self.progress
             )
-            filled[:, columns] = torch.where(missing[:, columns], values + offsets[:, None], filled[:, columns])
+            filled[:, columns] = torch.where(missing[:, columns], values + self.offsets_[:, None], filled[:, columns])
         elif len(columns):
             assert self._rows is not None
             kernels = self._rows.kernel(self._network), self._columns.kernel(self._network)
-            values = between(*kernels, weights, self.combine) + offsets[0]
+            values = between(*kernels, self.weights_, self.combine) + self.offsets_[0]
             filled = torch.where(missing, values, filled)
-        return matrix.restore(filled, matrix.rows, matrix.columns)
-
-    def fit_predict(
-        self,
-        Y: Any,  # noqa: N803
-        observed: Any = None,
-        features: Any = None,
-        row_features: Any = None,
-        *,
-        column_weight: Any = None,
-    ) -> Any:
-        """``fit`` and then ``predict``."""
-        return self.fit(Y, observed, features, row_features, column_weight=column_weight).predict()
-
-    def fit_transform(
-        self,
-        Y: Any,  # noqa: N803
-        observed: Any = None,
-        *,
-        features: Any = None,
-        row_features: Any = None,
-        column_weight: Any = None,
-    ) -> Any:
-        """``fit`` and then ``predict``, by the name that pipelines call it."""
-        return self.fit(Y, observed, features, row_features, column_weight=column_weight).predict()
+        return torch.where(missing, self._clipped(filled), filled)
 
     def transform(self, Y: Any, observed: Any = None) -> Any:  # noqa: N803
         """Complete other rows of the same columns.
@@ -325,72 +334,6 @@ class MatrixCompletion(Estimator):
         matrix = self._other_rows(Y, observed)
         other = copy.copy(self)
         other.ridge = self.ridge_
-        for note in other._regress(matrix):
+        for note in other._regress(matrix) if self._passing is None else ():
             warn_user(note)
-        return other._completed(matrix, other.weights_, other.offsets_)
-
-    def left_out(self) -> Any:
-        """What the fit says of each observed entry without having seen it (leave-one-out, in closed form).
-
-        Returns:
-            [rows, columns], as ``Y`` was given; NaN at unobserved entries. Means of rows, if they were taken off, have
-            seen the entry.
-
-        Raises:
-            ValueError: ``fit`` was not called, or there are too many equations or a solver that is not direct.
-        """
-        self._check_fitted()
-        matrix = self._matrix
-        targets = targets_of(matrix, self.offsets_)
-        values = torch.full_like(matrix.values, torch.nan)
-        for system in self._systems(matrix.observed, targets):
-            errors = system.left_out(self.ridge_)
-            if system.scale is not None:
-                errors /= system.scale
-            places = (system.rows[:, None], system.columns)
-            values[places] = matrix.values[places] - errors
-        values = torch.where(matrix.observed, values, torch.nan)
-        return matrix.restore(values, matrix.rows, matrix.columns)
-
-    def score(self, Y: Any, observed: Any = None) -> float:  # noqa: N803
-        """R^2 of each observed entry's prediction from the other observed entries of its row (leave-one-out).
-
-        Args:
-            Y: [any rows, columns].
-            observed: boolean of its shape, True = known; by default what is not NaN.
-
-        Returns:
-            1 less the squared errors over the squared deviations from the rows' means, weighted as in ``fit``.
-
-        Raises:
-            ValueError: ``fit`` was not called or had features of the rows, or the columns are others.
-        """
-        matrix = self._other_rows(Y, observed)
-        offsets, notes = row_offsets(matrix, center=self.center, coupled=False)
-        targets = targets_of(matrix, offsets)
-        systems = systems_of_columns(self._operator, matrix.observed, targets, self.solver, self._scale)
-        generator = torch.Generator().manual_seed(self.seed)
-        error = torch.stack([system.errors((self.ridge_,), self.solver, generator)[0] for system in systems]).sum()
-        means = torch.where(matrix.observed, matrix.values, 0).sum(1) / matrix.observed.sum(1).clamp_min(1)
-        deviations = torch.where(matrix.observed, matrix.values - means[:, None], 0)
-        spread = (deviations if self._scale is None else deviations * self._scale).square().sum()
-        for note in notes:
-            warn_user(note)
-        return 1 - float(error / spread)
-
-    def _other_rows(self, table: Any, observed: Any) -> Matrix:
-        self._check_fitted()
-        if self._rows is not None:
-            raise ValueError("expected rows without features: with them, pass row_features to predict()")
-        matrix = read_matrix(table, observed, self.device)
-        if matrix.values.shape[1] != self.n_features_in_:
-            raise ValueError(f"expected the {self.n_features_in_} columns of fit(), got {matrix.values.shape[1]}")
-        if different(matrix.columns, self._matrix.columns):
-            raise ValueError("expected the columns of fit() in the same order, got other labels")
-        if not bool(matrix.observed.any()):
-            raise ValueError("expected at least one observed entry, got none; observed is True where known")
-        return matrix
-
-    def _check_fitted(self) -> None:
-        if not self.__sklearn_is_fitted__():
-            raise ValueError("expected fit() before this, got an estimator that has not been fitted")
+        return matrix.restore(other._filled(matrix), matrix.rows, matrix.columns)

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import codecs
 import csv
+import gzip
 import io
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Cells", "Dialect", "cells_of", "read_cells", "write_cells"]
+__all__ = ["Cells", "Dialect", "cells_of", "read_cells", "read_records", "replaced", "write_cells"]
 
 _SEPARATORS = (",", "\t", ";", "|")
 """What is looked for, the most common first."""
 _SAMPLE = 200
 """Lines that are looked at to find the separator."""
-_BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+_BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+"""Marks of byte order, and the encoding of what follows them."""
 _STAND_IN = "\x1f"
 """The unit separator of ASCII stands in for separators of several characters, which the csv module does not know."""
 _LARGEST_CELL = 1 << 24
@@ -34,12 +37,19 @@ class Dialect:
         encoding: of the text, as Python calls it.
         newline: end of a line.
         preamble: lines of comments before the header.
+        mark: bytes before the text, of its byte order.
     """
 
     separator: str = ","
     encoding: str = "utf-8"
     newline: str = "\n"
     preamble: tuple[str, ...] = ()
+    mark: bytes = b""
+
+    def encoded(self, text: str, path: Path) -> bytes:
+        """The bytes of a text in a file of this name: what ends with .gz is compressed."""
+        data = self.mark + text.encode(self.encoding)
+        return gzip.compress(data, mtime=0) if path.suffix.lower() == ".gz" else data
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,8 @@ class Cells:
         rows: cells of each line, as many as names.
         lines: where each of them stands in the file, from 1.
         dialect: how it is written.
+        places: of these columns among the cells of a line of the file, from 0.
+        text: of the whole file, or nothing if it is no text.
     """
 
     path: Path
@@ -59,6 +71,8 @@ class Cells:
     rows: list[list[str]]
     lines: list[int]
     dialect: Dialect = field(default_factory=Dialect)
+    places: tuple[int, ...] = ()
+    text: str = field(default="", repr=False)
 
     def column(self, name: str) -> int:
         """The place of a column.
@@ -87,14 +101,25 @@ def read_cells(path: Path, separator: str | None = None, encoding: str | None = 
         ValueError: the text has another encoding, its lines have different numbers of cells, or a name is missing or
             stands twice.
     """
-    text, encoding = _decoded(path, encoding)
+    records, dialect, text = read_records(path, separator, encoding)
+    preamble = [line.rstrip("\n") for line in islice(io.StringIO(text), _drop_comments(records))]
+    return replace(cells_of(path, records, replace(dialect, preamble=tuple(preamble))), text=text)
+
+
+def read_records(
+    path: Path, separator: str | None, encoding: str | None
+) -> tuple[list[tuple[int, list[str]]], Dialect, str]:
+    """Lines of cells that are not blank, with their places in the file, how it is written, and its text.
+
+    Raises:
+        ValueError: the text has another encoding, or no separator that is known.
+    """
+    text, encoding, mark = _decoded(path, encoding)
     if separator is None or separator not in text:
         separator = _separator(text, path)
-    records = list(_records(text, separator, path))
-    preamble = [line.rstrip("\n") for line in islice(io.StringIO(text), _drop_comments(records))]
     ending = re.search(r"\r\n|\n|\r", text)
-    dialect = Dialect(separator, encoding, ending[0] if ending else "\n", tuple(preamble))
-    return cells_of(path, records, dialect)
+    dialect = Dialect(separator, encoding, ending[0] if ending else "\n", mark=mark)
+    return list(_records(text, separator, path)), dialect, text
 
 
 def cells_of(path: Path, records: Sequence[tuple[int, list[str]]], dialect: Dialect) -> Cells:
@@ -123,7 +148,7 @@ def cells_of(path: Path, records: Sequence[tuple[int, list[str]]], dialect: Dial
     ]
     header, rows = [header[place] for place in named], [[cells[place] for place in named] for cells in rows]
     _check_names(header, path)
-    return Cells(path, header, rows, [line for line, _ in body], dialect)
+    return Cells(path, header, rows, [line for line, _ in body], dialect, tuple(named))
 
 
 def _check_names(header: list[str], path: Path) -> None:
@@ -144,20 +169,25 @@ def _check_names(header: list[str], path: Path) -> None:
         places[name] = place
 
 
-def _decoded(path: Path, encoding: str | None) -> tuple[str, str]:
-    """The text of a file and its encoding.
+def _decoded(path: Path, encoding: str | None) -> tuple[str, str, bytes]:
+    """The text of a file, its encoding, and the mark of its byte order.
 
     Raises:
-        ValueError: the encoding is another one, or unknown.
+        ValueError: the encoding is another one, or unknown; or the file is not compressed, as its name says.
     """
     data = path.read_bytes()
-    marked = next((name for mark, name in _BOMS if data.startswith(mark)), None)
-    if encoding is None:
-        encoding = marked or "utf-8"
-    elif marked == "utf-8-sig" and codecs.lookup(encoding).name == "utf-8":
-        encoding = marked
+    if path.suffix.lower() == ".gz":
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(f"expected {path} to be compressed by gzip, got something else: {error}") from error
+    mark, name = next(((mark, name) for mark, name in _BOMS if data.startswith(mark)), (b"", "utf-8"))
     try:
-        return data.decode(encoding), encoding
+        if mark and (encoding is None or codecs.lookup(encoding).name in (name, name[:6], f"{name}-sig")):
+            encoding, data = name, data[len(mark) :]
+        else:
+            mark, encoding = b"", encoding or "utf-8"
+        return data.decode(encoding), encoding, mark
     except LookupError as error:
         raise ValueError(f"expected the name of an encoding, such as utf-8 or latin-1, got {encoding!r}") from error
     except UnicodeDecodeError as error:
@@ -233,8 +263,18 @@ def _drop_comments(records: list[tuple[int, list[str]]]) -> int:
     return kept[0][0] - 1 if commented and kept else 0
 
 
-def write_cells(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]], dialect: Dialect) -> None:
-    """Write a table of text in a dialect; an empty header is left out."""
+def write_cells(
+    path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]], dialect: Dialect, name: Path | None = None
+) -> None:
+    """Write a table of text in a dialect; an empty header is left out.
+
+    Args:
+        path: where to.
+        header: names of the columns.
+        rows: cells of each line.
+        dialect: how.
+        name: of the file, which tells whether it is compressed; by default the path.
+    """
     several = len(dialect.separator) > 1
     separator = _STAND_IN if several else dialect.separator
     text = io.StringIO(newline="")
@@ -243,4 +283,45 @@ def write_cells(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]
     writer = csv.writer(text, delimiter=separator, lineterminator=dialect.newline)
     writer.writerows([header, *rows] if header else rows)
     whole = text.getvalue()
-    path.write_bytes((whole.replace(separator, dialect.separator) if several else whole).encode(dialect.encoding))
+    path.write_bytes(dialect.encoded(whole.replace(separator, dialect.separator) if several else whole, name or path))
+
+
+def replaced(cells: Cells, new: Mapping[tuple[int, int], str]) -> str:
+    """The text of a table in which some cells are others, and all else is as it was: quotation marks, spaces, comments.
+
+    Args:
+        cells: of a file of text.
+        new: cells by their place: the row (an index of ``cells.rows``) and the column (one of ``cells.header``).
+    """
+    by_line: dict[int, dict[int, str]] = {}
+    for (row, column), cell in new.items():
+        by_line.setdefault(cells.lines[row], {})[cells.places[column]] = cell
+    parts, position = [], 0
+    for line, spans in _spans(cells.text, cells.dialect.separator, set(by_line)):
+        for place, cell in sorted(by_line[line].items()):
+            first, last = spans[place]
+            quoted = cells.dialect.separator in cell or cells.text.startswith('"', first)
+            parts += [cells.text[position:first], f'"{cell}"' if quoted else cell]
+            position = last
+    return "".join([*parts, cells.text[position:]])
+
+
+def _spans(text: str, separator: str, wanted: set[int]) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+    """Where the cells of some lines stand in a text: the number of the line, from 1, and the ends of each cell."""
+    end = re.escape(separator)
+    cell = re.compile(rf' *(?P<cell>"(?:[^"]|"")*"(?:(?!{end})[^\r\n])*|(?:(?!{end})[^\r\n])*)')
+    position, line = 0, 1
+    while position < len(text):
+        spans, start = [], position
+        while True:
+            found = cell.match(text, position)
+            assert found is not None
+            spans.append(found.span("cell"))
+            position = found.end()
+            if not text.startswith(separator, position):
+                break
+            position += len(separator)
+        if line in wanted:
+            yield line, spans
+        position += 2 if text.startswith("\r\n", position) else 1
+        line += len(re.findall(r"\r\n|\r|\n", text[start:position])) or 1

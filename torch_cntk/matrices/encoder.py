@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from numbers import Real
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -25,6 +25,10 @@ from torch_cntk.matrices.parameters import Estimator
 __all__ = ["TableEncoder"]
 
 _TIMES = (datetime.date, datetime.time, datetime.timedelta, np.datetime64, np.timedelta64)
+
+
+Output = Literal["default", "pandas", "polars"]
+_OUTPUTS: tuple[Output, ...] = get_args(Output)
 
 
 class TableEncoder(Estimator):
@@ -51,13 +55,50 @@ class TableEncoder(Estimator):
         for name, weight in (weights or {}).items():
             finite_number(weight, f"the weight of {name}", minimum=0)
         self._rules: dict[_Key, _Rule] = {}
+        self._output: Output = "default"
 
-    def fit(self, table: Mapping[str, Sequence[Any]]) -> TableEncoder:
+    def set_output(self, *, transform: Output | None = None) -> TableEncoder:
+        """Say in which form ``transform`` gives features, as scikit-learn's transformers can be told.
+
+        Args:
+            transform: "default" for a tensor, "pandas" or "polars" for a frame with the features' names (that of pandas
+                with the labels of the lines, if there are any); None changes nothing.
+
+        Returns:
+            itself.
+
+        Raises:
+            ValueError: there is no such form.
+        """
+        if transform is not None and transform not in _OUTPUTS:
+            raise ValueError(f"expected transform to be one of {', '.join(_OUTPUTS)}, got {transform!r}")
+        self._output = transform or self._output
+        return self
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Names of the features: of a number that of its column, of a category or word it behind that of its column.
+
+        Args:
+            input_features: not needed, as the table has names; there for scikit-learn.
+
+        Raises:
+            ValueError: ``fit`` was not called.
+        """
+        self._check_fitted()
+        names = [name for key, rule in self._rules.items() for name in rule.names(key.name)]
+        return np.array(names, dtype=object)
+
+    def _check_fitted(self) -> None:
+        if not self._rules:
+            raise ValueError("expected fit() before transform()")
+
+    def fit(self, table: Mapping[str, Sequence[Any]], y: Any = None) -> TableEncoder:
         """Learn means, categories and words.
 
         Args:
             table: columns by name: a frame of pandas or polars, or a dict. Of a frame, several columns may have one
                 name.
+            y: not needed; there for scikit-learn's pipelines.
 
         Returns:
             itself.
@@ -82,22 +123,40 @@ class TableEncoder(Estimator):
         }
         return self
 
-    def transform(self, table: Mapping[str, Sequence[Any]]) -> Tensor:
+    def transform(self, table: Mapping[str, Sequence[Any]]) -> Any:
         """Encode a table of the same columns; categories and words that ``fit`` did not see are zeros.
 
         Args:
             table: columns by name, n entries each.
 
         Returns:
-            [n, features] in float64.
+            [n, features] in float64: a tensor, or what ``set_output`` said.
 
         Raises:
             TypeError: a column of numbers holds something else.
             ValueError: a column is missing, a number is not finite, or ``fit`` was not called.
             OutOfMemoryError: the features do not fit into memory.
         """
-        if not self._rules:
-            raise ValueError("expected fit() before transform()")
+        encoded = self.encode(table)
+        if self._output == "default":
+            return encoded
+        names, values = self.get_feature_names_out(), encoded.numpy()
+        if self._output == "pandas":
+            import pandas
+
+            labels = getattr(table, "index", None) if is_frame(table) else None
+            return pandas.DataFrame(values, index=labels, columns=names)
+        import polars
+
+        return polars.DataFrame(values, schema=names.tolist(), orient="row")
+
+    def encode(self, table: Mapping[str, Sequence[Any]]) -> Tensor:
+        """``transform``, as a tensor whatever ``set_output`` said.
+
+        Raises:
+            ValueError: a column is missing, or ``fit`` was not called.
+        """
+        self._check_fitted()
         columns = _columns(table)
         missing = [key.name for key in self._rules if key not in columns]
         if missing:
@@ -107,7 +166,7 @@ class TableEncoder(Estimator):
         _check_room(2 * lines, sum(rule.width for rule in self._rules.values()))
         return torch.cat([rule.encode(columns[key]) for key, rule in self._rules.items()], 1)
 
-    def fit_transform(self, table: Mapping[str, Sequence[Any]]) -> Tensor:
+    def fit_transform(self, table: Mapping[str, Sequence[Any]], y: Any = None) -> Any:
         """``fit`` and ``transform`` of the same table."""
         return self.fit(table).transform(table)
 
@@ -226,6 +285,10 @@ class _Rule:
     def width(self) -> int:
         """How many features the column becomes."""
         return 1 if self._numeric else len(self._places)
+
+    def names(self, column: str) -> list[str]:
+        """What the features of a column of this name are called."""
+        return [column] if self._numeric else [f"{column}_{word}" for word in self._places]
 
     def _words(self, value: Any) -> list[str]:
         if not self._split:

@@ -1,4 +1,4 @@
-"""Tables in files: delimited text, Parquet, and Excel's sheets. Labels are text, as they stand in the file."""
+"""Tables in files: delimited text, data frames, Excel's sheets, GCT, GCTX, h5ad. Labels are text, as in the file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,19 @@ from typing import Any
 import numpy as np
 
 from torch_cntk.matrices.cells import Decimal, Reading, decimal_mark, holds_dates, number_of, repeated
-from torch_cntk.matrices.delimited import Cells, Dialect, cells_of, read_cells
+from torch_cntk.matrices.containers import (
+    BINARY,
+    FRAMES,
+    AnnData,
+    Container,
+    Frame,
+    Gctx,
+    Sheet,
+    needed,
+    read_gct,
+    suffix_of,
+)
+from torch_cntk.matrices.delimited import Cells, read_cells
 from torch_cntk.matrices.features import TableEncoder
 
 __all__ = [
@@ -26,7 +38,7 @@ __all__ = [
 ]
 
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
-_TYPED = (".parquet", ".xlsx")
+_TEXTS = (*SEPARATORS, ".gct")
 
 
 @dataclass(frozen=True)
@@ -41,6 +53,7 @@ class Table:
         index: labels of the rows as the file holds them, with their names and types.
         columns: likewise.
         long: the columns of labels of rows, labels of columns, and values, if that is the form of the file.
+        container: what writes the file again, if it is no text.
     """
 
     path: Path
@@ -50,6 +63,7 @@ class Table:
     index: Any = None
     columns: Any = None
     long: tuple[int, int, int] | None = None
+    container: Container | None = None
 
 
 def pandas_module() -> Any:
@@ -59,10 +73,9 @@ def pandas_module() -> Any:
         ImportError: it is not installed; the message says how to get it.
     """
     try:
-        import pandas
+        return needed("pandas", "tables")
     except ImportError as error:
         raise ImportError(f"tables need pandas: pip install 'torch-cntk[tables]' ({error})") from error
-    return pandas
 
 
 def check_suffix(path: Path) -> None:
@@ -71,33 +84,41 @@ def check_suffix(path: Path) -> None:
     Raises:
         ValueError: this is one.
     """
-    if path.suffix.lower() not in (*SEPARATORS, *_TYPED):
-        raise ValueError(f"expected a table in .csv, .tsv or .parquet (or .txt, .xlsx), got {path.name}")
+    suffix = suffix_of(path)
+    compressed = path.suffix.lower() == ".gz"
+    if suffix not in (*_TEXTS, *(() if compressed else BINARY)):
+        others = ", ".join((".txt", ".gct", *BINARY[1:]))
+        raise ValueError(
+            f"expected a table in .csv, .tsv or .parquet (or {others}, or compressed text, .csv.gz), got {path.name}"
+        )
 
 
-def _read(path: Path, reading: Reading) -> Cells | Any:
-    """Cells of text, or a frame of pandas if the file holds numbers.
+def _read(path: Path, reading: Reading) -> tuple[Cells | Any, Container | None]:
+    """Cells of text, or a frame of pandas if the file holds numbers; and what writes it again, if it is no text.
 
     Raises:
         ImportError: pandas, or what it needs for the format, is not installed.
         FileNotFoundError: there is no such file.
         ValueError: it is of no known format, or cannot be read.
     """
-    pandas = pandas_module()
+    pandas_module()
     check_suffix(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    if path.suffix.lower() == ".parquet":
-        return pandas.read_parquet(path)
-    if path.suffix.lower() == ".xlsx":
-        sheet = pandas.read_excel(path, header=None, dtype=object, keep_default_na=False)
-        lines = [(number + 1, [_cell(value) for value in row]) for number, row in enumerate(sheet.to_numpy())]
-        return cells_of(path, lines, Dialect())
-    return read_cells(path, reading.separator, reading.encoding)
-
-
-def _cell(value: Any) -> str:
-    return "" if value is None or value != value else str(value)
+    suffix = suffix_of(path)
+    if suffix in FRAMES:
+        return Frame.read(path)
+    if suffix == ".gctx":
+        return Gctx.read(path)
+    if suffix == ".h5ad":
+        return AnnData.read(path, reading.zeros)
+    if suffix == ".xlsx":
+        sheet = Sheet.read(path)
+        return sheet.cells, sheet
+    read = (
+        read_gct(path, reading.encoding) if suffix == ".gct" else read_cells(path, reading.separator, reading.encoding)
+    )
+    return read, None
 
 
 def read_numbers(path: Path, reading: Reading | None = None) -> Table:
@@ -109,16 +130,16 @@ def read_numbers(path: Path, reading: Reading | None = None) -> Table:
         ValueError: it is of no known format, a label stands twice, or a cell is no number.
     """
     reading = reading or Reading()
-    read = _read(path, reading)
+    read, container = _read(path, reading)
     if not isinstance(read, Cells):
-        return _typed(path, read, reading)
+        return _typed(path, read, reading, container)
     places = range(1, len(read.header))
     decimal = reading.decimal or decimal_mark((cells[place] for cells in read.rows for place in places), path)
     values = [_numbers(read, place, decimal, reading) for place in places]
     labels = _row_labels(read)
     data = np.stack(values, 1) if values else np.empty((len(labels), 0))
     frame = pandas_module().DataFrame(data, index=labels, columns=read.header[1:])
-    return Table(path, frame, read, decimal)
+    return Table(path, frame, read, decimal, container=container)
 
 
 def _row_labels(read: Cells) -> list[str]:
@@ -165,15 +186,12 @@ def _refusal(read: Cells, row: int, place: int, decimal: Decimal) -> str:
     )
 
 
-def _typed(path: Path, frame: Any, reading: Reading) -> Table:
-    """A frame of a file that holds numbers: its labels are an index, or else the first column if that is text.
+def _typed(path: Path, frame: Any, reading: Reading, container: Container | None) -> Table:
+    """A frame of a file that holds numbers, with its labels as text.
 
     Raises:
         ValueError: a label stands twice.
     """
-    pandas = pandas_module()
-    if isinstance(frame.index, pandas.RangeIndex) and frame.shape[1] and frame.dtypes.iloc[0].kind not in "biuf":
-        frame = frame.set_index(frame.columns[0])
     index, columns = frame.index, frame.columns
     frame = frame.set_axis(index.map(str)).set_axis(columns.map(str), axis=1)
     for labels, what in ((frame.index, "lines"), (frame.columns, "columns")):
@@ -182,7 +200,7 @@ def _typed(path: Path, frame: Any, reading: Reading) -> Table:
             raise ValueError(f"expected different labels for all {what} of {path}, got {twice[0]!r} twice")
     if reading.missing:
         frame = frame.mask(frame.isin([*reading.missing, *reading.codes]))
-    return Table(path, frame, index=index, columns=columns)
+    return Table(path, frame, index=index, columns=columns, container=container)
 
 
 def read_sheet(path: Path, reading: Reading | None = None) -> Table:
@@ -196,9 +214,9 @@ def read_sheet(path: Path, reading: Reading | None = None) -> Table:
         ValueError: it is of no known format, a label stands twice, or a column holds dates.
     """
     reading = reading or Reading()
-    read = _read(path, reading)
+    read, container = _read(path, reading)
     if not isinstance(read, Cells):
-        return _typed(path, read, reading)
+        return _typed(path, read, reading, container)
     pandas = pandas_module()
     labels = _row_labels(read)
     columns = {}
@@ -260,7 +278,7 @@ def read_long(path: Path, names: Sequence[str], reading: Reading | None = None) 
         ValueError: it is not text, a column is missing, an entry stands twice, or a value is no number.
     """
     reading = reading or Reading()
-    read = _read(path, reading)
+    read, _ = _read(path, reading)
     if not isinstance(read, Cells):
         raise ValueError(f"expected a long table as text, .csv or .tsv, got {path.name}")
     if all(name.isdecimal() and name not in read.header for name in names):

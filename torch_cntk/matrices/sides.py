@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from torch_cntk.layers import Layer, Linear, Sequential, activation_of
-from torch_cntk.matrices.tables import Features, Matrix, aligned, different, name_of, read_features
+from torch_cntk.matrices.tables import Features, Matrix, aligned, name_of
 from torch_cntk.operators.gram import GramOperator
 
 __all__ = ["Activation", "Side", "fully_connected", "roots_of_weights", "side"]
@@ -40,9 +40,6 @@ Activation = Literal[
     "step",
 ]
 """The names among ``layers.ACTIVATIONS``."""
-
-_PARALLEL = 1e-12
-"""Directions that differ by less are the same but for rounding, of which a cosine has some 1e-16 a feature."""
 
 
 def fully_connected(hidden_layers: int, activation: Activation | Layer = "relu") -> Sequential:
@@ -73,15 +70,11 @@ class Side:
         features: as the network takes them, [n, p].
         white: variance of the identity block.
         labels: of a frame, else None.
-        names: of the features, of a frame, else None.
-        only_signs: whether normalising has left nothing of the features but a sign.
     """
 
     features: Tensor
     white: float
     labels: Sequence[Any] | None
-    names: Sequence[Any] | None = None
-    only_signs: bool = False
 
     def operator(self, network: Layer, dtype: torch.dtype = torch.float64) -> GramOperator:
         """K between them, which multiplies in ``dtype``."""
@@ -92,57 +85,28 @@ class Side:
         operator = self.operator(network)
         return operator.dense() if new is None or new is self else operator.cross(new.features)
 
-    def read_more(self, features: Any, what: Literal["column", "row"]) -> Features:
-        """Read features of further columns or rows.
-
-        Raises:
-            TypeError: they are not numbers.
-            ValueError: they are not those of this side.
-        """
-        more = read_features(features, what)
-        if more.values.shape[1] != self.features.shape[1]:
-            raise ValueError(
-                f"expected {self.features.shape[1]} features of each {what}, as in fit(), got {more.values.shape[1]}"
-            )
-        if different(more.names, self.names):
-            raise ValueError(
-                f"expected features named {_listed(self.names)} in this order, as in fit(), got {_listed(more.names)}"
-            )
-        return more
-
-
-def _listed(names: Sequence[Any] | None) -> list[Any]:
-    return [] if names is None else list(names)
-
 
 def side(
-    features: Any | Features,
+    features: Features,
     what: Literal["column", "row"],
-    labels: Sequence[Any] | None = None,
-    count: int | None = None,
     *,
     identity: float,
     normalize: bool,
     device: torch.device,
 ) -> Side:
-    """Read the features of one side.
+    """Make inputs of the network of the features of one side.
 
     Args:
-        features: [n, p], see ``read_features``, or read already.
+        features: of the n columns or rows.
         what: which side.
-        labels: of the matrix, if it is a frame.
-        count: n, if it is known.
         identity: weight of the identity block behind the features.
         normalize: whether to divide each line by its norm.
         device: where they shall be.
 
     Raises:
-        TypeError: the features are not numbers.
-        ValueError: they do not fit the matrix, are not finite, or are zero and cannot be normalised.
+        ValueError: they are zero and cannot be normalised, or their squares too large.
     """
-    read = features if isinstance(features, Features) else read_features(features, what, labels, count)
-    prior = _prior(read.values.to(device), what, read.labels, identity, normalize)
-    return Side(*prior, read.labels, read.names, normalize and _parallel(read.values))
+    return Side(*_prior(features.values.to(device), what, features.labels, identity, normalize), features.labels)
 
 
 def _prior(
@@ -174,19 +138,6 @@ def _prior(
     return features / norm * (root / math.sqrt(whole)), identity**2 / whole
 
 
-def _parallel(features: Tensor) -> bool:
-    """Whether dividing each line of [n, p] by its norm leaves nothing but a sign: all are multiples of one line.
-
-    So it is with a single number for each line, a dose or an age, and with several that are proportional to it. Lines
-    that are all the same but for their sign have nothing to lose.
-    """
-    norm = torch.linalg.vector_norm(features, dim=1)
-    if not bool((norm > 0).all()) or bool(((norm - norm[0]).abs() <= _PARALLEL * norm[0]).all()):
-        return False
-    cosine = (features @ features[0]).abs() / (norm * norm[0])
-    return bool((cosine >= 1 - _PARALLEL).all())
-
-
 def roots_of_weights(weight: Any, matrix: Matrix) -> Tensor:
     """Roots of the columns' weights, whose mean over the columns with an observed entry is set to 1.
 
@@ -196,7 +147,8 @@ def roots_of_weights(weight: Any, matrix: Matrix) -> Tensor:
     """
     known = matrix.observed.any(0)
     given = aligned(weight, matrix.columns, "column weights")
-    weights = torch.as_tensor(given).to(known.device).double()
+    # A copy: arrays of pandas may not be written to, of which torch warns.
+    weights = torch.as_tensor(np.array(given) if isinstance(given, np.ndarray) else given).to(known.device).double()
     if weights.shape != known.shape or not bool((torch.isfinite(weights) & (weights > 0)).all()):
         raise ValueError(f"expected {len(known)} column weights, finite and above 0, got shape {tuple(weights.shape)}")
     return (weights / weights[known].mean()).sqrt()

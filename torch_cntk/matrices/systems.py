@@ -39,6 +39,20 @@ _SOUND = 1e-9
 _SHARE = 4
 """A kernel that many rows take entries of is stored if it takes at most this fraction of the free memory."""
 _CONJUGATE_GRADIENT = ConjugateGradient(tolerance=1e-5, max_iterations=2000)
+_TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4}
+"""Relative residual of rows that share one iteration; rounding of products in float32 leaves no less than 1e-5."""
+_LONG = 1e12
+"""Multiplications above which factorising each mask, or an eigendecomposition of each, is too long: a core takes about
+a minute. Up to there, solutions are direct and every entry is left out."""
+_ITERATIONS = 30
+"""Products with the kernel that rows of many masks take with the preconditioner that they share; 15 to 40 were seen."""
+_TRIED_ROWS = 128
+"""Rows of many masks that the ridge is chosen on: tens of thousands of entries are held out, as a rule."""
+_TRIAL_TOLERANCE = 1e-3
+"""Relative residual of trial solutions: their error is far below that of the prediction."""
+_WORSE, _FUTILE = 1.02, 3
+"""Smaller ridges are not tried after so many in a row whose error exceeded the smallest one by this factor: they take
+ever more iterations, and fit noise."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +69,7 @@ class System:
         mean_diagonal: that the ridge is relative to, the same for all systems of a matrix.
         scale: that the targets and the rows and columns of the operator's kernel have been multiplied by (see
             ``ScaledOperator``), or None.
+        together: whether the right-hand sides, each with a mask of its own, shall share one iteration.
     """
 
     operator: Operator
@@ -64,6 +79,7 @@ class System:
     columns: Tensor
     mean_diagonal: float
     scale: Tensor | None = None
+    together: bool = False
 
     def scaled(self, scale: Tensor) -> System:
         """The same equations with squared errors that count ``scale`` squared times, [n]."""
@@ -113,8 +129,15 @@ class System:
     def _solver(self, regression: Regression, solver: Literal["auto"] | Solver) -> Solver:
         if isinstance(solver, Solver):
             return solver
+        if self.together:
+            return self._iteration(_TOLERANCE[self.operator.dtype])
         chosen = automatic(regression)
         return chosen if isinstance(chosen, Direct) else _CONJUGATE_GRADIENT
+
+    @staticmethod
+    def _iteration(tolerance: float) -> ConjugateGradient:
+        """Of all right-hand sides at once."""
+        return ConjugateGradient(tolerance=tolerance, max_iterations=2000, preconditioner="nystrom")
 
     def left_out(self, ridge: float) -> Tensor:
         """What each observed target is, less what the others say of it, of the targets' shape; zero elsewhere.
@@ -138,6 +161,8 @@ class System:
 
     def errors(self, ridges: Sequence[float], solver: Literal["auto"] | Solver, generator: torch.Generator) -> Tensor:
         """Sum of squared errors for each ridge, of each entry left out or of a tenth of them held out, [ridges]."""
+        if self.together and solver == "auto":
+            return self._few_rows(generator)._held_out_in_turn(ridges, generator)
         if self.equations > _LEAVE_ONE_OUT:
             return self._held_out_errors(ridges, solver, generator)
         if self._together(ridges):
@@ -151,13 +176,45 @@ class System:
         condensed = replace(self, targets=targets)
         return torch.stack([error.square().sum() for error in condensed._residuals(ridges)])
 
-    def _held_out_errors(
-        self, ridges: Sequence[float], solver: Literal["auto"] | Solver, generator: torch.Generator
-    ) -> Tensor:
+    @property
+    def leaving_out(self) -> float:
+        """Multiplications that it takes to leave out each entry of right-hand sides that share a mask."""
+        return _EIGENSYSTEM * float(self.equations) ** 3
+
+    def _few_rows(self, generator: torch.Generator) -> System:
+        """The equations of some of the rows."""
+        chosen = torch.randperm(len(self.rows), generator=generator)[:_TRIED_ROWS].to(self.rows.device)
+        return replace(
+            self, observed=self.observed[chosen], targets=self.targets[chosen], rows=self.rows[chosen], together=True
+        )
+
+    def _held_out_in_turn(self, ridges: Sequence[float], generator: torch.Generator) -> Tensor:
+        """As ``_held_out_errors``, from the best conditioned equations to the worst, each from the one before."""
+        rest, hidden = self._without_some(generator)
+        errors = dict.fromkeys(ridges, math.inf)
+        guess: Tensor | None = None
+        futile = 0
+        for ridge in sorted(ridges, reverse=True):
+            factorisation = self._iteration(_TRIAL_TOLERANCE).factorise(rest.regression(ridge))
+            guess = factorisation.solve(rest.targets, guess=guess).weights
+            filled = self.operator @ guess
+            errors[ridge] = float(torch.where(hidden, filled - self.targets, 0).square().sum())
+            futile = futile + 1 if errors[ridge] > _WORSE * min(errors.values()) else 0
+            if futile == _FUTILE:
+                break
+        return self.targets.new_tensor(list(errors.values()))
+
+    def _without_some(self, generator: torch.Generator) -> tuple[System, Tensor]:
+        """The equations without a tenth of the entries, and which these are."""
         draw = torch.rand(self.observed.shape, generator=generator).to(self.observed.device)
         hidden = self.observed & (draw < _HELD_OUT)
         known = self.observed & ~hidden
-        rest = replace(self, observed=known, targets=torch.where(known, self.targets, 0))
+        return replace(self, observed=known, targets=torch.where(known, self.targets, 0)), hidden
+
+    def _held_out_errors(
+        self, ridges: Sequence[float], solver: Literal["auto"] | Solver, generator: torch.Generator
+    ) -> Tensor:
+        rest, hidden = self._without_some(generator)
         found = []
         for ridge in ridges:
             filled = self.operator @ rest.solve(ridge, solver).weights
@@ -213,8 +270,8 @@ def systems_of_columns(
     """The equations of rows that do not learn from each other.
 
     Rows with the same observed columns share their equations. Rows that are not solved directly share one iteration,
-    each with its own mask, whichever columns they have observed; and so do rows of many masks that leave out little,
-    which share the inverse of the whole kernel.
+    each with its own mask, whichever columns they have observed; and so do rows of many masks whose factorisations
+    would take long. Rows of many masks that leave out little share the inverse of the whole kernel.
 
     Args:
         operator: K between all columns.
@@ -244,9 +301,37 @@ def systems_of_columns(
 
     if kernel is not operator and len(systems) > 1:
         whole = joined([system.rows for system in systems], kernel)
-        if inverse_pays(whole.observed):
+        pays = inverse_pays(whole.observed)
+        if solver == "auto" and _iteration_pays(whole, inverse=pays):
+            systems = [
+                replace(joined([system.rows for system in systems], _multiplied(kernel, operator)), together=True)
+            ]
+        elif pays:
             systems = [whole]
     return [*systems, *([joined(together, operator)] if together else [])]
+
+
+def _iteration_pays(whole: System, *, inverse: bool) -> bool:
+    """Whether factorisations of the masks, or of what they leave out, are long, and one iteration is not.
+
+    Args:
+        whole: rows with masks of their own.
+        inverse: whether the inverse of the whole kernel would be shared.
+    """
+    seen = whole.observed.reshape(-1, whole.targets.shape[1])
+    if inverse:
+        direct = whole.targets.shape[1] ** 3 + float((~seen).sum(1).double().pow(3).sum()) / 3
+    else:
+        direct = float(distinct(seen).sum(1).double().pow(3).sum()) / 3
+    return direct > max(_LONG, _ITERATIONS * float(whole.targets.numel()) * whole.targets.shape[1])
+
+
+def _multiplied(kernel: Operator, operator: GramOperator) -> Operator:
+    """A stored kernel in the precision that the operator multiplies in."""
+    if operator.dtype == kernel.dtype:
+        return kernel
+    every = torch.arange(operator.size[0], device=operator.device)
+    return DenseOperator(kernel.entries(every, every).to(operator.dtype))
 
 
 def _stored(operator: GramOperator, needed: int) -> Operator:

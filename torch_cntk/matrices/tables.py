@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from torch_cntk.matrices.forms import Form, is_frame, is_polars, is_series
-from torch_cntk.matrices.numbers import numbers_of
+from torch_cntk.matrices.numbers import Numbers, numbers_of
 
 __all__ = ["Features", "Matrix", "aligned", "different", "name_of", "read_features", "read_matrix"]
 
@@ -188,6 +188,8 @@ def read_features(
     what: Literal["column", "row"],
     labels: Sequence[Any] | None = None,
     count: int | None = None,
+    *,
+    gaps: bool = False,
 ) -> Features:
     """Read the features of a matrix' columns or rows.
 
@@ -196,6 +198,7 @@ def read_features(
         what: "column" or "row".
         labels: of the matrix, if it is a frame.
         count: n, if it is known.
+        gaps: whether features may be missing (NaN), and lines of some labels.
 
     Returns:
         them, with ``labels`` or, if there are none, those of a frame's lines.
@@ -208,7 +211,8 @@ def read_features(
         features = features.to_frame()
     if is_frame(features):
         _check_dtypes(features, what)
-    read = numbers_of(features, f"the features of the {what}s", zeros=True)
+    subject = f"the features of the {what}s"
+    read = features if isinstance(features, Numbers) else numbers_of(features, subject, zeros=True)
     numbers, found = read.values, labels
     if numbers.ndim != 2 or numbers.numel() == 0:
         raise ValueError(f"expected features [{what}s, p] with entries, got shape {tuple(numbers.shape)}")
@@ -217,19 +221,39 @@ def read_features(
         if labels is None:
             found = read.rows
         else:
-            # Columns of frames lie together in memory, before and after.
-            numbers = numbers.T[:, _lines(read.rows, labels, what)].T
+            numbers = _looked_up(numbers, _lines(read.rows, labels, what, gaps=gaps))
     if count is not None and len(numbers) != count:
         hint = "; pass their transpose" if numbers.shape[1] == count else ""
         raise ValueError(f"expected features of {count} {what}s, a line each, got {len(numbers)} lines{hint}")
-    bad = ~torch.isfinite(numbers).all(1)
+    _check_finite(numbers, what, found, gaps=gaps)
+    return Features(numbers, found, read.columns)
+
+
+def _looked_up(numbers: Tensor, lines: list[int | None]) -> Tensor:
+    """Lines of [n, p] by their places; NaN where there is none."""
+    if not any(line is None for line in lines):
+        # Columns of frames lie together in memory, before and after.
+        return numbers.T[:, lines].T
+    found = numbers[[0 if line is None else line for line in lines]]
+    found[[place for place, line in enumerate(lines) if line is None]] = torch.nan
+    return found
+
+
+def _check_finite(numbers: Tensor, what: str, labels: Sequence[Any] | None, *, gaps: bool) -> None:
+    """Refuse infinities, and NaN unless there may be gaps beside numbers.
+
+    Raises:
+        ValueError: so it is.
+    """
+    known = ~torch.isnan(numbers)
+    allowed = gaps and bool(known.any(0).all())
+    bad = (known & ~torch.isfinite(numbers)).any(1) if allowed else ~torch.isfinite(numbers).all(1)
     if bool(bad.any()):
         place = int(bad.nonzero()[0])
         raise ValueError(
             f"expected finite features, got NaN or infinity for {int(bad.sum())} {what}s, "
-            f"the first of them {what} {name_of(found, place)}"
+            f"the first of them {what} {name_of(labels, place)}"
         )
-    return Features(numbers, found, read.columns)
 
 
 def _check_dtypes(features: Any, what: str) -> None:
@@ -246,19 +270,19 @@ def _check_dtypes(features: Any, what: str) -> None:
             )
 
 
-def _lines(found: Sequence[Any], labels: Sequence[Any], what: str) -> list[int]:
-    """Where the line of each label stands.
+def _lines(found: Sequence[Any], labels: Sequence[Any], what: str, *, gaps: bool) -> list[int | None]:
+    """Where the line of each label stands; with gaps, None where there is none.
 
     Raises:
-        ValueError: a label has none.
+        ValueError: a label has none; with gaps: none of them has one, or one has it under another type.
     """
     places = _places(found, labels)
     lost = [label for label, place in zip(labels, places, strict=True) if place is None]
-    if lost:
-        alike = set(map(str, found)) & set(map(str, lost))
+    alike = set(map(str, found)) & set(map(str, lost))
+    if lost and (alike or not gaps or len(lost) == len(places)):
         hint = f"; {min(alike)} is text in one table and a number in the other" if alike else ""
         raise ValueError(
             f"expected a line of features for each {what}, got none for {len(lost)} of {len(labels)}: "
             f"{_listed(lost)}{hint}"
         )
-    return [place for place in places if place is not None]
+    return places

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,58 +10,113 @@ import numpy as np
 
 from torch_cntk._internal.files import check_writable, writing
 from torch_cntk.matrices.cells import Decimal, text_of
-from torch_cntk.matrices.delimited import Dialect, write_cells
+from torch_cntk.matrices.containers import needed, suffix_of, write_frame
+from torch_cntk.matrices.delimited import Dialect, replaced, write_cells
 from torch_cntk.matrices.files import SEPARATORS, Table, check_suffix, pandas_module
 
 __all__ = ["check_table_output", "write_table"]
 
 
-def check_table_output(path: Path) -> None:
+_NEEDS = {
+    ".parquet": ("pyarrow", "Parquet's files"),
+    ".feather": ("pyarrow", "Arrow's files"),
+    ".arrow": ("pyarrow", "Arrow's files"),
+    ".xlsx": ("openpyxl", "Excel's sheets"),
+    ".gctx": ("h5py", "GCTX files"),
+    ".h5ad": ("anndata", "h5ad files"),
+}
+
+
+def check_table_output(path: Path, like: Path | None = None) -> None:
     """Find out before long work whether a table can be written.
+
+    Args:
+        path: where it shall be.
+        like: the file that it is completed from.
 
     Raises:
         ImportError: pandas, or what it needs for the format, is not installed.
         FileNotFoundError: the folder does not exist.
         IsADirectoryError: the path is a folder.
         PermissionError: nothing may be written in the folder.
-        ValueError: it is of no known format.
+        ValueError: it is of no known format, or of one that only files of the same format are written in.
     """
-    pandas = pandas_module()
+    pandas_module()
     check_writable(path)
     check_suffix(path)
-    if path.suffix.lower() == ".parquet":
-        # What pandas writes it with may not be installed: it says so itself.
-        pandas.DataFrame({"a": [0.0]}).to_parquet()
-    elif path.suffix.lower() == ".xlsx" and find_spec("openpyxl") is None:
-        raise ImportError("Excel's sheets need openpyxl: pip install openpyxl")
+    suffix = suffix_of(path)
+    if suffix in _NEEDS:
+        needed(*_NEEDS[suffix])
+    if suffix in (".gctx", ".h5ad", ".gct") and (like is None or suffix_of(like) != suffix):
+        raise ValueError(f"expected a table of the same format to write {path.name}, got {like and like.name}")
 
 
 def write_table(path: Path, frame: Any, like: Table | None = None) -> None:
     """Write a frame, whole or not at all.
 
     Args:
-        path: CSV, TSV, Parquet or Excel.
+        path: CSV, TSV, Parquet, Arrow or Excel, or what ``like`` is.
         frame: a completed table, perhaps with further columns behind the others.
-        like: what it was completed from: observed cells are written as they were, in the same dialect.
+        like: what it was completed from: in a file of the same format nothing but what was missing is changed.
     """
     with writing(path) as temporary:
-        suffix = path.suffix.lower()
-        if suffix in SEPARATORS:
-            dialect = _dialect(suffix, like)
-            header, rows = _long(frame, like) if like is not None and like.long else _wide(frame, like)
-            write_cells(temporary, header, rows, dialect)
+        suffix = suffix_of(path)
+        same = like is not None and suffix_of(like.path) == suffix
+        if like is not None and same and like.container is not None:
+            like.container.write(temporary, frame, like.frame.notna().to_numpy())
+        elif suffix in SEPARATORS or suffix == ".gct":
+            _write_text(temporary, path, frame, like, same=same)
+        elif suffix == ".xlsx":
+            _labelled(frame, like).to_excel(temporary)
+        else:
+            write_frame(temporary, _labelled(frame, like))
+
+
+def _write_text(temporary: Path, path: Path, frame: Any, like: Table | None, *, same: bool) -> None:
+    """Write text; where the table was text of the same kind and has no new columns, with cells filled in where it lay.
+
+    Raises:
+        ValueError: a GCT file has new columns.
+    """
+    dialect = _dialect(path, like, same=same)
+    if same and like is not None and like.cells is not None and like.cells.text and not like.long:
+        if frame.shape[1] == like.frame.shape[1]:
+            temporary.write_bytes(dialect.encoded(_patched(frame, like), path))
             return
-        frame = _labelled(frame, like)
-        frame.to_parquet(temporary) if suffix == ".parquet" else frame.to_excel(temporary)
+        if suffix_of(path) == ".gct":
+            raise ValueError("expected no new columns in GCT files, got some; write a .csv")
+    if same and like is not None and like.cells is not None and _whole(like) and frame.shape == like.frame.shape:
+        temporary.write_bytes(dialect.encoded(like.cells.text, path))
+        return
+    header, rows = _long(frame, like) if like is not None and like.long else _wide(frame, like)
+    write_cells(temporary, header, rows, dialect, path)
 
 
-def _dialect(suffix: str, like: Table | None) -> Dialect:
+def _whole(like: Table) -> bool:
+    """Whether a long table has all entries, and nothing else."""
+    assert like.cells is not None
+    return (
+        like.long is not None and len(like.cells.header) == len(like.long) and bool(like.frame.notna().all(axis=None))
+    )
+
+
+def _patched(frame: Any, like: Table) -> str:
+    """The text of a table with what was missing filled in."""
+    assert like.cells is not None
+    values = frame.to_numpy(dtype=float, na_value=np.nan)
+    missing = zip(*like.frame.isna().to_numpy().nonzero(), strict=True)
+    return replaced(
+        like.cells, {(row, column + 1): text_of(values[row, column], like.decimal) for row, column in missing}
+    )
+
+
+def _dialect(path: Path, like: Table | None, *, same: bool) -> Dialect:
     """That of the table if it is a file of the same kind; else what is usual, in the encoding of the table."""
-    dialect = Dialect(SEPARATORS[suffix])
+    usual = Dialect(SEPARATORS.get(suffix_of(path), "\t"))
     if like is None or like.cells is None:
-        return dialect
+        return usual
     own = like.cells.dialect
-    return own if like.path.suffix.lower() == suffix else replace(dialect, encoding=own.encoding)
+    return own if same else replace(usual, encoding=own.encoding, mark=own.mark)
 
 
 def _labelled(frame: Any, like: Table | None) -> Any:

@@ -19,7 +19,7 @@ from torch_cntk._internal.checks import as_size, positive_int, shape_text
 from torch_cntk._internal.options import as_json, as_typed, options_of
 from torch_cntk.covariance import Extent, Lattice
 
-__all__ = ["Prior", "Sum", "from_description"]
+__all__ = ["Prior", "Sum", "from_description", "named_prior"]
 
 
 class Prior(ABC):
@@ -247,3 +247,21 @@ def from_description(description: Mapping[str, Any]) -> Prior:
     if name not in Prior._by_name:
         raise ValueError(f"expected one of the priors {sorted(Prior._by_name)}, got {name!r}")
     return Prior._by_name[name].from_options(options)
+
+
+def named_prior(name: str) -> Prior:
+    """The prior of this name, with its usual options: "uniform", say.
+
+    Raises:
+        ValueError: there is none of that name, or it has no usual options.
+    """
+    classes = {known.lower(): kind for known, kind in Prior._by_name.items()}
+    if name.lower() not in classes:
+        raise ValueError(f"expected a feature prior, or one of the names {sorted(classes)}, got {name!r}")
+    kind = classes[name.lower()]
+    try:
+        return kind()
+    except TypeError as error:
+        raise ValueError(
+            f"expected a prior with its options, such as priors.{kind.__name__}(...), got {name!r}: {error}"
+        ) from error

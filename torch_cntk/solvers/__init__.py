@@ -5,6 +5,7 @@ from torch_cntk.solvers.conjugate_gradient import ConjugateGradient
 from torch_cntk.solvers.cross_validation import cross_validated_ridge
 from torch_cntk.solvers.direct import Direct
 from torch_cntk.solvers.eigenpro import EigenPro
+from torch_cntk.solvers.names import named_solver
 from torch_cntk.solvers.policy import automatic
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "Status",
     "automatic",
     "cross_validated_ridge",
+    "named_solver",
 ]

@@ -12,6 +12,7 @@ from enum import Enum
 import torch
 from torch import Tensor
 
+from torch_cntk._internal.brief import Brief
 from torch_cntk._internal.checks import finite_number
 from torch_cntk._internal.contexts import plain
 from torch_cntk.operators.base import Operator
@@ -42,8 +43,8 @@ class Status(Enum):
     )
 
 
-@dataclass(frozen=True)
-class Solution:
+@dataclass(frozen=True, repr=False)
+class Solution(Brief):
     """Weights of a kernel regression.
 
     Attributes:

@@ -40,7 +40,8 @@ class ConjugateGradient(Solver):
         refresh: recompute the true residual after so many iterations, as the updated one drifts away from it by
             rounding, and begin anew from there if it did.
         preconditioner: "circulant" (two FFTs an iteration), "nested" (few iterations, each with an inner iteration of
-            FFTs), "laplacian" (no FFTs), "jacobi", "none", or "auto", which takes what the operator's cost suggests.
+            FFTs), "laplacian" (no FFTs), "nystrom" (for many masks of one kernel that has no displacements), "jacobi",
+            "none", or "auto", which takes what the operator's cost suggests.
 
     Raises:
         TypeError: an option is no number.

@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 
 from torch_cntk._internal.checks import shape_text
-from torch_cntk.covariance.base import Covariance
+from torch_cntk.covariance.base import NTK, Covariance
 from torch_cntk.covariance.duals import Dual
+from torch_cntk.covariance.patches import Gains, Patches
 from torch_cntk.covariance.resampling import Nearest, Resampling
+from torch_cntk.covariance.selection import Every
 from torch_cntk.covariance.table import Geometry, Table
 
 __all__ = ["Activated", "Averaged", "AveragedInside", "Features", "Lattice", "Mixed", "Normalised", "Resampled"]
@@ -120,25 +122,24 @@ class Lattice(Covariance):
 
     # Verbs.
 
-    def average_patches(self, kernel_size: tuple[int, ...], bias_variance: float = 0.0) -> Lattice:
-        """A weight layer: a circular box blur of each displacement's image."""
-        return Averaged(self, kernel_size, bias_variance)
-
-    def average_patches_inside(self, kernel_size: tuple[int, ...], bias_variance: float = 0.0) -> Lattice:
-        """The same without the pairs of neighbours of which one is outside of the image."""
-        rule = Averaged if all(q == 1 for q in kernel_size) else AveragedInside
-        return rule(self, kernel_size, bias_variance)
+    def average_patches(self, patches: Patches, gains: Gains = NTK) -> Lattice:
+        """A circular mean of each displacement's image; without pairs of which one is beyond a border of zeros."""
+        rule = AveragedInside if patches.crosses_border else Averaged
+        return rule(self, patches, gains)
 
     def activate(self, dual: Dual) -> Lattice:
         """A nonlinearity: pointwise, given the variance image and its shifts."""
         return Activated(self, dual)
 
-    def subsample(self, stride: tuple[int, ...]) -> Lattice:
-        """T'[u][a] = T[r u][r a].
+    def subsample(self, stride: tuple[int, ...], trim: tuple[int, ...] | None = None) -> Lattice:
+        """T'[u][a] = T[r u][r a], where the torus is a multiple of the stride; elsewhere displacements meet.
 
         Raises:
-            ValueError: the size is not a multiple of the stride.
+            ValueError: no pixel would be left.
         """
+        trim = trim or (0,) * self.ndim
+        if any(trim) or any(n % r for n, r in zip(self.geometry.size, stride, strict=True)):
+            return self.resample(tuple(Every(r, t) for r, t in zip(stride, trim, strict=True)))
         return Subsampled(self, stride) if any(r != 1 for r in stride) else self
 
     def resample(self, resampling: tuple[Resampling, ...]) -> Lattice:
@@ -147,8 +148,12 @@ class Lattice(Covariance):
         Raises:
             ValueError: the size does not fit the map.
         """
+        if all(rule.idle for rule in resampling):
+            for rule, n in zip(resampling, self.geometry.size, strict=True):
+                rule.output_size(n)
+            return self
         square = self.geometry.square and resampling[0] == resampling[1]
-        if all(rule.single for rule in resampling):
+        if all(rule.one_tap for rule in resampling):
             return Resampled(self, resampling, square)
         # Pairs of taps multiply from axis to axis: one axis at a time there are far fewer of them.
         lattice: Lattice = self
@@ -242,18 +247,21 @@ class Features(Lattice):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Averaged(Lattice):
-    """A weight layer: Theta' = P[Theta + Sigma] + b, Sigma' = P[Sigma] + b."""
+    """A weight layer: see ``Covariance.average_patches``."""
 
     parent: Lattice
-    kernel_size: tuple[int, ...]
-    bias_variance: float
+    patches: Patches
+    gains: Gains
 
     def __post_init__(self) -> None:
-        parent, kernel_size = self.parent, self.kernel_size
+        parent, patches = self.parent, self.patches
         geometry = parent.geometry
-        if geometry.square and kernel_size[0] != kernel_size[1]:
+        # Where all pixels are alike it does not matter on which side the patch is.
+        if any(p > 1 and not patches.symmetric(axis) for axis, p in enumerate(geometry.period)):
+            geometry = replace(geometry, reflective=False)
+        if geometry.square and patches.offsets(0) != patches.offsets(1):
             geometry = replace(geometry, square=False)
-        margin = None if parent.margin is None else parent.margin + kernel_size[0] // 2
+        margin = None if parent.margin is None else parent.margin + patches.reach(0)
         self._settle((parent,), geometry, load=parent.load, margin=margin)
 
 
@@ -263,7 +271,9 @@ class AveragedInside(Averaged):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        geometry = replace(self.geometry, period=self.geometry.size)
+        symmetric = all(self.patches.symmetric(axis) for axis in range(self.ndim))
+        reflective = self.parent.geometry.reflective and symmetric
+        geometry = replace(self.geometry, period=self.geometry.size, reflective=reflective)
         self._settle((self.parent,), geometry, load=self.parent.load, margin=None)
 
 
@@ -336,16 +346,13 @@ class Mixed(Lattice):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Subsampled(Lattice):
-    """Every r-th pixel; only the displacements that are kept are ever computed."""
+    """Every r-th pixel of a torus of a multiple of r; only the displacements that are kept are ever computed."""
 
     parent: Lattice
     stride: tuple[int, ...]
 
     def __post_init__(self) -> None:
         before, stride = self.parent.geometry, self.stride
-        for n, r in zip(before.size, stride, strict=True):
-            if n % r:
-                raise ValueError(f"stride {r} needs a multiple of {r} pixels, got {shape_text(before.size)}")
         geometry = Geometry(
             tuple(n // r for n, r in zip(before.size, stride, strict=True)),
             tuple(p // math.gcd(p, r) for p, r in zip(before.period, stride, strict=True)),
@@ -369,7 +376,7 @@ class Resampled(Lattice):
         geometry = Geometry(
             tuple(rule.output_size(n) for rule, n in zip(rules, before.size, strict=True)),
             tuple(rule.output_period(p, n) for rule, p, n in zip(rules, before.period, before.size, strict=True)),
-            before.reflective,
+            before.reflective and all(rule.mirrored(n) for rule, n in zip(rules, before.size, strict=True)),
             self.square,
         )
         self._settle((self.parent,), geometry, level=(), margin=None)

@@ -1,14 +1,16 @@
 """Periodic images on a torus: their circular shifts, box means and repetitions.
 
 A shift copies nothing: the image is tiled once, and every shift of it is a view into the tiles, all shifts of a slab
-together one view with a stride for each displacement. A box mean adds the neighbours along one axis, in two pieces
-where they come around the edge.
+together one view with a stride for each displacement. A mean over patches adds the neighbours along one axis, in two
+pieces where they come around the edge.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -17,7 +19,7 @@ from torch_cntk.covariance.table import Slab
 
 __all__ = [
     "SpareMemory",
-    "circular_box_mean",
+    "circular_mean",
     "positions_of",
     "repeated",
     "shifted",
@@ -49,24 +51,34 @@ class SpareMemory:
         self._images = images
 
 
-def circular_box_mean(images: Tensor, width: int, axis: int, out: Tensor) -> None:
-    """Write the mean of ``width`` (odd) neighbours along ``axis``, around the edge, into ``out``."""
-    length, weight = images.shape[axis], 1 / width
-    mean = torch.mul(images, weight, out=out)
-    for shift in range(1, width // 2 + 1):
-        shift %= length
-        if shift == 0:
-            mean.add_(images, alpha=2 * weight)
+def circular_mean(images: Tensor, offsets: Sequence[int], axis: int, out: Tensor) -> None:
+    """Write the mean of neighbours along ``axis``, around the edge, into ``out``.
+
+    Args:
+        images: of any shape.
+        offsets: where the neighbours are, as ``Patches.offsets`` has them.
+        axis: a dimension of the images.
+        out: memory of their shape.
+    """
+    length, weight = images.shape[axis], 1 / len(offsets)
+    mean = torch.mul(images, weight, out=out) if offsets[0] == 0 else out.zero_()
+    for _, members in groupby(offsets[offsets[0] == 0 :], key=abs):
+        pair = list(members)
+        if pair[0] % length == 0:
+            mean.add_(images, alpha=len(pair) * weight)
             continue
-        if images.numel() <= _FEW_NUMBERS:
-            mean.add_(images.roll(-shift, axis), alpha=weight).add_(images.roll(shift, axis), alpha=weight)
-            continue
-        # The neighbour on one side, then the one on the other; each in two pieces, as it comes around the edge.
-        rest = length - shift
-        mean.narrow(axis, 0, rest).add_(images.narrow(axis, shift, rest), alpha=weight)
-        mean.narrow(axis, rest, shift).add_(images.narrow(axis, 0, shift), alpha=weight)
-        mean.narrow(axis, shift, rest).add_(images.narrow(axis, 0, rest), alpha=weight)
-        mean.narrow(axis, 0, shift).add_(images.narrow(axis, rest, shift), alpha=weight)
+        for offset in pair:
+            _add_shifted(mean, images, offset % length, axis, weight)
+
+
+def _add_shifted(mean: Tensor, images: Tensor, shift: int, axis: int, weight: float) -> None:
+    """Add the neighbours so far ahead; in two pieces, as they come around the edge."""
+    if images.numel() <= _FEW_NUMBERS:
+        mean.add_(images.roll(-shift, axis), alpha=weight)
+        return
+    rest = images.shape[axis] - shift
+    mean.narrow(axis, 0, rest).add_(images.narrow(axis, shift, rest), alpha=weight)
+    mean.narrow(axis, rest, shift).add_(images.narrow(axis, 0, shift), alpha=weight)
 
 
 def repeated(images: Tensor, period: tuple[int, ...]) -> Tensor:

@@ -28,7 +28,7 @@ from torch_cntk.covariance.lattice.expression import (
 )
 from torch_cntk.covariance.lattice.shifts import (
     SpareMemory,
-    circular_box_mean,
+    circular_mean,
     positions_of,
     repeated,
     shifted,
@@ -110,52 +110,88 @@ class _Average(Step[Averaged]):
 
     def run(self, inputs: list[Tensor], slab: Slab) -> Tensor:
         (images,) = inputs
+        gains = self.node.gains
         if self.node.parent.untrained:
-            mean = self._blur(images, slab)
-            return mean if self.theta_alone else torch.cat((mean, mean))
+            return self._of_untrained(images, slab)
         sigma, theta = images[:1], images[1:]
-        theta.add_(sigma)
-        return self._blur(theta if self.theta_alone else images, slab)
+        if gains.weight != 1:
+            theta.mul_(gains.weight)
+        theta.add_(sigma, alpha=gains.trained_weight)
+        if self.theta_alone:
+            return _plus(self._mean(theta, slab), gains.trained_bias)
+        if gains.weight != 1:
+            sigma.mul_(gains.weight)
+        pair = self._mean(images, slab)
+        if gains.bias == gains.trained_bias:
+            return _plus(pair, gains.bias)
+        _plus(pair[:1], gains.bias)
+        _plus(pair[1:], gains.trained_bias)
+        return pair
 
-    def _blur(self, images: Tensor, slab: Slab) -> Tensor:
+    def _of_untrained(self, sigma: Tensor, slab: Slab) -> Tensor:
+        """Where Theta is 0 before."""
+        gains = self.node.gains
+        mean = self._mean(sigma, slab)
+        if self.theta_alone or gains.like:
+            theta = _plus(_times(mean, gains.trained_weight), gains.trained_bias)
+            return theta if self.theta_alone else torch.cat((theta, theta))
+        theta = _plus(mean * gains.trained_weight, gains.trained_bias)
+        return torch.cat((_plus(_times(mean, gains.weight), gains.bias), theta))
+
+    def _mean(self, images: Tensor, slab: Slab) -> Tensor:
         node = self.node
-        for axis, (q, p) in enumerate(zip(node.kernel_size, node.geometry.period, strict=True)):
-            if q > 1 and p > 1:
+        for axis, (q, p) in enumerate(zip(node.patches.width, node.geometry.period, strict=True)):
+            offsets = node.patches.offsets(axis)
+            if p > 1 and (q > 1 or offsets[0] != 0):
                 # Of a band the first and the last rows get wrong values; they are cut off in the end.
                 mean = self._spare.like(images)
-                circular_box_mean(images, q, axis - node.ndim, out=mean)
+                circular_mean(images, offsets, axis - node.ndim, out=mean)
                 self._spare.keep(images)
                 images = mean
-        return images.add_(node.bias_variance) if node.bias_variance else images
+        return images
 
 
 class _AverageInside(_Average):
     temporaries = 4
 
-    def _blur(self, images: Tensor, slab: Slab) -> Tensor:
+    def _mean(self, images: Tensor, slab: Slab) -> Tensor:
         images = repeated(images, self.node.geometry.size)
-        for axis, q in enumerate(self.node.kernel_size):
-            if q > 1:
+        for axis in range(self.node.ndim):
+            if self.node.patches.reach(axis):
                 images = self._mean_inside(images, slab, axis)
-        return images.add_(self.node.bias_variance) if self.node.bias_variance else images
+        return images
 
     def _mean_inside(self, images: Tensor, slab: Slab, axis: int) -> Tensor:
         """Sum over the neighbours along ``axis`` of which both pixels, x + d and x' + d, are inside; over the width."""
-        n, width = self.node.geometry.size[axis], self.node.kernel_size[axis]
+        n, offsets = self.node.geometry.size[axis], self.node.patches.offsets(axis)
         first = torch.arange(n, device=images.device)
         second = (first + slab.displacements(axis, images.device)[:, None]) % n
         dim = axis - self.node.ndim
         shape = [1] * images.ndim
         shape[1 + axis] = slab.count[axis]
-        mean = images * (1 / width)
-        for shift in range(1, min(width // 2, n - 1) + 1):
-            rest = n - shift
+        weight = 1 / len(offsets)
+        mean = images * (weight if 0 in offsets else 0.0)
+        for offset in offsets:
+            rest = n - abs(offset)
+            if offset == 0 or rest <= 0:
+                continue
+            # Pixels x whose neighbour x + d is inside, and whether that of x' is.
+            to, of = max(-offset, 0), max(offset, 0)
             shape[dim] = rest
-            forth = (second[:, :rest] < rest).to(images.dtype).view(shape)
-            back = (second[:, shift:] >= shift).to(images.dtype).view(shape)
-            mean.narrow(dim, 0, rest).addcmul_(images.narrow(dim, shift, rest), forth, value=1 / width)
-            mean.narrow(dim, shift, rest).addcmul_(images.narrow(dim, 0, rest), back, value=1 / width)
+            other = second[:, to : to + rest] + offset
+            inside = ((other >= 0) & (other < n)).to(images.dtype).view(shape)
+            mean.narrow(dim, to, rest).addcmul_(images.narrow(dim, of, rest), inside, value=weight)
         return mean
+
+
+def _times(images: Tensor, factor: float) -> Tensor:
+    """In place."""
+    return images if factor == 1 else images.mul_(factor)
+
+
+def _plus(images: Tensor, offset: float) -> Tensor:
+    """In place."""
+    return images.add_(offset) if offset else images
 
 
 class _Pointwise(Step[L]):

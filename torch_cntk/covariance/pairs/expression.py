@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from torch_cntk._internal.checks import shape_text
-from torch_cntk.covariance.base import Covariance
+from torch_cntk.covariance.base import NTK, Covariance
 from torch_cntk.covariance.pairs.displacements import Box, no_displacement, scaled
+from torch_cntk.covariance.patches import Gains, Patches
+from torch_cntk.covariance.selection import Every
 
 if TYPE_CHECKING:
     from torch_cntk.covariance.duals import Dual
@@ -73,24 +75,23 @@ class Pairs(Covariance):
 
     # Verbs.
 
-    def average_patches(self, kernel_size: tuple[int, ...], bias_variance: float = 0.0) -> Pairs:
-        """A weight layer: a circular mean over positions, at each displacement."""
-        return Averaged(self, kernel_size, bias_variance)
-
-    def average_patches_inside(self, kernel_size: tuple[int, ...], bias_variance: float = 0.0) -> Pairs:
-        """The same without the pairs of neighbours of which one is outside of its image."""
-        return Averaged(self, kernel_size, bias_variance, any(q > 1 for q in kernel_size))
+    def average_patches(self, patches: Patches, gains: Gains = NTK) -> Pairs:
+        """A mean over positions, at each displacement; without pairs of which one is beyond a border of zeros."""
+        return Averaged(self, patches, gains)
 
     def activate(self, dual: Dual) -> Pairs:
         """A nonlinearity: pointwise, given the variances of both images."""
         return Activated(self, dual)
 
-    def subsample(self, stride: tuple[int, ...]) -> Pairs:
-        """T'[u][a] = T[r u][r a].
+    def subsample(self, stride: tuple[int, ...], trim: tuple[int, ...] | None = None) -> Pairs:
+        """T'[u][a] = T[r u][r a], where the size is a multiple of the stride; elsewhere displacements meet.
 
         Raises:
-            ValueError: the size is not a multiple of the stride.
+            ValueError: no pixel would be left.
         """
+        trim = trim or (0,) * self.ndim
+        if any(trim) or any(n % r for n, r in zip(self.size, stride, strict=True)):
+            return self.resample(tuple(Every(r, t) for r, t in zip(stride, trim, strict=True)))
         return Subsampled(self, stride) if any(r != 1 for r in stride) else self
 
     def resample(self, resampling: tuple[Resampling, ...]) -> Pairs:
@@ -101,7 +102,8 @@ class Pairs(Covariance):
         """
         pairs: Pairs = self
         for axis, rule in enumerate(resampling):
-            pairs = Resampled(pairs, axis, rule)
+            rule.output_size(self.size[axis])
+            pairs = pairs if rule.idle else Resampled(pairs, axis, rule)
         return pairs
 
     def pool(self) -> Pairs:
@@ -153,25 +155,25 @@ class Given(Pairs):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Averaged(Pairs):
-    """A weight layer: Theta' = P[Theta + Sigma] + b, Sigma' = P[Sigma] + b.
-
-    Attributes:
-        inside: whether there are zeros beyond the border, rather than the other side of the image.
-    """
+    """A weight layer: see ``Covariance.average_patches``."""
 
     parent: Pairs
-    kernel_size: tuple[int, ...]
-    bias_variance: float
-    inside: bool = False
+    patches: Patches
+    gains: Gains
 
     def __post_init__(self) -> None:
         self._settle((self.parent,), self.parent.size, untrained=False)
+
+    @property
+    def inside(self) -> bool:
+        """Whether there are zeros beyond the border, rather than the other side of the image."""
+        return self.patches.crosses_border
 
     def _pooled(self) -> Pairs:
         # The mean of circular means is that of what they are made from: none of them is computed.
         if self.inside:
             return super()._pooled()
-        return self.parent.pool().average_patches((1,) * self.ndim, self.bias_variance)
+        return self.parent.pool().average_patches(Patches.centred((1,) * self.ndim), self.gains)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -9,7 +9,7 @@ a few operations on contiguous memory.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch_cntk.covariance.duals.base import ROUNDING, extremes, ordinary
 from torch_cntk.covariance.duals.gradients import differentiable
 from torch_cntk.covariance.pairs.displacements import Box, Displaced, at_displaced, positions_in
 from torch_cntk.covariance.pairs.expression import Activated, Averaged, Given, Mixed, Normalised, Pairs, Subsampled
+from torch_cntk.covariance.patches import Gains
 
 __all__ = ["Block", "run"]
 
@@ -164,16 +165,38 @@ def _given(node: Given, block: Block, inputs: list[Tensor], box: Box) -> Tensor:
 
 def _averaged(node: Averaged, block: Block, inputs: list[Tensor], box: Box) -> Tensor:
     (images,) = inputs
+    gains = node.gains
     if len(images) > 1:
-        if block.recorded:
-            images = torch.stack([images[0], images[0] + images[1]])
-        else:
-            images[1].add_(images[0])
-    images = _mean(node, block, images, box)
-    if node.bias_variance:
-        images = images + node.bias_variance if block.recorded else images.add_(node.bias_variance)
-    # What training adds to 0 is what the layer makes of Sigma.
-    return _twice(block, images) if len(images) == 1 and block.trained else images
+        images = _with_what_is_trained(gains, block, images)
+        return _plus(block, _mean(node, block, images, box), gains.bias, gains.trained_bias)
+    mean = _mean(node, block, images, box)
+    if not block.trained:
+        return _plus(block, mean if gains.weight == 1 else mean * gains.weight, gains.bias)
+    # What training adds to 0 is made of Sigma.
+    if gains.like:
+        return _twice(block, _plus(block, mean if gains.weight == 1 else mean * gains.weight, gains.bias))
+    both = torch.cat((mean * gains.weight, mean * gains.trained_weight))
+    return _plus(block, both, gains.bias, gains.trained_bias)
+
+
+def _with_what_is_trained(gains: Gains, block: Block, images: Tensor) -> Tensor:
+    """W Sigma and w Theta + r Sigma."""
+    if block.recorded:
+        return torch.stack([gains.weight * images[0], gains.trained_weight * images[0] + gains.weight * images[1]])
+    if gains.weight != 1:
+        images[1].mul_(gains.weight)
+    images[1].add_(images[0], alpha=gains.trained_weight)
+    if gains.weight != 1:
+        images[0].mul_(gains.weight)
+    return images
+
+
+def _plus(block: Block, images: Tensor, *biases: float) -> Tensor:
+    """Add a number to each of Sigma and Theta, or to what there is of them."""
+    if not any(biases):
+        return images
+    added = images.new_tensor(biases).view(-1, *(1,) * (images.ndim - 1))
+    return images + added if block.recorded else images.add_(added)
 
 
 def _twice(block: Block, images: Tensor) -> Tensor:
@@ -188,16 +211,16 @@ def _twice(block: Block, images: Tensor) -> Tensor:
 
 def _mean(node: Averaged, block: Block, images: Tensor, box: Box) -> Tensor:
     """The mean over patches, axis by axis."""
-    axes = [(k, q) for k, q in enumerate(node.kernel_size) if q > 1 and (node.size[k] > 1 or node.inside)]
+    steps = [(axis, node.patches.offsets(axis)) for axis in range(node.ndim)]
+    steps = [(axis, offsets) for axis, offsets in steps if any(offsets) and (node.size[axis] > 1 or node.inside)]
     if block.recorded:
-        for axis, width in axes:
-            images = _mean_recorded(node, images, range(-(width // 2), width // 2 + 1), axis, box)
+        for axis, offsets in steps:
+            images = _mean_recorded(node, images, offsets, axis, box)
         return images
     # Sigma and Theta one after another: half of the memory stays in the cache.
     for part in images.unbind():
         source, mean = part, block.spare(part.shape)
-        for axis, width in axes:
-            offsets = range(-(width // 2), width // 2 + 1)
+        for axis, offsets in steps:
             if node.inside:
                 _mean_inside(source, offsets, axis, box, mean)
             else:
@@ -209,10 +232,10 @@ def _mean(node: Averaged, block: Block, images: Tensor, box: Box) -> Tensor:
     return images
 
 
-def _mean_around(images: Tensor, offsets: range, axis: int, mean: Tensor) -> None:
+def _mean_around(images: Tensor, offsets: Sequence[int], axis: int, mean: Tensor) -> None:
     """Write the mean of the neighbours along an axis, around the edge, into ``mean``."""
     n = images.shape[axis]
-    if offsets == range(-1, 2) and n > 2:
+    if sorted(offsets) == [-1, 0, 1] and n > 2:
         # Means of two are fewer passes than a multiplication and two additions: first of the outer neighbours.
         torch.lerp(images.narrow(axis, 0, n - 2), images.narrow(axis, 2, n - 2), 0.5, out=mean.narrow(axis, 1, n - 2))
         second, last = images.select(axis, 1), images.select(axis, n - 1)
@@ -228,11 +251,11 @@ def _mean_around(images: Tensor, offsets: range, axis: int, mean: Tensor) -> Non
         mean.narrow(axis, rest, shift).add_(images.narrow(axis, 0, shift), alpha=weight)
 
 
-def _mean_inside(images: Tensor, offsets: range, axis: int, box: Box, mean: Tensor) -> None:
+def _mean_inside(images: Tensor, offsets: Sequence[int], axis: int, box: Box, mean: Tensor) -> None:
     """The same over the neighbours of which both pixels, a + d and a + u + d, are inside."""
     n, weight = images.shape[axis], 1 / len(offsets)
     inside = _inside(images, axis, box)
-    torch.mul(images, weight, out=mean)
+    torch.mul(images, weight if 0 in offsets else 0.0, out=mean)
     for offset in offsets:
         rest = n - abs(offset)
         if offset == 0 or rest <= 0:
@@ -261,7 +284,7 @@ def _inside(images: Tensor, axis: int, box: Box) -> Callable[[int], Tensor]:
     return inside
 
 
-def _mean_recorded(node: Averaged, images: Tensor, offsets: range, axis: int, box: Box) -> Tensor:
+def _mean_recorded(node: Averaged, images: Tensor, offsets: Sequence[int], axis: int, box: Box) -> Tensor:
     """Either mean without overwriting anything."""
     inside = _inside(images[0], axis, box)
     terms = []

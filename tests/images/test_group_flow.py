@@ -1,0 +1,204 @@
+"""Groups of similar patches and their gradient flow, against loops and matrix exponentials."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import torch_cntk as tc
+from torch_cntk.images import Observed, group_flow
+from torch_cntk.images.filler import of_pass
+from torch_cntk.images.group_flow import Followed, GroupFlow, flow_in_groups, groups
+
+
+def patch(image: Tensor, corner: tuple[int, ...], sides: tuple[int, ...]) -> Tensor:
+    return image[(slice(None), *(slice(k, k + n) for k, n in zip(corner, sides, strict=True)))].flatten()
+
+
+def brute_force_groups(image: Tensor, sides: tuple[int, ...], step: int, reach: int, members: int) -> list[set[int]]:
+    size = tuple(image.shape[1:])
+    grids = [sorted({*range(0, n - s, step), n - s}) for n, s in zip(size, sides, strict=True)]
+    found = []
+    for corner in product(*grids):
+        near = [
+            range(max(k - reach, 0), min(k + reach, n - s) + 1) for k, n, s in zip(corner, size, sides, strict=True)
+        ]
+        here = patch(image, corner, sides)
+        ranked = sorted(product(*near), key=lambda c: float((patch(image, c, sides) - here).square().sum()))
+        found.append({sum(k * math.prod(size[a + 1 :]) for a, k in enumerate(c)) for c in ranked[:members]})
+    return found
+
+
+@pytest.mark.parametrize(
+    ("size", "channels", "sides", "step", "reach"),
+    [((40,), 2, (7,), 3, 9), ((13, 17), 1, (3, 4), 2, 4), ((12, 11), 3, (5, 5), 4, 3), ((7, 6, 8), 1, (2, 3, 2), 2, 2)],
+)
+@pytest.mark.parametrize("entries", [2**24, 1])
+def test_groups_are_the_nearest_patches(
+    monkeypatch: pytest.MonkeyPatch,
+    size: tuple[int, ...],
+    channels: int,
+    sides: tuple[int, ...],
+    step: int,
+    reach: int,
+    entries: int,
+) -> None:
+    monkeypatch.setattr(group_flow, "_ENTRIES", entries)  # 1: each row of reference patches by itself
+    image = torch.rand(channels, *size, dtype=torch.float64)
+    found = groups(image, sides, step, reach, 6)
+    assert [set(row) for row in found.tolist()] == brute_force_groups(image, sides, step, reach, 6)
+
+
+def test_only_patches_with_wanted_pixels_get_groups() -> None:
+    image = torch.rand(2, 31, 29)
+    every = groups(image, (4, 4), 3, 5, 6)
+    wanted = torch.zeros(31, 29, dtype=torch.bool)
+    wanted[7:9, 20] = wanted[30, 0] = True
+    corners = [divmod(int(row[0]), 29) for row in every]
+    near = [bool(wanted[r : r + 4, c : c + 4].any()) for r, c in corners]
+    assert 0 < sum(near) < len(near)
+    found = groups(image, (4, 4), 3, 5, 6, wanted)
+    assert torch.equal(found.sort(0).values, every[torch.tensor(near)].sort(0).values)
+
+
+def flow_in_loops(image: Tensor, members: Tensor, sides: tuple[int, int], level: float) -> Tensor:
+    """As ``flow_in_groups``, by an explicit inverse and one patch after the other."""
+    channels, _, width = image.shape
+    total, weight = torch.zeros_like(image), torch.zeros_like(image)
+    for group in members.tolist():
+        corners = [divmod(k, width) for k in group]
+        table = torch.stack([patch(image, corner, sides) for corner in corners])
+        kernel = table @ table.T * 49 / table.shape[1]
+        step = torch.linalg.inv(torch.eye(len(group), dtype=image.dtype) + kernel / (8 * level**2))
+        share = torch.eye(len(group), dtype=image.dtype) - torch.linalg.matrix_power(step, 8)
+        own = 1 / (share.square().sum() + 0.5)
+        for corner, row in zip(corners, share @ table, strict=True):
+            place = (slice(None), *(slice(k, k + n) for k, n in zip(corner, sides, strict=True)))
+            total[place] += own * row.reshape(channels, *sides)
+            weight[place] += own
+    return total / weight
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_flow_is_that_of_loops(channels: int) -> None:
+    image = torch.rand(channels, 14, 15, dtype=torch.float64) - 0.5
+    members = groups(image, (4, 3), 2, 5, 7)
+    found = flow_in_groups(image, members, (4, 3), 0.4)
+    torch.testing.assert_close(found, flow_in_loops(image, members, (4, 3), 0.4), rtol=1e-10, atol=1e-12)
+
+
+def test_eight_steps_are_close_to_the_flow_itself() -> None:
+    table = torch.randn(9, 30, dtype=torch.float64)
+    kernel = table @ table.T / 30
+    exact = torch.eye(9, dtype=torch.float64) - torch.linalg.matrix_exp(-kernel / 0.7**2)
+    # The implicit Euler method errs by at most max |e^-x - (1 + x / 8)^-8| = .033, at x = 2.
+    assert float((group_flow._learnt(kernel[None], 0.7)[0] - exact).abs().max()) < 0.034
+
+
+def test_a_network_takes_the_place_of_the_linear_one() -> None:
+    image = torch.rand(1, 12, 12, dtype=torch.float64) - 0.5
+    members = groups(image, (4, 4), 4, 4, 5)
+    linear = tc.Sequential(tc.Linear(16, 8))
+    torch.testing.assert_close(
+        flow_in_groups(image, members, (4, 4), 0.4, linear), flow_in_groups(image, members, (4, 4), 0.4)
+    )
+    deep = tc.Sequential(tc.Linear(16, 8), tc.ReLU(), tc.Linear(8, 1))
+    assert not torch.allclose(
+        flow_in_groups(image, members, (4, 4), 0.4, deep), flow_in_groups(image, members, (4, 4), 0.4)
+    )
+
+
+def texture(*size: int) -> Tensor:
+    """A pattern that repeats, with random phases, [1, *size]."""
+    grids = torch.meshgrid(*(torch.arange(float(n)) for n in size), indexing="ij")
+    pace = 0.2 if len(size) == 1 else 0.9  # what a first fill of half of the samples can follow
+    waves = [torch.cos(grid * (pace + 0.35 * k) + torch.rand(()) * 6) for k, grid in enumerate(grids)]
+    return torch.stack(waves).prod(0)[None]
+
+
+def test_a_flow_is_a_pass() -> None:
+    image, observed = texture(40, 44), torch.rand(40, 44) < 0.5
+    flow = GroupFlow.for_share(0.5)
+    guided = tc.inpaint(image, observed, passes=2)
+    result = tc.inpaint(image, observed, passes=[*(of_pass(guided.guidance[0], k) for k in range(2)), flow])
+    torch.testing.assert_close(result.image, refined(Observed.of(image, observed), guided.image))
+    assert result.passes == 3
+    assert result.residual == guided.residual
+    with pytest.raises(ValueError, match="behind another pass"):
+        tc.images.fill(Observed.of(image, observed), flow)
+    bad = type("Bad", (), {"refine": lambda self, given, estimate: estimate[..., 1:]})()
+    with pytest.raises(ValueError, match="keep the shape"):
+        tc.inpaint(image, observed, passes=[bad])
+
+
+def test_automatic_passes_end_in_a_flow_where_it_helps() -> None:
+    image, observed = texture(64, 64), torch.rand(64, 64) < 0.3
+    result = tc.inpaint(image, observed, passes="auto")
+    plan = result.guidance[0]
+    assert isinstance(plan, Followed)
+    assert plan.passes + 1 == result.passes
+    before = (
+        tc.inpaint(image, observed, passes=plan.passes, guidance=plan.series)
+        if plan.passes
+        else tc.inpaint(image, observed)
+    )
+    errors = [float((r.image - image)[:, ~observed].square().mean()) for r in (before, result)]
+    assert errors[1] < errors[0]
+
+
+def refined(given: Observed, estimate: Tensor, flow: GroupFlow | None = None) -> Tensor:
+    normal = given.normalised
+    made = (flow or GroupFlow.for_share(0.5)).refine(normal, given.normalise(estimate.reshape(given.pixels.shape)))
+    return given.shaped(given.restore(given.denormalise(made)))
+
+
+@pytest.mark.parametrize("size", [(600,), (48, 52), (14, 15, 16)])
+def test_what_repeats_is_found_again(size: tuple[int, ...]) -> None:
+    image, observed = texture(*size), torch.rand(size) < 0.5
+    first = tc.inpaint(image, observed).image
+    found = refined(Observed.of(image, observed), first)
+    before, after = (float((x - image)[:, ~observed].square().mean()) for x in (first, found))
+    assert after < 0.7 * before
+    assert torch.equal(found[:, observed], image[:, observed])
+
+
+def test_scale_offset_and_batches_do_not_matter() -> None:
+    image, observed = torch.cat([texture(24, 26), texture(24, 26)]), torch.rand(24, 26) < 0.5
+    first = tc.inpaint(image, observed).image
+    found = refined(Observed.of(image, observed), first)
+    moved = refined(Observed.of(image * 3000 + 20000, observed), first * 3000 + 20000)
+    torch.testing.assert_close((moved - 20000) / 3000, found, rtol=0, atol=1e-3)
+    two = refined(Observed.of(torch.stack([image, image.flip(0)]), observed), torch.stack([first, first.flip(0)]))
+    torch.testing.assert_close(two[0], found, rtol=0, atol=1e-5)
+    torch.testing.assert_close(two[1].flip(0), found, rtol=0, atol=1e-4)  # sums over channels in another order
+    assert refined(Observed.of(image.double(), observed), first.double()).dtype == torch.float64
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (8, 1)])
+def test_tiny_and_constant_images(size: tuple[int, int]) -> None:
+    image = torch.full((1, *size), 5.0)
+    observed = torch.ones(size, dtype=torch.bool)
+    observed[-1, -1] = size == (1, 1)
+    assert torch.equal(refined(Observed.of(image, observed), image), image)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        ({"iterations": 0}, ValueError, "iterations"),
+        ({"first": 0}, ValueError, "first to be above 0"),
+        ({"last": -1}, ValueError, "last"),
+        ({"relaxation": 1}, ValueError, "below 1"),
+        ({"members": 1.5}, TypeError, "members"),
+        ({"side": 0}, ValueError, "side"),
+        ({"network": torch.nn.ReLU()}, TypeError, "network of torch_cntk"),
+    ],
+)
+def test_bad_settings_are_refused(options: dict[str, Any], error: type[Exception], match: str) -> None:
+    with pytest.raises(error, match=match):
+        GroupFlow(**options)

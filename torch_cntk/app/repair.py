@@ -1,0 +1,98 @@
+"""What the page computes, in processes of its own (see ``work``)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from torch import Tensor
+
+from torch_cntk.images.files import Photograph
+from torch_cntk.images.filler import Filler, Pass, Series, of_pass
+from torch_cntk.images.group_flow import Followed
+from torch_cntk.images.guided import Guidance
+from torch_cntk.images.influence import influence
+from torch_cntk.images.inpaint import inpaint
+from torch_cntk.images.observed import Observed
+from torch_cntk.images.periodic import Periodic
+from torch_cntk.images.photographs import Task
+from torch_cntk.images.result import InpaintingResult
+
+__all__ = ["METHODS", "Method", "Repaired", "repair", "weights"]
+
+Method = Literal["fast", "careful", "automatic"]
+
+METHODS: dict[Method, int | Literal["auto"]] = {"fast": 0, "careful": 3, "automatic": "auto"}
+"""Content-aware passes of each method; they settle within three or four."""
+
+
+@dataclass(frozen=True, eq=False)
+class Repaired:
+    """A photograph whose missing pixels are filled.
+
+    Attributes:
+        photograph: the filled one; observed pixels are those of the original, to the bit.
+        observed: boolean [H, W], False where it was filled.
+        known: boolean [H, W], True where it was filled from.
+        result: of ``inpaint``.
+    """
+
+    photograph: Photograph
+    observed: Tensor
+    known: Tensor
+    result: InpaintingResult
+
+
+def repair(photograph: Photograph, observed: Tensor, method: Method, device: str) -> Repaired:
+    """Fill the missing pixels of a photograph.
+
+    Args:
+        photograph: as it was read.
+        observed: boolean [H, W], True = known.
+        method: one of ``METHODS``.
+        device: where to compute, "cpu" or "cuda".
+
+    Returns:
+        the filled photograph.
+
+    Raises:
+        ValueError: nothing that can be seen is observed.
+        OutOfMemoryError: it would not fit.
+    """
+    task = Task.of(photograph, observed)
+    pixels, known = task.photograph.pixels.to(device), task.known.to(device)
+    result = inpaint(pixels, known, task.kernel(), passes=METHODS[method], progress=True)
+    return Repaired(task.filled(result.image), task.observed, task.known, result)
+
+
+def weights(
+    pixels: Tensor, known: Tensor, place: tuple[int, int], estimate: Tensor, result: InpaintingResult
+) -> Tensor:
+    """How much each pixel counts in the fill of one (see ``influence``).
+
+    After content-aware passes these are the weights that one more pass would have, with the result as its estimate:
+    passes settle. Those on smaller images are told by the pass of the whole image that they stand for; of a group flow
+    at the end, those of the passes before it are shown.
+
+    Args:
+        pixels: [channels, H, W], a part of the photograph.
+        known: boolean [H, W], the pixels that were filled from.
+        place: row and column of the pixel that is filled.
+        estimate: [channels, H, W], the result.
+        result: of ``inpaint``: how it was filled.
+
+    Returns:
+        float64 [H, W].
+    """
+    filler: Pass = Periodic(ridge=result.ridge)
+    last = result.guidance[0] if result.guidance else None
+    guidance, passes = (last.series, last.passes) if isinstance(last, Followed) else (last, result.passes)
+    if passes and guidance is not None:
+        filler = of_pass(_whole(guidance), passes)
+    assert isinstance(filler, Filler)
+    return influence(Observed.of(pixels, known, 2), filler, place, estimate, progress=True)
+
+
+def _whole(guidance: Pass | Series) -> Pass | Series:
+    """The same guidance on the image's own pixels."""
+    return replace(guidance, coarse=1) if isinstance(guidance, Guidance) else guidance

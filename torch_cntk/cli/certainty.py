@@ -1,0 +1,68 @@
+"""How sure a fill is, in words: by how much known pixels were missed that were left out and filled in the same way."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import scipy.ndimage
+import torch
+from torch import Tensor
+
+from torch_cntk.images.default import default_kernel
+from torch_cntk.images.inpaint import InpaintingResult, inpaint
+from torch_cntk.kernels.kernel import Kernel
+from torch_cntk.solvers import Solver
+
+__all__ = ["certainty"]
+
+_LEVELS = 255
+_SIDE, _HOLES = 96, 4
+"""Of the part of the image that is tried: pixels at least, and times the largest hole's reach. A larger one would take
+as long as the fill itself."""
+_FEWEST = 20
+"""Left-out pixels, of which fewer say little."""
+
+
+def certainty(
+    image: Tensor, known: Tensor, kernel: Kernel | None, solver: Solver | Literal["auto"], result: InpaintingResult
+) -> str:
+    """A part of a sentence, empty where it cannot be told.
+
+    The holes around the largest one are moved to where most is known; what is known there is left out and filled.
+
+    Args:
+        image: [channels, H, W] in [0, 1].
+        known: boolean [H, W].
+        kernel: that filled it, or None for the default one.
+        solver: that was asked for.
+        result: of the fill, whose ridge and number of passes are taken.
+    """
+    if bool(known.all()) or (kernel is not None and kernel.size is not None):
+        return ""
+    kernel = default_kernel(known) if kernel is None else kernel
+    place = _around_the_largest(known)
+    image, known = image[(slice(None), *place)], known[place]
+    left_out = _moved(known)
+    if int(left_out.sum()) < _FEWEST or not bool((known & ~left_out).any()):
+        return ""
+    filled = inpaint(image, known & ~left_out, kernel, solver=solver, ridge=result.ridge, passes=result.passes).image
+    levels = _LEVELS * float((filled - image)[:, left_out].double().square().mean().sqrt())
+    about = f"{levels:.0f}" if levels >= 1 else "less than 1"
+    return f"known pixels that were left out were off by {about} of {_LEVELS}"
+
+
+def _around_the_largest(known: Tensor) -> tuple[slice, ...]:
+    """The part of the image around the pixel that is most remote from a known one."""
+    distance = scipy.ndimage.distance_transform_cdt(~known.cpu().numpy(), "chessboard")
+    middle = np.unravel_index(int(distance.argmax()), distance.shape)
+    side = max(_SIDE, _HOLES * int(distance.max()))
+    starts = [max(min(int(at) - side // 2, n - side), 0) for at, n in zip(middle, distance.shape, strict=True)]
+    return tuple(slice(start, start + side) for start in starts)
+
+
+def _moved(known: Tensor) -> Tensor:
+    """What is known where the holes are after they are moved by parts of the image: as much as possible."""
+    moves = [[n * eighths // 8 for n in known.shape] for eighths in range(1, 8)]
+    moved = [known & ~torch.roll(known, move, (0, 1)) for move in moves]
+    return max(moved, key=lambda left_out: int(left_out.sum()))

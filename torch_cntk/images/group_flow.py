@@ -1,0 +1,330 @@
+"""Gradient flow in groups of similar patches: what many places of a picture have in common is kept, the rest fades.
+
+For each reference patch on a grid, the patches around it that are most alike make a group, a small table A [n, q] of
+n patches with q numbers each. An infinitely wide network that is trained on the table from a start of 0 goes
+through F A with F = I - exp(-t K), K = A A^T for a linear one: directions that many patches share come first. We take
+N steps of the implicit Euler method, F = I - (I + K / (N level^2))^-N. What remains of the observed pixels is added
+back before the next step, as training goes on (Osher et al., An iterative regularization method, 2005).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from torch_cntk._internal.checks import finite_number, positive_int
+from torch_cntk.images.filler import Pass, Series, of_pass
+from torch_cntk.images.observed import Observed
+from torch_cntk.layers.base import Layer
+
+__all__ = ["Followed", "GroupFlow", "flows_for"]
+
+_SIDES = {1: 49, 2: 7, 3: 4}
+"""Patches of about 50 pixels in each dimension."""
+_STEPS = {1: 12, 2: 4, 3: 3}
+"""Pixels between reference patches: each pixel is in several groups."""
+_REACHES = {1: 480, 2: 15, 3: 5}
+"""About a thousand places are compared with each reference patch."""
+_NUMBERS = 49
+"""Of a patch, for which the levels below were chosen; K is taken per number and times this."""
+_LOG2_EULER = 3
+"""Eight steps of the Euler method: more make no difference to the picture."""
+_ENTRIES = 2**20
+"""Of the table of distances that is held at once: that of a block whose pixels stay in the processor's cache."""
+_GROUPS = 2048
+"""That are solved at once: their patches and matrices take some 100 MB for colour."""
+_FAR = 1e4
+"""Stands outside the image, so that no patch reaches out. Values inside are about 1."""
+
+
+@dataclass(frozen=True)
+class GroupFlow:
+    """A pass of gradient flows in groups of similar patches, which goes on from an estimate.
+
+    The settings are those that did best on crops of scikit-image's photographs; ``for_share`` has them by the share of
+    observed pixels.
+
+    Args:
+        iterations: how often all groups are solved.
+        first: level of the first iteration, where the observed values have a range of 1. Components of a group whose
+            root sum of squares is below it fade.
+        last: of the last iteration; geometric in between.
+        relaxation: how far each iteration goes beyond its result, from 0 to below 1.
+        members: patches of a group.
+        side: of a patch in pixels, along each axis; by default 49, 7 or 4 in one, two or three dimensions.
+        network: K is its kernel, of layers that take rows, such as ``Linear``; by default A A^T.
+
+    Raises:
+        TypeError: a setting is no number, or the network none.
+        ValueError: a setting is out of range.
+    """
+
+    iterations: int = 8
+    first: float = 0.3
+    last: float = 0.3
+    relaxation: float = 0.5
+    members: int = 32
+    side: int | None = None
+    network: Layer | None = None
+
+    def __post_init__(self) -> None:
+        positive_int(self.iterations, "iterations")
+        positive_int(self.members, "members")
+        if self.side is not None:
+            positive_int(self.side, "side")
+        for name in ("first", "last"):
+            if finite_number(getattr(self, name), name, minimum=0) == 0:
+                raise ValueError(f"expected {name} to be above 0, got 0")
+        if not finite_number(self.relaxation, "relaxation", minimum=0) < 1:
+            raise ValueError(f"expected relaxation to be below 1, got {self.relaxation}")
+        if self.network is not None and not isinstance(self.network, Layer):
+            raise TypeError(f"expected a network of torch_cntk, got {type(self.network).__name__}")
+
+    @classmethod
+    def for_share(cls, observed: float) -> GroupFlow:
+        """Settings that suit a share of observed pixels, from 0 to 1: the fewer, the stronger at first."""
+        # From half of the pixels to a fifth of them.
+        sparse = min(max((0.5 - observed) / 0.3, 0.0), 1.0)
+        return cls(first=0.3 * (200 / 75) ** sparse, relaxation=0.5 + 0.3 * sparse)
+
+    def refine(self, given: Observed, estimate: Tensor) -> Tensor:
+        """Go on from an estimate.
+
+        Args:
+            given: what is known.
+            estimate: [batch, channels, *size], in its units.
+
+        Returns:
+            of the same shape.
+        """
+        *_, last = self.iterates(given, estimate)
+        return last
+
+    def iterates(self, given: Observed, estimate: Tensor) -> Iterator[Tensor]:
+        """As ``refine``: what each iteration gives."""
+        runs = [
+            _Run(self, one, given.in_one_unit(estimate)[k])
+            for k, one in enumerate(replace(given, pixels=given.in_one_unit(given.pixels)).images())
+        ]
+        for iteration in range(self.iterations):
+            share = iteration / max(self.iterations - 1, 1)
+            level = self.first * (self.last / self.first) ** share
+            refined = torch.stack([run.step(level) for run in runs])
+            yield refined if given.relative is None else refined / given.relative.to(refined.dtype)
+
+
+@dataclass(frozen=True)
+class Followed:
+    """A series of passes that ends in a group flow.
+
+    Attributes:
+        series: of the passes before.
+        passes: their number.
+        flow: the last pass.
+    """
+
+    series: Pass | Series
+    passes: int
+    flow: GroupFlow
+
+    def at(self, number: int) -> Pass:
+        """See ``Series``."""
+        return of_pass(self.series, number) if number < self.passes else self.flow
+
+
+def flows_for(observed: float) -> tuple[GroupFlow, ...]:
+    """Flows to try for a share of observed pixels, from 0 to 1: the usual one, and a longer one."""
+    usual = GroupFlow.for_share(observed)
+    return usual, replace(usual, iterations=2 * usual.iterations)
+
+
+class _Run:
+    """The flow of one image, in units in which its observed values have a range of 1."""
+
+    def __init__(self, flow: GroupFlow, given: Observed, estimate: Tensor) -> None:
+        ndim = given.ndim
+        self._flow = flow
+        self._known = given.single_mask
+        values = given.pixels[0][:, self._known]
+        self._unit = float(values.max() - values.min()) or 1.0
+        # Of numbers of size 1, single precision keeps seven digits: enough for a picture, and half of the time.
+        self._dtype = estimate.dtype
+        values, estimate = values.float(), estimate.float()
+        self._observed = given.pixels[0].float() / self._unit
+        self._low = values.amin(1).reshape(-1, *(1,) * ndim) / self._unit
+        self._high = values.amax(1).reshape(-1, *(1,) * ndim) / self._unit
+        estimate = (estimate / self._unit).clamp(self._low, self._high)
+        self._estimate = torch.where(self._known, self._observed, estimate)
+        self._back = torch.zeros_like(self._estimate)
+        self._sides = tuple(min(flow.side or _SIDES[ndim], n) for n in given.size)
+        self._groups = groups(self._estimate, self._sides, _STEPS[ndim], _REACHES[ndim], flow.members, ~self._known)
+
+    def step(self, level: float) -> Tensor:
+        """One iteration, in the units of what is given, [channels, *size]."""
+        flowed = flow_in_groups(self._estimate - self._back, self._groups, self._sides, level, self._flow.network)
+        self._back = torch.where(self._known, self._back + flowed - self._observed, 0)
+        beyond = flowed + self._flow.relaxation * (flowed - self._estimate)
+        self._estimate = torch.where(self._known, self._observed, beyond)
+        clamped: Tensor = self._estimate.clamp(self._low, self._high)
+        return clamped.to(self._dtype) * self._unit
+
+
+def _places(n: int, side: int, step: int, device: torch.device) -> Tensor:
+    """Corners of reference patches along an axis of n pixels: every step-th one, and the last."""
+    last = n - side
+    return torch.tensor([*range(0, last, step), last], device=device)
+
+
+def groups(
+    image: Tensor, sides: tuple[int, ...], step: int, reach: int, members: int, wanted: Tensor | None = None
+) -> Tensor:
+    """The patches that are most like each reference patch, itself first.
+
+    Args:
+        image: [channels, *size].
+        sides: of a patch.
+        step: between reference patches.
+        reach: largest displacement along each axis.
+        members: of a group.
+        wanted: boolean, [*size]: only patches in which a pixel is wanted are reference patches; by default all.
+
+    Returns:
+        numbers of the pixels in the patches' corners, int64 [groups, members]; fewer members in small images.
+    """
+    size = tuple(image.shape[1:])
+    reaches = tuple(min(reach, n - side) for n, side in zip(size, sides, strict=True))
+    beside = math.prod(2 * n + 1 for n in reaches)
+    block = max(int((_ENTRIES / beside) ** (1 / len(size))), 1)
+    places = [torch.split(_places(n, side, step, image.device), block) for n, side in zip(size, sides, strict=True)]
+    # Patches that reach out of the image are further than any other.
+    count = min(members, beside, math.prod(n - side + 1 for n, side in zip(size, sides, strict=True)))
+    found = [_groups_of(image, sides, part, reaches, count, wanted) for part in product(*places)]
+    nothing = torch.zeros(0, count, dtype=torch.int64, device=image.device)
+    return torch.cat([nothing, *(part for part in found if part is not None)])
+
+
+def _groups_of(
+    image: Tensor,
+    sides: tuple[int, ...],
+    places: tuple[Tensor, ...],
+    reaches: tuple[int, ...],
+    members: int,
+    wanted: Tensor | None,
+) -> Tensor | None:
+    """As ``groups``, of the reference patches of a block of places; None if none is wanted."""
+    size = tuple(image.shape[1:])
+    starts = [int(place[0]) for place in places]
+    ends = [int(place[-1]) + side for place, side in zip(places, sides, strict=True)]
+    here = tuple(slice(start, end) for start, end in zip(starts, ends, strict=True))
+    local = [place - start for place, start in zip(places, starts, strict=True)]
+    kept = None
+    if wanted is not None:
+        kept = _box_sums(wanted[here].to(image.dtype), sides, local).flatten().nonzero().flatten()
+        if not len(kept):
+            return None
+    block = image[(slice(None), *here)]
+    wide = _around(image, here, reaches)
+    moves = list(product(*(range(2 * n + 1) for n in reaches)))
+    distances = torch.empty(len(moves), math.prod(len(p) for p in places), device=image.device, dtype=image.dtype)
+    for row, move in enumerate(moves):
+        window = tuple(slice(k, k + n) for k, n in zip(move, block.shape[1:], strict=True))
+        squares = (wide[(slice(None), *window)] - block).square_().sum(0)
+        distances[row] = _box_sums(squares, sides, local).flatten()
+    distances[len(moves) // 2] = -1  # the patch itself
+    columns = distances.T if kept is None else distances.T[kept]
+    best = columns.contiguous().topk(members, 1, largest=False).indices
+    strides = _strides(size)
+    steps = [sum((k - n) * s for k, n, s in zip(move, reaches, strides, strict=True)) for move in moves]
+    corners = torch.zeros((), dtype=torch.int64, device=image.device)
+    for place, stride in zip(places, strides, strict=True):
+        corners = corners[..., None] + place * stride
+    corners = corners.flatten() if kept is None else corners.flatten()[kept]
+    return corners[:, None] + torch.tensor(steps, device=image.device)[best]
+
+
+def _strides(size: tuple[int, ...]) -> list[int]:
+    """By how much a pixel's number grows along each axis."""
+    return [math.prod(size[axis + 1 :]) for axis in range(len(size))]
+
+
+def _around(image: Tensor, here: tuple[slice, ...], reaches: tuple[int, ...]) -> Tensor:
+    """A block of an image and what is around it, far off where that is outside of the image."""
+    inside, pads = [], []
+    for part, reach, n in zip(here, reaches, image.shape[1:], strict=True):
+        start, end = part.start - reach, part.stop + reach
+        inside.append(slice(max(start, 0), min(end, n)))
+        pads.append((max(-start, 0), max(end - n, 0)))
+    around = [pad for pair in reversed(pads) for pad in pair]
+    return torch.nn.functional.pad(image[(slice(None), *inside)], around, value=_FAR)
+
+
+def _box_sums(values: Tensor, sides: tuple[int, ...], places: list[Tensor]) -> Tensor:
+    """Sums over the patches at each place."""
+    for axis, (side, at) in enumerate(zip(sides, places, strict=True)):
+        sums = values.index_select(axis, at)
+        for k in range(1, side):
+            sums += values.index_select(axis, at + k)
+        values = sums
+    return values
+
+
+def flow_in_groups(
+    image: Tensor, members: Tensor, sides: tuple[int, ...], level: float, network: Layer | None = None
+) -> Tensor:
+    """Let each group flow for a while, and put the patches back.
+
+    Where patches overlap they are averaged with weights 1 / (|F|^2 + 1/2): groups in which much has faded, and noise
+    with it, count more.
+
+    Args:
+        image: [channels, *size].
+        members: of ``groups``.
+        sides: of a patch.
+        level: see ``GroupFlow``.
+        network: whose kernel K is.
+
+    Returns:
+        [channels, *size]; what is in no group stays as it is.
+    """
+    if not len(members):
+        return image
+    channels, size = image.shape[0], tuple(image.shape[1:])
+    strides = _strides(size)
+    cell = torch.zeros((), dtype=torch.int64, device=image.device)
+    for side, stride in zip(sides, strides, strict=True):
+        cell = cell[..., None] + torch.arange(side, device=image.device) * stride
+    flat, cell = image.reshape(channels, -1), cell.flatten()
+    total, weight = torch.zeros_like(flat), torch.zeros_like(flat[0])
+    for part in torch.split(members, _GROUPS):
+        place = part[:, :, None] + cell
+        patches = flat[:, place].permute(1, 2, 0, 3).flatten(2)  # [groups, members, channels * pixels]
+        kernel = _kernel(patches, network) * (_NUMBERS / patches.shape[2])
+        share = _learnt(kernel, level)
+        own = 1 / (share.square().sum((1, 2)) + 0.5)
+        learnt = (share @ patches * own[:, None, None]).reshape(*part.shape, channels, -1).permute(2, 0, 1, 3)
+        total.index_add_(1, place.flatten(), learnt.reshape(channels, -1))
+        weight.index_add_(0, place.flatten(), own[:, None, None].expand(place.shape).flatten())
+    return torch.where(weight > 0, total / weight, flat).reshape(image.shape)
+
+
+def _learnt(kernel: Tensor, level: float) -> Tensor:
+    """F = I - (I + K / (N level^2))^-N of each group, N a power of 2."""
+    eye = torch.eye(kernel.shape[-1], dtype=kernel.dtype, device=kernel.device)
+    factor = torch.linalg.cholesky(eye + kernel / (level**2 * 2**_LOG2_EULER))
+    rest = torch.cholesky_inverse(factor)
+    for _ in range(_LOG2_EULER):
+        rest = rest @ rest
+    return eye - rest
+
+
+def _kernel(patches: Tensor, network: Layer | None) -> Tensor:
+    """K of each group [groups, members, members]."""
+    if network is None:
+        return patches @ patches.mT
+    # A network's kernel is of the mean over inputs; that of the linear one is to be the sum.
+    return torch.stack([network.gram(group) for group in patches]) * patches.shape[2]
