@@ -17,6 +17,7 @@ from torch_cntk.covariance.pairs import evaluation
 
 CONV = {1: tc.Conv1d, 2: tc.Conv2d, 3: tc.Conv3d}
 POOL = {1: tc.AvgPool1d, 2: tc.AvgPool2d, 3: tc.AvgPool3d}
+UP = {1: tc.ConvTranspose1d, 2: tc.ConvTranspose2d, 3: tc.ConvTranspose3d}
 SUM = {1: tc.SumPool1d, 2: tc.SumPool2d, 3: tc.SumPool3d}
 SIZES = {1: (6,), 2: (4, 2), 3: (2, 4, 2)}
 # float64 on both sides; angles of features that are close by chance have some digits less.
@@ -88,6 +89,12 @@ BODIES: dict[str, Callable[[int], list[tc.Layer]]] = {
         tc.ReLU(),
     ],
     "concat": lambda d: [conv(d, 3), tc.Concat(tc.ReLU(), tc.Abs(), in_channels=4), CONV[d](8, 4, 1), tc.ReLU()],
+    "valid": lambda d: [conv(d, 3, 2, padding=0), tc.ReLU(), conv(d, 4, 3, padding_mode="zeros"), tc.ReLU()],
+    "dilated": lambda d: [conv(d, 3, 3, dilation=2), tc.ReLU(), conv(d, 4, 2, weight_std=1.3, bias=True), tc.Erf()],
+    "grouped": lambda d: [conv(d, 3), CONV[d](4, 4, 3, groups=2), conv(d, 4, 1), tc.ReLU()],
+    "transposed": lambda d: [UP[d](3, 4, 3, stride=2, padding_mode="zeros"), tc.ReLU(), conv(d), tc.ReLU()],
+    "overlap": lambda d: [conv(d, 3), tc.ReLU(), POOL[d](3, 1, 1), conv(d), tc.ReLU()],
+    "standard": lambda d: [conv(d, 3, parameterisation="standard", bias=True, bias_std=0.5), tc.ReLU(), conv(d)],
     "nothing": lambda d: [],
 }
 HEADS = (flatten_head, pool_head, kept_head, pixel_head)
@@ -102,7 +109,8 @@ def test_gram_is_the_textbook_recursion(
     # Blocks and boxes of a few numbers: all seams are met.
     monkeypatch.setitem(evaluation._SLAB_ENTRIES, "cpu", int(torch.randint(50, 3000, (), generator=generator)))
     x, y = images(generator, 3, SIZES[ndim]), images(generator, 2, SIZES[ndim])
-    for head in HEADS:
+    # Images of twice as many pixels: the recursion holds the square of them.
+    for head in HEADS if ndim == 1 or body not in ("up", "transposed") else HEADS[:2]:
         layers = [*BODIES[body](ndim), *head(ndim)]
         if body == "nothing":
             layers = [tc.Flatten()] if head is flatten_head else [conv(ndim, 3), *head(ndim)]
