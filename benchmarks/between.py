@@ -27,9 +27,7 @@ PIECE = 1 << 15
 
 def convolutional(channels: int, depth: int, head: tc.Layer, width: int = 8) -> tc.Sequential:
     """[3x3 conv, ReLU] x depth and a head."""
-    layers = [
-        layer for k in range(depth) for layer in (tc.Conv2d(channels if k == 0 else width, width, 3), tc.ReLU())
-    ]
+    layers = [layer for k in range(depth) for layer in (tc.Conv2d(channels if k == 0 else width, width, 3), tc.ReLU())]
     return tc.Sequential(*layers, head)
 
 

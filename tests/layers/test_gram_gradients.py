@@ -24,7 +24,12 @@ BODIES = {
     "zeros": [conv(2, padding_mode="zeros"), tc.Erf(), conv(padding_mode="zeros"), tc.GELU()],
     "pool": [conv(2), tc.ReLU(), tc.AvgPool1d(2), conv(), tc.Abs()],
     "stride": [tc.Conv1d(2, 3, 3, stride=2), tc.Sin(), tc.BilinearUp(2), conv(), tc.ReLU()],
-    "residual": [conv(2), tc.Residual(tc.ReLU(), conv(), tc.Scale(0.7)), tc.ChannelNorm(3, eps=0.1, affine=True), conv()],
+    "residual": [
+        conv(2),
+        tc.Residual(tc.ReLU(), conv(), tc.Scale(0.7)),
+        tc.ChannelNorm(3, eps=0.1, affine=True),
+        conv(),
+    ],
     "concat": [conv(2), tc.Concat(tc.ReLU(), tc.Erf(), in_channels=3), conv(6)],
 }
 

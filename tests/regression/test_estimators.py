@@ -80,6 +80,32 @@ def test_deviations_are_those_of_a_gaussian_process(generator: torch.Generator) 
     np.testing.assert_allclose(std, deviation, rtol=1e-7)
 
 
+def test_covariances_and_samples_belong_to_the_same_process(generator: torch.Generator) -> None:
+    x, y = rows(generator)
+    new = rows(generator, 4)[0]
+    model = tc.KernelRegressor(rows_net(), ridge=1e-2).fit(x, y)
+    mean, deviation = model.predict(new, return_std=True)
+    again, covariance = model.predict(new, return_cov=True)
+    np.testing.assert_array_equal(mean, again)
+    np.testing.assert_allclose(np.sqrt(covariance.diagonal()), deviation, rtol=1e-7)
+    kernel = rows_net().gram(torch.as_tensor(x)).numpy()
+    scale = float(model.amplitude_)
+    process = GaussianProcessRegressor(Given(scale), alpha=scale * 1e-2 * kernel.diagonal().mean(), optimizer=None)
+    expected = process.fit(x, y - y.mean()).predict(new, return_cov=True)[1]
+    np.testing.assert_allclose(covariance, expected, rtol=0, atol=1e-9 * scale)
+    samples = model.sample_y(new, 4000, random_state=3)
+    assert samples.shape == (4, 4000)
+    np.testing.assert_array_equal(samples, model.sample_y(new, 4000, random_state=3))
+    # Standard errors of the mean and of a variance of 4,000 draws, five of them.
+    assert (np.abs(samples.mean(1) - mean) <= 5 * deviation / 4000**0.5).all()
+    assert np.abs(np.cov(samples) - covariance).max() <= 5 * (2 / 4000) ** 0.5 * covariance.diagonal().max()
+    several = tc.KernelRegressor(rows_net(), ridge=1e-2).fit(x, np.stack([y, y], 1))
+    assert several.sample_y(new, 3).shape == (4, 2, 3)
+    assert several.predict(new, return_cov=True)[1].shape == (4, 4, 2)
+    with pytest.raises(ValueError, match="return_std or return_cov"):
+        model.predict(new, return_std=True, return_cov=True)
+
+
 def test_ridge_is_that_of_least_leave_one_out_error(generator: torch.Generator) -> None:
     x, y = rows(generator, 12)
     y = y + 0.3 * torch.randn(12, generator=generator, dtype=torch.float64).numpy()

@@ -155,9 +155,10 @@ def _between_rows(network: Layer, features: Tensor, others: Tensor | None, kind:
 def _between_images(network: Layer, images: Tensor, others: Tensor | None, asked: Between) -> Tensor:
     held = images if others is None else others
     for given in (images, held):
-        if given.ndim > 2:  # noqa: PLR2004 - rows have been checked
+        if given.ndim > 2:
             _check_images(network, given)
     network.require_exact()
+    _require_matrix(len(images) * len(held) * 8, len(images), len(held), images.device)
     with torch.enable_grad() if _recorded(images, others) else plain():
         operator = InputsOperator(network.propagate, held, kind=asked.kind, entry_dtype=asked.dtype)
         _check_output(operator, asked.output)

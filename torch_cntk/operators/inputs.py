@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from torch_cntk._internal.checks import shape_text
+from torch_cntk._internal.memory import require_bytes
 from torch_cntk.covariance.pairs import Evaluation, Images, Kind, Pairs
 from torch_cntk.operators.base import Operator
 
@@ -48,7 +49,9 @@ class InputsOperator(Operator):
         entry_dtype: torch.dtype = torch.float64,
     ) -> None:
         if images.ndim < 2 or images.numel() == 0:
-            raise ValueError(f"expected images of shape [n, channels, *size], or rows [n, features], got {tuple(images.shape)}")
+            raise ValueError(
+                f"expected images of shape [n, channels, *size], or rows [n, features], got {tuple(images.shape)}"
+            )
         if kind not in get_args(Kind):
             raise ValueError(f'expected kind "ntk" or "nngp", got {kind!r}')
         self._propagate = propagate
@@ -64,6 +67,12 @@ class InputsOperator(Operator):
             entry_cost=2 * work,
         )
         self.kind = kind
+        require_bytes(
+            2 * len(images) * self._evaluation.bytes_an_image() + self._evaluation.bytes_a_block(images.device),
+            f"the variances of {len(images):,} images at all layers",
+            lambda free: "take fewer images at a time",
+            images.device,
+        )
         self._images = self._evaluation.images(images)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -180,7 +189,7 @@ class InputsOperator(Operator):
         m, n = len(first), len(second)
         rows, columns = self._evaluation.pairs_at_once(self.device)
         # Slices of these are views: numbers are copied once.
-        ones, others = self._images.select(first), self._images.select(second)
+        ones, others = self._chosen(first), self._chosen(second)
         total = m * (m + 1) // 2 if symmetric else m * n
         with tqdm(total=total, disable=not progress, desc="kernel", unit="pair", unit_scale=True) as bar:
             for a in range(0, m, rows):
@@ -201,6 +210,12 @@ class InputsOperator(Operator):
                     block = self._block(ones, others, first, second, above, beside)
                     yield above, beside, block
                     bar.update(block.shape[0] * block.shape[1])
+
+    def _chosen(self, index: Tensor) -> Images:
+        """Some of the images; themselves, without a copy, if it is all of them."""
+        (n,) = self.size
+        every = len(index) == n and torch.equal(index, torch.arange(n, device=index.device))
+        return self._images if every else self._images.select(index)
 
     def _block(
         self, ones: Images, others: Images, first: Tensor, second: Tensor, above: slice, beside: slice

@@ -116,6 +116,14 @@ class KernelEstimator(Estimator):
         return self._weights @ cross.T
 
     @plain()
+    def _covariance(self, inputs: Tensor, cross: Tensor) -> Tensor:
+        """As ``_variance``, between all inputs, [m, m]."""
+        solved = self._factorisation.solve(cross).weights
+        prior = self._kernel.between(inputs)
+        covariance = prior - cross @ solved.T
+        return (covariance + covariance.T) / 2
+
+    @plain()
     def _variance(self, inputs: Tensor, cross: Tensor) -> Tensor:
         """Of the Gaussian process whose covariance is K, [m], where it is certain of no more than the ridge allows."""
         solved = self._factorisation.solve(cross).weights

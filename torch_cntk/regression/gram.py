@@ -140,13 +140,30 @@ class TrainingKernel:
             return others.double()
         return self._gram(others.to(self.inputs), self.inputs)
 
+    def between(self, others: Tensor) -> Tensor:
+        """K between other inputs, [m, m].
+
+        Raises:
+            ValueError: the kernel is precomputed, which does not tell.
+        """
+        self._require_network()
+        return self._gram(others.to(self.inputs), None)
+
+    def _require_network(self) -> Layer:
+        """The network.
+
+        Raises:
+            ValueError: the kernel is precomputed.
+        """
+        if isinstance(self.settings.network, str):
+            raise ValueError("expected a network, whose kernel tells the prior variance of new inputs, got a matrix")
+        return self.settings.network
+
     def diagonal_of(self, others: Tensor) -> Tensor:
         """K between each of other inputs and itself, [m].
 
         Raises:
             ValueError: the kernel is precomputed, which does not tell.
         """
-        if isinstance(self.settings.network, str):
-            raise ValueError("expected a network, whose kernel tells the prior variance of new inputs, got a matrix")
-        operator = self.settings.network.gram_operator(others.to(self.inputs), kind=self.settings.kind)
+        operator = self._require_network().gram_operator(others.to(self.inputs), kind=self.settings.kind)
         return operator.diagonal

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torch_cntk._internal.checks import positive_int
 from torch_cntk._internal.memory import allocating
 from torch_cntk.regression.base import KernelEstimator, Network, Ridge
 from torch_cntk.regression.gram import returned
@@ -108,30 +109,64 @@ class KernelRegressor(KernelEstimator):
             self.amplitude_ = (centred * self._weights).sum(1).clamp_min(0) / len(inputs)
         return self
 
-    def predict(self, X: Any, return_std: bool = False) -> Any:  # noqa: N803 - scikit-learn's name
+    def predict(self, X: Any, return_std: bool = False, return_cov: bool = False) -> Any:  # noqa: N803
         """Predict targets.
 
         Args:
             X: [m, ...], inputs as ``fit`` had them.
             return_std: whether to give standard deviations as well: those of the Gaussian process whose covariance is
                 the kernel times ``amplitude_``, of the function without the noise that the ridge stands for.
+            return_cov: whether to give covariances between the inputs as well, of the same process.
 
         Returns:
             [m] or [m, k], as the targets were, in float64: a tensor if X is one, else an array; and the standard
-            deviations, of the same shape.
+            deviations, of the same shape, or covariances, [m, m] or [m, m, k].
 
         Raises:
-            ValueError: nothing has been fitted, the inputs have another shape, or ``return_std`` with a precomputed
-                kernel.
+            ValueError: nothing has been fitted, the inputs have another shape, both standard deviations and covariances
+                are asked for, or one of them with a precomputed kernel.
         """
+        if return_std and return_cov:
+            raise ValueError("expected return_std or return_cov, got both")
         self._require_fitted()
         inputs = self._inputs(X)
         cross = self._kernel.cross(inputs)
         mean = self._shaped(self._predicted(cross).T + self._mean)
+        if return_cov:
+            covariance = self._covariance(inputs, cross)[..., None] * self.amplitude_
+            return returned(mean, X), returned(covariance[..., 0] if self._single else covariance, X)
         if not return_std:
             return returned(mean, X)
         variance = self._variance(inputs, cross)[:, None] * self.amplitude_
         return returned(mean, X), returned(self._shaped(variance.sqrt()), X)
+
+    def sample_y(self, X: Any, n_samples: int = 1, random_state: int = 0) -> Any:  # noqa: N803
+        """Functions drawn from the Gaussian process that ``predict`` tells mean and covariance of.
+
+        Args:
+            X: [m, ...], inputs as ``fit`` had them.
+            n_samples: how many functions.
+            random_state: seed of the draws.
+
+        Returns:
+            [m, n_samples], or [m, k, n_samples] for several targets, in float64: a tensor if X is one, else an array.
+
+        Raises:
+            TypeError: a number is no integer.
+            ValueError: nothing has been fitted, the inputs have another shape, or the kernel is precomputed.
+        """
+        self._require_fitted()
+        count = positive_int(n_samples, "n_samples")
+        inputs = self._inputs(X)
+        cross = self._kernel.cross(inputs)
+        mean = self._predicted(cross).T + self._mean
+        values, vectors = torch.linalg.eigh(self._covariance(inputs, cross))
+        # Of eigenvalues below 0 rounding is to blame.
+        root = vectors * values.clamp_min(0).sqrt()
+        generator = torch.Generator().manual_seed(positive_int(random_state + 1, "random_state + 1"))
+        noise = torch.randn(len(inputs), mean.shape[1] * count, generator=generator, dtype=torch.float64).to(root)
+        drawn = (root @ noise).reshape(len(inputs), -1, count)
+        return returned(self._shaped(mean[..., None] + drawn * self.amplitude_.sqrt()[:, None]), X)
 
     def _shaped(self, values: Tensor) -> Tensor:
         return values[:, 0] if self._single else values
