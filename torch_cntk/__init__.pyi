@@ -89,6 +89,7 @@ from .layers import (
 )
 from .matrices import InfiniteAutoencoder, MatrixCompletion, baselines, drug_response, features
 from .operators import GramOperator, Operator
+from .regression import KernelClassifier, KernelRegressor
 from .solvers import (
     ConjugateGradient,
     Direct,
@@ -141,6 +142,8 @@ __all__ = [
     "InfiniteAutoencoder",
     "InpaintingResult",
     "Kernel",
+    "KernelClassifier",
+    "KernelRegressor",
     "LanczosDown",
     "Layer",
     "LeakyReLU",

@@ -17,6 +17,7 @@ from torch_cntk.covariance.pairs import evaluation
 
 CONV = {1: tc.Conv1d, 2: tc.Conv2d, 3: tc.Conv3d}
 POOL = {1: tc.AvgPool1d, 2: tc.AvgPool2d, 3: tc.AvgPool3d}
+UP = {1: tc.ConvTranspose1d, 2: tc.ConvTranspose2d, 3: tc.ConvTranspose3d}
 SUM = {1: tc.SumPool1d, 2: tc.SumPool2d, 3: tc.SumPool3d}
 SIZES = {1: (6,), 2: (4, 2), 3: (2, 4, 2)}
 # float64 on both sides; angles of features that are close by chance have some digits less.
@@ -74,7 +75,12 @@ BODIES: dict[str, Callable[[int], list[tc.Layer]]] = {
     "sum": lambda d: [conv(d, 3), SUM[d](2), tc.Sin()],
     "up": lambda d: [conv(d, 3), tc.ReLU(), tc.BilinearUp(2, padding_mode="border"), conv(d), tc.ReLU()],
     "blur": lambda d: [conv(d, 3), tc.GaussianBlur(3, 0.7), tc.ReLU(), conv(d), tc.ReLU()],
-    "residual": lambda d: [conv(d, 3), tc.Residual(tc.ReLU(), conv(d)), tc.ChannelNorm(4, eps=0.1, affine=True), conv(d)],
+    "residual": lambda d: [
+        conv(d, 3),
+        tc.Residual(tc.ReLU(), conv(d)),
+        tc.ChannelNorm(4, eps=0.1, affine=True),
+        conv(d),
+    ],
     "branches": lambda d: [
         conv(d, 3),
         tc.Sum(
@@ -83,6 +89,12 @@ BODIES: dict[str, Callable[[int], list[tc.Layer]]] = {
         tc.ReLU(),
     ],
     "concat": lambda d: [conv(d, 3), tc.Concat(tc.ReLU(), tc.Abs(), in_channels=4), CONV[d](8, 4, 1), tc.ReLU()],
+    "valid": lambda d: [conv(d, 3, 2, padding=0), tc.ReLU(), conv(d, 4, 3, padding_mode="zeros"), tc.ReLU()],
+    "dilated": lambda d: [conv(d, 3, 3, dilation=2), tc.ReLU(), conv(d, 4, 2, weight_std=1.3, bias=True), tc.Erf()],
+    "grouped": lambda d: [conv(d, 3), CONV[d](4, 4, 3, groups=2), conv(d, 4, 1), tc.ReLU()],
+    "transposed": lambda d: [UP[d](3, 4, 3, stride=2, padding_mode="zeros"), tc.ReLU(), conv(d), tc.ReLU()],
+    "overlap": lambda d: [conv(d, 3), tc.ReLU(), POOL[d](3, 1, 1), conv(d), tc.ReLU()],
+    "standard": lambda d: [conv(d, 3, parameterisation="standard", bias=True, bias_std=0.5), tc.ReLU(), conv(d)],
     "nothing": lambda d: [],
 }
 HEADS = (flatten_head, pool_head, kept_head, pixel_head)
@@ -97,7 +109,8 @@ def test_gram_is_the_textbook_recursion(
     # Blocks and boxes of a few numbers: all seams are met.
     monkeypatch.setitem(evaluation._SLAB_ENTRIES, "cpu", int(torch.randint(50, 3000, (), generator=generator)))
     x, y = images(generator, 3, SIZES[ndim]), images(generator, 2, SIZES[ndim])
-    for head in HEADS:
+    # Images of twice as many pixels: the recursion holds the square of them.
+    for head in HEADS if ndim == 1 or body not in ("up", "transposed") else HEADS[:2]:
         layers = [*BODIES[body](ndim), *head(ndim)]
         if body == "nothing":
             layers = [tc.Flatten()] if head is flatten_head else [conv(ndim, 3), *head(ndim)]
@@ -115,14 +128,15 @@ def networks(draw: st.DrawFn) -> tuple[tc.Sequential, tuple[int, ...]]:
         step = draw(st.sampled_from(["plain", "zeros", "stride", "pool", "up", "residual"]))
         if step in ("stride", "pool"):
             factor *= 2
-        layers += {
+        steps: dict[str, list[tc.Layer]] = {
             "plain": [conv(ndim)],
             "zeros": [conv(ndim, padding_mode="zeros", bias=True)],
             "stride": [CONV[ndim](4, 4, 3, stride=2)],
             "pool": [POOL[ndim](2), conv(ndim)],
             "up": [tc.NearestUp(2), conv(ndim)],
             "residual": [conv(ndim), tc.Residual(tc.ReLU(), conv(ndim), tc.ReLU(), conv(ndim))],
-        }[step]
+        }
+        layers += steps[step]
     head = draw(st.sampled_from(HEADS))
     size = tuple(factor * draw(st.integers(1, 2)) for _ in range(ndim))
     return tc.Sequential(*layers, *head(ndim)), size
@@ -193,7 +207,13 @@ def test_finite_networks_come_close(head: Any, generator: torch.Generator) -> No
     """The mean of empirical kernels of the same layers, drawn anew each time, within its own standard error."""
     width, draws = 64, 24
     x = images(generator, 2, (4, 4), 2)
-    body = [tc.Conv2d(2, width, 3), tc.ReLU(), tc.AvgPool2d(2), tc.Conv2d(width, width, 3, padding_mode="zeros"), tc.ReLU()]
+    body = [
+        tc.Conv2d(2, width, 3),
+        tc.ReLU(),
+        tc.AvgPool2d(2),
+        tc.Conv2d(width, width, 3, padding_mode="zeros"),
+        tc.ReLU(),
+    ]
     last = [tc.Linear(4 * width, 1)] if head is flatten_head else [tc.Linear(width, 1)]
     net = tc.Sequential(*body, head(2)[0], *last).double()
     kernels = []
@@ -214,7 +234,7 @@ def test_what_does_not_fit_is_refused(generator: torch.Generator) -> None:
     pixels = tc.Sequential(conv(2, 3), tc.ReLU(), conv(2))
     x = images(generator, 2, (4, 6))
     for call, message in (
-        (lambda: pixels.gram(x), 'expected a network that ends in a head .* got one that ends in 4 x 6 pixels'),
+        (lambda: pixels.gram(x), "expected a network that ends in a head .* got one that ends in 4 x 6 pixels"),
         (lambda: net.gram(x, output="pixels"), 'expected output="inputs" for a network that ends in no pixels'),
         (lambda: net.gram(x, output="images"), 'expected output "inputs" or "pixels"'),  # type: ignore[arg-type]
         (lambda: net.gram(x[0]), r"expected \[n, channels, height, width\], got shape \(3, 4, 6\)"),

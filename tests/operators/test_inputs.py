@@ -14,7 +14,9 @@ from torch_cntk.covariance.pairs import evaluation
 
 
 def net() -> tc.Sequential:
-    return tc.Sequential(tc.Conv2d(2, 4, 3), tc.ReLU(), tc.AvgPool2d(2), tc.Conv2d(4, 4, 3), tc.Erf(), tc.GlobalAvgPool())
+    return tc.Sequential(
+        tc.Conv2d(2, 4, 3), tc.ReLU(), tc.AvgPool2d(2), tc.Conv2d(4, 4, 3), tc.Erf(), tc.GlobalAvgPool()
+    )
 
 
 def images(generator: torch.Generator, n: int = 7) -> torch.Tensor:

@@ -49,7 +49,7 @@ def _checked(network: Layer, features: Tensor) -> None:
         raise TypeError(f"expected a floating point tensor [inputs, features], got {got}")
     if not bool(torch.isfinite(features).all()):
         raise ValueError("expected finite features, got NaN or infinity among them")
-    if features.ndim == 2 and network.in_channels not in (None, features.shape[1]):  # noqa: PLR2004
+    if features.ndim == 2 and network.in_channels not in (None, features.shape[1]):
         raise ValueError(f"expected the network's {network.in_channels} features, got {features.shape[1]}")
 
 
@@ -89,7 +89,7 @@ def gram_operator(
     _checked(network, features)
     network.require_exact()
     with plain():
-        if features.ndim <= 2:  # noqa: PLR2004 - [inputs, features]
+        if features.ndim <= 2:
             return GramOperator(network.propagate, features, kind=kind, white=white, dtype=dtype)
     if white:
         raise ValueError(f"expected white=0 for images, got {white:g}")
@@ -128,11 +128,18 @@ def gram(network: Layer, features: Tensor, others: Tensor | None, asked: Between
         raise ValueError(f'expected output "inputs" or "pixels", got {asked.output!r}')
     for given in (features,) if others is None else (features, others):
         _checked(network, given)
-    if features.ndim > 2:  # noqa: PLR2004 - [inputs, features]
+    if features.ndim > 2:
         return _between_images(network, features, others, asked)
-    if asked.output == "pixels":
+    if asked.output == "pixels" and features.ndim == 2:
         raise ValueError(f'expected output="inputs" for features of shape {tuple(features.shape)}, got "pixels"')
+    if _recorded(features, others):
+        return _between_images(network, features, others, asked)
     return _between_rows(network, features, others, asked.kind)
+
+
+def _recorded(features: Tensor, others: Tensor | None) -> bool:
+    """Whether gradients will be taken."""
+    return torch.is_grad_enabled() and (features.requires_grad or (others is not None and others.requires_grad))
 
 
 def _between_rows(network: Layer, features: Tensor, others: Tensor | None, kind: str) -> Tensor:
@@ -148,15 +155,20 @@ def _between_rows(network: Layer, features: Tensor, others: Tensor | None, kind:
 def _between_images(network: Layer, images: Tensor, others: Tensor | None, asked: Between) -> Tensor:
     held = images if others is None else others
     for given in (images, held):
-        _check_images(network, given)
+        if given.ndim > 2:
+            _check_images(network, given)
     network.require_exact()
-    recorded = torch.is_grad_enabled() and (images.requires_grad or held.requires_grad)
-    with torch.enable_grad() if recorded else plain():
+    _require_matrix(len(images) * len(held) * 8, len(images), len(held), images.device)
+    with torch.enable_grad() if _recorded(images, others) else plain():
         operator = InputsOperator(network.propagate, held, kind=asked.kind, entry_dtype=asked.dtype)
         _check_output(operator, asked.output)
         _require_matrix(operator.bytes_needed(len(images), len(held)), len(images), len(held), images.device)
-        matrix = operator.dense(progress=asked.progress) if others is None else operator.cross(images, progress=asked.progress)
-    check_finite(matrix)
+        matrix = (
+            operator.dense(progress=asked.progress)
+            if others is None
+            else operator.cross(images, progress=asked.progress)
+        )
+    check_finite(matrix.detach())
     return matrix
 
 

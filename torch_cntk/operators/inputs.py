@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from torch_cntk._internal.checks import shape_text
+from torch_cntk._internal.memory import require_bytes
 from torch_cntk.covariance.pairs import Evaluation, Images, Kind, Pairs
 from torch_cntk.operators.base import Operator
 
@@ -47,8 +48,10 @@ class InputsOperator(Operator):
         dtype: torch.dtype | None = None,
         entry_dtype: torch.dtype = torch.float64,
     ) -> None:
-        if images.ndim < 3 or images.numel() == 0:
-            raise ValueError(f"expected images of shape [n, channels, *size], got {tuple(images.shape)}")
+        if images.ndim < 2 or images.numel() == 0:
+            raise ValueError(
+                f"expected images of shape [n, channels, *size], or rows [n, features], got {tuple(images.shape)}"
+            )
         if kind not in get_args(Kind):
             raise ValueError(f'expected kind "ntk" or "nngp", got {kind!r}')
         self._propagate = propagate
@@ -64,6 +67,12 @@ class InputsOperator(Operator):
             entry_cost=2 * work,
         )
         self.kind = kind
+        require_bytes(
+            2 * len(images) * self._evaluation.bytes_an_image() + self._evaluation.bytes_a_block(images.device),
+            f"the variances of {len(images):,} images at all layers",
+            lambda free: "take fewer images at a time",
+            images.device,
+        )
         self._images = self._evaluation.images(images)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -78,10 +87,10 @@ class InputsOperator(Operator):
 
     def lookup(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
         """See ``Operator.lookup``."""
-        x, y = torch.broadcast_tensors(first[0], second[0])
-        rows, row = x.flatten().unique(return_inverse=True)
-        columns, column = y.flatten().unique(return_inverse=True)
-        return self.entries(rows, columns)[row, column].reshape(x.shape)
+        x, y = first[0] + 0 * second[0], second[0] + 0 * first[0]
+        rows, row = torch.unique(x, return_inverse=True)
+        columns, column = torch.unique(y, return_inverse=True)
+        return self.entries(rows, columns)[row, column]
 
     @cached_property
     def diagonal(self) -> Tensor:
@@ -108,13 +117,9 @@ class InputsOperator(Operator):
         symmetric = first is second or torch.equal(first, second)
         matrix = self._empty(len(first), len(second))
         for rows, columns, block in self._blocks(first, second, symmetric, progress):
-            mirrored = _mirrored(block, len(self.output_size)) if symmetric else None
-            if mirrored is not None and rows == columns:
-                # Rounding differs by the order of two images.
-                block = (block + mirrored) / 2
             matrix[rows, columns] = block
-            if mirrored is not None and rows != columns:
-                matrix[columns, rows] = mirrored
+            if symmetric and rows != columns:
+                matrix[columns, rows] = _mirrored(block, len(self.output_size))
         return matrix
 
     def dense(self, *, progress: bool = False) -> Tensor:
@@ -171,30 +176,53 @@ class InputsOperator(Operator):
 
     def _others(self, others: Tensor) -> Images:
         expected = (self._images.features.shape[0], *self._pixels)
-        if others.ndim < 3 or tuple(others.shape[1:]) != expected:
-            raise ValueError(f"expected images of shape [m, {', '.join(map(str, expected))}], got {tuple(others.shape)}")
+        if others.ndim < 2 or tuple(others.shape[1:]) != expected:
+            raise ValueError(
+                f"expected images of shape [m, {', '.join(map(str, expected))}], got {tuple(others.shape)}"
+            )
         return self._evaluation.images(others.to(self.device))
 
     def _blocks(
         self, first: Tensor, second: Tensor, symmetric: bool, progress: bool
     ) -> Iterator[tuple[slice, slice, Tensor]]:
         """Blocks of K between some of the images and others, those on and above the diagonal if it is symmetric."""
+        m, n = len(first), len(second)
         rows, columns = self._evaluation.pairs_at_once(self.device)
-        if symmetric:
-            rows = columns = min(rows, columns)
-        total = len(first) * (len(first) + 1) // 2 if symmetric else len(first) * len(second)
+        # Slices of these are views: numbers are copied once.
+        ones, others = self._chosen(first), self._chosen(second)
+        total = m * (m + 1) // 2 if symmetric else m * n
         with tqdm(total=total, disable=not progress, desc="kernel", unit="pair", unit_scale=True) as bar:
-            for a in range(0, len(first), rows):
-                above = slice(a, a + rows)
-                one = self._images.select(first[above])
-                for b in range(a if symmetric else 0, len(second), columns):
-                    beside = slice(b, b + columns)
-                    equal = (first[above, None] == second[None, beside]).nonzero(as_tuple=True)
-                    other = one if symmetric and a == b else self._images.select(second[beside])
-                    block = self._evaluation.between(one, other, equal=equal)
+            for a in range(0, m, rows):
+                above, start = slice(a, min(a + rows, m)), 0
+                if symmetric:
+                    start = above.stop
+                    square = torch.cat(
+                        [
+                            self._block(ones, others, first, second, above, beside)
+                            for beside in _slices(a, start, columns)
+                        ],
+                        1,
+                    )
+                    # Rounding differs by the order of two images.
+                    yield above, above, (square + _mirrored(square, len(self.output_size))) / 2
+                    bar.update(len(square) * (len(square) + 1) // 2)
+                for beside in _slices(start, n, columns):
+                    block = self._block(ones, others, first, second, above, beside)
                     yield above, beside, block
-                    count = len(one) * len(other)
-                    bar.update(len(one) * (len(one) + 1) // 2 if symmetric and a == b else count)
+                    bar.update(block.shape[0] * block.shape[1])
+
+    def _chosen(self, index: Tensor) -> Images:
+        """Some of the images; themselves, without a copy, if it is all of them."""
+        (n,) = self.size
+        every = len(index) == n and torch.equal(index, torch.arange(n, device=index.device))
+        return self._images if every else self._images.select(index)
+
+    def _block(
+        self, ones: Images, others: Images, first: Tensor, second: Tensor, above: slice, beside: slice
+    ) -> Tensor:
+        """K between some images and others, which may be the same, by their indices."""
+        equal = (first[above, None] == second[None, beside]).nonzero(as_tuple=True)
+        return self._evaluation.between(ones.select(above), others.select(beside), equal=equal)
 
     def _cross_blocks(self, others: Images, progress: bool) -> Iterator[tuple[slice, slice, Tensor]]:
         """Blocks of K between other images and these, with their places."""
@@ -211,7 +239,11 @@ class InputsOperator(Operator):
                     bar.update(len(one) * len(other))
 
     def _multiply(self, images: Tensor) -> Tensor:
-        """K @ w for [k, n]."""
+        """K @ w for [k, n].
+
+        Raises:
+            ValueError: the network ends in pixels.
+        """
         if self.output_size:
             raise ValueError(f"expected a network that ends in no pixels, got {shape_text(self.output_size)} of them")
         given = images.to(self.dtype)
@@ -228,6 +260,12 @@ class InputsOperator(Operator):
         """Bytes of a matrix between so many images, and of what it takes to compute it."""
         pixels = math.prod(self.output_size) ** 2
         return rows * columns * pixels * torch.float64.itemsize + self._evaluation.bytes_a_block(self.device)
+
+
+def _slices(start: int, stop: int, step: int) -> Iterator[slice]:
+    """Cut a range into pieces."""
+    for first in range(start, stop, step):
+        yield slice(first, min(first + step, stop))
 
 
 def _mirrored(block: Tensor, ndim: int) -> Tensor:

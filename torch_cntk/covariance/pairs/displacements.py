@@ -99,7 +99,9 @@ def at_displaced(images: Tensor, box: Box) -> Tensor:
     for axis, displacements in enumerate(box):
         n = images.shape[axis]
         index = (torch.arange(n)[:, None] + torch.tensor(list(displacements))) % n
-        moved = images.index_select(axis, index.flatten().to(images.device)).unflatten(axis, index.shape)
+        moved = images.index_select(axis, index.flatten().to(images.device)).reshape(
+            (*images.shape[:axis], *index.shape, *images.shape[axis + 1 :])
+        )
         images = moved.movedim(axis + 1, -1)
     return images
 
@@ -146,5 +148,6 @@ def _last_displaced(images: Tensor, displacements: range) -> Tensor:
     """[..., n, k] as [..., n, k, displacements]: the last axis of pixels at each of its displacements."""
     n = images.shape[-2]
     index = (torch.arange(n)[:, None] + torch.tensor(list(displacements))) % n
-    moved = images.index_select(-2, index.flatten().to(images.device)).unflatten(-2, index.shape)
+    moved = images.index_select(-2, index.flatten().to(images.device))
+    moved = moved.reshape((*images.shape[:-2], *index.shape, images.shape[-1]))
     return moved.movedim(-2, -1).contiguous()

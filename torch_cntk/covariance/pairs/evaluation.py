@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Container, Iterator
 from operator import attrgetter
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -28,6 +28,9 @@ Tables = dict[Pairs, tuple[Tensor, Box]]
 _SLAB_ENTRIES = {"cpu": 1 << 16, "cuda": 1 << 23}
 """Numbers of one covariance that are worked on at once (512 kB of float64): with their temporaries they stay in the
 cache of a core; a GPU wants work."""
+
+_LONG_LOOP = 64
+"""Numbers in the innermost loops, from which on their beginnings no longer count."""
 
 
 class Images:
@@ -161,10 +164,13 @@ class Evaluation:
     # Sizes of work.
 
     def pairs_at_once(self, device: torch.device) -> tuple[int, int]:
-        """Images of either side in a block."""
+        """Images of either side in a block, so that its inner loops are long: over displacements, or images of B."""
         pairs = max(1, _slab_entries(device) // self._entries(self._wanted))
-        rows = math.isqrt(pairs)
-        return rows, pairs // rows
+        if any(len(axis) > 1 for box in self._wanted.values() for axis in box):
+            return pairs, 1
+        side = math.isqrt(pairs)
+        columns = side if self._given.flat else min(pairs, max(side, _LONG_LOOP))
+        return pairs // columns, columns
 
     def _entries(self, boxes: dict[Pairs, Box]) -> int:
         """The most numbers that a node takes for each pair."""
@@ -198,7 +204,7 @@ class Evaluation:
         entries = self._entries(self._wanted_alone) if self._wanted_alone else 1
         most = max(1, _slab_entries(last.device) // entries)
         found: dict[Pairs, list[Tensor]] = {node: [] for node in self._pointwise}
-        for some in last.split(most, dim=-1):
+        for some in torch.split(last, most, dim=-1):
             block = self._alone(some)
             self._complete_variances(block)
             for node, variance in block.variances.items():
@@ -282,8 +288,8 @@ class Evaluation:
             if images is None:
                 images = part.new_empty((*part.shape[: end.ndim + 3], *map(len, box)))
             starts = [(u[0] - own[0]) // own.step for u, own in zip(some, box, strict=True)]
-            where = tuple(slice(start, start + len(u)) for start, u in zip(starts, some, strict=True))
-            images[(..., *where)] = part
+            where: tuple[Any, ...] = tuple(slice(start, start + len(u)) for start, u in zip(starts, some, strict=True))
+            images[..., *where] = part
         assert images is not None
         return images
 

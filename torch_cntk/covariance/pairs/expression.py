@@ -108,12 +108,16 @@ class Pairs(Covariance):
 
     def pool(self) -> Pairs:
         """The mean over all pixels, as an image of one pixel."""
+        return self._pooled()
+
+    def _pooled(self) -> Pairs:
         return Pooled(self)
 
     def flatten(self) -> Pairs:
         """All pixels of all channels as the features of one input: the mean over a of T[0][a]."""
-        if not self.ndim:
-            return self
+        return self._flattened() if self.ndim else self
+
+    def _flattened(self) -> Pairs:
         return Flattened(self)
 
     def mix(self, weights: tuple[float, ...], others: tuple[Pairs, ...]) -> Pairs:
@@ -144,9 +148,9 @@ class Given(Pairs):
     def __post_init__(self) -> None:
         self._settle((), () if self.flat else self.pixels, untrained=True)
 
-    def flatten(self) -> Pairs:
-        """Products of all numbers of two images, at once."""
-        return self if self.flat or not self.pixels else Given(self.pixels, flat=True)
+    def _flattened(self) -> Pairs:
+        # Products of all numbers of two images, at once.
+        return Given(self.pixels, flat=True)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -165,10 +169,10 @@ class Averaged(Pairs):
         """Whether there are zeros beyond the border, rather than the other side of the image."""
         return self.patches.crosses_border
 
-    def pool(self) -> Pairs:
-        """The mean of circular means is that of what they are made from: none of them is computed."""
+    def _pooled(self) -> Pairs:
+        # The mean of circular means is that of what they are made from: none of them is computed.
         if self.inside:
-            return super().pool()
+            return super()._pooled()
         return self.parent.pool().average_patches(Patches.centred((1,) * self.ndim), self.gains)
 
 
@@ -237,7 +241,7 @@ class Mixed(Pairs):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Resampled(Pairs):
-    """A fixed linear map along one axis: an output is made from pairs of taps, which are displaced by something else."""
+    """A fixed linear map along one axis, whose outputs are made from pairs of taps of other displacements."""
 
     parent: Pairs
     axis: int
@@ -256,7 +260,7 @@ class Resampled(Pairs):
         apart = set[int]()
         for u in box[self.axis]:
             between = (positions.roll(-u, 1)[None] - positions[:, None]) % n
-            apart.update(int(d) - n if 2 * d > n else int(d) for d in between.unique())
+            apart.update(int(d) - n if 2 * d > n else int(d) for d in between.flatten().tolist())
         low, high = min(apart), max(apart)
         whole = range(n) if high - low + 1 >= n else range(low, high + 1)
         return (*box[: self.axis], whole, *box[self.axis + 1 :])

@@ -18,11 +18,16 @@ from torch import Tensor
 
 from torch_cntk.covariance.duals import Rectifier
 from torch_cntk.covariance.duals.base import ROUNDING, extremes, ordinary
+from torch_cntk.covariance.duals.gradients import differentiable
 from torch_cntk.covariance.pairs.displacements import Box, Displaced, at_displaced, positions_in
 from torch_cntk.covariance.pairs.expression import Activated, Averaged, Given, Mixed, Normalised, Pairs, Subsampled
 from torch_cntk.covariance.patches import Gains
 
 __all__ = ["Block", "run"]
+
+
+_FEW_CHANNELS = 16
+"""Up to so many are multiplied and added one by one: a matrix product for each pixel takes longer to begin."""
 
 
 @dataclass
@@ -77,9 +82,9 @@ class Block:
     def _moved(self, node: Pairs, images: Tensor, box: Box, place: int) -> Tensor:
         """Images [*size, J] displaced, [*size, J, *box]."""
         if all(axis == range(1) for axis in box):
-            return images.reshape(*images.shape, *(1,) * len(box)).contiguous()
-        whole = self.boxes.get(node, box)
-        if self.recorded or len(whole[-1]) == 1:
+            return images[(..., *(None,) * len(box))]
+        whole = self.boxes.get(node)
+        if self.recorded or whole is None or whole == box or len(whole[-1]) == 1:
             return at_displaced(images, box).contiguous()
         known = self._displaced.get((node, place))
         if known is None:
@@ -92,13 +97,15 @@ class Block:
         if self.paired and node not in self.variances:
             zero = positions_in(box, node.size)
             assert zero is not None, "displacement 0 is computed first"
-            self.variances[node] = sigma[(..., 0, *zero)].clone()
+            here: tuple[Any, ...] = (..., 0, *zero)
+            self.variances[node] = sigma[here].clone()
         variance = self.variances[node]
         other = variance if self.paired else self.other_variances[node]
         if self.equal is not None and (zero := positions_in(box, node.size)) is not None:
             # An input with itself: exactly its variance, which rounding might miss.
             first, second = self.equal
-            sigma[(..., first, second, *zero)] = variance[..., first]
+            same: tuple[Any, ...] = (..., first, second, *zero)
+            sigma[same] = variance[..., first]
         return self.between(node, variance, other, box)
 
     def spare(self, shape: torch.Size) -> Tensor:
@@ -136,7 +143,7 @@ def _given(node: Given, block: Block, inputs: list[Tensor], box: Box) -> Tensor:
     if block.paired and all(axis == range(1) for axis in box):
         sigma = (first * first).sum(0).div(channels)
         return sigma.reshape(1, *sigma.shape, *(1,) * (1 + len(box)))
-    if all(axis == range(1) for axis in box):
+    if all(axis == range(1) for axis in box) and (channels > _FEW_CHANNELS or not box):
         # [pixels, I, channels] @ [pixels, channels, J].
         a = first.reshape(channels, -1, first.shape[-1]).permute(1, 2, 0)
         b = second.reshape(channels, -1, second.shape[-1]).permute(1, 0, 2)
@@ -294,7 +301,7 @@ def _activated(node: Activated, block: Block, inputs: list[Tensor], box: Box) ->
     sigma = images[0]
     variances = block.variances_of(node, sigma, box)
     if block.recorded:
-        value, slope = node.dual(sigma, *variances)
+        value, slope = differentiable(node.dual)(sigma, *variances)
         return torch.stack([value, *(images[1:] * slope)])
     if isinstance(node.dual, Rectifier) and not block.paired and _plain(*variances):
         return _rectified(node, node.dual, block, images, variances, box)
