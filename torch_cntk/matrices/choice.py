@@ -44,6 +44,8 @@ _SPARSE = 0.6
 """Of the entries: if a larger part is missing, rows that borrow the holes of others would have next to nothing left."""
 _TOGETHER = 1.2
 """Times as large a singular value as chance makes it; of entries missing one by one, 0.85 to 1.15 were seen."""
+_LOOKED_AT = 500
+"""Rows and columns of which this is found out, at most."""
 _TRIALS = ((1_000, 4), (50_000, 2))
 """Observed entries, and how many trials a matrix gets that has no more of them; larger ones get one."""
 _LIGHT = 0.02
@@ -129,12 +131,13 @@ def left_out_like_missing(observed: Tensor, generator: torch.Generator) -> Tenso
 
 def _lie_together(missing: Tensor) -> bool:
     """Whether missing entries of boolean [rows, columns] lie in blocks, rather than where chance puts them."""
-    rest = missing.double()
+    some = [torch.linspace(0, n - 1, min(n, _LOOKED_AT)).long() for n in missing.shape]
+    rest = missing[some[0]][:, some[1]].double()
     rest = rest - rest.mean(0) - rest.mean(1, keepdim=True) + rest.mean()
     small = rest @ rest.T if rest.shape[0] < rest.shape[1] else rest.T @ rest
     # Of independent entries of variance v, the largest singular value is about sqrt(v) (sqrt(rows) + sqrt(columns)).
     largest = math.sqrt(max(float(torch.linalg.eigvalsh(small)[-1]), 0))
-    chance = float(rest.std(correction=0)) * sum(math.sqrt(n) for n in missing.shape)
+    chance = float(rest.std(correction=0)) * sum(math.sqrt(n) for n in rest.shape)
     return largest > _TOGETHER * chance
 
 

@@ -32,7 +32,7 @@ class Filled:
     """A matrix filled.
 
     Attributes:
-        values: [rows, columns] in the units of ``Known.values``; at observed entries the fit, not what was observed.
+        values: [rows, columns] in the units of ``Known.values``; at observed entries the fit, if there is one.
         residual: largest relative residual of the equations; 0 where there are none.
     """
 
@@ -274,44 +274,50 @@ def _columns_filled(filler: Columns, known: Known, described: Tensor, before: Te
     parts = [described / root, torch.ones_like(described[:, :1])]
     if known.rows is not None:
         parts.append(known.rows.features / math.sqrt(known.rows.features.shape[1]))
-    inputs = torch.cat(parts, 1)
-    products, filled = inputs @ inputs.T, before.clone()
-    network = fully_connected(filler.hidden_layers)
+    inputs, filled = torch.cat(parts, 1), torch.where(known.observed, known.values, before)
+    propagate = fully_connected(filler.hidden_layers).propagate
     generator = torch.Generator().manual_seed(filler.seed)
     # Those of which most is known first: the others see what becomes of them.
     for column in known.observed.sum(0).argsort(descending=True, stable=True).tolist():
-        seen = known.observed[:, column].nonzero()[:, 0]
-        if len(seen) < 2:
+        seen, missing = (places.nonzero()[:, 0] for places in (known.observed[:, column], ~known.observed[:, column]))
+        if len(seen) < 2 or not len(missing):
             continue
         seen = seen[torch.randperm(len(seen), generator=generator).to(seen.device)[:_MOST]]
-        own = inputs[:, column]
-        others = products.addr_(own, own, alpha=-1)
-        kernel = _between(network.propagate, others[seen], others.diagonal(), seen)
-        filled[:, column] = _column(kernel, seen, known.values[seen, column])
-        inputs[:, column] = torch.where(known.observed[:, column], own, filled[:, column] / root)
-        products.addr_(inputs[:, column], inputs[:, column])
+        inputs[:, column] = 0
+        filled[missing, column] = _column(propagate, inputs[seen], known.values[seen, column], inputs[missing])
+        inputs[:, column] = filled[:, column] / root
     return filled
 
 
-def _between(propagate: Callable[[Gram], Gram], products: Tensor, variance: Tensor, seen: Tensor) -> Tensor:
-    """The NTK between some rows and all, [seen, n], of products of their inputs, relative to its mean diagonal."""
-    # A row with itself: exactly its variance, which rounding might miss.
-    products[torch.arange(len(seen), device=seen.device), seen] = variance[seen]
-    gram = Gram(products, None, variance[seen, None], variance[None])
-    kernel = propagate(gram).theta
+def _kernel(propagate: Callable[[Gram], Gram], first: Tensor, second: Tensor) -> Tensor:
+    """The NTK between inputs [m, p] and others [n, p], or among the same."""
+    products = first @ second.T
+    variance, other = first.square().sum(1), second.square().sum(1)
+    if first is second:
+        # An input with itself: exactly its variance, which rounding might miss.
+        products.diagonal().copy_(variance)
+    kernel = propagate(Gram(products, None, variance[:, None], other[None])).theta
     assert kernel is not None
-    return kernel / kernel[torch.arange(len(seen), device=seen.device), seen].mean()
+    return kernel
 
 
-def _column(kernel: Tensor, seen: Tensor, values: Tensor) -> Tensor:
-    """The regression of a column on its observed entries, at all rows, [n]."""
+def _column(propagate: Callable[[Gram], Gram], inputs: Tensor, values: Tensor, others: Tensor) -> Tensor:
+    """The regression of values [m] at inputs [m, p], at other inputs [n, p]."""
     mean = values.mean()
-    inner, targets = kernel[:, seen], (values - mean)[None]
-    errors = [float(e.square().sum()) for e in residuals(inner[:_TRIED, :_TRIED], targets[:, :_TRIED], _RIDGES)]
+    kernel = _kernel(propagate, inputs, inputs)
+    diagonal = kernel.diagonal().mean()
+    kernel, targets = kernel / diagonal, (values - mean)[None]
+    errors = [float(e.square().sum()) for e in residuals(kernel[:_TRIED, :_TRIED], targets[:, :_TRIED], _RIDGES)]
     ridge = _RIDGES[errors.index(min(errors))]
-    # Its mean diagonal is 1, and no candidate is near rounding: a plain factorisation will do.
-    factor = torch.linalg.cholesky(inner + ridge * torch.eye(len(seen), dtype=inner.dtype, device=inner.device))
-    return torch.cholesky_solve(targets.T, factor)[:, 0] @ kernel + mean
+    # The mean diagonal is 1, and no candidate is near rounding: a plain factorisation will do.
+    factor = torch.linalg.cholesky(kernel + ridge * torch.eye(len(kernel), dtype=kernel.dtype, device=kernel.device))
+    weights = torch.cholesky_solve(targets.T, factor)[:, 0] / diagonal
+    blocks = others.split(max(_BLOCK // len(inputs), 1))
+    return torch.cat([_kernel(propagate, block, inputs) @ weights for block in blocks]) + mean
+
+
+_BLOCK = 1 << 21
+"""Entries of a kernel that exist at a time, beside those between rows that are learned from."""
 
 
 def _base(known: Known, means: bool) -> Tensor:
