@@ -245,4 +245,3 @@ def verdict(squares: dict[str, Tensor], r2: float, advice: str = "") -> str:
     if -gap > _SURE * error:
         return f"Trust {best} rather than {ours}: its error is {beside}{advice}."
     return f"Trust {ours} or {best} alike: the error is {beside}, a difference within chance."
-
