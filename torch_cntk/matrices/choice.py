@@ -155,7 +155,7 @@ def families(known: Known, passes: Literal["auto"] | int, precision: Precision =
 
     def entries(count: int, first: int, depth: int) -> list[Chain]:
         """So many passes, the first of another depth, for each noise and weight of the features."""
-        made = []
+        made: list[Chain] = []
         for noise in _NOISES:
             for side in sides:
                 start, later = (
