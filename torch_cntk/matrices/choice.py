@@ -18,7 +18,7 @@ from torch_cntk.matrices.known import Known
 from torch_cntk.matrices.options import Precision
 from torch_cntk.matrices.told import Nearest, Told
 
-__all__ = ["Chain", "Choice", "Plan", "Trials", "choose", "families", "left_out_like_missing"]
+__all__ = ["Chain", "Choice", "Plan", "Trials", "choose", "families", "left_out_like_missing", "trial_count"]
 
 Chain = tuple[Filler, ...]
 """Fillers one after the other, each of which sees the result of the one before."""
@@ -182,6 +182,11 @@ def families(known: Known, passes: Literal["auto"] | int, precision: Precision =
     return light or {"means": found["means"]}
 
 
+def trial_count(entries: int) -> int:
+    """How many trials a matrix with so many observed entries gets."""
+    return next((trials for most, trials in _TRIALS if entries <= most), 1)
+
+
 class Trials:
     """Left-out entries of some masks, and what chains say of them.
 
@@ -193,7 +198,7 @@ class Trials:
     def __init__(self, known: Known, seed: int) -> None:
         self._known = known
         generator = torch.Generator().manual_seed(seed)
-        count = next((trials for most, trials in _TRIALS if int(known.observed.sum()) <= most), 1)
+        count = trial_count(int(known.observed.sum()))
         self.places = [left_out_like_missing(known.observed, generator) for _ in range(count)]
         self._rest = [known.without(hidden) for hidden in self.places]
         self.truth = torch.cat([known.values[hidden] for hidden in self.places])

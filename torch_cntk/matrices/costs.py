@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from torch_cntk.matrices.choice import families, trial_count
+from torch_cntk.matrices.fillers import Columns
+from torch_cntk.matrices.known import Known
 from torch_cntk.matrices.systems import patterns
 from torch_cntk.matrices.tables import Matrix
 
@@ -26,8 +29,10 @@ _ENTRY = 250.0
 """Multiplications that an entry of a kernel takes as long as, where it is computed in each iteration."""
 _RIDGES = 17.0
 _LEFT_OUT = 4_000
-_PASSES = 60.0
-"""Regressions of passes that "auto" tries, about; each takes some 50 products with a kernel of rows and columns."""
+_CALL = 1e-3
+"""Seconds that a column takes in a pass of chained columns, however small the table: calls of functions."""
+_SLOWER = 2.0
+"""Passes take so many times as long as their FLOPs would in a large product of matrices, on small and middling tables."""
 
 
 def expected_seconds(model: Judged, matrix: Matrix, *, passes: bool, coupled: bool) -> float:
@@ -45,15 +50,19 @@ def expected_seconds(model: Judged, matrix: Matrix, *, passes: bool, coupled: bo
     start = time.perf_counter()
     float((trial @ trial)[0, 0])
     speed = 2 * _TRIAL**3 / max(time.perf_counter() - start, 1e-6)
-    return _operations(model, matrix, passes=passes, coupled=coupled) / speed
+    if not passes:
+        return _operations(model, matrix, coupled=coupled) / speed
+    known = Known.of(matrix.values, matrix.observed)
+    chains = families(known, "auto" if model.passes is None else model.passes).values()
+    tried = [filler for family in chains for chain in family for filler in chain]
+    # Chains often end before their last pass; small products of matrices are slower than large ones.
+    seconds = _SLOWER * sum(filler.cost(known) for filler in tried) / speed
+    seconds += _CALL * matrix.values.shape[1] * sum(isinstance(filler, Columns) for filler in tried)
+    return seconds * trial_count(int(known.observed.sum()))
 
 
-def _operations(model: Judged, matrix: Matrix, *, passes: bool, coupled: bool) -> float:
-    """Multiplications and additions."""
-    rows, columns = matrix.values.shape
-    if passes:
-        tried = _PASSES if model.passes in (None, "auto") else 8.0 * float(model.passes or 1)
-        return tried * 2 * 50.0 * rows * columns * (rows + columns)
+def _operations(model: Judged, matrix: Matrix, *, coupled: bool) -> float:
+    """Multiplications and additions of a regression without passes."""
     if coupled:
         return _system(int(matrix.observed.sum()), 1, model.ridge == "cv")
     work = 0.0

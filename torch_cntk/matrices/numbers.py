@@ -11,6 +11,7 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
+from torch_cntk._internal.checks import check_dense
 from torch_cntk.matrices.forms import (
     AnnDataForm,
     ArrayForm,
@@ -117,6 +118,7 @@ def _of_tensor(table: Tensor, what: str, zeros: bool) -> Numbers:
     if table.layout != torch.strided:
         _check_zeros(zeros, what)
         table = table.to_dense()
+    check_dense(table, what)
     dtype = table.dtype if table.is_floating_point() else torch.float64
     if table.dtype == torch.int64 and table.numel():
         _check_integers(max(int(table.max()), -int(table.min())), what)
