@@ -363,3 +363,14 @@ def test_passes_are_judged_too(generator: torch.Generator) -> None:
     assert torch.allclose(row, row[0].expand(len(row)))
     draws = model.samples(500)
     assert torch.equal(draws[:, mask], values[mask].expand(500, -1))
+
+
+def test_passes_say_what_they_know_nothing_of() -> None:
+    table = np.random.default_rng(0).normal(size=(5, 6))
+    table[2], table[:, 4] = np.nan, np.nan
+    with pytest.warns(UserWarning) as caught:
+        filled = tc.MatrixCompletion(passes=1).fit(table).predict()
+    told = [str(warning.message) for warning in caught]
+    assert any("1 of 5 rows have no observed entry and no features (the first is row 2)" in text for text in told)
+    assert any("1 of 6 columns have no observed entry and no features (the first is column 4)" in text for text in told)
+    assert np.isfinite(filled).all()
