@@ -83,7 +83,7 @@ def kernel(network: Layer, prior: Prior | str, size: tuple[int, ...] | None, opt
         raise TypeError(f"expected a feature prior, such as priors.Uniform(), got {got}")
     network.require_exact(gaussian=prior.gaussian)
     device = torch.device(options.device or prior.device or "cpu")
-    ndim = _ndim(network, prior, size)
+    ndim = _ndim(network, prior, options.input_size if size is None else size)
     source = prior.size if options.input_size is None else as_size(options.input_size, "input_size", ndim)
     if prior.size not in (None, source):
         raise ValueError(f"expected the prior's size as input_size, {prior.size}, got {source}")
