@@ -82,15 +82,10 @@ def kernel(network: Layer, prior: Prior | str, size: tuple[int, ...] | None, opt
         got = f"a tensor of shape {tuple(prior.shape)}; see priors.Tensor" if tensor else repr(prior)
         raise TypeError(f"expected a feature prior, such as priors.Uniform(), got {got}")
     network.require_exact(gaussian=prior.gaussian)
-<<<<<<< HEAD
-    device = torch.device(options.device or prior.device or "cpu")
-    ndim = _ndim(network, prior, options.input_size if size is None else size)
-=======
     device = as_device(options.device or prior.device or "cpu")
     if options.dtype is not None:
         as_precision(options.dtype)
-    ndim = _ndim(network, prior, size)
->>>>>>> e31f4d55c726572edca4d618cbfa35c39808ce3e
+    ndim = _ndim(network, prior, options.input_size if size is None else size)
     source = prior.size if options.input_size is None else as_size(options.input_size, "input_size", ndim)
     if prior.size not in (None, source):
         raise ValueError(f"expected the prior's size as input_size, {prior.size}, got {source}")
