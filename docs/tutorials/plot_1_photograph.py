@@ -11,6 +11,7 @@ can be of the result. You need no neural network of your own and no training dat
 # -----------------------------
 # An image is a float tensor ``[channels, height, width]``, here with values in [0, 1]. Any scale of values works.
 import matplotlib.pyplot as plt
+import numpy as np
 import PIL.Image
 import PIL.ImageDraw
 import skimage.data
@@ -18,18 +19,18 @@ import torch
 
 import torch_cntk as tc
 
-photograph = torch.from_numpy(skimage.data.astronaut()[0:192, 130:322].copy()).permute(2, 0, 1) / 255
+photograph = torch.from_numpy(skimage.data.astronaut()[0:128, 160:288].copy()).permute(2, 0, 1) / 255
 
 # %%
 # We make the damage, so that we can compare with the truth: three scratches and a word. In your own picture you would
 # paint over what is damaged, in any image editor (see :doc:`/photographs`).
-drawing = PIL.Image.new("L", (192, 192), 0)
+drawing = PIL.Image.new("L", (128, 128), 0)
 pen = PIL.ImageDraw.Draw(drawing)
-pen.line([(10, 5), (90, 185)], fill=255, width=3)
-pen.line([(180, 20), (70, 120), (20, 190)], fill=255, width=2)
-pen.arc([40, 30, 180, 170], 200, 330, fill=255, width=2)
-pen.text((60, 150), "SAMPLE", fill=255)
-damaged = torch.tensor(list(drawing.tobytes())).view(192, 192) > 0
+pen.line([(10, 5), (60, 120)], fill=255, width=3)
+pen.line([(120, 15), (48, 80), (14, 126)], fill=255, width=2)
+pen.arc([28, 20, 120, 112], 200, 330, fill=255, width=2)
+pen.text((40, 100), "SAMPLE", fill=255)
+damaged = torch.from_numpy(np.array(drawing)) > 0
 
 # %%
 # The mask is called ``observed``: boolean, **True = known**.

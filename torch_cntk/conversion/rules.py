@@ -70,7 +70,7 @@ def _read_linear(given: Mapping[str, Any]) -> Layer:
 
 
 def _write_linear(layer: Linear, place: Place) -> Target:
-    module = _nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
+    module = _nn.utils.skip_init(_nn.Linear, layer.in_features, layer.out_features, bias=layer.bias is not None)
     return with_weights(module, layer, place)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from torch_cntk._internal.checks import shape_text
+from torch_cntk._internal.checks import as_precision, shape_text
 from torch_cntk._internal.contexts import plain
 from torch_cntk._internal.memory import require_bytes
 from torch_cntk.kernels.build import check_finite
@@ -88,6 +88,8 @@ def gram_operator(
     """
     _checked(network, features)
     network.require_exact()
+    if dtype is not None:
+        as_precision(dtype)
     with plain():
         if features.ndim <= 2:
             return GramOperator(network.propagate, features, kind=kind, white=white, dtype=dtype)

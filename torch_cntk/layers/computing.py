@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from torch_cntk._internal.checks import as_size, shape_text
+from torch_cntk._internal.checks import as_device, as_precision, as_size, shape_text
 from torch_cntk._internal.contexts import plain
 from torch_cntk._internal.memory import require_bytes
 from torch_cntk.covariance import Extent
@@ -82,7 +82,9 @@ def kernel(network: Layer, prior: Prior | str, size: tuple[int, ...] | None, opt
         got = f"a tensor of shape {tuple(prior.shape)}; see priors.Tensor" if tensor else repr(prior)
         raise TypeError(f"expected a feature prior, such as priors.Uniform(), got {got}")
     network.require_exact(gaussian=prior.gaussian)
-    device = torch.device(options.device or prior.device or "cpu")
+    device = as_device(options.device or prior.device or "cpu")
+    if options.dtype is not None:
+        as_precision(options.dtype)
     ndim = _ndim(network, prior, size)
     source = prior.size if options.input_size is None else as_size(options.input_size, "input_size", ndim)
     if prior.size not in (None, source):

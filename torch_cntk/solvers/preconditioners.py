@@ -91,13 +91,13 @@ class Circulant(Preconditioner):
         spectrum = torch.fft.rfftn(operator.stationary).real.clamp_min(0)
         self._size, self._dtype = operator.size, operator.dtype
         self._axes = tuple(range(-len(operator.size), 0))
-        self._forward = self._paired(spectrum + regression.ridge)
         origin = (0,) * len(operator.size)
         constant = float(spectrum[origin])
         spectrum[origin] = 0
         self.largest = float(spectrum.max()) or constant
         self.common = max(constant - self.largest, 0) / math.prod(operator.size)
         spectrum[origin] = min(constant, self.largest)
+        self._forward = self._paired(spectrum + regression.ridge)
         # Without a ridge the inverse needs a floor: eigenvalues below it are rounding.
         floor = self.largest * torch.finfo(operator.dtype).eps
         self._inverse = self._paired((spectrum + regression.ridge).clamp_min_(floor).reciprocal_())
@@ -112,17 +112,29 @@ class Circulant(Preconditioner):
         filtered: Tensor = torch.fft.irfftn(transform, s=self._size, dim=self._axes)
         return filtered.mul_(mask)
 
-    def restricted(self, mask: Tensor) -> Map:
+    def restricted(self, mask: Tensor) -> _Common:
         """Divide by the spectrum, and by that of the constant on its own."""
         return _Common(lambda residual: self._filter(residual, self._inverse, mask), mask, self.common)
 
     def multiplied(self, mask: Tensor) -> Map:
-        """The map (C_OO + ridge) w for w that are zero at unobserved pixels."""
-        return lambda images: self._filter(images, self._forward, mask)
+        """The map (C_OO + ridge) w for w that are zero at unobserved pixels.
+
+        What all pixels have in common is added by itself, summed in float64: its eigenvalue grows with the number of
+        pixels, and in the transform its rounding would exceed the smallest ones in images of a few megapixels.
+        """
+
+        def multiply(images: Tensor) -> Tensor:
+            common = _sums(images) * self.common
+            return self._filter(images, self._forward, mask).addcmul_(spread(common, images), mask)
+
+        return multiply
 
 
 class _Common:
     """The inverse M of N_OO made one of N_OO + f 1 1^T: with u = M 1, subtract u u^T / (1 / f + 1^T u).
+
+    Of a constant this leaves next to nothing, u / (1 + f 1^T u), the difference of numbers that are nearly equal. So
+    the mean is taken off first, and what becomes of it is added as it is.
 
     Args:
         inverse: M, of images [n, *size] that are zero at unobserved pixels.
@@ -131,15 +143,39 @@ class _Common:
     """
 
     def __init__(self, inverse: Map, mask: Tensor, common: float) -> None:
-        self._inverse = inverse
-        along = inverse(mask)
+        self._inverse, self._mask = inverse, mask
+        self._free = common <= 0
+        self._along = inverse(mask)
         # 1 / f is infinite where nothing is in common, and nothing is subtracted.
-        total = dot(mask, along) + (1 / common if common > 0 else math.inf)
-        self._along = along.div_(spread(total.sqrt_(), along))
+        rest = 1 / common if common > 0 else math.inf
+        self._total = _sums(self._along)
+        total = self._total + rest
+        self._count = _sums(mask)
+        self._kept = rest / total if common > 0 else torch.ones_like(total)
+        self._taken = 1 / total
 
     def __call__(self, residual: Tensor) -> Tensor:
-        divided = self._inverse(residual)
-        return divided.addcmul_(spread(dot(self._along, residual), divided), self._along, value=-1)
+        mean = _sums(residual) / self._count
+        level = residual.addcmul(spread(mean, residual), self._mask, value=-1)
+        divided = self._inverse(level)
+        along = mean * self._kept - dot(self._along, level) * self._taken
+        return divided.addcmul_(spread(along, divided), self._along)
+
+    def settle(self, weights: Tensor, residual: Tensor) -> Tensor:
+        """Give weights, found by iteration for a residual, the sum that is right.
+
+        The iteration converges in a norm that hardly feels an error of the sum, as the constant's eigenvalue is so
+        large; the outer residual feels it as many times more, and its rounding with it.
+        """
+        if self._free:
+            return weights
+        sums = dot(self._along, residual) * self._kept
+        return weights.addcmul_(spread((sums - _sums(weights)) / self._total, weights), self._along)
+
+
+def _sums(images: Tensor) -> Tensor:
+    """Of each image, [n] in float64."""
+    return images.flatten(1).sum(1, dtype=torch.float64)
 
 
 class Laplacian(Preconditioner):
@@ -153,7 +189,7 @@ class Laplacian(Preconditioner):
         # In units of the largest eigenvalue, those of the product with N are about 1.
         self._common = circulant.common / circulant.largest
 
-    def restricted(self, mask: Tensor) -> Map:
+    def restricted(self, mask: Tensor) -> _Common:
         """Sharpen, and divide by the constant."""
         return _Common(lambda images: _sharpened(images, mask), mask, self._common)
 
@@ -232,15 +268,22 @@ class _InnerIteration:
     still.
     """
 
-    def __init__(self, multiply: Map, divides: tuple[Map, Map], tolerance: float, max_iterations: int) -> None:
+    def __init__(self, multiply: Map, divides: tuple[_Common, _Common], tolerance: float, max_iterations: int) -> None:
         self._multiply = multiply
+        self._divide: Map
+        self._other: Map
         self._divide, self._other = divides
         self._tolerance = tolerance
         self._max_iterations = max_iterations
+        self._settle = divides[0].settle
         self._tried = False
         self._count = self._unasked = 0
 
     def __call__(self, residual: Tensor) -> Tensor:
+        """Of a residual; see ``_Common.settle``."""
+        return self._settle(self._solve(residual), residual)
+
+    def _solve(self, residual: Tensor) -> Tensor:
         if self._tried or self._count < _TRIAL:
             weights, count, _ = self._iterate(residual, self._divide, self._max_iterations)
         else:
@@ -328,7 +371,8 @@ class Nystrom(Preconditioner):
         def divide(residual: Tensor) -> Tensor:
             flat = residual.flatten(1)
             inside = torch.cholesky_solve((flat @ factor).double()[..., None], cores)[..., 0].to(self._dtype)
-            return ((flat - inside @ factor.T).reshape(residual.shape) * mask).div_(self._rest)
+            rest: Tensor = (flat - inside @ factor.T).reshape(residual.shape)
+            return rest.mul_(mask).div_(self._rest)
 
         return divide
 
