@@ -3,8 +3,8 @@
 The unit is a pass of atan2 (float64, in pieces that fit the cache) over as many numbers as the network's activations
 see: pixels^2 for each pair of images and activation behind a pooling of all pixels, pixels behind ``Flatten``. All on
 one thread, in seconds of the processor, so that other programs do not count. Large matrices are measured on some pairs
-and extrapolated, which the table says. "Elsewhere" is neural-tangents 0.6.5 (jit, float64, one thread, extrapolated from 10
-pairs), measured once on another machine.
+and extrapolated, which the table says. The last column is neural-tangents 0.6.5 (jit, float64, one thread, extrapolated
+from 10 pairs), measured once on another machine.
 """
 
 from __future__ import annotations
