@@ -93,7 +93,7 @@ _STAR = re.compile(r"(?<![\w*\\])(\*{1,2})(?=[\w(])(?![^*]*\w\1(?!\w))")
 
 
 def escape_stars(app: object, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
-    """Keep the star of shapes such as [channels, *size], and the bars of |x|, which reStructuredText has other uses for."""
+    """Keep the star of shapes such as [channels, *size] and the bars of |x|: reStructuredText would use them up."""
     del app, what, name, obj, options
     for place, line in enumerate(lines):
         parts = line.split("``")
