@@ -15,6 +15,9 @@ __all__ = ["Common", "Map", "sums"]
 Map = Callable[[Tensor], Tensor]
 """Of images, [n, *size]."""
 
+_NEXT_TO_NOTHING = 1e-2
+"""Share of a constant that the inverse leaves of it, from which on it is told apart from 0."""
+
 
 class Common:
     """The inverse M of N_OO made one of N_OO + f 1 1^T: with u = M 1, subtract u u^T / (1 / f + 1^T u).
@@ -30,7 +33,6 @@ class Common:
 
     def __init__(self, inverse: Map, mask: Tensor, common: float) -> None:
         self._inverse, self._mask = inverse, mask
-        self._free = common <= 0
         self._along = inverse(mask)
         # 1 / f is infinite where nothing is in common, and nothing is subtracted.
         rest = 1 / common if common > 0 else math.inf
@@ -39,6 +41,7 @@ class Common:
         self._count = sums(mask)
         self._kept = rest / total if common > 0 else torch.ones_like(total)
         self._taken = 1 / total
+        self._dominates = bool((self._kept <= _NEXT_TO_NOTHING).all())
 
     def __call__(self, residual: Tensor) -> Tensor:
         """The inverse, of residuals [n, *size]."""
@@ -52,9 +55,10 @@ class Common:
         """Give weights, found by iteration for a residual, the sum that is right.
 
         The iteration converges in a norm that hardly feels an error of the sum, as the constant's eigenvalue is so
-        large; the outer residual feels it as many times more, and its rounding with it.
+        large; the outer residual feels it as many times more, and its rounding with it. What is right is known well
+        enough where next to nothing of the constant is left.
         """
-        if self._free:
+        if not self._dominates:
             return weights
         wanted = dot(self._along, residual) * self._kept
         return weights.addcmul_(spread((wanted - sums(weights)) / self._total, weights), self._along)
