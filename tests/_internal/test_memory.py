@@ -14,7 +14,7 @@ import torch
 
 import torch_cntk as tc
 from torch_cntk._internal import cgroups, memory
-from torch_cntk._internal.memory import allocating, available_bytes, bytes_text, require_bytes
+from torch_cntk._internal.memory import allocating, available_bytes, bytes_text, failed_allocation, require_bytes
 
 GB = 10**9
 
@@ -247,6 +247,18 @@ def test_messages_of_several_allocators(monkeypatch: pytest.MonkeyPatch, message
         raise kind(message)
     assert str(caught.value).startswith(f"it {told}")
     assert isinstance(caught.value.__cause__, kind)
+
+
+@pytest.mark.parametrize(
+    "words", ["could not create a memory object", "could not create a primitive", "std::bad_alloc"]
+)
+def test_what_libraries_say_is_understood_and_followed_by_advice(words: str) -> None:
+    assert failed_allocation(RuntimeError(words))
+    with (
+        pytest.raises(tc.OutOfMemoryError, match=r"^it needs more memory .* are free; .*; take less$"),
+        allocating("it", "cpu", lambda: "take less"),
+    ):
+        raise RuntimeError(words)
 
 
 @pytest.mark.parametrize(

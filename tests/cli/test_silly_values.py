@@ -4,56 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-import struct
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
+from tests.helpers.strategies.command import COLOURS, COMMANDS, FILES, INPUTS, INTEGERS, NAMES, NUMBERS, write_files
 from torch_cntk.cli.main import main
 
 SECONDS = 60
 """None takes one second on a quiet machine."""
-
-INTEGERS = ["-1", "0", "60", "1000000", "999999999999999999999999", "9" * 5000, "nan", "1e9", "", "x", "\u0661"]
-NUMBERS = ["-1", "0", "nan", "inf", "-inf", "1e-320", "1e308", "1e400", "", "x", "0x10", "1,5"]
-NAMES = [
-    "",
-    ".",
-    "/",
-    "x" * 300,
-    "x" * 5000,
-    "ü中",
-    "\udcff",
-    "-",
-    "folder.png",
-    "photo.png",
-    "empty.png",
-    "/dev/null",
-    "uniform-0x1-relu",
-    "uniform-16x1-relu",
-    "uniform-60x1-relu",
-    "uniform-100000x1-relu",
-    f"uniform-{'9' * 6000}x1-relu",
-    "uniform-2x999999999-relu",
-    f"uniform-2x{'9' * 30}-relu",
-    "uniform-skip-2x999999999-relu",
-    "uniform-2x4-leaky" + "9" * 400,
-    "uniform-2x4-leaky1.0000",
-    "uniform-2x4-relu-24x24",
-    "identity-2x4-relu",
-    "identity-2x4-relu-1x1",
-    "identity-2x4-relu-24x24",
-    "identity-2x4-relu-999999x999999",
-    "meshgrid-16x4-relu-24x24",
-]
-INPUTS = ["", "folder.png", "empty.png", "text.png", "/dev/null", "/dev/zero", "no.png", "photo.png/x.png", "x" * 300]
-INPUTS += ["huge.png", "table.csv", "x" * 300 + ".png", "\udcff.png"]
 
 
 @pytest.fixture
@@ -62,37 +24,9 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     threads = torch.get_num_threads()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TORCH_CNTK_CACHE", str(tmp_path / "cache"))
-    random = np.random.default_rng(0)
-    Image.fromarray(random.integers(0, 256, (24, 24, 3), dtype=np.uint8)).save("photo.png")
-    Image.fromarray(random.random((24, 24)) < 0.6).save("mask.png")
-    Path("folder.png").mkdir()
-    Path("empty.png").touch()
-    Path("text.png").write_text("no picture" * 100)
-    Path("huge.png").write_bytes(huge())
-    Path("table.csv").write_text("x,a,b,c\nr1,1,2,\nr2,2,,3\nr3,,1,2\n")
-    Path("features.csv").write_text("x,u,v\na,1,2\nb,2,3\nc,4,1\n")
+    write_files()
     yield tmp_path
     torch.set_num_threads(threads)
-
-
-def huge() -> bytes:
-    """A hundred bytes of PNG that claim to be an image of 2 * 10^9 by 2 * 10^9 pixels."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 2 * 10**9, 2 * 10**9, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
-
-
-FILES = ["--mask", "mask.png", "-o", "out.png"]
-COMMANDS = {
-    "inpaint": ["inpaint", "photo.png", *FILES],
-    "train": ["train", "photo.png", *FILES, "--levels=1", "--width=4", "--skip=1", "--steps=2"],
-    "heatmap": ["heatmap", "-o", "map.png", "--pixel", "1", "2", "--size", "16", "16"],
-    "demo": ["demo", "--image", "photo.png", "-o", "out"],
-    "complete": ["complete", "table.csv", "--features", "features.csv", "-o", "out.csv"],
-}
 
 
 def answer(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -211,7 +145,7 @@ def test_outputs(work: Path, capsys: pytest.CaptureFixture[str], name: str) -> N
         assert_polite([*COMMANDS[command], "-o", name], capsys)
 
 
-@pytest.mark.parametrize("colour", ["", "red", "#12", "#ff0000", "rgb(300,0,0)", "hsl(0,100%,50%)", "x" * 5000, "\0"])
+@pytest.mark.parametrize("colour", COLOURS)
 def test_colours(work: Path, capsys: pytest.CaptureFixture[str], colour: str) -> None:
     assert_polite([*COMMANDS["inpaint"], f"--mask-color={colour}"], capsys)
     assert_polite(["inpaint", "photo.png", "-o", "out.png", f"--mask-color={colour}"], capsys)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,57 +9,16 @@ import torch
 
 import torch_cntk as tc
 from tests.helpers.training import PRIOR, mask, network, photograph, run
-from torch_cntk.finite.footprint import _without_numbers, allocations, saved_bytes
+from torch_cntk.finite.footprint import _without_numbers, saved_bytes
 from torch_cntk.finite.model import Model
 from torch_cntk.finite.options import Training
-
-# As torch, oneDNN and others word it.
-FAILURES = {
-    "cpu": "[enforce fail at alloc_cpu.cpp:128] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to "
-    "allocate 36000000000 bytes. Error code 12 (Cannot allocate memory)",
-    "windows": "DefaultCPUAllocator: not enough memory: you tried to allocate 36000000000 bytes.",
-    "cuda": "CUDA out of memory. Tried to allocate 33.53 GiB. GPU 0 has a total capacity of 79.11 GiB",
-    "overflow": "Storage size calculation overflowed with sizes=[4611686018427387904, 4]",
-    "oneDNN": "could not create a memory object",
-    "bad_alloc": "std::bad_alloc",
-}
-
-
-@pytest.mark.parametrize("name", FAILURES)
-def test_failed_allocations_say_what_was_asked_for(name: Any) -> None:
-    with (
-        pytest.raises(tc.OutOfMemoryError, match="the work needs") as caught,
-        allocations("the work", torch.device("cpu"), lambda: "take less"),
-    ):
-        raise RuntimeError(FAILURES[name])
-    assert "are free; take less" in str(caught.value)
-    assert ("36 GB more" in str(caught.value)) == (name in ("cpu", "windows", "cuda"))
-
-
-@pytest.mark.parametrize("error", [RuntimeError("mat1 and mat2 cannot be multiplied"), ValueError("x"), KeyError("x")])
-def test_other_errors_pass(error: Any) -> None:
-    with pytest.raises(type(error)) as caught, allocations("the work", torch.device("cpu")):
-        raise error
-    assert caught.value is error
-
-
-def test_real_failures_are_turned() -> None:
-    allocate: Callable[[], torch.Tensor]
-    for allocate in (
-        lambda: torch.empty(1 << 50, dtype=torch.uint8),
-        lambda: torch.empty((1 << 62, 4)),
-        lambda: torch.zeros(3).expand(1 << 50, 3).contiguous(),
-        lambda: torch.nn.functional.pad(torch.zeros(1, 1, 1), (1 << 48, 0)),
-    ):
-        with pytest.raises(tc.OutOfMemoryError), allocations("the work", torch.device("cpu")):
-            allocate()
 
 
 def test_failures_during_training_are_turned() -> None:
     def fail(step: object) -> None:
         torch.empty(1 << 50, dtype=torch.uint8)
 
-    with pytest.raises(tc.OutOfMemoryError, match=r"the training of [\d,]+ weights on 96 pixels needs"):
+    with pytest.raises(tc.OutOfMemoryError, match=r"the training of [\d,]+ weights on 96 pixels could not .* narrower"):
         run(callback=fail)
 
 
@@ -84,8 +42,7 @@ def test_feature_maps_are_counted_without_being_computed(name: Any, options: Any
 
 
 def limit(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
-    for place in ("_internal.memory", "finite.footprint"):
-        monkeypatch.setattr(f"torch_cntk.{place}.available_bytes", lambda device="cpu": free)
+    monkeypatch.setattr("torch_cntk._internal.memory.available_bytes", lambda device="cpu": free)
     monkeypatch.setattr("torch_cntk._internal.memory._SMALL", 1)
     monkeypatch.setattr("torch_cntk.finite.footprint._WORTH_TRACING", 1)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from typing import Any
 from unittest import mock
@@ -48,13 +50,9 @@ def smallest_sine(sigma: torch.Tensor) -> float:
     return float(different.min()) if different.numel() else 1.0
 
 
-def expected_and_tolerance(
-    net: tc.Sequential, prior: Any, source: tuple[int, ...], kind: str
-) -> tuple[torch.Tensor, float]:
-    """For random nets, in which chance brings features as close as it likes, and their angle loses digits.
-
-    Rounding of a few 1e-15 in the squared cosine puts so much over the sine into the angle, at every layer.
-    """
+@contextmanager
+def watched_sines() -> Iterator[list[float]]:
+    """Collect the smallest angle's sine at each activation of the recursion, while it runs."""
     sines: list[float] = []
 
     def rectify(sigma: torch.Tensor, theta: torch.Tensor, slope: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -63,6 +61,17 @@ def expected_and_tolerance(
 
     original = brute_force.rectify
     with mock.patch.object(brute_force, "rectify", rectify):
+        yield sines
+
+
+def expected_and_tolerance(
+    net: tc.Sequential, prior: Any, source: tuple[int, ...], kind: str
+) -> tuple[torch.Tensor, float]:
+    """For random nets, in which chance brings features as close as it likes, and their angle loses digits.
+
+    Rounding of a few 1e-15 in the squared cosine puts so much over the sine into the angle, at every layer.
+    """
+    with watched_sines() as sines:
         expected = expected_kernel(net, prior, source, kind)
     return expected, max(EXACT, 4e-15 * sum(1 / sine for sine in sines))
 

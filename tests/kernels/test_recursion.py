@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 import torch_cntk as tc
 from tests.helpers.networks import (
-    CONV,
     MOST_PIXELS,
     assert_equal,
     expected_and_tolerance,
@@ -19,49 +18,7 @@ from tests.helpers.networks import (
     most_pixels,
     scales,
 )
-
-
-def layer_options(ndim: int) -> Any:
-    width = st.sampled_from([1, 3, 5] if ndim < 3 else [1, 3])
-    widths = width | st.tuples(*(width for _ in range(ndim)))
-    stride = st.just(1) | st.sampled_from([2, 3]) | st.tuples(*(st.sampled_from([1, 2]) for _ in range(ndim)))
-    conv = st.builds(
-        lambda width, stride, bias: CONV[ndim](1, 1, width, stride, bias=bias is not None, bias_std=bias or 0.0),
-        widths,
-        stride,
-        st.none() | st.sampled_from([0.1, 0.5]),
-    )
-    activation = st.builds(tc.ReLU) | st.builds(tc.LeakyReLU, st.sampled_from([0.01, 0.1, 0.5, 1.0]))
-    factor = st.sampled_from([2, 3])
-    up = (
-        st.builds(tc.NearestUp, factor)
-        | st.builds(tc.BilinearUp, factor)
-        | st.builds(tc.BilinearUp, factor, padding_mode=st.just("border"))
-        | st.builds(tc.BilinearUp, factor, align_corners=st.just(True))
-    )
-    return conv, activation, up
-
-
-def nets(ndim: int) -> Any:
-    conv, activation, up = layer_options(ndim)
-    layers = st.lists(conv | activation | up, min_size=1, max_size=7 if ndim < 3 else 5)
-    made = layers.map(lambda members: exact_or_none([CONV[ndim](1, 1, 3), *members]))
-    return made.filter(lambda net: net is not None)
-
-
-def exact_or_none(members: list[tc.Layer]) -> tc.Sequential | None:
-    """An activation behind another is refused: its kernel would not be exact."""
-    try:
-        return tc.Sequential(*members)
-    except ValueError:
-        return None
-
-
-# Biases and priors of one scale: features that differ little have angles of few digits.
-priors = st.sampled_from([tc.priors.Uniform(0, 1), tc.priors.Uniform(-1, 3), tc.priors.Normal(0.3, 0.7)])
-kinds = st.sampled_from(["ntk", "nngp"])
-several = st.integers(1, 3)
-randomly = settings(deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
+from tests.helpers.strategies.networks import kinds, nets, priors, randomly, several
 
 
 def check_stationary(net: Any, ndim: Any, prior: Any, kind: Any, multiples: Any) -> None:

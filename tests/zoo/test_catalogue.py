@@ -367,3 +367,27 @@ def test_commands_take_kernels_by_name(cache: Any, tmp_path: Path) -> None:
     arguments = ["heatmap", "--kernel", "identity-3x128-leaky0.1-32x32", "--size", "32", "32", "--pixel", "3", "4"]
     assert cli.main([*arguments, "-o", str(output)]) == 0
     assert output.stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("", "a prior among uniform, identity, meshgrid comes first"),
+        ("unifrom-5x128-relu", "a prior among uniform, identity, meshgrid comes first"),
+        ("uniform", "a prior among uniform"),
+        ("uniform-deep-5x128-relu", "a network among plain, skip, fine, wide or none of them, got deep"),
+        ("uniform-coarse-5x128-relu", "a network among plain, skip, fine, wide or none of them, got coarse"),
+        ("uniform-plain", "LEVELSxCHANNELS, as in uniform-5x128-leaky0.1, got nothing"),
+        ("uniform-5-relu", "LEVELSxCHANNELS, as in uniform-5x128-leaky0.1, got 5"),
+        ("uniform-0x8-relu", "LEVELSxCHANNELS, as in uniform-5x128-leaky0.1, got 0x8"),
+        ("uniform-5x128", "an activation among relu, leaky_relu, abs, .*, or leaky0.1 with any slope, got nothing"),
+        ("uniform-5x128-rulu", "an activation among relu, leaky_relu, abs, .*, or leaky0.1 with any slope, got rulu"),
+        ("uniform-5x128-leaky", "an activation among relu, leaky_relu, abs, .*, or leaky0.1 with any slope, got leaky"),
+        ("identity-5x128-relu-64", "HEIGHTxWIDTH behind the activation, or nothing, got 64"),
+    ],
+)
+def test_the_part_of_a_name_that_is_wrong_is_told(name: str, told: str) -> None:
+    with pytest.raises(FileNotFoundError, match=rf"expected .*{told}"):
+        tc.load_kernel(name)
+    with pytest.raises(ValueError, match=rf"expected .*{told}"):
+        tc.inpaint(torch.rand(1, 4, 4), torch.eye(4) > 0, name)

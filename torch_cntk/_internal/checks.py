@@ -9,7 +9,16 @@ from numbers import Integral, Real
 import torch
 from torch import Tensor
 
-__all__ = ["all_finite", "as_size", "finite_number", "positive_int", "shape_text"]
+__all__ = [
+    "all_finite",
+    "as_device",
+    "as_precision",
+    "as_size",
+    "check_dense",
+    "finite_number",
+    "positive_int",
+    "shape_text",
+]
 
 
 def positive_int(value: object, name: str, *, least: int = 1) -> int:
@@ -56,6 +65,51 @@ def as_size(size: object, name: str = "size", ndim: int | None = None) -> tuple[
     if ndim is not None and len(sizes) != ndim:
         raise ValueError(f"expected {name} to have {ndim} entries, got {len(sizes)}: {sizes}")
     return sizes
+
+
+def as_device(device: object, name: str = "device") -> torch.device:
+    """Return ``device`` as one that torch has on this machine.
+
+    Raises:
+        TypeError: it is neither a device nor the name of one.
+        ValueError: torch knows no such device, or there is none.
+    """
+    if not isinstance(device, str | torch.device):
+        raise TypeError(f"expected {name} as a device or its name, such as 'cpu' or 'cuda', got {device!r}")
+    try:
+        found = torch.device(device)
+        if found.type != "meta":
+            torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+        reason = str(error).split("\n")[0]
+        raise ValueError(f"expected {name} to be one that torch can use here, got {str(device)!r}: {reason}") from error
+    return found
+
+
+def as_precision(dtype: object, name: str = "dtype") -> torch.dtype:
+    """Return ``dtype`` if it is a type of real floating point numbers.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not isinstance(dtype, torch.dtype):
+        raise TypeError(f"expected {name} to be a dtype such as torch.float32, got {dtype!r}")
+    if not dtype.is_floating_point or dtype.itemsize < 2:
+        raise TypeError(f"expected {name} to be a floating point type of 16, 32 or 64 bits, got {dtype}")
+    return dtype
+
+
+def check_dense(tensor: Tensor, name: str) -> None:
+    """Refuse tensors whose numbers do not lie in memory one after the other: sparse, nested and meta ones.
+
+    Raises:
+        TypeError: this is one.
+    """
+    if tensor.is_meta:
+        raise TypeError(f"expected {name} with numbers, got a tensor on the meta device, which has none")
+    if tensor.layout is not torch.strided or tensor.is_nested or tensor.is_quantized:
+        kind = "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
+        raise TypeError(f"expected {name} as an ordinary tensor, got a {kind} one; pass its to_dense(), say")
 
 
 def all_finite(values: Tensor) -> bool:

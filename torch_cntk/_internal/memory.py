@@ -17,7 +17,7 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
-__all__ = ["OutOfMemoryError", "allocating", "available_bytes", "bytes_text", "require_bytes"]
+__all__ = ["OutOfMemoryError", "allocating", "available_bytes", "bytes_text", "failed_allocation", "require_bytes"]
 
 _SMALL = 1 << 24
 """Bytes that are not worth a question to the operating system."""
@@ -128,9 +128,9 @@ def require_bytes(needed: int, what: str, hint: Callable[[int], str], device: to
 
 
 _FAILED = re.compile(
-    r"can't allocate memory|not enough memory: you tried|out of memory|bad_alloc|unable to allocate|"
+    r"can't allocate memory|not enough memory|out of memory|bad[_ ]alloc|unable to allocate|"
     r"Storage size calculation overflowed|numel: integer multiplication overflow|ALLOC_FAILED|"
-    r"Cannot allocate memory",
+    r"Cannot allocate memory|could not create a (memory object|primitive)",
     re.IGNORECASE,
 )
 """What torch, its libraries and numpy write where memory is too small, on the CPU and on other devices."""
@@ -139,14 +139,25 @@ _UNITS = {"by": 1} | {f"{letter}i": 1024 ** (k + 1) for k, letter in enumerate("
 """Bytes in a unit, by its first two letters."""
 
 
+def failed_allocation(error: BaseException) -> bool:
+    """Whether an error says that memory was not enough: torch raises a RuntimeError like any other."""
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and _FAILED.search(str(error)) is not None
+
+
 @contextmanager
-def allocating(what: str) -> Iterator[None]:
+def allocating(
+    what: str, device: torch.device | str | None = None, hint: Callable[[], str] | None = None
+) -> Iterator[None]:
     """Turn failures to allocate memory, which torch raises as RuntimeError, into ``OutOfMemoryError``.
 
     For what no estimate has foreseen. It serves as a decorator as well: ``@allocating("the training")``.
 
     Args:
         what: what needs the memory, as the subject of the message.
+        device: on which it was to be allocated; by default a GPU if the error is one of a GPU, else the CPU.
+        hint: says what the user can do instead.
 
     Raises:
         OutOfMemoryError: memory could not be allocated; the message says how much at once and how much is free.
@@ -156,16 +167,16 @@ def allocating(what: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        told = isinstance(error, OutOfMemoryError)
-        if told or (isinstance(error, RuntimeError) and not _FAILED.search(str(error))):
+        if isinstance(error, OutOfMemoryError) or not failed_allocation(error):
             raise
-        raise OutOfMemoryError(_failure(what, error)) from error
+        advice = "" if hint is None else f"; {hint()}"
+        raise OutOfMemoryError(f"{_failure(what, error, device)}{advice}") from error
 
 
-def _failure(what: str, error: Exception) -> str:
+def _failure(what: str, error: Exception, device: torch.device | str | None) -> str:
     text = " ".join(str(error).split())
-    where = "cuda" if isinstance(error, torch.OutOfMemoryError) and torch.cuda.is_available() else "cpu"
-    free = available_bytes(where)
+    on_gpu = isinstance(error, torch.OutOfMemoryError) and torch.cuda.is_available()
+    free = available_bytes(device or ("cuda" if on_gpu else "cpu"))
     left = "" if free is None else f"{bytes_text(free)} are free"
     size = _SIZE.search(text)
     if size is None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch_cntk._internal.checks import as_size, positive_int, shape_text
+from torch_cntk._internal.contexts import weightless
 from torch_cntk._internal.files import check_writable, is_stream, writing
 from torch_cntk.cli import options
 from torch_cntk.images.default import default_network
@@ -101,7 +102,8 @@ def _heatmap(arguments: argparse.Namespace) -> None:
         kernel = load_kernel(arguments.kernel, device=device, progress=options.progress(arguments))
     else:
         options.check_levels(positive_int(arguments.levels, "--levels"), size)
-        network = default_network(arguments.levels)
+        with weightless():
+            network = default_network(arguments.levels)
         kernel = network.kernel(_PRIORS[arguments.prior], size, device=device, progress=options.progress(arguments))
     axes = heatmap(kernel, pixel, size)
     with writing(output) as temporary:

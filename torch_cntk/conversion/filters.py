@@ -73,7 +73,9 @@ def _write_convolution(theirs: Any) -> Callable[[Any, Place], Target]:
             if any(r != 1 for r in layer.stride):
                 raise ValueError(f"torch.nn has no {layer}: with a stride it pads both sides by as much: give padding")
             padding = "same"
-        module = theirs(
+        # Without first weights, for which torch's generator would be asked.
+        module = _nn.utils.skip_init(
+            theirs,
             layer.in_channels,
             layer.out_channels,
             layer.kernel_size,
@@ -113,7 +115,9 @@ def _write_transposed(theirs: Any) -> Callable[[Any, Place], Target]:
         beyond = tuple(r + 2 * p - reach - 1 - missing for r, p, reach, missing in axes)
         if any(extra >= max(r, d) for extra, r, d in zip(beyond, layer.stride, layer.dilation, strict=True)):
             raise ValueError(f"torch.nn has no {layer}: its output_padding is less than the stride: give padding")
-        module = theirs(
+        # Without first weights, for which torch's generator would be asked.
+        module = _nn.utils.skip_init(
+            theirs,
             layer.in_channels,
             layer.out_channels,
             layer.kernel_size,

@@ -13,7 +13,6 @@ from tqdm import tqdm
 
 from torch_cntk._internal.checks import positive_int
 from torch_cntk._internal.memory import allocating, available_bytes, require_bytes
-from torch_cntk.finite.footprint import allocations
 from torch_cntk.finite.functions import Function, Kind, Parameters, Side
 
 __all__ = ["Method", "Outputs", "checked_channels", "checked_sides", "empirical_ntk"]
@@ -87,7 +86,7 @@ def empirical_ntk(
     sides = checked_sides(function, z, others)
     channels = checked_channels(sides[0], channel)
     problem = _Problem(function, *sides, symmetric=others is None)
-    with torch.no_grad(), allocations(f"the empirical kernel of {sides[0].text}", z.device, lambda: _HINT):
+    with torch.no_grad(), allocating(f"the empirical kernel of {sides[0].text}", z.device, lambda: _HINT):
         total = problem.gram(channels, method, chunk, progress)
     if outputs == "mean":
         total.div_(len(channels))

@@ -13,9 +13,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from torch_cntk._internal.checks import positive_int
-from torch_cntk._internal.memory import require_bytes
+from torch_cntk._internal.memory import allocating, require_bytes
 from torch_cntk.finite.empirical import Method, Outputs, checked_channels, checked_sides, empirical_ntk
-from torch_cntk.finite.footprint import allocations
 from torch_cntk.finite.functions import Function, Kind, Side, headless
 from torch_cntk.layers import Layer
 
@@ -110,7 +109,7 @@ def expected_kernel(
         total = _products(Function(copied, "ntk"), sides, channels, count)
         return total.div_(len(channels)) if outputs == "mean" else total
 
-    with allocations(f"the expected kernel of {sides[0].text}", z.device, lambda: "take fewer or smaller inputs"):
+    with allocating(f"the expected kernel of {sides[0].text}", z.device, lambda: "take fewer or smaller inputs"):
         return _average(one, sides, draws, progress)
 
 

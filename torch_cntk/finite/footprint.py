@@ -1,22 +1,19 @@
-"""The memory of a training, counted before it is allocated; and what torch says where it is not enough after all."""
+"""The memory of a training, counted before it is allocated."""
 
 from __future__ import annotations
 
 import copy
 import math
-import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-from torch_cntk._internal.memory import OutOfMemoryError, available_bytes, bytes_text, require_bytes
+from torch_cntk._internal.memory import require_bytes
 from torch_cntk.finite.model import Model
 from torch_cntk.finite.options import Training
 from torch_cntk.layers import Layer, Weighted
 
-__all__ = ["allocations", "failed_allocation", "require_memory", "saved_bytes"]
+__all__ = ["HINT", "require_memory", "saved_bytes"]
 
 _MOMENTS: dict[str, int] = {
     "Adadelta": 2,
@@ -38,16 +35,6 @@ that take a second, which a small training would notice; 256 MB are free whereve
 _MAPS = 8
 """Feature maps held for each output channel of a weight layer: at most the padded input, the output, the activation,
 the mask and the concatenation, some of them twice. Decides only whether to count exactly."""
-
-_ALLOCATION = re.compile(
-    r"can't allocate memory|not enough memory|out of memory|bad[_ ]alloc|storage size calculation overflowed"
-    r"|could not create a (memory object|primitive)|numel: integer multiplication overflow",
-    re.IGNORECASE,
-)
-"""How torch and oneDNN say that an allocation failed: it is a RuntimeError like any other."""
-
-_ASKED = re.compile(r"tried to allocate ([\d.]+) *(bytes|[kmgt]i?b)", re.IGNORECASE)
-_UNITS = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
 def require_memory(net: Layer, training: Training, shape: tuple[int, ...], target: Tensor) -> None:
@@ -71,12 +58,12 @@ def require_memory(net: Layer, training: Training, shape: tuple[int, ...], targe
     moments = _MOMENTS.get(getattr(training.optimiser, "__name__", ""), 0)
     kept = weights * (1 + moments + (training.iterate == "best"))
     what = f"the training of {weights // itemsize:,} weights on {math.prod(shape[1:]):,} pixels"
-    require_bytes(kept + weights, what, lambda free: _HINT, target.device)
+    require_bytes(kept + weights, what, lambda free: HINT, target.device)
     maps = 0 if training.compile else _map_bytes(net, training, shape, target)
-    require_bytes(kept + max(weights, maps), what, lambda free: _HINT, target.device)
+    require_bytes(kept + max(weights, maps), what, lambda free: HINT, target.device)
 
 
-_HINT = "take a narrower network or a smaller image"
+HINT = "take a narrower network or a smaller image"
 
 
 def _map_bytes(net: Layer, training: Training, shape: tuple[int, ...], target: Tensor) -> int:
@@ -125,36 +112,3 @@ def saved_bytes(net: torch.nn.Module, batch: Tensor) -> int:
         output = net(batch)
     del output
     return sum(sizes.values())
-
-
-def failed_allocation(error: RuntimeError) -> bool:
-    """Whether this is how torch says that memory was not enough."""
-    return _ALLOCATION.search(str(error)) is not None
-
-
-@contextmanager
-def allocations(what: str, device: torch.device, hint: Callable[[], str] = lambda: _HINT) -> Iterator[None]:
-    """Turn failures of torch's allocators into ``OutOfMemoryError``, with the bytes asked for and free.
-
-    Args:
-        what: needed the memory, as the subject of the message.
-        device: on which it was to be allocated.
-        hint: says what the user can do instead.
-
-    Raises:
-        OutOfMemoryError: an allocation failed.
-        RuntimeError: the block raised it, for another reason.
-        MemoryError: the block raised an ``OutOfMemoryError`` of its own.
-    """
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if isinstance(error, OutOfMemoryError) or (isinstance(error, RuntimeError) and not failed_allocation(error)):
-            raise
-        asked = _ASKED.search(str(error))
-        more = "more memory"
-        if asked is not None:
-            more = bytes_text(float(asked[1]) * _UNITS[asked[2][0].lower()]) + " more"
-        free = available_bytes(device)
-        left = "" if free is None else f", but {bytes_text(free)} are free"
-        raise OutOfMemoryError(f"{what} needs {more}{left}; {hint()}") from error

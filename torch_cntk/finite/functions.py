@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 
 from torch_cntk._internal.checks import shape_text
-from torch_cntk.finite.footprint import failed_allocation
+from torch_cntk._internal.memory import failed_allocation
 from torch_cntk.layers import Activation, ChannelNorm, Identity, Layer, Sequential, Sigmoid, Weighted, reparameterise
 from torch_cntk.layers.graph import assemble
 from torch_cntk.layers.network import flatten

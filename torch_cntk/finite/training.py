@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
 from torch_cntk._internal.checks import positive_int
 from torch_cntk._internal.files import check_writable
 from torch_cntk._internal.guesses import MASK, understands
 from torch_cntk._internal.memory import allocating
-from torch_cntk.finite.footprint import allocations, require_memory
+from torch_cntk.finite.footprint import HINT, require_memory
 from torch_cntk.finite.model import Model
 from torch_cntk.finite.options import (
     AS_GIVEN,
@@ -32,6 +34,7 @@ from torch_cntk.finite.options import (
 from torch_cntk.finite.results import DivergedError, Step, TrainingResult, TrainingStatus
 from torch_cntk.finite.run import Run
 from torch_cntk.finite.task import Task
+from torch_cntk.images.arrays import read
 from torch_cntk.layers import Layer
 from torch_cntk.priors import Prior, Uniform, named_prior
 
@@ -53,8 +56,8 @@ _GUESSES = {"mask": MASK}
 @allocating("the training")
 def train(
     net: Layer,
-    image: Tensor,
-    observed: Tensor | None = None,
+    image: Tensor | np.ndarray,
+    observed: Tensor | np.ndarray | None = None,
     *,
     prior: Prior | str | None = None,
     training: Training | None = None,
@@ -90,7 +93,8 @@ def train(
 
     Args:
         net: the network; a copy of it is trained.
-        image: [channels, *size], float32 or float64; on the device where to train.
+        image: [channels, *size], floating point; on the device where to train. A tensor or a NumPy array, as which the
+            result comes back; half precision is trained on in single.
         observed: boolean, **True = known**, [*size]; by default the pixels that are not NaN in any channel.
             Values beside NaN in other channels are not trained on, but the result has them.
         prior: the network's input, or its name, such as "normal"; ``priors.Uniform(0, 0.1)`` by default.
@@ -160,13 +164,17 @@ def train(
     positive_int(measure_every, "measure_every")
     positive_int(checkpoint_every, "checkpoint_every")
     given = named_prior(prior) if isinstance(prior, str) else prior or Uniform(0, 0.1)
+    image, observed, form = read(image, observed)
     task = Task.of(net, image, observed, given, training, truth)
     path = None if checkpoint is None else _checked_path(Path(checkpoint))
     assert net.in_channels is not None
     require_memory(net, training, (net.in_channels, *task.source), task.target)
     pixels = math.prod(task.target.shape[1:])
-    with allocations(f"the training of {_count(net):,} weights on {pixels:,} pixels", task.target.device):
-        return _begun(task, training, measure_every, path).go(path, checkpoint_every, callback, progress)
+    what = f"the training of {_count(net):,} weights on {pixels:,} pixels"
+    with allocating(what, task.target.device, lambda: HINT):
+        result = _begun(task, training, measure_every, path).go(path, checkpoint_every, callback, progress)
+    assert form is not None
+    return replace(result, image=form.give(result.image), output=form.give(result.output))
 
 
 def _begun(task: Task, training: Training, measure_every: int, path: Path | None) -> Run:

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
-__all__ = ["PNG_HEAD", "Parts", "png_chunk", "read_parts", "with_parts"]
+__all__ = ["PNG_HEAD", "Parts", "check_png", "png_chunk", "read_parts", "with_parts"]
 
 Parts = tuple[tuple[bytes, bytes], ...]
 """Names and contents. b"XMP" is that of the notes in XML, which all formats know."""
@@ -26,6 +26,35 @@ _APP0, _APP1, _APP13, _COMMENT, _SCAN = 0xE0, 0xE1, 0xED, 0xFE, 0xDA
 _PHOTOSHOP = b"Photoshop 3.0\0"
 _THUMBNAILS = (1033, 1036)
 """Numbers of Photoshop's resources: small pictures, which would still show what was to be removed."""
+
+
+_PIECE = 1 << 20
+"""Bytes of a file that are looked at at a time."""
+
+
+def check_png(source: BinaryIO) -> None:
+    """Compare the checksums of a PNG file's parts; Pillow does not look at those behind the last pixel.
+
+    Args:
+        source: of the file; its position moves.
+
+    Raises:
+        ValueError: a part is damaged.
+        struct.error: the end is missing.
+    """
+    source.seek(len(PNG_HEAD))
+    while True:
+        length, name = struct.unpack(">I4s", source.read(8))
+        if name == b"IEND":
+            return
+        checksum, left = zlib.crc32(name), length
+        while left > 0:
+            data = source.read(min(left, _PIECE))
+            if not data:
+                raise ValueError("it ends too early")
+            checksum, left = zlib.crc32(data, checksum), left - len(data)
+        if source.read(4) != struct.pack(">I", checksum):
+            raise ValueError(f"the checksum of its part {name!r} is not that of its content")
 
 
 def read_parts(source: BinaryIO, kind: str) -> Parts:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from torch_cntk._internal.checks import positive_int
-from torch_cntk.images.filler import Equations, Filler, Pass, Refiner, Series, of_pass
+from torch_cntk.images.filler import Equations, Filler, Pass, Series, check_filler, of_pass
 from torch_cntk.images.observed import Observed, crop
 
 __all__ = ["Coarse", "enlarged", "smaller_estimate", "smaller_image"]
@@ -35,8 +35,7 @@ class Coarse:
     factor: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.filler, Filler | Refiner | Series):
-            raise TypeError(f"expected a filler, with a method equations, got {type(self.filler).__name__}")
+        check_filler(self.filler)
         positive_int(self.factor, "factor")
 
     def at(self, number: int) -> Coarse:

@@ -9,8 +9,10 @@ import io
 import os
 import stat
 import struct
+import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,7 +26,8 @@ import PIL.TiffImagePlugin
 import PIL.WebPImagePlugin
 
 from torch_cntk._internal.memory import require_bytes
-from torch_cntk.images.chunks import PNG_HEAD, read_parts
+from torch_cntk._internal.user_warnings import warn_user
+from torch_cntk.images.chunks import PNG_HEAD, check_png, read_parts
 from torch_cntk.images.metadata import ORIENTATION, Metadata, tiff_tag
 from torch_cntk.images.sixteen_bits import Reader, UnservedError, deep, raw_mode
 from torch_cntk.images.tiff import TiffReader, read_samples
@@ -98,7 +101,10 @@ def decode(path: Path, *, what: str = "image") -> Decoded:
         try:
             if kind == "AVIF":
                 _check_avif(source)
-            with reader(source) as image:
+            if kind == "PNG":
+                check_png(source)
+                source.seek(0)
+            with _telling(path, what), reader(source) as image:
                 _check_size(image, path, what)
                 return _decoded(image, kind, reader, source)
         except UnservedError as error:
@@ -107,6 +113,16 @@ def decode(path: Path, *, what: str = "image") -> Decoded:
             raise ValueError(
                 f"expected a whole {FORMATS} image, got one that cannot be read: {path}: {error}"
             ) from error
+
+
+@contextmanager
+def _telling(path: Path, what: str) -> Iterator[None]:
+    """Tell by the file's name what the decoder finds wrong and bears: damaged EXIF data, say."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        yield
+    for message in dict.fromkeys(" ".join(str(warning.message).split()) for warning in found):
+        warn_user(f"the {what} {path} is damaged in part: {message}")
 
 
 def _reader_of(head: bytes, path: Path) -> tuple[str, Reader]:

@@ -8,8 +8,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from torch_cntk._internal.checks import shape_text
+from torch_cntk._internal.memory import require_bytes
 from torch_cntk.images.coarse import Coarse, enlarged, smaller_estimate, smaller_image
-from torch_cntk.images.filler import Filler, Local, Pass, Refiner, of_pass
+from torch_cntk.images.filler import Filler, Local, Pass, Refiner, check_filler, of_pass, to_read
 from torch_cntk.images.observed import Observed
 from torch_cntk.images.piecewise import fill_windows
 from torch_cntk.images.regression import Filled, OnSmaller, checked_equations, regress
@@ -47,15 +49,14 @@ def fill(
         ValueError: the estimate or the equations do not fit the image, or the filler cannot serve it.
         OutOfMemoryError: the operator would not fit.
     """
-    if not isinstance(filler, Filler | Refiner):
-        raise TypeError(f"expected a filler, with a method equations, got {type(filler).__name__}")
+    check_filler(filler, series=False)
     filler = of_pass(filler, 0)
     estimate = None if estimate is None else _checked_estimate(given, estimate)
     if given.complete:
         return Filled(given.shaped(given.pixels.clone()), _nothing_solved(given), 0.0)
     if isinstance(filler, Refiner):
         return _refined(given, filler, estimate, guess)
-    locality = filler.locality(given, estimate) if windows and isinstance(filler, Local) else None
+    locality = filler.locality(*to_read(filler, given, estimate)) if windows and isinstance(filler, Local) else None
     if locality is not None:
         filled = fill_windows(given, locality, estimate, guess, progress)
         if filled is not None:
@@ -78,7 +79,9 @@ def _refined(given: Observed, refiner: Refiner, estimate: Tensor | None, guess: 
     """
     if estimate is None:
         raise ValueError(f"expected an estimate that {type(refiner).__name__} goes on from: put it behind another pass")
-    refined = refiner.refine(given.normalised, given.normalise(estimate))
+    normal, start = to_read(refiner, given.normalised, given.normalise(estimate))
+    assert start is not None
+    refined = refiner.refine(normal, start)
     if not isinstance(refined, Tensor):
         raise TypeError(f"expected a refiner to give a torch tensor, got {type(refined).__name__}")
     if refined.shape != given.pixels.shape:
@@ -94,13 +97,37 @@ def _fill_whole(
     given: Observed, filler: Filler, estimate: Tensor | None, *, guess: Filled | None, windows: bool, progress: bool
 ) -> Filled:
     """By one regression."""
+    _require_room(given)
     normal = given.normalised
     estimate = None if estimate is None else given.normalise(estimate)
     if isinstance(filler, Coarse):
         filled = _fill_smaller(normal, filler, estimate, guess=guess, windows=windows, progress=progress)
     else:
-        filled = regress(normal, checked_equations(normal, filler.equations(normal, estimate)), guess, progress)
+        equations = filler.equations(*to_read(filler, normal, estimate))
+        filled = regress(normal, checked_equations(normal, equations), guess, progress)
     return replace(filled, image=given.shaped(given.restore(given.denormalise(filled.image))))
+
+
+_WORK = (10, 19)
+"""Numbers of the image's precision and of float64 that are held for each pixel of each channel while an iteration goes
+on, targets, weights and Fourier transforms of a larger canvas among them, as measured on 700 x 700 pixels."""
+
+
+def _require_room(given: Observed) -> None:
+    """Refuse an image for whose equations there is no room.
+
+    Raises:
+        OutOfMemoryError: so it is.
+    """
+    own, double = _WORK
+    each = own * given.pixels.dtype.itemsize + 8 * double
+    channels = given.pixels.shape[0] * given.pixels.shape[1]
+    require_bytes(
+        each * given.pixels.numel(),
+        f"filling {channels} channel{'s' if channels > 1 else ''} of {shape_text(given.size)} pixels",
+        lambda free: f"{free // each:,} pixels of one channel would fit: fill channels or parts one after the other",
+        given.pixels.device,
+    )
 
 
 def _checked_estimate(given: Observed, estimate: Tensor) -> Tensor:

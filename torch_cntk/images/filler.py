@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
@@ -175,6 +175,33 @@ class Series(Protocol):
     def at(self, number: int) -> Pass:
         """The filler of a pass, counted from 0."""
         ...
+
+
+def check_filler(filler: object, what: str = "a filler, with a method equations", *, series: bool = True) -> None:
+    """Refuse what is no filler.
+
+    Args:
+        filler: what is given for one.
+        what: was expected, for the message.
+        series: whether a ``Series`` will do as well.
+
+    Raises:
+        TypeError: it is none, or it is the class of one.
+    """
+    if isinstance(filler, type):
+        hint = f"; make one: {filler.__name__}(...)" if issubclass(filler, Filler | Refiner | Series) else ""
+        raise TypeError(f"expected {what}, got the class {filler.__name__}{hint}")
+    if not isinstance(filler, Filler | Refiner | Series if series else Filler | Refiner):
+        raise TypeError(f"expected {what}, got {type(filler).__name__}")
+
+
+def to_read(filler: object, given: Observed, estimate: Tensor | None) -> tuple[Observed, Tensor | None]:
+    """What a filler gets: the package's own only read it, a user's may write into a copy."""
+    if type(filler).__module__.split(".")[0] == __name__.split(".")[0]:
+        return given, estimate
+    relative = None if given.relative is None else given.relative.clone()
+    copied = replace(given, pixels=given.pixels.clone(), mask=given.mask.clone(), relative=relative)
+    return copied, None if estimate is None else estimate.clone()
 
 
 def check_ridge(ridge: object) -> None:

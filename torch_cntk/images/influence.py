@@ -9,8 +9,9 @@ from torch import Tensor
 
 from torch_cntk._internal.contexts import plain
 from torch_cntk.images.coarse import Coarse
-from torch_cntk.images.filler import Equations, Filler, of_pass
+from torch_cntk.images.filler import Equations, Filler, check_filler, of_pass, to_read
 from torch_cntk.images.observed import Observed, crop, extend
+from torch_cntk.images.regression import checked_equations
 from torch_cntk.solvers import Regression, automatic
 
 __all__ = ["influence"]
@@ -95,11 +96,12 @@ def _equations(given: Observed, filler: object, estimate: Tensor | None) -> Equa
         TypeError: this is no filler.
         ValueError: it solves on other pixels.
     """
+    check_filler(filler, series=False)
     if not isinstance(filler, Filler):
         raise TypeError(f"expected a filler, with a method equations, got {type(filler).__name__}")
     if isinstance(filler, Coarse):
         raise ValueError(f"expected a filler that solves on the image's own pixels, got {filler!r}")
-    return filler.equations(given, estimate)
+    return checked_equations(given, filler.equations(*to_read(filler, given, estimate)))
 
 
 def _checked_place(pixel: Sequence[int], size: tuple[int, ...]) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ from torch_cntk._internal.memory import allocating
 from torch_cntk.images.arrays import read
 from torch_cntk.images.default import default_kernel, kernel_of
 from torch_cntk.images.fill import Filled, each_pass, fill
-from torch_cntk.images.filler import Filler, Pass, Refiner, Series, check_ridge, check_solver, of_pass
+from torch_cntk.images.filler import Filler, Pass, Refiner, Series, check_filler, check_ridge, check_solver, of_pass
 from torch_cntk.images.group_flow import flows_for
 from torch_cntk.images.guided import Guidance, guided_series
 from torch_cntk.images.observed import Observed
@@ -157,8 +157,9 @@ def _joined(
     for (group, _), result in zip(parts, results, strict=True):
         channels[group] = result.image.transpose(0, 1).reshape(len(group), *channels.shape[1:])
     return replace(
-        max(results, key=lambda result: result.residual),
+        max(results, key=lambda result: (not result.converged, result.residual)),
         image=filled,
+        residual=max(result.residual for result in results),
         iterations=max(result.iterations for result in results),
         converged=all(result.converged for result in results),
         ridge=max(result.ridge for result in results),
@@ -185,20 +186,20 @@ def _filled(given: Observed, periodic: Periodic, plan: _Plan, windows: bool, pro
         for one, estimate in zip(given.images(), estimates, strict=True)
     ]
     filled = given.shaped(torch.stack([run.image for run in runs]))
-    last = [run.last for run in runs if run.last is not None]
+    last = [run.last or first for run in runs]
     return replace(
-        _result(filled, last or [first], time.perf_counter() - start),
+        _result(filled, last, time.perf_counter() - start),
         passes=max(run.passes for run in runs),
         guidance=tuple(run.guidance for run in runs if run.guidance is not None),
     )
 
 
 def _result(image: Tensor, fills: list[Filled], seconds: float) -> InpaintingResult:
-    """The quality of all fills: of the numbers the largest, of the solvers that with the largest residual."""
-    worst = max(fills, key=lambda filled: filled.residual)
+    """The quality of all fills: of the numbers the largest, of the solvers the one that ended worst."""
+    worst = max(fills, key=lambda filled: (not filled.converged, filled.residual))
     return InpaintingResult(
         image,
-        worst.residual,
+        max(filled.residual for filled in fills),
         max(filled.solution.iterations for filled in fills),
         all(filled.converged for filled in fills),
         worst.solution.status,
@@ -304,8 +305,7 @@ def _fillers(value: object, name: str) -> tuple[Pass | Series, ...]:
     """
     fillers = tuple(value) if isinstance(value, Sequence) else (value,)
     for filler in fillers:
-        if not isinstance(filler, Filler | Refiner | Series):
-            raise TypeError(f"expected {name} as a Guidance or another filler, got {type(filler).__name__}")
+        check_filler(filler, f"{name} as a Guidance or another filler")
     if not fillers:
         raise ValueError(f"expected at least one filler in {name}, got none")
     return fillers
@@ -322,6 +322,9 @@ def _run(
 ) -> _Run:
     last: Filled | None = None
     results = each_pass(given, fillers, estimate, windows=windows, progress=progress)
-    for last in tqdm(results, total=len(fillers), disable=not progress, desc="passes", unit="pass"):
-        estimate = last.image
+    bar = tqdm(results, total=len(fillers), disable=not progress, desc="passes", unit="pass")
+    for filler, filled in zip(fillers, bar, strict=True):
+        estimate = filled.image
+        # The others solve nothing whose quality could be told.
+        last = last if isinstance(filler, Refiner) else filled
     return _Run(estimate, last, len(fillers), guidance)

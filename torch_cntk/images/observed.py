@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from torch_cntk._internal.brief import Brief
+from torch_cntk._internal.checks import check_dense
 from torch_cntk.images.bands import mean_of_known, scale_of_known
 
 __all__ = ["Observed", "as_mask", "crop", "extend", "spatial_dimensions"]
@@ -252,6 +253,7 @@ def _check_image(image: object, ndim: int) -> None:
     """
     if not isinstance(image, torch.Tensor):
         raise TypeError(f"expected the image as a torch tensor, got {type(image).__name__}")
+    check_dense(image, "the image")
     if not image.is_floating_point():
         raise TypeError(f"expected a floating point image, got {image.dtype}; for 8-bit values pass image / 255")
     if image.dtype not in (torch.float32, torch.float64):
@@ -278,6 +280,7 @@ def as_mask(observed: object) -> Tensor:
         observed = torch.from_numpy(np.array(observed))
     if not isinstance(observed, torch.Tensor):
         raise TypeError(f"expected observed as a boolean torch tensor, got {type(observed).__name__}")
+    check_dense(observed, "observed")
     if observed.dtype == torch.uint8:
         found = torch.unique(observed).tolist()
         if not (set(found) <= {0, 1} or set(found) <= {0, 255}):

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from torch_cntk._internal.memory import available_bytes
 from torch_cntk._internal.threads import side_by_side
-from torch_cntk.images.filler import Filler, Locality
+from torch_cntk.images.filler import Filler, Locality, to_read
 from torch_cntk.images.observed import Observed
 from torch_cntk.images.regression import Filled, Part, checked_equations, regress
 from torch_cntk.images.windows import Cut, Window, cut
@@ -133,7 +133,7 @@ class _Solve:
         if self.estimate is not None:
             near = self.estimate[(job.images, slice(None), *job.window.place)]
             estimate = self.given.normalise(near, job.images)
-        equations = checked_equations(part, self.filler.equations(part, estimate))
+        equations = checked_equations(part, self.filler.equations(*to_read(self.filler, part, estimate)))
         if self.common is not None:
             equations = replace(equations, mean=self.common[job.images])
         filled = regress(part, equations, self._guess(job), False)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torch_cntk._internal.checks import as_size, shape_text
+from torch_cntk._internal.checks import as_device, as_precision, as_size, shape_text
 from torch_cntk._internal.grids import open_grid
 from torch_cntk._internal.memory import allocating
 from torch_cntk.covariance import Table
@@ -95,8 +95,13 @@ class Kernel:
         )
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Kernel:
-        """The same kernel in another precision or on another device; itself if nothing changes."""
-        dtype, device = dtype or self.dtype, torch.device(device or self.device)
+        """The same kernel in another precision or on another device; itself if nothing changes.
+
+        Raises:
+            TypeError: the dtype is no floating point type, or the device none.
+            ValueError: torch has no such device here.
+        """
+        dtype, device = as_precision(dtype or self.dtype), as_device(device or self.device)
         if (dtype, device) == (self.dtype, self.device):
             return self
         rebuild = None if self.rebuild is None else _Converted(self.rebuild, dtype, device)
@@ -211,7 +216,7 @@ class Kernel:
         """
         size = self._default_size(size)
         kernel = self.on(size).to(device=device)
-        return kernel.storage.operator(size, dtype or kernel.dtype)
+        return kernel.storage.operator(size, as_precision(dtype or kernel.dtype))
 
     def stationary_average(self) -> Kernel:
         """The mean of K(a, a + u) over all positions a: a kernel of period 1."""

@@ -6,6 +6,8 @@ A container says what a file holds, and writes it again with what was missing fi
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -54,6 +56,23 @@ def needed(module: str, what: str) -> Any:
         raise ImportError(f"{what} need {module}: pip install {module} ({error})") from error
 
 
+@contextmanager
+def _whole(path: Path, what: str, got: str) -> Iterator[None]:
+    """Around a reader of another library, which damage makes raise anything.
+
+    Raises:
+        ValueError: the file is damaged; the message names it.
+        ImportError: something is not installed.
+        MemoryError: there is not enough of it.
+    """
+    try:
+        yield
+    except (ImportError, MemoryError):
+        raise
+    except Exception as error:
+        raise ValueError(f"expected {what} in {path}, got {got}: {error}") from error
+
+
 @dataclass(frozen=True)
 class Frame:
     """A frame of pandas in a file of columns (Parquet, or Arrow's own, also called Feather).
@@ -76,10 +95,8 @@ class Frame:
         """
         pandas = needed("pandas", "tables")
         needed("pyarrow", "Parquet's and Arrow's files")
-        try:
+        with _whole(path, "a table", "something that pyarrow cannot read"):
             frame = pandas.read_parquet(path) if path.suffix.lower() == ".parquet" else pandas.read_feather(path)
-        except ValueError as error:  # pyarrow's errors are among them
-            raise ValueError(f"expected a table in {path}, got something that pyarrow cannot read: {error}") from error
         labelled = isinstance(frame.index, pandas.RangeIndex) and frame.shape[1] and _text(frame.dtypes.iloc[0])
         return (frame.set_index(frame.columns[0]), cls(frame, 1)) if labelled else (frame, cls(frame, 0))
 
@@ -141,7 +158,9 @@ class Sheet:
         """
         pandas = needed("pandas", "tables")
         needed("openpyxl", "Excel's sheets")
-        sheet = pandas.read_excel(path, header=None, dtype=object, keep_default_na=False, na_filter=False)
+        options = {"header": None, "dtype": object, "keep_default_na": False, "na_filter": False}
+        with _whole(path, "a table", "something that openpyxl cannot read"):
+            sheet = pandas.read_excel(path, engine="openpyxl", **options)
         lines = [(number + 1, [_cell(value) for value in row]) for number, row in enumerate(sheet.to_numpy())]
         return cls(path, cells_of(path, lines, Dialect()))
 
@@ -218,12 +237,9 @@ class Gctx:
             ValueError: it is no such file.
         """
         pandas, h5py = needed("pandas", "tables"), needed("h5py", "GCTX files")
-        try:
-            with h5py.File(path) as file:
-                values = file["0/DATA/0/matrix"][()].T
-                rows, columns = (file[f"0/META/{side}/id"].asstr()[()] for side in ("ROW", "COL"))
-        except (OSError, KeyError, TypeError) as error:
-            raise ValueError(f"expected a GCTX file in {path}, got something else: {error}") from error
+        with _whole(path, "a GCTX file", "something else"), h5py.File(path) as file:
+            values = file["0/DATA/0/matrix"][()].T
+            rows, columns = (file[f"0/META/{side}/id"].asstr()[()] for side in ("ROW", "COL"))
         strip = [[name.strip() for name in names] for names in (rows, columns)]
         return pandas.DataFrame(values, index=strip[0], columns=strip[1]), cls(path)
 
@@ -263,10 +279,8 @@ class AnnData:
             ValueError: it holds no matrix, or a sparse one of which nothing was said.
         """
         pandas, anndata = needed("pandas", "tables"), needed("anndata", "h5ad files")
-        try:
+        with _whole(path, "an h5ad file", "something else"):
             held = anndata.read_h5ad(path)
-        except (OSError, KeyError) as error:
-            raise ValueError(f"expected an h5ad file in {path}, got something else: {error}") from error
         if held.X is None:
             raise ValueError(f"expected a matrix X in {path}, got none")
         values = dense(held.X, zeros, str(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
@@ -40,7 +41,8 @@ def check_options(model: MatrixCompletion) -> None:
         raise ValueError(f'expected solver to be "auto" or a Solver, got {model.solver!r}')
     if model.precision not in PRECISIONS:
         raise ValueError(f"expected precision to be one of {', '.join(PRECISIONS)}, got {model.precision!r}")
-    positive_int(model.seed + 1, "seed + 1")
+    if isinstance(model.seed, bool) or not isinstance(model.seed, Integral) or model.seed < 0:
+        raise ValueError(f"expected seed to be an integer of at least 0, got {model.seed!r}")
     check_bounds(model.clip)
     if isinstance(model.passes, str):
         if model.passes != "auto":

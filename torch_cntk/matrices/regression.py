@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -13,6 +13,7 @@ from tqdm import tqdm
 from torch_cntk.matrices.systems import System
 from torch_cntk.matrices.tables import Matrix, name_of
 from torch_cntk.solvers import Solver, Status
+from torch_cntk.solvers.base import unit_of
 
 __all__ = ["RIDGES", "Weights", "best_ridge", "row_offsets", "solved", "targets_of"]
 
@@ -71,12 +72,16 @@ def best_ridge(
     Returns:
         it, and all that were tried, in ascending order.
     """
+    # One unit for all: squares of errors are to be compared.
+    unit = max((unit_of(system.targets) for system in systems), default=1.0)
+    systems = [replace(system, targets=system.targets / unit) for system in systems]
     systems = _some(systems, torch.Generator().manual_seed(seed))
 
     def errors_of(ridges: Sequence[float]) -> list[float]:
         # Each time from the same seed: what is held out is the same.
         generator = torch.Generator().manual_seed(seed)
-        bar = tqdm(systems, disable=not progress, desc="ridge", unit="system")
+        some = _some(systems, generator)
+        bar = tqdm(some, disable=not progress, desc="ridge", unit="system")
         errors: list[float] = torch.stack([system.errors(ridges, solver, generator) for system in bar]).sum(0).tolist()
         return errors
 

@@ -125,6 +125,8 @@ def _prior(
         raise ValueError(
             f"expected features whose squares are finite numbers, got larger ones for {what} {name_of(labels, place)}"
         )
+    if not math.isfinite(identity * identity):
+        raise ValueError(f"expected an identity block whose square is a finite number, got {identity:g}")
     if not normalize:
         return features * root, identity**2
     if not bool((norm > 0).all()):

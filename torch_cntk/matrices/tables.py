@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torch_cntk._internal.checks import as_device, check_dense
 from torch_cntk.matrices.forms import Form, is_frame, is_polars, is_series
 from torch_cntk.matrices.numbers import Numbers, numbers_of
 
@@ -124,7 +125,8 @@ def read_matrix(table: Any, observed: Any = None, device: str | None = None) -> 
         ValueError: a shape is wrong, labels are not unique, or an observed entry is not finite.
     """
     read = numbers_of(table, "the matrix", zeros=observed is not None)
-    values, rows, columns = read.values.to(device), read.rows, read.columns
+    values = read.values if device is None else read.values.to(as_device(device))
+    rows, columns = read.rows, read.columns
     for labels, what in ((rows, "rows"), (columns, "columns")):
         if labels is not None:
             _check_unique(labels, what)
@@ -163,6 +165,9 @@ def _mask(observed: Any, shape: tuple[int, ...], rows: Sequence[Any] | None, col
     elif hasattr(observed, "toarray"):
         observed = observed.toarray()
     mask = observed if isinstance(observed, torch.Tensor) else _boolean(observed)
+    if mask.layout is not torch.strided:
+        mask = mask.to_dense()  # what a sparse mask does not store is False
+    check_dense(mask, "observed")
     if mask.dtype != torch.bool:
         raise TypeError(f"expected observed to be boolean, True = known, got {mask.dtype}")
     if tuple(mask.shape) != shape:
@@ -176,7 +181,10 @@ def _boolean(observed: Any) -> Tensor:
     Raises:
         TypeError: torch has no such dtype, as of strings or objects.
     """
-    array = np.array(np.ma.filled(observed, False) if isinstance(observed, np.ma.MaskedArray) else observed)
+    try:
+        array = np.array(np.ma.filled(observed, False) if isinstance(observed, np.ma.MaskedArray) else observed)
+    except ValueError as error:
+        raise TypeError(f"expected observed as an array of booleans, got ragged lists: {error}") from error
     try:
         return torch.from_numpy(array)
     except TypeError as error:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -17,7 +20,7 @@ from torch_cntk._internal.checks import finite_number
 from torch_cntk._internal.contexts import plain
 from torch_cntk.operators.base import Operator
 
-__all__ = ["Factorisation", "MaskSolver", "Regression", "Solution", "Solver", "Status"]
+__all__ = ["Factorisation", "MaskSolver", "Regression", "Solution", "Solver", "Status", "of_any_scale", "unit_of"]
 
 
 class Status(Enum):
@@ -137,6 +140,8 @@ class Factorisation(ABC):
     It can be pickled and copied.
     """
 
+    _size: tuple[int, ...]
+
     @abstractmethod
     def solve(self, targets: Tensor, *, guess: Tensor | None = None, progress: bool = False) -> Solution:
         """Solve for further right-hand sides; no gradients are recorded.
@@ -149,6 +154,54 @@ class Factorisation(ABC):
         Returns:
             the weights and their quality.
         """
+
+
+_ORDINARY = 100
+"""Numbers between 2^-100 and 2^100 can be squared and added up in any precision that solvers sum in."""
+
+S = TypeVar("S", bound=Callable[..., Solution])
+
+
+def unit_of(values: Tensor) -> float:
+    """A power of 2 near the largest of some numbers, 1 where that is ordinary: a division by it rounds nothing."""
+    largest = float(values.abs().max()) if values.numel() else 0.0
+    exponent = math.frexp(largest)[1] if 0 < largest < math.inf else 0
+    return math.ldexp(1.0, min(exponent, 1023)) if abs(exponent) > _ORDINARY else 1.0
+
+
+def of_any_scale(solve: S) -> S:
+    """Let a ``Factorisation.solve`` see right-hand sides whose squares neither overflow nor vanish.
+
+    Each is divided by a power of 2 if its numbers are not ordinary, and its weights are multiplied by it: the equations
+    are linear. The factorisation has the operator's size as ``_size``.
+    """
+
+    @functools.wraps(solve)
+    def scaled(
+        self: Factorisation, targets: Tensor, *, guess: Tensor | None = None, progress: bool = False
+    ) -> Solution:
+        ndim = len(self._size)
+        if unit_of(targets) == 1 and not _has_small_ones(targets, ndim):
+            return solve(self, targets, guess=guess, progress=progress)
+        shape = targets.shape[: targets.ndim - ndim]
+        flat = targets.double().reshape(-1, *targets.shape[targets.ndim - ndim :])
+        units = torch.tensor([unit_of(one) for one in flat], dtype=torch.float64, device=flat.device)
+        unit = units.reshape(*shape, *(1,) * ndim)
+        solution = solve(
+            self, targets.double() / unit, guess=None if guess is None else guess / unit, progress=progress
+        )
+        image = None if solution.image is None else solution.image * unit
+        return replace(solution, weights=solution.weights * unit, image=image)
+
+    return scaled  # type: ignore[return-value]
+
+
+def _has_small_ones(targets: Tensor, ndim: int) -> bool:
+    """Whether there is a right-hand side of nothing but very small numbers beside ordinary ones."""
+    if targets.ndim == ndim:
+        return False
+    largest = targets.abs().flatten(targets.ndim - ndim).amax(-1)
+    return bool(((largest > 0) & (largest < 2.0**-_ORDINARY)).any())
 
 
 class Solver(ABC):

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from torch_cntk.solvers.batches import dot, spread
+from torch_cntk.solvers.preconditioner import Map
 
-__all__ = ["Common", "Map", "sums"]
-
-Map = Callable[[Tensor], Tensor]
-"""Of images, [n, *size]."""
+__all__ = ["Common", "sums"]
 
 _NEXT_TO_NOTHING = 1e-2
 """Share of a constant that the inverse leaves of it, from which on it is told apart from 0."""

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from torch_cntk._internal.checks import finite_number, positive_int
 from torch_cntk._internal.contexts import plain
-from torch_cntk.solvers.base import Factorisation, Regression, Solution, Solver, Status
+from torch_cntk.solvers.base import Factorisation, Regression, Solution, Solver, Status, of_any_scale
 from torch_cntk.solvers.batches import answers_at_once, dot, norm, ratio, spread
 from torch_cntk.solvers.preconditioners import NAMES, Choice, Name, Preconditioner, choose, precondition
 
@@ -77,11 +77,13 @@ class _Preconditioned(Factorisation):
     def __init__(self, options: ConjugateGradient, regression: Regression, name: Name) -> None:
         self._options = options
         self._regression = regression
+        self._size = regression.operator.size
         self._name = name
         self._preconditioner = precondition(name, regression)
         self._text = f"conjugate gradients ({name}, {str(regression.operator.dtype).removeprefix('torch.')})"
 
     @plain()
+    @of_any_scale
     def solve(self, targets: Tensor, *, guess: Tensor | None = None, progress: bool = False) -> Solution:
         """See ``Factorisation.solve``.
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from torch_cntk._internal.contexts import plain
 from torch_cntk._internal.memory import available_bytes, require_bytes
-from torch_cntk.solvers.base import Factorisation, MaskSolver, Regression, Solution, Status
+from torch_cntk.solvers.base import Factorisation, MaskSolver, Regression, Solution, Status, of_any_scale
 from torch_cntk.solvers.shared_inverse import inverse_pays, restricted_inverse
 
 __all__ = ["Direct"]
@@ -26,7 +26,9 @@ _DIGITS_LEFT = 0.7
 """Share of their digits that K's entries keep: they go through roots of differences, and 16 digits become 11, 7 become
 5. An eigenvalue of K that is smaller than this part of the largest entry is taken for rounding."""
 _EXACT = 1e-9
-"""Largest relative residual of a direct solution by way of the inverse."""
+"""Largest relative residual of a direct solution."""
+_NEGLECTED = 10
+"""A kernel may be so many times further off its factor of low rank than rounding is: beyond, it is none."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class Direct(MaskSolver):
 
 def _rounding(regression: Regression, matrix: Tensor) -> float:
     """What rounding may put into an eigenvalue."""
-    return float(torch.finfo(regression.operator.entry_dtype).eps ** _DIGITS_LEFT * matrix.diagonal().max())
+    return float(torch.finfo(regression.operator.entry_dtype).eps ** _DIGITS_LEFT * matrix.diagonal().abs().max())
 
 
 class _Matrix:
@@ -162,8 +164,13 @@ class _OnPixels(Factorisation):
         """Weights for targets [n, k], and what they leave of the targets."""
 
     @plain()
+    @of_any_scale
     def solve(self, targets: Tensor, *, guess: Tensor | None = None, progress: bool = False) -> Solution:
-        """See ``Factorisation.solve``; a guess is of no use."""
+        """See ``Factorisation.solve``; a guess is of no use.
+
+        Raises:
+            ValueError: the kernel has negative eigenvalues.
+        """
         start = time.perf_counter()
         shape = targets.shape[: targets.ndim - len(self._size)]
         columns = targets.double().reshape(-1, math.prod(self._size))[:, self._observed].T
@@ -172,12 +179,13 @@ class _OnPixels(Factorisation):
         weights[:, self._observed] = solved.T
         norm = columns.norm(dim=0)
         residual = left.norm(dim=0) / torch.where(norm > 0, norm, 1)
+        exact = self._status is not Status.CONVERGED or bool((residual <= _EXACT).all())
         return Solution(
             weights.reshape(*shape, *self._size),
             residual.reshape(shape),
             0,
             time.perf_counter() - start,
-            self._status,
+            self._status if exact else Status.STAGNATED,
             self._text,
         )
 
@@ -209,6 +217,7 @@ class _LowRank(_OnPixels):
         kept = matrix.cpu().numpy()
         factor, pivots, rank, _ = scipy.linalg.lapack.dpstrf(kept.T, tol=rounding, lower=1, overwrite_a=1)
         super().__init__(regression, observed[torch.from_numpy(pivots - 1).long().to(observed.device)])
+        self._regression, self._rounding = regression, rounding
         lower = torch.from_numpy(np.ascontiguousarray(np.tril(factor)[:, :rank])).to(observed.device)
         self._basis, self._triangle = torch.linalg.qr(lower)
         self._text = f"direct (pivoted Cholesky, rank {rank} of {len(observed)}, float64)"
@@ -218,7 +227,20 @@ class _LowRank(_OnPixels):
         half = torch.linalg.solve_triangular(self._triangle, inside, upper=True)
         solved = self._basis @ torch.linalg.solve_triangular(self._triangle.mT, half, upper=False)
         product = self._basis @ (self._triangle @ (self._triangle.mT @ (self._basis.mT @ solved)))
-        return solved, targets - product
+        true = self._multiply(solved)
+        allowed = _NEGLECTED * len(solved) * self._rounding * solved.norm(dim=0)
+        if not bool(((true - product).norm(dim=0) <= allowed).all()):
+            raise ValueError(
+                "expected a positive semi-definite kernel, got one with negative eigenvalues: it is no kernel, or its "
+                "entries are rounded too much"
+            )
+        return solved, targets - true
+
+    def _multiply(self, vectors: Tensor) -> Tensor:
+        """(K_OO + ridge) @ [n, k], of the entries."""
+        operator, pixels = self._regression.operator, self._observed
+        rows = [operator.entries(some, pixels) @ vectors for some in torch.split(pixels, _BLOCK)]
+        return torch.cat(rows).add_(vectors, alpha=self._regression.ridge)
 
 
 class _ManyMasks(Factorisation):
@@ -247,9 +269,11 @@ class _ManyMasks(Factorisation):
 
     def __init__(self, regression: Regression, solver: Direct, matrix: Tensor, inverse: Tensor) -> None:
         self._regression, self._solver = regression, solver
+        self._size = regression.operator.size
         self._matrix, self._inverse = matrix, inverse
 
     @plain()
+    @of_any_scale
     def solve(self, targets: Tensor, *, guess: Tensor | None = None, progress: bool = False) -> Solution:
         """See ``Factorisation.solve``; a guess is of no use."""
         start = time.perf_counter()

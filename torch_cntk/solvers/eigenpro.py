@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from torch_cntk._internal.checks import finite_number, positive_int
 from torch_cntk._internal.contexts import plain
-from torch_cntk.solvers.base import Factorisation, MaskSolver, Regression, Solution, Status
+from torch_cntk.solvers.base import Factorisation, MaskSolver, Regression, Solution, Status, of_any_scale
 
 __all__ = ["EigenPro"]
 
@@ -41,7 +41,8 @@ class EigenPro(MaskSolver):
         eigenvectors: how many are damped, at most; by default an eighth of the subsample, at most 160.
         batch: pixels a step; None chooses, see above.
         validation: share of the observed pixels to leave out, below 1; it stops when the error on them has not fallen
-            for ``patience`` epochs and returns the best weights. 0 leaves out none.
+            for ``patience`` epochs and returns the best weights, whose residual is that of the other pixels. 0 leaves
+            out none.
         patience: see above.
         memory: bytes that rows of K may take.
         seed: of the subsample, the batches and the pixels that are left out.
@@ -114,6 +115,7 @@ class _Prepared(Factorisation):
     def __init__(self, options: EigenPro, regression: Regression) -> None:
         self.options = options
         self.regression = regression
+        self._size = regression.operator.size
         operator = regression.operator
         generator = torch.Generator().manual_seed(options.seed)
         observed = regression.observed.reshape(-1).nonzero()[:, 0]
@@ -162,6 +164,7 @@ class _Prepared(Factorisation):
         self.kept = not self.whole and 2 * count**2 * operator.dtype.itemsize <= self.options.memory
 
     @plain()
+    @of_any_scale
     def solve(self, targets: Tensor, *, guess: Tensor | None = None, progress: bool = False) -> Solution:
         """See ``Factorisation.solve``.
 

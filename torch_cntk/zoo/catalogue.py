@@ -32,12 +32,18 @@ from torch_cntk.layers import (
 )
 from torch_cntk.zoo.hourglass import hourglass
 
-__all__ = ["SHAPES", "Recipe", "Shipped", "index", "recipe"]
+__all__ = ["EXAMPLE", "SHAPES", "Recipe", "Shipped", "index", "recipe", "what_is_wrong"]
 
+EXAMPLE = "uniform-5x128-leaky0.1"
+"""A kernel's name."""
+_SIDES = r"[1-9]\d*x[1-9]\d*"
+_ACTIVATION = rf"leaky(?P<slope>\d+(\.\d+)?)|{'|'.join(ACTIVATIONS)}"
 _NAME = re.compile(
     r"(?P<prior>uniform|identity|meshgrid)-((?P<shape>plain|skip|fine|wide)-)?(?P<levels>[1-9]\d*)x(?P<channels>[1-9]\d*)-"
-    rf"(?P<activation>leaky(?P<slope>\d+(\.\d+)?)|{'|'.join(ACTIVATIONS)})(-(?P<height>[1-9]\d*)x(?P<width>[1-9]\d*))?"
+    rf"(?P<activation>{_ACTIVATION})(-(?P<height>[1-9]\d*)x(?P<width>[1-9]\d*))?"
 )
+_UNNAMED = "deep"
+"""The network of names that have no word for it."""
 _MOST_LEVELS = 16
 """At which one pixel of the lowest resolution covers 65,536 by 65,536."""
 _PRIORS: Mapping[str, priors.Prior] = {
@@ -198,7 +204,7 @@ def recipe(name: str) -> Recipe | None:
     if len(match["levels"]) > 2 or int(match["levels"]) > _MOST_LEVELS:
         raise ValueError(f"expected at most {_MOST_LEVELS} levels, got {match['levels']} in {name}")
     activation = activation_of(match["activation"]) if match["slope"] is None else LeakyReLU(float(match["slope"]))
-    shape, levels, channels = match["shape"] or "deep", match["levels"], match["channels"]
+    shape, levels, channels = match["shape"] or _UNNAMED, match["levels"], match["channels"]
     return Recipe(
         name,
         partial(SHAPES[shape], int(levels), activation, int(channels), 3),
@@ -206,6 +212,25 @@ def recipe(name: str) -> Recipe | None:
         size,
         f"{shape}, {levels} x {channels}, {activation}",
     )
+
+
+def what_is_wrong(name: str) -> str:
+    """Which part of a text keeps it from being a kernel's name, and what that part can be."""
+    prior, *rest = name.split("-")
+    if prior not in _PRIORS or not rest:
+        return f"a prior among {', '.join(_PRIORS)} comes first, as in {EXAMPLE}"
+    if rest[0].isalpha():
+        shape = rest.pop(0)
+        if shape not in SHAPES or shape == _UNNAMED:
+            named = ", ".join(shape for shape in SHAPES if shape != _UNNAMED)
+            return f"behind the prior, a network among {named} or none of them, got {shape}"
+    if not rest or not re.fullmatch(_SIDES, rest[0]):
+        return f"LEVELSxCHANNELS, as in {EXAMPLE}, got {rest[0] if rest else 'nothing'}"
+    activation = rest[1] if len(rest) > 1 else "nothing"
+    if not re.fullmatch(_ACTIVATION, activation):
+        usual = ", ".join(ACTIVATIONS)
+        return f"behind LEVELSxCHANNELS an activation among {usual}, or leaky0.1 with any slope, got {activation}"
+    return f"HEIGHTxWIDTH behind the activation, or nothing, got {'-'.join(rest[2:])}"
 
 
 def folder() -> Path:

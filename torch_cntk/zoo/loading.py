@@ -26,7 +26,6 @@ from torch_cntk.zoo.catalogue import Recipe, Shipped
 __all__ = ["cache_folder", "cached_names", "load_kernel"]
 
 _LOG = logging.getLogger(__name__)
-_EXAMPLE = "uniform-5x128-leaky0.1"
 _LOCK_SECONDS = 60.0
 """How long to wait for another process that computes the same kernel. Most take seconds; of those that take longer, or
 whose process has been stopped, it is better to do the work twice than to wait for ever."""
@@ -67,7 +66,10 @@ def load_kernel(
     if isinstance(name, str) and not name.endswith(".safetensors") and not _is_file(name):
         recipe = catalogue.recipe(name)
         if recipe is None:
-            raise FileNotFoundError(f"there is no kernel file {name}, and it is no kernel's name, such as {_EXAMPLE!r}")
+            raise FileNotFoundError(
+                f"there is no kernel file {name}, and it is no kernel's name, such as {catalogue.EXAMPLE!r}: "
+                f"expected {catalogue.what_is_wrong(name)}"
+            )
     if recipe is None:
         kernel = _read(Path(name))
     elif recipe.name in catalogue.index():

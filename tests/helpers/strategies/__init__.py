@@ -1,0 +1,1 @@
+"""Inputs of every kind, drawn by hypothesis: for the tests, and for the fuzz programme."""
