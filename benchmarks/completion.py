@@ -2,7 +2,9 @@
 
 ``prism``: areas under the dose-response curve of 1396 drugs in 489 cell lines (PRISM), of which a share of the entries,
 or whole cell lines, are hidden. ``scale``: made-up data of many columns, half of them observed, solved directly, by
-EigenPro or by conjugate gradients. Times are processor seconds, which other programs on the machine disturb less.
+EigenPro or by conjugate gradients, each row with a mask of its own by ``--scattered``. ``tables``: ten small tables
+beside scikit-learn's imputers. ``ratings``: a file of user, item, rating. Times are processor seconds, which other
+programs on the machine disturb less.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import torch
 from torch import Tensor
 
 import torch_cntk as tc
+from benchmarks.tables import ratings, tables
 from benchmarks.timing import print_table
 from torch_cntk import baselines
 
@@ -218,6 +221,9 @@ def scaled(columns: int, options: argparse.Namespace) -> tuple[str, ...]:
     hidden = torch.tanh(features @ torch.randn(width, 50, generator=generator, dtype=torch.float64) / width**0.5)
     table = (hidden @ torch.randn(50, rows, generator=generator, dtype=torch.float64)).T.contiguous()
     observed = (torch.rand(columns, generator=generator) < 0.5).expand(rows, columns)
+    if options.scattered:
+        observed = torch.rand(rows, columns, generator=generator) < 0.5
+        table = table + 0.3 * torch.randn(table.shape, generator=generator, dtype=torch.float64)
     solvers: dict[str, Literal["auto"] | tc.Solver] = {
         "auto": "auto",
         "direct": tc.Direct(),
@@ -231,7 +237,12 @@ def scaled(columns: int, options: argparse.Namespace) -> tuple[str, ...]:
     }
     solver = solvers[options.solver]
     model = tc.MatrixCompletion(
-        1, ridge=options.ridge, identity=0.3, solver=solver, precision=options.precision, progress=options.progress
+        1,
+        ridge="cv" if options.scattered else options.ridge,
+        identity=0.3,
+        solver=solver,
+        precision=options.precision,
+        progress=options.progress,
     )
     start = time.process_time()
     with warnings.catch_warnings(record=True) as caught:
@@ -240,8 +251,7 @@ def scaled(columns: int, options: argparse.Namespace) -> tuple[str, ...]:
     fitted = time.process_time()
     filled = model.predict()
     done = time.process_time()
-    missing = ~observed[0]
-    error = float((filled - table)[:, missing].norm() / table[:, missing].norm())
+    error = float((filled - table)[~observed].norm() / table[~observed].norm())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     for warning in caught:
         print(f"warning: {warning.message}")
@@ -276,7 +286,14 @@ def compare_with_lapack(count: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("prism", "scale"))
+    parser.add_argument("what", choices=("prism", "scale", "tables", "ratings"))
+    parser.add_argument("--quick", action="store_true", help="tables: two of them, to see that all works")
+    parser.add_argument("--tables", nargs="+", metavar="NAME", help="tables: only these")
+    parser.add_argument("--ratings", type=Path, metavar="FILE", help="ratings: lines of user, item, rating")
+    parser.add_argument("--separator", default=r"\s+|::|,|;", help="ratings: a regular expression")
+    parser.add_argument("--held-out", type=float, default=0.1, help="ratings: share to predict")
+    parser.add_argument("--passes", nargs="+", default=["1", "2", "auto"], help="ratings: numbers, or auto")
+    parser.add_argument("--scattered", action="store_true", help="scale: a mask for each row, ridge chosen")
     parser.add_argument("--data", type=Path, default=Path("../shared/data/drug"))
     parser.add_argument("--columns", type=int, nargs="+", default=[30_000])
     parser.add_argument("--rows", type=int, default=1000)
@@ -300,6 +317,12 @@ def main() -> None:
         from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 
         prism(options)
+    elif options.what == "tables":
+        tables(options)
+    elif options.what == "ratings":
+        if options.ratings is None:
+            parser.error("ratings needs --ratings FILE")
+        ratings(options)
     else:
         scale(options)
 

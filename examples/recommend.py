@@ -46,7 +46,8 @@ def ease(clicks: torch.Tensor, ridge: float) -> torch.Tensor:
     inverse = torch.linalg.inv(rows.T @ rows + ridge * torch.eye(rows.shape[1], dtype=rows.dtype))
     weights = -inverse / inverse.diagonal()
     weights.fill_diagonal_(0)
-    return rows @ weights
+    scores: torch.Tensor = rows @ weights
+    return scores
 
 
 def best(scores: torch.Tensor, clicks: torch.Tensor, k: int) -> torch.Tensor:

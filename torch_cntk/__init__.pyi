@@ -50,7 +50,9 @@ from .layers import (
     Dropout,
     Elementwise,
     Erf,
+    Flatten,
     GaussianBlur,
+    GlobalAvgPool,
     Graph,
     Hardtanh,
     Identity,
@@ -87,6 +89,7 @@ from .layers import (
 )
 from .matrices import InfiniteAutoencoder, MatrixCompletion, baselines, drug_response, features
 from .operators import GramOperator, Operator
+from .regression import KernelClassifier, KernelRegressor
 from .solvers import (
     ConjugateGradient,
     Direct,
@@ -128,7 +131,9 @@ __all__ = [
     "Elementwise",
     "Erf",
     "Factorisation",
+    "Flatten",
     "GaussianBlur",
+    "GlobalAvgPool",
     "GramOperator",
     "Graph",
     "Guidance",
@@ -137,6 +142,8 @@ __all__ = [
     "InfiniteAutoencoder",
     "InpaintingResult",
     "Kernel",
+    "KernelClassifier",
+    "KernelRegressor",
     "LanczosDown",
     "Layer",
     "LeakyReLU",

@@ -7,7 +7,7 @@ import PIL.Image
 import pytest
 import torch
 
-from torch_cntk.app.heat_maps import around, coloured, enlarged, in_words
+from torch_cntk.app.heat_maps import around, coloured, enlarged, in_words, nearby
 from torch_cntk.app.strokes import colours, on_copy, painted, shown
 from torch_cntk.images.files import Metadata, Photograph
 
@@ -103,5 +103,8 @@ def test_heat_maps() -> None:
     assert image[7, 7, 2] > image[7, 7, 0] > 0  # blue
     assert image[6, 7].tolist() == [255, 255, 255] and not image[0].any()
     assert enlarged(image).shape == (320, 480, 3)
+    weights[19, 29] = 1e-5
+    rows, columns = nearby(weights, (6, 7))
+    assert (rows.start, rows.stop, columns.start, columns.stop) == (0, 20, 0, 21)
     assert "1 of them, at most 1 pixels away" in in_words(weights, (106, 207), (6, 7))
     assert "row 106, column 207" in in_words(weights, (106, 207), (6, 7))

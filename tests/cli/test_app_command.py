@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -27,9 +26,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     def interrupt(seconds: float) -> None:
         raise KeyboardInterrupt
 
-    page = ModuleType("torch_cntk.app.page")
-    page.serving = serving  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "torch_cntk.app.page", page)
+    monkeypatch.setattr("torch_cntk.cli.app.serving", serving)
     monkeypatch.setattr("time.sleep", interrupt)
     return asked
 

@@ -51,7 +51,7 @@ def test_completes_a_table(work: Any, suffix: Any, capsys: pytest.CaptureFixture
         "-o",
         f"{work / 'out'}.{suffix}",
     ]
-    assert main(["complete", *arguments]) == 0
+    assert main(["complete", *arguments, "--ridge", "cv"]) == 0
     separator = {"csv": ",", "tsv": "\t"}[suffix]
     before = pandas.read_csv(work / "table.csv", index_col=0)
     after = pandas.read_csv(f"{work / 'out'}.{suffix}", index_col=0, sep=separator)
@@ -93,7 +93,7 @@ def test_rows_without_entries_are_said(work: Any, capsys: pytest.CaptureFixture[
     table.loc["r2"] = np.nan
     table.to_csv(work / "table.csv")
     arguments = [str(work / "table.csv"), "--features", str(work / "features.csv"), "-o", str(work / "out.csv")]
-    assert main(["complete", *arguments]) == 0
+    assert main(["complete", *arguments, "--ridge", "cv", "--no-report"]) == 0
     assert "1 of 5 rows have no observed entry (the first is row 2 ('r2'))" in capsys.readouterr().err
 
 
@@ -118,3 +118,75 @@ def test_bad_input_is_told_in_a_line(work: Any, change: Any, message: Any, capsy
     assert message in told
     assert told.count("\n") == 1
     assert not (work / "out.csv").exists()
+
+
+def test_without_features_rows_and_columns_describe_each_other(work: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    table = pandas.read_csv(work / "table.csv", index_col=0).drop(columns="c11")
+    table.to_csv(work / "table.csv")
+    assert main(["complete", str(work / "table.csv"), "-o", str(work / "out.csv")]) == 0
+    after = pandas.read_csv(work / "out.csv", index_col=0)
+    expected = tc.MatrixCompletion(passes="auto").fit(table).predict()
+    assert np.allclose(after, expected, rtol=1e-9)
+    told = capsys.readouterr().out
+    for text in (
+        "passes, residual",
+        "left-out entries, a fifth at a time",
+        "5 nearest rows",
+        "a mixture, chosen",
+        "Trust",
+    ):
+        assert text in told
+
+
+def test_what_is_written_beside_the_table(work: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    arguments = [str(work / "table.csv"), "--features", str(work / "features.csv"), "-o", str(work / "out.csv")]
+    more = ["--std", str(work / "std.csv"), "--plot", str(work / "p.png"), "--by-row", str(work / "rows.csv")]
+    assert main(["complete", *arguments, *more, "--ridge", "0.1", "--clip", "0", "-"]) == 0
+    before = pandas.read_csv(work / "table.csv", index_col=0)
+    filled, deviations = (pandas.read_csv(work / name, index_col=0) for name in ("out.csv", "std.csv"))
+    assert float(filled.to_numpy()[before.isna()].min()) >= 0
+    assert np.array_equal(deviations.to_numpy() > 0, before.isna().to_numpy())
+    assert (work / "p.png").read_bytes().startswith(b"\x89PNG")
+    rows = pandas.read_csv(work / "rows.csv", index_col=0)
+    assert list(rows.index) == [f"r{i}" for i in range(5)]
+    assert list(rows) == ["entries", "rmse", "r2"]
+    assert "ridge 1.0e-01, as given" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--passes", "auto", "--ridge", "1", "--identity", "0"], "expected --passes without --ridge, --identity"),
+        (["--clip", "2", "1"], "expected the smallest value of clip below the largest"),
+        (["--plot", "p.docx"], "expected a picture in .png, .pdf, .svg"),
+        (["--std", "nowhere/s.csv"], "there is no folder"),
+    ],
+)
+def test_options_that_contradict_are_told(work: Any, options: Any, message: Any, capsys: Any) -> None:
+    arguments = [str(work / "table.csv"), "--features", str(work / "features.csv"), "-o", str(work / "out.csv")]
+    assert main(["complete", *arguments, *options]) == 2
+    assert message in capsys.readouterr().err
+    assert not (work / "out.csv").exists()
+
+
+def test_options_of_the_regression_need_features(work: Any, capsys: Any) -> None:
+    for option in (["--ridge", "1"], ["--new-columns"]):
+        assert main(["complete", str(work / "table.csv"), "-o", str(work / "out.csv"), *option]) == 2
+        assert "expected --features beside" in capsys.readouterr().err
+
+
+def test_a_long_fit_is_announced(work: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr("torch_cntk.cli.complete._LONG", 0.0)
+    arguments = [str(work / "table.csv"), "--features", str(work / "features.csv"), "-o", str(work / "out.csv")]
+    assert main(["complete", *arguments, "--ridge", "1", "--no-report"]) == 0
+    assert "this will take about 0.0 minutes" in capsys.readouterr().err
+
+
+def test_the_estimate_of_seconds_grows_with_the_work() -> None:
+    rng = np.random.default_rng(0)
+    model = tc.MatrixCompletion(ridge="cv")
+    small, large = rng.normal(size=(3, 100)), rng.normal(size=(3, 2000))
+    assert 0 < model.expected_seconds(small, features=small.T) < model.expected_seconds(large, features=large.T)
+    assert model.expected_seconds(small) > 0
+    assert model.expected_seconds(small, features=small.T, row_features=np.eye(3)) > 0

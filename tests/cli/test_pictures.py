@@ -178,9 +178,10 @@ def test_what_is_doubtful_is_said(work: Path, capsys: pytest.CaptureFixture[str]
     told = capsys.readouterr().err
     assert "warning: there is nothing to fill: all of white.png is known (grey level 255); with --invert-mask" in told
     Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint8)).save("black.png")
+    Image.fromarray(smooth()[::-1].copy()).save("other.png")
     for options, told in (
         (["--mask", "black.png"], "expected some white (known) pixels in the mask, got none but grey level 0"),
-        (["--mask", "photo.png"], "expected a mask, got what looks like a photograph"),
+        (["--mask", "other.png"], "expected a mask, got what looks like a photograph"),
         ([], "expected --mask, or --mask-color, or an image with transparent pixels, got none of them"),
         (["--mask-color", "cyan"], "expected pixels of the colour cyan in photo.png, got none"),
         (["--mask", "mask.png", "--grow", "-1"], "expected --grow to be at least 0"),
@@ -192,3 +193,41 @@ def test_what_is_doubtful_is_said(work: Path, capsys: pytest.CaptureFixture[str]
 def test_a_mask_never_grows_over_everything(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert fill("--mask", "mask.png", "--grow", "999") == 0
     assert "warning: the mask grew by " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+@pytest.mark.parametrize("colour", [(255, 0, 0), (0, 0, 0), (0, 90, 255)])
+def test_strokes_on_a_copy_are_found_by_comparing(
+    work: Path, capsys: pytest.CaptureFixture[str], colour: tuple[int, int, int], suffix: str
+) -> None:
+    """Whatever their colour; also where the copy was saved as JPEG."""
+    values = smooth()
+    values[hole()] = colour
+    Image.fromarray(values).save(f"copy.{suffix}", quality=92)
+    assert fill("--mask", f"copy.{suffix}") == 0
+    assert "note: took what differs from the photograph (" in capsys.readouterr().err
+    after = result()
+    assert np.abs(after - smooth()).max() < 14
+    far = np.ones_like(hole())
+    far[4:24, 14:36] = False
+    assert np.array_equal(after[far], smooth()[far])
+
+
+def test_a_copy_without_strokes_is_no_mask(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fill("--mask", "photo.png") == 2
+    assert "a copy of the photograph with strokes on it, got the photograph: photo.png" in capsys.readouterr().err
+
+
+def test_a_soft_mask_of_a_white_picture_is_no_copy(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Most of both is white."""
+    values = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
+    values[20:35, 30:50] = smooth()[20:35, 30:50]
+    Image.fromarray(values).save("goods.png")
+    distance = np.abs(np.add.outer(np.arange(HEIGHT) - 27.0, np.arange(WIDTH) - 40.0))
+    soft = np.clip(distance * 9, 0, 255).astype(np.uint8)
+    soft[:15] = soft[:, :20] = 255
+    Image.fromarray(soft).convert("RGB").save("soft.png")
+    assert fill("--mask", "soft.png", "--grow", "0", image="goods.png") == 0
+    assert "differs" not in capsys.readouterr().err
+    known = soft >= 250
+    assert np.array_equal(result()[known], values[known])

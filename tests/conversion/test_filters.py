@@ -146,7 +146,7 @@ def test_width_of_groups(generator: torch.Generator) -> None:
         (tc.Conv2d(1, 1, 2, 2), "pads both sides by as much"),
         (tc.ConvTranspose2d(1, 1, 2, 2), "no circular"),
         (tc.ConvTranspose2d(1, 1, 2, padding_mode="zeros"), "output_padding is less than the stride"),
-        (tc.SumPool1d(2), "no sum over samples"),
+        (tc.SumPool1d(2), "no divisor_override"),
     ],
 )
 def test_what_torch_has_not_is_refused(layer: Any, message: Any) -> None:

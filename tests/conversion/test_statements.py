@@ -243,8 +243,6 @@ REFUSED = {
         "axes of a size in their order",
     ),
     "batch size": (lambda net, h: net.last(functional.interpolate(h, size=(h.shape[0], 8))), "images or channels"),
-    "flattened": (lambda net, h: h.flatten(1), "flatten.*heads"),
-    "mean over the image": (lambda net, h: h.mean((2, 3)), "mean.*heads"),
     "weights that are used twice": (
         lambda net, h: net.last(net.b(functional.conv2d(h, net.b.weight, None, padding=1))),
         "used twice",

@@ -22,9 +22,13 @@ nn.Conv2d(8, 8, 3, padding=1, padding_mode="reflect")
 nn.Conv2d(8, 8, 3)
 nn.Conv2d(8, 8, 4, stride=2, padding=1)
 nn.Conv2d(8, 8, 3, padding=2, dilation=2)
+nn.Conv2d(8, 8, 2, padding="same")
+nn.Conv2d(8, 8, 3, padding=1, groups=2)
 nn.Conv2d(8, 8, 3, padding=1, groups=8)
+nn.Sequential(nn.Conv2d(8, 8, 1, groups=8), nn.ReLU())
 nn.ConvTranspose2d(8, 8, 3, padding=1)
 nn.ConvTranspose2d(8, 8, 2, stride=2)
+nn.ConvTranspose2d(8, 8, 3, stride=2, padding=1, output_padding=1)
 nn.Linear(8, 8)
 nn.ReLU()
 nn.ReLU(inplace=True)
@@ -60,12 +64,16 @@ nn.AlphaDropout(0.1).eval()
 nn.BatchNorm2d(8)
 nn.BatchNorm2d(8).eval()
 nn.BatchNorm2d(8, affine=False).eval()
+nn.BatchNorm2d(8).eval().requires_grad_(False)
 nn.InstanceNorm2d(8)
 nn.GroupNorm(2, 8)
 nn.LayerNorm(8)
 nn.LocalResponseNorm(2)
 nn.AvgPool2d(2)
 nn.AvgPool2d(3, stride=1, padding=1)
+nn.AvgPool2d(2, ceil_mode=True)
+nn.AvgPool2d(2, divisor_override=1)
+nn.AvgPool2d((2, 1))
 nn.MaxPool2d(2)
 nn.AdaptiveAvgPool2d(1)
 nn.Upsample(scale_factor=2)
@@ -87,14 +95,15 @@ nn.DataParallel(nn.Conv2d(8, 8, 1))
 """.strip().splitlines()
 FAMILIES = (
     *("alexnet", "vgg11", "resnet18", "squeezenet1_1", "densenet121", "mobilenet_v2", "efficientnet_b0"),
-    *("convnext_tiny", "vit_b_16", "segmentation.fcn_resnet50"),
+    *("googlenet", "shufflenet_v2_x1_0", "convnext_tiny", "vit_b_16", "segmentation.fcn_resnet50"),
 )
 
 
 def around(code: str) -> nn.Module:
     """The module between two convolutions; padding, which belongs to the one behind it, before a wider one."""
     module = eval(code, {"nn": nn})
-    last = nn.Conv2d(8, 1, 3 if "Pad2d" in code else 1)
+    # Nothing but rows can follow a flattening, of images of 8 x 8 pixels here.
+    last = nn.Linear(512, 1) if "Flatten" in code else nn.Conv2d(8, 1, 3 if "Pad2d" in code else 1)
     return nn.Sequential(nn.Conv2d(1, 8, 1), module, last)
 
 
@@ -123,7 +132,8 @@ def family_row(name: str) -> str:
     for part in name.split(".")[:-1]:
         where = getattr(where, part)
     with torch.device("meta"):
-        options = {"weights_backbone": None} if "." in name else {}
+        options: dict[str, Any] = {"weights_backbone": None} if "." in name else {}
+        options |= {"init_weights": False, "aux_logits": False} if name == "googlenet" else {}
         module = getattr(where, name.split(".")[-1])(weights=None, **options)
     return row(f"torchvision.models.{name}()", module.eval())
 

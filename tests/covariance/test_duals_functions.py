@@ -41,6 +41,7 @@ ACTIVATIONS: dict[str, tuple[Callable[..., Any], Any, tuple[float, ...]]] = {
     "relu6": (lambda **o: tc.ReLU6(**o), functional.relu6, (0, 6)),
     "erf": (lambda **o: tc.Erf(**o), torch.erf, ()),
     "gelu": (lambda **o: tc.GELU(**o), functional.gelu, ()),
+    "sine": (lambda **o: tc.Sin(**o), torch.sin, ()),
     "step": (lambda **o: tc.Step(**o), lambda u: (u > 0).to(u.dtype), (0,)),
 }
 """Layer, function, and where it or its derivatives jump."""
@@ -49,10 +50,11 @@ HOMOGENEOUS = {
     "relu": (tc.ReLU(), lambda u: math.sqrt(2) * functional.relu(u)),
     "leaky": (tc.LeakyReLU(-0.4), lambda u: math.sqrt(2 / 1.16) * functional.leaky_relu(u, -0.4)),
     "abrelu": (tc.ABReLU(-2.0, 0.5), lambda u: math.sqrt(2 / 4.25) * torch.where(u > 0, 0.5 * u, -2 * u)),
+    "absolute value": (tc.Abs(), torch.abs),
     "sign": (tc.Sign(), torch.sign),
 }
 
-NAMES = [name for name in ACTIVATIONS if name not in ("erf", "gelu", "step")]
+NAMES = [name for name in ACTIVATIONS if name not in ("erf", "gelu", "sine", "step")]
 """Those without a closed form."""
 
 

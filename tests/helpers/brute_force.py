@@ -212,7 +212,7 @@ def taps_matrix(layer: Any, axis: int, n: int, tap: int) -> Tensor:
     """What one tap along an axis reads: for each output pixel the input pixel, or none beyond a border of zeros."""
     q, r, d = layer.kernel_size[axis], layer.stride[axis], layer.dilation[axis]
     reach = d * (q - 1)
-    if isinstance(layer, tc.ConvTranspose1d | tc.ConvTranspose2d | tc.ConvTranspose3d):
+    if hasattr(layer, "output_padding"):
         low = layer.padding[axis] if layer.padding != "same" else max(0, math.ceil((reach + 1 - r) / 2))
         size = n * r if layer.padding == "same" else (n - 1) * r - 2 * low + reach + layer.output_padding[axis] + 1
         # Input i adds to output i r - low + tap d; around the edge, of as many copies of the image as it takes.
@@ -236,9 +236,7 @@ def convolve(layer: Any, sigma: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
     """Every tap by itself, as explicit matrices: K'(y, y') = mean over taps of K(x, x') of the pixels that it reads."""
     size = sigma.shape[: sigma.ndim // 2]
     standard = layer.parameterisation == "standard"
-    fan_in = layer.weight[0].numel()
-    if isinstance(layer, tc.ConvTranspose1d | tc.ConvTranspose2d | tc.ConvTranspose3d):
-        fan_in = layer.in_channels // layer.groups * math.prod(layer.kernel_size)
+    fan_in = layer.in_channels // layer.groups * math.prod(layer.kernel_size)
     variance, bias = layer.weight_std**2, 0.0 if layer.bias is None else layer.bias_std**2
     learnt = fan_in if standard else variance
     trained_bias = bias if not standard else float(layer.bias is not None)

@@ -169,3 +169,16 @@ FILES: dict[str, Callable[[Path], None]] = {
 }
 LOSS = {".jpg": 6, ".jpeg": 6, ".avif": 4}
 """Grey levels by which encoding again may change a smooth picture: of JPEG of quality 60, half a step of its tables."""
+
+
+def same_mode(first: Path, second: Path) -> bool:
+    """Whether two files store pixels in the same way."""
+    if first.suffix == ".tif":
+        kinds = []
+        for path in (first, second):
+            with tifffile.TiffFile(path) as file:
+                page: Any = file.pages[0]
+                kinds.append((page.photometric, page.extrasamples, page.dtype))
+        return kinds[0] == kinds[1]
+    with Image.open(first) as old, Image.open(second) as new:
+        return (old.mode, old.format) == (new.mode, new.format)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import torch_cntk as tc
-from tests.helpers import brute_force
+from tests.helpers import between_inputs, brute_force
 from tests.helpers.monte_carlo import BATCH, empirical_ntks
 from tests.helpers.networks import CONV
 
@@ -159,6 +159,27 @@ def test_windowed_kernels_are_the_whole_one_under_the_taper(net: Any, generator:
     rest = (1 - distance).clamp_min(0)
     expected = whole * (rest**4 * (4 * distance + 1))
     assert (near - expected).abs().max() <= 1e-6 * expected.abs().max()
+
+
+@pytest.mark.parametrize("head", [tc.Flatten(), tc.GlobalAvgPool()], ids=repr)
+@pytest.mark.parametrize(
+    "kind, options",
+    [
+        *(("Conv", options) for options in OPTIONS),
+        *(("ConvTranspose", options) for options in TRANSPOSED_OPTIONS),
+        *(("AvgPool", options) for options in POOLS),
+    ],
+)
+def test_kernels_between_images(kind: Any, options: Any, head: Any, generator: torch.Generator) -> None:
+    """The same verbs of another storage form."""
+    for ndim, size in ((1, (5,)), (2, (3, 4))):
+        own = getattr(tc, f"{kind}{ndim}d")
+        layer = own(**options) if kind == "AvgPool" else own(4, 4, **options)
+        net = tc.Sequential(CONV[ndim](3, 4, 1), tc.ReLU(), layer, CONV[ndim](4, 4, 2), tc.ReLU(), head)
+        images = torch.randn(3, 3, *size, generator=generator, dtype=torch.float64)
+        for name, expected in zip(("nngp", "ntk"), between_inputs.propagate(net, images), strict=True):
+            found = net.gram(images, kind=name)
+            assert (found - expected).abs().max() <= EXACT * expected.abs().max()
 
 
 DEPTHWISE = tc.Conv1d(8, 8, 3, groups=8)

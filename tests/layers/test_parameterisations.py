@@ -50,7 +50,7 @@ def test_scale_is_told_and_kept(name: Any, generator: torch.Generator) -> None:
     layer: Any = WEIGHTED[name](**STD)
     assert "weight_std=1.3" in repr(layer)
     assert "weight_std" not in repr(WEIGHTED[name]())
-    again = tc.layers.from_description(json.loads(json.dumps(layer.description())))
+    again: Any = tc.layers.from_description(json.loads(json.dumps(layer.description())))
     assert (repr(again), again.gains) == (repr(layer), layer.gains)
     again.load_state_dict(layer.state_dict())
     standard: Any = tc.reparameterise(layer, "standard")

@@ -13,6 +13,7 @@ import torch
 import torch_cntk as tc
 from tests.helpers.ratings import made_up_ratings
 from tests.helpers.theorem_1 import theorem_1
+from torch_cntk.matrices import fillers
 from torch_cntk.matrices.choice import choose, left_out_like_missing
 from torch_cntk.matrices.fillers import Columns, Entries, Filler, LowRank, Means, each_pass
 from torch_cntk.matrices.known import Known
@@ -51,11 +52,24 @@ def test_two_passes_are_dense_regressions(solver: Any, generator: torch.Generato
     first = dense_pass(values, known, values, 1, 0.3)
     described = np.where(known, 0.3 * values + 0.7 * first, first)
     second = dense_pass(values, known, described, 3, 0.1)
-    fillers = [Entries(1, 0.3, means=False, solver=solver), Entries(3, 0.1, means=False, solver=solver)]
-    found = [filled.values.numpy() for filled in each_pass(given, fillers)]
+    passes = [Entries(1, 0.3, means=False, solver=solver), Entries(3, 0.1, means=False, solver=solver)]
+    found = [filled.values.numpy() for filled in each_pass(given, passes)]
     # Angles near 0 keep half of the digits in both codes, and what comes of them is divided by the noise.
     np.testing.assert_allclose(found[0], first, atol=1e-8)
     np.testing.assert_allclose(found[1], second, atol=1e-8)
+
+
+def test_products_in_single_precision(generator: torch.Generator) -> None:
+    given = Known.of(*table(generator, 30, 20))
+    single, double = (Entries(3, 0.3, precision=p).filled(given, None) for p in ("float32", "float64"))
+    # Their residuals are at most 1e-4 and 1e-5 of the entries, whose norm is about 20.
+    torch.testing.assert_close(single.values, double.values, atol=3e-3, rtol=0)
+    assert 0 < single.residual <= 1e-4
+    model = tc.MatrixCompletion(passes=1, precision="float32").fit(given.table, given.observed)
+    assert model.plan_ is not None
+    ((_, (filler,)),) = model.plan_.parts
+    assert isinstance(filler, Entries)
+    assert filler.precision == "float32"
 
 
 def test_means_are_taken_off_before_a_pass(generator: torch.Generator) -> None:
@@ -82,13 +96,13 @@ def test_shrunken_means_are_a_ridge_regression(generator: torch.Generator) -> No
 
 
 @pytest.mark.parametrize("depth", [0, 2])
-def test_columns_are_regressions_on_the_other_columns(depth: int, generator: torch.Generator) -> None:
+def test_columns_are_regressions_on_the_other_columns_in_turn(depth: int, generator: torch.Generator) -> None:
     given = Known.of(*table(generator, 14, 4))
     values, known = given.values.numpy(), given.observed.numpy()
     estimate = torch.randn(14, 4, generator=generator, dtype=torch.float64)
     described = np.where(known, values, estimate.numpy())
     found = Columns(depth).filled(given, estimate).values.numpy()
-    for column in range(4):
+    for column in np.argsort(-known.sum(0), kind="stable"):
         inputs = np.hstack([np.delete(described, column, 1) / 2, np.ones((14, 1))])
         lengths = np.linalg.norm(inputs, axis=1)
         cosines = np.clip(inputs @ inputs.T / np.outer(lengths, lengths), -1, 1)
@@ -97,7 +111,7 @@ def test_columns_are_regressions_on_the_other_columns(depth: int, generator: tor
         kernel /= kernel[seen][:, seen].diagonal().mean()
         targets, errors, fits = values[seen, column], [], []
         mean = targets.mean()
-        for ridge in 10.0 ** (np.arange(-6, 5) / 2):
+        for ridge in 10.0 ** (np.arange(-10, 5) / 2):
             matrix = kernel[seen][:, seen] + ridge * np.eye(seen.sum())
             parts = [np.delete(np.arange(seen.sum()), place) for place in range(seen.sum())]
             alone = [
@@ -106,13 +120,16 @@ def test_columns_are_regressions_on_the_other_columns(depth: int, generator: tor
             ]
             errors.append(np.sum((np.array(alone) + mean - targets) ** 2))
             fits.append(kernel[:, seen] @ np.linalg.solve(matrix, targets - mean) + mean)
-        np.testing.assert_allclose(found[:, column], fits[int(np.argmin(errors))], atol=1e-6)
+        expected = np.where(known[:, column], values[:, column], fits[int(np.argmin(errors))])
+        np.testing.assert_allclose(found[:, column], expected, atol=1e-5)
+        described[:, column] = found[:, column]
 
 
 def test_entries_with_features_have_them_beside_their_vectors(generator: torch.Generator) -> None:
     values, known = table(generator)
     sides = [torch.randn(n, 3, generator=generator, dtype=torch.float64) for n in values.shape]
     model = tc.MatrixCompletion(passes=1).fit(values, known, features=sides[1], row_features=sides[0])
+    assert model.plan_ is not None
     ((_, (filler,)),) = model.plan_.parts
     assert isinstance(filler, Entries)
     given = Known.of(values, known)
@@ -134,8 +151,8 @@ def test_passes_gain_on_means_and_low_rank() -> None:
     truth, known, _ = made_up_ratings(torch.Generator().manual_seed(3), 70, 80, 0.2)
     given = Known.of(truth, known)
 
-    def error(*fillers: Filler) -> float:
-        *_, last = each_pass(given, fillers)
+    def error(*chain: Filler) -> float:
+        *_, last = each_pass(given, chain)
         return float((given.back(last.values) - truth)[~known].square().mean().sqrt())
 
     means = error(Means())
@@ -207,6 +224,7 @@ def test_without_features_rows_and_columns_describe_each_other(generator: torch.
         model.predict(features=torch.ones(2, 3))
 
 
+@pytest.mark.filterwarnings("ignore:.*no observed entry")
 @pytest.mark.parametrize("passes", ["auto", 1, 3])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5), (5, 1), (2, 2), (3, 10)])
 def test_small_tables(passes: Any, shape: tuple[int, int], generator: torch.Generator) -> None:
@@ -221,12 +239,32 @@ def test_small_tables(passes: Any, shape: tuple[int, int], generator: torch.Gene
             assert model.passes_ == passes
 
 
+@pytest.mark.filterwarnings("ignore:.*columns have no observed entry")
 def test_constant_and_empty_lines(generator: torch.Generator) -> None:
     values, known = table(generator, 20, 5)
     values[:, 1] = 3.0
     known[:, 4] = known[7] = False
-    filled = tc.MatrixCompletion().fit_predict(values, known)
+    with pytest.warns(UserWarning, match=r"1 of 20 rows have no observed entry .*row 7.* no features"):
+        filled = tc.MatrixCompletion().fit_predict(values, known)
     assert bool(torch.isfinite(filled).all())
     assert float((filled[:, 1] - 3).abs().max()) < 1.5
     same = tc.MatrixCompletion().fit_predict(torch.full((6, 4), 2.0), known[:6, :4])
     torch.testing.assert_close(same, torch.full((6, 4), 2.0))
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_ends_of_the_scale(scale: float, generator: torch.Generator) -> None:
+    values, known = table(generator)
+    plain = tc.MatrixCompletion(passes=1).fit_predict(values, known)
+    torch.testing.assert_close(tc.MatrixCompletion(passes=1).fit_predict(values * scale, known) / scale, plain)
+
+
+def test_many_rows_need_no_square_matrix(generator: torch.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = Known.of(*table(generator, 300, 4))
+    whole = Columns(1).filled(given, None).values
+    monkeypatch.setattr(fillers, "_BLOCK", 1)
+    torch.testing.assert_close(Columns(1).filled(given, None).values, whole)
+    monkeypatch.setattr(fillers, "_MOST", 50)
+    few = Columns(1).filled(given, None).values
+    missing = ~given.observed
+    assert float((few - whole)[missing].square().mean()) < 0.3

@@ -26,6 +26,10 @@ def made_up_clicks(generator: torch.Generator, users: int = 120, items: int = 60
     return torch.rand(users, items, generator=generator) < torch.sigmoid(liking + popular - 3)
 
 
+def made(**options: Any) -> tc.InfiniteAutoencoder:
+    return tc.InfiniteAutoencoder(**options)
+
+
 def some_clicks(generator: torch.Generator) -> Tensor:
     clicks = torch.rand(9, 7, generator=generator) < 0.4
     clicks[:, 0] |= ~clicks.any(1)
@@ -119,8 +123,8 @@ def test_clicks_of_every_kind(generator: torch.Generator) -> None:
     ("work", "message"),
     [
         (lambda m, c: tc.InfiniteAutoencoder(ridge=0.0).fit(c), "expected ridge > 0"),
-        (lambda m, c: tc.InfiniteAutoencoder(ridge="best").fit(c), 'number or "cv"'),
-        (lambda m, c: tc.InfiniteAutoencoder(solver="fast").fit(c), 'expected solver to be "auto"'),
+        (lambda m, c: made(ridge="best").fit(c), 'number or "cv"'),
+        (lambda m, c: made(solver="fast").fit(c), 'expected solver to be "auto"'),
         (lambda m, c: tc.InfiniteAutoencoder().fit(torch.zeros(3, 4)), "at least one click"),
         (lambda m, c: tc.InfiniteAutoencoder().fit(torch.eye(4)), "a user with two clicks"),
         (lambda m, c: tc.InfiniteAutoencoder().fit(torch.ones(4)), "expected clicks \\[users, items\\]"),

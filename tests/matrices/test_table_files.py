@@ -37,7 +37,7 @@ def complete(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Any
             (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
         out = tmp_path / f"o{output or suffix}"
         arguments = [str(tmp_path / f"t{suffix}"), "--features", str(tmp_path / "f.csv"), "-o", str(out)]
-        status = main(["complete", *arguments, "--threads", "1", *options])
+        status = main(["complete", *arguments, "--threads", "1", "--ridge", "cv", "--no-report", *options])
         told = capsys.readouterr()
         return status, out.read_bytes() if out.exists() else b"", told.out + told.err
 

@@ -213,6 +213,55 @@ def test_one_entry_and_one_row() -> None:
         tc.MatrixCompletion().fit(pandas.Series([1.0, 2.0]), features=np.eye(2))
 
 
+def test_frames_of_polars_come_back(table: Any, features: Any) -> None:
+    polars = pytest.importorskip("polars")
+    given = polars.from_pandas(table.reset_index()).with_columns(polars.col("p1").cast(polars.Float32))
+    filled = completed(given, features)
+    assert filled.columns == ["gene", *COLUMNS]
+    assert filled["gene"].to_list() == ["g1", "g2", "g3"]
+    assert filled.schema["p1"] == polars.Float32
+    expected = completed(table, features).to_numpy()
+    assert np.allclose(filled.drop("gene").to_numpy(), expected, rtol=2**-23, atol=1e-7)
+    side = polars.from_pandas(features.reset_index())
+    assert np.allclose(completed(given, side).drop("gene").to_numpy(), expected, rtol=2**-23, atol=1e-7)
+
+
+def test_tables_of_arrow_come_back(table: Any, features: Any) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    given = pyarrow.Table.from_pandas(table.reset_index(), preserve_index=False)
+    given = given.set_column(2, "p1", given["p1"].cast(pyarrow.float32()))
+    filled = completed(given, features)
+    assert isinstance(filled, pyarrow.Table)
+    assert filled.column_names == ["gene", *COLUMNS]
+    assert filled["gene"].to_pylist() == ["g1", "g2", "g3"]
+    assert filled.schema.field("p1").type == pyarrow.float32()
+    expected = completed(table, features).to_numpy()
+    found = np.stack([filled[name].to_numpy() for name in COLUMNS], 1)
+    assert np.allclose(found, expected, rtol=2**-23, atol=1e-7)
+    numbers = given.drop_columns(["gene"])
+    assert completed(numbers, features).column_names == COLUMNS
+    dates = given.append_column("when", pyarrow.array([datetime.date(2020, 1, 1)] * 3))
+    with pytest.raises(TypeError, match="column 'when'"):
+        completed(dates, features)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+def test_annotated_matrices_come_back(table: Any, features: Any) -> None:
+    anndata = pytest.importorskip("anndata")
+    rows = pandas.DataFrame({"kind": list("xyz")}, index=list(table.index))
+    given = anndata.AnnData(table.to_numpy().astype(np.float32), obs=rows, var=pandas.DataFrame(index=COLUMNS))
+    filled = completed(given, features[::-1])
+    assert filled.X.dtype == np.float32
+    assert list(filled.obs["kind"]) == list("xyz")
+    assert np.allclose(filled.X, completed(table, features).to_numpy(), rtol=2**-23, atol=1e-7)
+    new = tc.MatrixCompletion().fit(given, features=features).predict(features=features[:2].rename({"p0": "q"}))
+    assert list(new.var_names) == ["q", "p1"]
+    sparse = anndata.AnnData(scipy.sparse.csr_matrix(table.fillna(0).to_numpy()), obs=rows, var=given.var)
+    with pytest.raises(TypeError, match="expected observed beside the matrix, got a sparse array alone"):
+        completed(sparse, features)
+    assert np.allclose(completed(sparse, features, observed=table.notna().to_numpy()).X, filled.X, atol=1e-6)
+
+
 # Kernels that are zero.
 
 

@@ -7,7 +7,7 @@ import torch
 
 import torch_cntk as tc
 from torch_cntk.operators import DenseOperator
-from torch_cntk.solvers.preconditioners import Nystrom
+from torch_cntk.solvers.nystrom import Nystrom
 
 
 def kernel(generator: torch.Generator, n: int = 80) -> torch.Tensor:

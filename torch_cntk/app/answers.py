@@ -15,7 +15,7 @@ from torch_cntk.app.repair import Method, Repaired
 from torch_cntk.app.session import Session
 from torch_cntk.app.work import CancelledError, Progress
 
-__all__ = ["Answer", "cancelled", "clicked", "dropped", "filled", "masked", "opened"]
+__all__ = ["Answer", "cancelled", "clicked", "dropped", "filled", "masked", "opened", "waiting"]
 
 Answer = dict[str, dict[str, Any]]
 
@@ -26,11 +26,13 @@ _HIDDEN: dict[str, Any] = {"value": None, "visible": False}
 _STOPPED: Answer = {"fill": {"interactive": True}, "cancel": {"interactive": False}, "progress": {"value": ""}}
 
 
-def _started() -> Answer:
+def waiting() -> Answer:
+    """Something will be computed: as soon as what others asked for before is done."""
     return {
         "fill": {"interactive": False},
         "cancel": {"interactive": True},
-        "progress": {"value": _drawn(Progress())},
+        "progress": {"value": _drawn(Progress("waiting for its turn"))},
+        "status": {"value": ""},
     }
 
 
@@ -85,7 +87,6 @@ def filled(
     try:
         layers: list[np.ndarray] = [] if drawing is None else drawing["layers"]
         work = session.fill(session.mask(layers, transparent=transparent, grown=int(growth)), method)
-        yield _started() | {"status": {"value": ""}}
         repaired = yield from _bar(work)
         yield _STOPPED | {
             "status": {"value": _summary(repaired)},
@@ -110,7 +111,7 @@ def cancelled(session: Session) -> Answer:
 def clicked(session: Session, column: int, row: int) -> Iterator[Answer]:
     """A pixel of the filled picture was clicked."""
     try:
-        yield _started()
+        yield {"fill": {"interactive": False}, "cancel": {"interactive": True}}
         picture, sentence = yield from _bar(session.heat_map((row, column)))
         yield _STOPPED | {"map": {"value": str(picture), "visible": True}, "sentence": {"value": sentence}}
     except CancelledError:

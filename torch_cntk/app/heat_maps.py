@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-__all__ = ["around", "coloured", "enlarged", "in_words"]
+__all__ = ["around", "coloured", "enlarged", "in_words", "nearby"]
 
 _AROUND = 96
 """Pixels around a hole that its heat map looks at: more than the kernels of six levels reach."""
 _SMALLEST_MAP = 480
 """Pixels of the longer side of a heat map at least."""
+_SEEN, _MARGIN = 0.01, 12
+"""Share of the largest weight that can be told from nothing, and pixels around those."""
 _DARK = 0.3
 """Of the photograph's brightness under a heat map, whose colours shall stand out."""
 
@@ -28,6 +30,14 @@ def around(observed: Tensor, place: tuple[int, int]) -> tuple[tuple[slice, slice
 def _square(place: tuple[int, int], far: int) -> tuple[slice, slice]:
     row, column = (slice(max(index - far, 0), index + far + 1) for index in place)
     return row, column
+
+
+def nearby(weights: np.ndarray, place: tuple[int, int]) -> tuple[slice, slice]:
+    """The part of a map in which weights can be seen, with the pixel that is filled and a little around both."""
+    strong = np.argwhere(np.abs(weights) >= _SEEN * np.abs(weights).max())
+    low = np.minimum(strong.min(0), place) - _MARGIN
+    high = np.maximum(strong.max(0), place) + _MARGIN + 1
+    return slice(max(low[0], 0), high[0]), slice(max(low[1], 0), high[1])
 
 
 def enlarged(image: np.ndarray) -> np.ndarray:

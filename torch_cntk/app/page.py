@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
 
 from torch_cntk.app import answers
 from torch_cntk.app.repair import METHODS
-from torch_cntk.app.session import Machine, Session
+from torch_cntk.app.session import Session
 from torch_cntk.app.sessions import Sessions
-from torch_cntk.app.work import prepare
 
-__all__ = ["serving"]
+__all__ = ["launch"]
 
-_CACHE = "GRADIO_TEMP_DIR"
 _BYTES_A_PIXEL = 8
 """Of the largest files of photographs: four channels of 16 bits, not compressed."""
 _HEADER = 1 << 20
 """Bytes of notes and profiles beside the pixels."""
 _AT_ONCE = 1
 """Computations of all users: two would be slower than one after the other, and take twice the memory."""
+_NOT_WANTED = ("share", "run_history", "enable_monitoring", "ssr_mode", "pwa", "mcp_server")
+"""Of what gradio would do beside: all that keeps, counts or hands out."""
 _PAINT = "#ff2d55"
 _BRUSH = 10
 """Its radius at first: scratches and dust are small."""
@@ -44,66 +40,38 @@ _CSS = """
 """
 
 
-@contextmanager
-def serving(
-    machine: Machine, *, host: str = "127.0.0.1", port: int | None = None, browser: bool = False
-) -> Iterator[str]:
-    """Show the page until the context ends; then all that was uploaded is removed.
+def launch(sessions: Sessions, host: str, port: int | None, browser: bool) -> tuple[str, Callable[[], None]]:
+    """Show the page; see ``torch_cntk.app.serve``.
 
     Args:
-        machine: what the page may use.
-        host: address to listen on; 0.0.0.0 is all of the machine's.
+        sessions: of its users.
+        host: address to listen on.
         port: to listen on; None takes a free one from 7860 on.
         browser: whether to open the page in a browser.
 
-    Yields:
-        the page's address.
+    Returns:
+        the page's address, and what ends it.
 
     Raises:
         OSError: the port is not free.
     """
-    prepare()
-    with _cache() as folder:
-        sessions = Sessions(machine, folder)
-        page = _page(sessions)
-        try:
-            _, address, _ = page.launch(
-                server_name=host,
-                server_port=port,
-                inbrowser=browser,
-                prevent_thread_lock=True,
-                quiet=True,
-                share=False,
-                show_error=True,
-                max_file_size=int(machine.megapixels * 1e6 * _BYTES_A_PIXEL) + _HEADER,
-                run_history=False,
-                footer_links=[],
-                enable_monitoring=False,
-                ssr_mode=False,
-                pwa=False,
-                mcp_server=False,
-                theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
-                css=_CSS,
-            )
-            yield str(address)
-        finally:
-            page.close(verbose=False)
-            sessions.close()
-
-
-@contextmanager
-def _cache() -> Iterator[Path]:
-    """A folder for all files of the page, gradio's own included, which is removed in the end."""
-    before = os.environ.get(_CACHE)
-    with tempfile.TemporaryDirectory(prefix="torch-cntk-", ignore_cleanup_errors=True) as folder:
-        os.environ[_CACHE] = os.path.realpath(folder)
-        try:
-            yield Path(os.environ[_CACHE])
-        finally:
-            if before is None:
-                del os.environ[_CACHE]
-            else:
-                os.environ[_CACHE] = before
+    page = _page(sessions)
+    options = {
+        "max_file_size": int(sessions.machine.megapixels * 1e6 * _BYTES_A_PIXEL) + _HEADER,
+        "theme": gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+        "css": _CSS,
+        "prevent_thread_lock": True,
+        "quiet": True,
+        "show_error": True,
+        "footer_links": [],
+    }
+    try:
+        _, address, _ = page.launch(
+            server_name=host, server_port=port, inbrowser=browser, **options, **dict.fromkeys(_NOT_WANTED, False)
+        )
+    except OSError as error:
+        raise OSError(f"expected a free port of this machine, got {host}:{port or 'none from 7860 on'}") from error
+    return str(address), lambda: page.close(verbose=False)
 
 
 def _page(sessions: Sessions) -> Any:
@@ -202,6 +170,9 @@ def _connect(sessions: Sessions, parts: dict[str, Any]) -> None:
         for answer in answers.filled(of(request), drawing, transparent, growth, method):
             yield _updates(parts, answer)
 
+    def waiting() -> Any:
+        return _updates(parts, answers.waiting())
+
     def cancelled(request: gr.Request) -> Any:
         return _updates(parts, answers.cancelled(of(request)))
 
@@ -219,8 +190,9 @@ def _connect(sessions: Sessions, parts: dict[str, Any]) -> None:
     when(parts["mask"].upload, masked, "mask")
     when(parts["mask"].clear, dropped)
     options = {"concurrency_limit": _AT_ONCE, "concurrency_id": "computing"}
+    asked = when(parts["fill"].click, waiting)
     running = [
-        when(parts["fill"].click, filled, "editor", "transparent", "growth", "method", **options),
+        when(asked.then, filled, "editor", "transparent", "growth", "method", **options),
         when(parts["filled"].select, clicked, **options),
     ]
     when(parts["cancel"].click, cancelled, cancels=running)

@@ -7,6 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from torch_cntk.images.default import default_kernel
 from torch_cntk.images.files import Photograph
 from torch_cntk.images.filler import Filler, Pass, Series, of_pass
 from torch_cntk.images.group_flow import Followed
@@ -62,11 +63,18 @@ def repair(photograph: Photograph, observed: Tensor, method: Method, device: str
     task = Task.of(photograph, observed)
     pixels, known = task.photograph.pixels.to(device), task.known.to(device)
     result = inpaint(pixels, known, task.kernel(), passes=METHODS[method], progress=True)
-    return Repaired(task.filled(result.image), task.observed, task.known, result)
+    filled = task.filled(result.image)
+    # One image, not two that are nearly the same: it goes to another process, and stays there.
+    return Repaired(filled, task.observed, task.known, replace(result, image=filled.pixels))
 
 
 def weights(
-    pixels: Tensor, known: Tensor, place: tuple[int, int], estimate: Tensor, result: InpaintingResult
+    pixels: Tensor,
+    known: Tensor,
+    place: tuple[int, int],
+    estimate: Tensor,
+    result: InpaintingResult,
+    observed: Tensor,
 ) -> Tensor:
     """How much each pixel counts in the fill of one (see ``influence``).
 
@@ -75,16 +83,17 @@ def weights(
     at the end, those of the passes before it are shown.
 
     Args:
-        pixels: [channels, H, W], a part of the photograph.
-        known: boolean [H, W], the pixels that were filled from.
+        pixels: [channels, h, w], a part of the photograph.
+        known: boolean [h, w], the pixels that were filled from.
         place: row and column of the pixel that is filled.
-        estimate: [channels, H, W], the result.
+        estimate: [channels, h, w], the result.
         result: of ``inpaint``: how it was filled.
+        observed: boolean [H, W], the mask of the whole photograph, which chose the kernel.
 
     Returns:
-        float64 [H, W].
+        float64 [h, w].
     """
-    filler: Pass = Periodic(ridge=result.ridge)
+    filler: Pass = Periodic(default_kernel(observed), result.ridge)
     last = result.guidance[0] if result.guidance else None
     guidance, passes = (last.series, last.passes) if isinstance(last, Followed) else (last, result.passes)
     if passes and guidance is not None:

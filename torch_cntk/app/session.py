@@ -16,7 +16,7 @@ import PIL.Image
 import torch
 from torch import Tensor
 
-from torch_cntk.app.heat_maps import around, coloured, enlarged, in_words
+from torch_cntk.app.heat_maps import around, coloured, enlarged, in_words, nearby
 from torch_cntk.app.repair import METHODS, Method, Repaired, repair, weights
 from torch_cntk.app.strokes import colours, on_copy, painted, shown
 from torch_cntk.app.work import Progress, Work
@@ -310,11 +310,13 @@ class Session:
             inside,
             repaired.photograph.pixels[cut].clone(),
             replace(repaired.result, image=torch.zeros(0)),
+            repaired.observed,
             threads=self.machine.threads,
         )
         found = (yield from self._follow(work)).numpy()
-        image = enlarged(coloured(found, picture, inside))
-        return self._picture("map", image), in_words(found, (row, column), inside)
+        seen = nearby(found, inside)
+        image = coloured(found, picture, inside)[seen]
+        return self._picture("map", enlarged(image)), in_words(found, (row, column), inside)
 
     def download(self) -> Path:
         """Write the filled photograph: in the format, depth and mode of the original, with its metadata.

@@ -154,9 +154,11 @@ def _run(sender: Connection, task: bytes, threads: int | None) -> None:
     if threads is not None:
         torch.set_num_threads(threads)
 
+    lock = threading.Lock()  # bars move in several threads
+
     def tell(kind: str, value: object) -> None:
         # Pickled here: what torch would send in its place is a tensor's memory, which ends with this process.
-        with contextlib.suppress(BrokenPipeError):  # nobody listens any more
+        with lock, contextlib.suppress(BrokenPipeError):  # nobody listens any more
             sender.send_bytes(pickle.dumps((kind, value)))
 
     def display(bar: Any, *_: object, **__: object) -> bool:

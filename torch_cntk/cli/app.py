@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from torch_cntk._internal.checks import finite_number
+from torch_cntk.app.serve import serving
 from torch_cntk.app.session import Machine
 from torch_cntk.cli import options
 
@@ -53,7 +54,6 @@ def _app(arguments: argparse.Namespace) -> None:
     """Show the page until Ctrl-C.
 
     Raises:
-        ImportError: gradio is not installed.
         ValueError: an option is out of range.
     """
     megapixels = finite_number(arguments.max_megapixels, "--max-megapixels", minimum=0)
@@ -62,10 +62,6 @@ def _app(arguments: argparse.Namespace) -> None:
     if arguments.port is not None and not 0 < arguments.port <= _PORTS:
         raise ValueError(f"expected --port from 1 to {_PORTS}, got {arguments.port}")
     device = options.device(arguments)
-    try:
-        from torch_cntk.app.page import serving
-    except ModuleNotFoundError as error:
-        raise ImportError(f"the page needs gradio: pip install 'torch-cntk[app]' ({error})") from error
     if arguments.host not in _AT_HOME:
         options.warn(f"whoever reaches this machine at {arguments.host} may use the page")
     machine = Machine(megapixels, str(device), torch.get_num_threads())

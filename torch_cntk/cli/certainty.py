@@ -46,7 +46,12 @@ def certainty(
     left_out = _moved(known)
     if int(left_out.sum()) < _FEWEST or not bool((known & ~left_out).any()):
         return ""
-    filled = inpaint(image, known & ~left_out, kernel, solver=solver, ridge=result.ridge, passes=result.passes).image
+    try:
+        filled = inpaint(
+            image, known & ~left_out, kernel, solver=solver, ridge=result.ridge, passes=result.passes
+        ).image
+    except (ValueError, MemoryError):  # a part may be too small for passes; the picture is filled all the same
+        return ""
     levels = _LEVELS * float((filled - image)[:, left_out].double().square().mean().sqrt())
     about = f"{levels:.0f}" if levels >= 1 else "less than 1"
     return f"known pixels that were left out were off by {about} of {_LEVELS}"

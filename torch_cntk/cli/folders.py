@@ -7,6 +7,7 @@ import contextlib
 import copy
 import io
 import multiprocessing
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -154,7 +155,8 @@ def _outcomes(work: Sequence[argparse.Namespace], fill: Fill, jobs: int) -> Iter
         yield from (_outcome(one, fill) for one in work)
         return
     # Not forked: torch's threads do not survive that.
-    with ProcessPoolExecutor(min(jobs, len(work)), multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(jobs, len(work)), context, initializer=_begin) as pool:
         futures = {pool.submit(_outcome, one, fill): one for one in work}
         try:
             for future in as_completed(futures):
@@ -163,6 +165,11 @@ def _outcomes(work: Sequence[argparse.Namespace], fill: Fill, jobs: int) -> Iter
                 yield _Outcome(futures[future].image.name, "", (), str(error)) if error else future.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _begin() -> None:
+    """Ctrl-C reaches all processes: those that fill finish their file, and the first one ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _outcome(arguments: argparse.Namespace, fill: Fill) -> _Outcome:

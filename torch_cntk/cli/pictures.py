@@ -29,8 +29,8 @@ def add_files(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="MASK",
         help="a picture of the image's size: white is known, black is missing, and so is all between; strokes on a "
-        "transparent layer are missing; or a folder with a mask of each image's name (default: transparent pixels of "
-        "the image are missing)",
+        "transparent layer or on a copy of the image are missing; or a folder with a mask of each image's name "
+        "(default: transparent pixels of the image are missing)",
     )
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="OUT", help="the filled image, or the folder of them"
@@ -105,6 +105,7 @@ def _mask(photograph: Photograph, arguments: argparse.Namespace) -> Mask:
         arguments.invert_mask,
         threshold=arguments.mask_threshold,
         colour=arguments.mask_color,
+        image=None if path is None else photograph.pixels,
     )
 
 
@@ -121,7 +122,7 @@ def _check(mask: Mask, arguments: argparse.Namespace) -> None:
         known, hint = ("black", "") if arguments.invert_mask else ("white", "; with --invert-mask black is known")
         raise ValueError(f"expected some {known} (known) pixels in the mask, got none but {mask.found}: {source}{hint}")
     if mask.reading:
-        complain(f"note: {mask.reading}; --invert-mask says that strokes are missing as well")
+        complain(f"note: {mask.reading}")
     if missing == 0:
         options.warn(f"there is nothing to fill: all of {source} is known ({mask.found}); {flag} it is missing")
     elif missing > 1 / 2:

@@ -16,8 +16,8 @@ def _of_dimensions(name: str) -> tuple[type[_nn.Module], ...]:
 
 
 _PAD = "pad circularly or with zeros"
-_POOL = "take average pooling of disjoint blocks, or a strided convolution"
-_HEAD = "heads that leave the image (pooling over all of it, flattening) have no rule: convert what comes before"
+_POOL = "take average pooling, or a strided convolution"
+_HEAD = "of heads, torch.nn.Flatten, flatten(1), AdaptiveAvgPool(1) and the mean over all pixels have a rule"
 _BATCH = "statistics over the batch have no rule: normalise over the channels (LayerNorm on channels-last images)"
 _ATTENTION = "attention has no rule: convolutions, sums and concatenations have"
 _RECURRENT = "recurrent layers have no rule: one-dimensional convolutions have"
@@ -32,7 +32,7 @@ _MODULES: Mapping[tuple[type[_nn.Module], ...], str] = {
     _of_dimensions("ConstantPad"): _PAD,
     (*_of_dimensions("MaxPool"), *_of_dimensions("LPPool"), _nn.FractionalMaxPool2d, _nn.FractionalMaxPool3d): _POOL,
     _of_dimensions("MaxUnpool"): "upsample (nearest or bilinear)",
-    (*_of_dimensions("AdaptiveAvgPool"), *_of_dimensions("AdaptiveMaxPool"), _nn.Flatten, _nn.Unflatten): _HEAD,
+    (*_of_dimensions("AdaptiveMaxPool"), _nn.Unflatten): _HEAD,
     (*_of_dimensions("InstanceNorm"), _nn.GroupNorm): "statistics over the pixels of an image have no rule: normalise "
     "over the channels (LayerNorm on channels-last images)",
     (_nn.SyncBatchNorm,): _BATCH,
@@ -54,7 +54,7 @@ _MODULES: Mapping[tuple[type[_nn.Module], ...], str] = {
 _DROPOUTS = ("dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout", "feature_dropout")
 _FUNCTIONS: Mapping[tuple[str, ...], str] = {
     ("getattr",): "only the shape of a feature map is known, and what it is of the input's",
-    ("flatten", "reshape", "view", "mean", "sum", "adaptive_avg_pool2d", "adaptive_avg_pool1d", "squeeze"): _HEAD,
+    ("reshape", "view", "mean", "sum", "squeeze"): _HEAD,
     ("max_pool1d", "max_pool2d", "max_pool3d", "boolean_dispatch", "fn"): _POOL,
     ("batch_norm",): _BATCH,
     ("layer_norm", "instance_norm", "group_norm", "normalize", "rms_norm"): "take torch.nn.LayerNorm over the channels "

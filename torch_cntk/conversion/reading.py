@@ -30,6 +30,7 @@ class Value:
         lengths: what has become of the length of each of up to three axes.
         channels_last: whether the model has permuted its axes.
         padding: what has been put around the image for the next convolution: mode and pixels an axis.
+        flat: whether there are no pixels any more.
     """
 
     place: int
@@ -37,6 +38,7 @@ class Value:
     lengths: tuple[Chain, ...] = (Chain(),) * 3
     channels_last: bool = False
     padding: tuple[str, tuple[int, ...]] | None = None
+    flat: bool = False
 
 
 @dataclass(frozen=True)

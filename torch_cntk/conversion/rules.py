@@ -16,6 +16,7 @@ import torch
 from torch.nn import functional
 from torch.nn.utils import parametrize
 
+from torch_cntk.conversion import heads
 from torch_cntk.conversion.filters import FILTERS, with_weights
 from torch_cntk.conversion.rule import Call, Place, Rule, Target
 from torch_cntk.layers import (
@@ -175,6 +176,7 @@ def _dropout_of_channels(module: type[_nn.Module]) -> Rule:
 
 
 RULES: tuple[Rule, ...] = (
+    *heads.RULES,
     *FILTERS,
     Rule((Linear,), _read_linear, _write_linear, (_nn.Linear,), options=_LINEAR),
     *(_activation(entry) for entry in ACTIVATIONS.values() if entry.module or entry.functions),
@@ -219,8 +221,8 @@ RULES: tuple[Rule, ...] = (
 )
 NO_COUNTERPART: Mapping[type[Layer], str] = {
     ABReLU: "torch.nn has no rectifier of two slopes: take LeakyReLU",
+    SumPool1d: "torch.nn.AvgPool1d has no divisor_override: take AvgPool1d and Scale",
     Step: "torch.nn has no step: take Sign",
-    SumPool1d: "torch.nn has no sum over samples: take AvgPool1d and Scale",
     GaussianBlur: "torch.nn has no layer with a fixed filter",
     LanczosDown: "torch.nn has no layer with a fixed filter",
     Sequential: "its nodes are converted one by one",

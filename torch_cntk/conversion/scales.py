@@ -72,6 +72,10 @@ class Scales:
             return torch.ones((), dtype=torch.float64)
         if isinstance(does, _HOMOGENEOUS):
             return given[0] * does.gain
+        if does.hides_channels and given[0].ndim:
+            # How many features each channel becomes is known from the size of an image alone.
+            self._require_one(node.inputs[0], str(does))
+            return torch.ones((), dtype=torch.float64)
         if isinstance(does, Activation | Sigmoid):
             self._require_one(node.inputs[0], str(does))
             return torch.tensor(does.gain if isinstance(does, Activation) else 1.0, dtype=torch.float64)

@@ -119,6 +119,8 @@ def resized(reader: Reader, node: torch.fx.Node, size: Any, value: Value) -> tup
     else:
         return size, None
     pairs = list(zip(value.lengths, wanted, strict=False))
+    if any(old.scale == 0 for old, _ in pairs):
+        raise reader.refuse(node, name_of(node), "expected an image, got one pixel to which all have been pooled")
     factors = {new.scale / old.scale for old, new in pairs}
     factor = next(iter(factors))
     multiples = [_multiple(old, new, factor.numerator) for old, new in pairs]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from torch_cntk.conversion.heads import HEADS
 from torch_cntk.conversion.inert import inert
 from torch_cntk.conversion.joins import JOINS
 from torch_cntk.conversion.reading import Reader, Result, Value, options_of
@@ -58,7 +59,7 @@ def step(reader: Reader, node: torch.fx.Node) -> Result:
     if node.op == "get_attr":
         return _attribute(reader.root, str(node.target))
     function = _not_in_place(node.target)
-    special = _FUNCTIONS.get(function) or JOINS.get(function) or SHAPES.get(function)
+    special = _FUNCTIONS.get(function) or HEADS.get(function) or JOINS.get(function) or SHAPES.get(function)
     if special is not None:
         return special(reader, node)
     rule = rule_of_function(function)
@@ -95,8 +96,9 @@ def emit(reader: Reader, node: torch.fx.Node, value: Value, layer: Layer, traini
     checked = value if pointwise and value.padding is None else reader.plain(node, value)
     if type(layer) is Identity:
         return checked
-    lengths = checked.lengths if pointwise else lengths_after(layer, checked.lengths)
-    after = replace(reader.emit(layer, checked, training=training), lengths=lengths)
+    flat = checked.flat or layer.flattens
+    lengths = checked.lengths if pointwise or flat else lengths_after(layer, checked.lengths)
+    after = replace(reader.emit(layer, checked, training=training), lengths=lengths, flat=flat)
     # In eval mode torch's dropout gives the tensor itself.
     return replace(after, memory=reader.new_memory(value)) if isinstance(layer, Dropout) else after
 
@@ -156,7 +158,7 @@ def _batch_norm(reader: Reader, node: torch.fx.Node, module: Any, value: Value) 
 
 def _norm(reader: Reader, node: torch.fx.Node, module: Any, value: Value) -> Value:
     """LayerNorm over the channels of permuted images, or of a fully connected network."""
-    connected = reader.ndim == 0 or (reader.ndim is None and bool(reader.nodes) and _is_connected(reader))
+    connected = value.flat or reader.ndim == 0 or (reader.ndim is None and bool(reader.nodes) and _is_connected(reader))
     if len(module.normalized_shape) != 1 or not (value.channels_last or connected):
         raise reader.refuse(
             node, "LayerNorm", "expected one over channels, of images permuted to [batch, *size, channels]"

@@ -138,6 +138,7 @@ def with_width(net: Layer, width: int) -> Layer:
     unit = 1 if groups == 1 else 2 * groups
     new = [net.in_channels]
     rebuilt = []
+    origins = _before_flattening(nodes)
     for place, node in enumerate(nodes, start=1):
         given = [new[k] for k in node.inputs]
         does = node.does
@@ -146,7 +147,10 @@ def with_width(net: Layer, width: int) -> Layer:
         elif isinstance(does, Weighted):
             wanted = max(1, round((channels[place] or 1) * factor / unit)) * unit
             out = channels[place] if place in fixed else wanted
-            does = _of_channels(does, given[0], out).to(dtype=does.weight.dtype, device=does.weight.device)
+            inside = given[0]
+            if inside is None and (before := origins.get(node.inputs[0])) is not None:
+                inside = does.fan_in // (channels[before] or 1) * (new[before] or 1)
+            does = _of_channels(does, inside, out).to(dtype=does.weight.dtype, device=does.weight.device)
         elif isinstance(does, ChannelNorm) and does.in_channels is not None:
             does = _of_channels(does, given[0])
         if isinstance(does, Layer) and isinstance(node.does, Layer) and does is not node.does:
@@ -155,10 +159,22 @@ def with_width(net: Layer, width: int) -> Layer:
         if isinstance(does, str):
             new.append(JOINS[does].channels(given))
         else:
-            new.append(does.out_channels or given[0])
+            new.append(None if does.hides_channels else does.out_channels or given[0])
     wide = assemble(rebuilt, net.in_channels)
     wide.training = net.training
     return wide
+
+
+def _before_flattening(nodes: Sequence[Node]) -> dict[int, int]:
+    """For values whose channels have been flattened together with the pixels: the value that was flattened."""
+    origins: dict[int, int] = {}
+    for place, node in enumerate(nodes, start=1):
+        first = node.inputs[0]
+        if isinstance(node.does, Layer) and node.does.hides_channels:
+            origins[place] = first
+        elif first in origins and (isinstance(node.does, str) or node.does.out_channels is None):
+            origins[place] = origins[first]
+    return origins
 
 
 def _of_channels(layer: Layer, *channels: int | None) -> Layer:

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from torch_cntk.conversion.hints import hint_for
 from torch_cntk.conversion.inert import Source, source_of_module, source_of_tensors
 from torch_cntk.conversion.reading import Reader, Value, options_of
 from torch_cntk.conversion.rules import Rule, rule_of_module
 from torch_cntk.conversion.tracing import name_of, type_of
 from torch_cntk.covariance import Extent
+from torch_cntk.covariance.lengths import Change
 from torch_cntk.covariance.lengths import Length as Chain
-from torch_cntk.layers import Conv1d, Conv2d, Conv3d, Layer
+from torch_cntk.layers import Conv1d, Conv2d, Conv3d, GlobalAvgPool, Layer
 
 __all__ = ["WEIGHT_FUNCTIONS", "layer_of", "lengths_after", "pointwise_linear", "source_of", "weighted"]
 
@@ -42,6 +42,8 @@ def layer_of(reader: Reader, node: torch.fx.Node, name: str, rule: Rule, options
 
 def lengths_after(layer: Layer, lengths: tuple[Chain, ...]) -> tuple[Chain, ...]:
     """What has become of the lengths of axes behind a layer."""
+    if isinstance(layer, GlobalAvgPool):
+        return (Chain((Change(0, 1),)),) * len(lengths)
     ndim = layer.ndim or len(lengths)
     extent = replace(Extent.start(ndim), length=lengths[:ndim])
     return layer.propagate(extent).length + lengths[ndim:]
@@ -82,9 +84,9 @@ def weighted(
     if value.padding is not None and "padding" in options:
         options |= _padded(reader, node, name, rule.layers[0].ndim or 0, value.padding, options)
         value = replace(value, padding=None)
-    if rule.layers[0].ndim == 0 and reader.ndim:
+    if rule.layers[0].ndim == 0 and reader.ndim and not value.flat:
         raise reader.refuse(
-            node, name, "expected images permuted to [batch, *size, channels]; " + hint_for(_nn.Flatten)
+            node, name, "expected images permuted to [batch, *size, channels], or flattened (torch.nn.Flatten) before"
         )
     layer = layer_of(reader, node, name, rule, options)
     after = reader.emit(layer, reader.plain(node, value), source=source)

@@ -4,6 +4,7 @@ from torch_cntk.covariance.base import Covariance
 from torch_cntk.covariance.extent import Extent
 from torch_cntk.covariance.gram import Gram
 from torch_cntk.covariance.lattice import Features, Lattice, Stored
+from torch_cntk.covariance.pairs import Pairs
 from torch_cntk.covariance.patches import Gains, Patches
 from torch_cntk.covariance.resampling import Filter, Linear, Nearest, Resampling
 from torch_cntk.covariance.selection import Every, Extended, Inserted, Pooled, Whole
@@ -24,6 +25,7 @@ __all__ = [
     "Lattice",
     "Linear",
     "Nearest",
+    "Pairs",
     "Patches",
     "Pooled",
     "Resampling",

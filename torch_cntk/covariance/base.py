@@ -18,6 +18,11 @@ __all__ = ["NTK", "Covariance"]
 NTK = Gains()
 """Weights of variance 1 / fan_in in the NTK parameterisation, without a bias."""
 
+_NO_PIXELS_LEFT = (
+    "the kernel between pixels of one image does not exist behind a layer that leaves no pixels (Flatten, "
+    "GlobalAvgPool): net.gram(images) is the kernel between images"
+)
+
 
 class Covariance(ABC):
     """The pair (Sigma, Theta) = (NNGP, NTK) between all pixels of a feature map, on its way through a network.
@@ -55,6 +60,24 @@ class Covariance(ABC):
     @abstractmethod
     def resample(self, resampling: tuple[Resampling, ...]) -> Self:
         """A fixed linear map U along each axis: Sigma' = U Sigma U^T, Theta' = U Theta U^T."""
+
+    # Verbs of networks between inputs, which end in no pixels.
+
+    def pool(self) -> Self:
+        """The mean over all pixels, as an image of one pixel.
+
+        Raises:
+            ValueError: the form is that of one image's pixels.
+        """
+        raise ValueError(_NO_PIXELS_LEFT)
+
+    def flatten(self) -> Self:
+        """All pixels of all channels as features: there are no pixels afterwards.
+
+        Raises:
+            ValueError: the form is that of one image's pixels.
+        """
+        raise ValueError(_NO_PIXELS_LEFT)
 
     # Verbs of networks that branch or normalise.
 

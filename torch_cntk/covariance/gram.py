@@ -91,6 +91,10 @@ class Gram(Covariance):
         """
         raise ValueError("expected layers of a fully connected network, got one that resamples pixels")
 
+    def flatten(self) -> Gram:
+        """There are no pixels already."""
+        return self
+
     def mix(self, weights: tuple[float, ...], others: tuple[Gram, ...]) -> Gram:
         """A weighted sum, of variances as of covariances."""
         branches = (self, *others)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, get_args
 
 __all__ = ["Edge", "Gains", "Patches", "Sharing"]
@@ -53,8 +54,7 @@ class Patches:
 
     def offsets(self, axis: int) -> tuple[int, ...]:
         """The offsets of an axis by their distance from the output pixel; of two equal ones the one ahead first."""
-        first, step = self.first[axis], self.step[axis]
-        return tuple(sorted((first + step * k for k in range(self.width[axis])), key=lambda o: (abs(o), -o)))
+        return _sorted_offsets(self.first[axis], self.step[axis], self.width[axis])
 
     def reach(self, axis: int) -> int:
         """The largest distance of an offset from its output pixel."""
@@ -68,6 +68,11 @@ class Patches:
     def crosses_border(self) -> bool:
         """Whether zeros beyond the border are read."""
         return self.edge == "zeros" and any(self.reach(axis) for axis in range(len(self.width)))
+
+
+@lru_cache(maxsize=256)
+def _sorted_offsets(first: int, step: int, width: int) -> tuple[int, ...]:
+    return tuple(sorted((first + step * k for k in range(width)), key=lambda o: (abs(o), -o)))
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["InexactError", "Signal"]
 
-Obstacle = Literal["input", "activation", "sum", "concatenation", "scales", "groups", "channel", "few"]
+Obstacle = Literal["input", "activation", "sum", "concatenation", "scales", "groups", "channel", "few", "flattening"]
 
 _OBSTACLES: dict[Obstacle, str] = {
     "input": (
@@ -42,6 +42,10 @@ _OBSTACLES: dict[Obstacle, str] = {
     "concatenation": (
         "a concatenation, whose channels differ in variance: the dual would not be exact; put the activation into each "
         "branch, which is the same network"
+    ),
+    "flattening": (
+        "a flattening, whose features differ in variance from pixel to pixel: the dual would not be exact; put the "
+        "activation before it, which is the same network"
     ),
     "scales": (
         "a normalisation whose scales are trained: the kernel would not be exact; put a weight layer between them, or "
@@ -119,6 +123,7 @@ class Signal(Covariance):
         alike: whether all channels have the same distribution, so that the mean over any infinitely many of them is
             that over all.
         wide: whether there are infinitely many channels, rather than those of the network's input.
+        single: whether there is one pixel, to which all have just been pooled.
     """
 
     def __init__(
@@ -129,12 +134,15 @@ class Signal(Covariance):
         counter: list[int],
         alike: bool = True,
         wide: bool = True,
+        *,
+        single: bool = False,
     ) -> None:
         self.parts = parts
         self.obstacle = obstacle
         self.centred = centred
         self.alike = alike
         self.wide = wide
+        self.single = single
         # How many weight layers have been met, in all branches: every one of them gets a number of its own, as the
         # weights of a layer that stands in two places are refused.
         self._counter = counter
@@ -197,6 +205,16 @@ class Signal(Covariance):
         """A linear map of pixels."""
         return self
 
+    def pool(self) -> Signal:
+        """A linear map of pixels, of which one is left."""
+        return Signal(self.parts, self.obstacle, self.centred, self._counter, self.alike, self.wide, single=True)
+
+    def flatten(self) -> Signal:
+        """A linear map of pixels, after which channels that are alike no longer are, unless there was one pixel."""
+        if self.obstacle is not None or self.single:
+            return self
+        return Signal(self.parts, "flattening", self.centred, self._counter, False, self.wide)
+
     def add(self, others: tuple[Signal, ...]) -> Signal:
         """After a sum of branches.
 
@@ -210,7 +228,7 @@ class Signal(Covariance):
             if _correlated(first, second):
                 raise InexactError(_CORRELATED.format(place, other))
         obstacles = {branch.obstacle for branch in branches} - {None}
-        lasting: tuple[Obstacle, ...] = ("few", "concatenation", "scales", "groups", "channel")
+        lasting: tuple[Obstacle, ...] = ("few", "concatenation", "flattening", "scales", "groups", "channel")
         obstacle = next((name for name in lasting if name in obstacles), "sum" if obstacles else None)
         return self._joined(branches, obstacle, all(branch.alike for branch in branches))
 

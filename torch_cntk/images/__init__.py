@@ -19,6 +19,7 @@ from torch_cntk.images.influence import influence
 from torch_cntk.images.inpaint import InpaintingResult, inpaint
 from torch_cntk.images.module import Inpaint
 from torch_cntk.images.observed import Observed
+from torch_cntk.images.patch_fill import PatchFill
 from torch_cntk.images.periodic import Periodic
 from torch_cntk.images.ranking import Sweep, SweepRow, psnr, random_mask, sweep
 from torch_cntk.images.trials import leave_out_error
@@ -40,6 +41,7 @@ __all__ = [
     "Local",
     "Locality",
     "Observed",
+    "PatchFill",
     "Periodic",
     "Photograph",
     "Refiner",

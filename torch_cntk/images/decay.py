@@ -82,7 +82,7 @@ def near_kernel(kernel: Kernel, ridge: float) -> NearKernel | None:
 
 def _torus_length(period: int, radius: int, ndim: int) -> int:
     fewest, most = (count * max(period, radius) for count in _PERIODS)
-    length = min(max(float(_TORUS) ** (1 / ndim), fewest), most)
+    length: float = min(max(float(_TORUS) ** (1 / ndim), fewest), most)
     return math.ceil(length / period) * period
 
 

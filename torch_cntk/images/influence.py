@@ -11,6 +11,7 @@ from torch_cntk._internal.contexts import plain
 from torch_cntk.images.coarse import Coarse
 from torch_cntk.images.filler import Equations, Filler, check_filler, of_pass, to_read
 from torch_cntk.images.observed import Observed, crop, extend
+from torch_cntk.images.regression import checked_equations
 from torch_cntk.solvers import Regression, automatic
 
 __all__ = ["influence"]
@@ -100,7 +101,7 @@ def _equations(given: Observed, filler: object, estimate: Tensor | None) -> Equa
         raise TypeError(f"expected a filler, with a method equations, got {type(filler).__name__}")
     if isinstance(filler, Coarse):
         raise ValueError(f"expected a filler that solves on the image's own pixels, got {filler!r}")
-    return filler.equations(*to_read(filler, given, estimate))
+    return checked_equations(given, filler.equations(*to_read(filler, given, estimate)))
 
 
 def _checked_place(pixel: Sequence[int], size: tuple[int, ...]) -> tuple[int, ...]:

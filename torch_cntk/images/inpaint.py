@@ -186,9 +186,9 @@ def _filled(given: Observed, periodic: Periodic, plan: _Plan, windows: bool, pro
         for one, estimate in zip(given.images(), estimates, strict=True)
     ]
     filled = given.shaped(torch.stack([run.image for run in runs]))
-    last = [run.last for run in runs if run.last is not None]
+    last = [run.last or first for run in runs]
     return replace(
-        _result(filled, last or [first], time.perf_counter() - start),
+        _result(filled, last, time.perf_counter() - start),
         passes=max(run.passes for run in runs),
         guidance=tuple(run.guidance for run in runs if run.guidance is not None),
     )
@@ -322,6 +322,9 @@ def _run(
 ) -> _Run:
     last: Filled | None = None
     results = each_pass(given, fillers, estimate, windows=windows, progress=progress)
-    for last in tqdm(results, total=len(fillers), disable=not progress, desc="passes", unit="pass"):
-        estimate = last.image
+    bar = tqdm(results, total=len(fillers), disable=not progress, desc="passes", unit="pass")
+    for filler, filled in zip(fillers, bar, strict=True):
+        estimate = filled.image
+        # The others solve nothing whose quality could be told.
+        last = last if isinstance(filler, Refiner) else filled
     return _Run(estimate, last, len(fillers), guidance)

@@ -30,6 +30,8 @@ _NEAR_COLOUR = 64
 _BLACK_OR_WHITE = 0.5
 """Share of a mask's pixels that are nearly black or white; photographs are below."""
 _NEARLY = 26
+_MOST = 95
+"""Percentile up to which, and from which down, levels count: a few stray pixels do not."""
 _FEW = 16
 """Grey levels of a drawing at most, whose pixels may be anything between black and white."""
 _FINE = 8
@@ -92,8 +94,17 @@ def find_mask(
     *,
     threshold: float | None = None,
     colour: str | None = None,
+    image: Tensor | None = None,
 ) -> Mask:
     """As ``read_mask``, with what was found in the file.
+
+    Args:
+        path: see there.
+        size: see there.
+        invert: see there.
+        threshold: see there.
+        colour: see there.
+        image: [channels, H, W] in [0, 1]: a mask that is a copy of this image is what differs from it.
 
     Raises:
         ValueError: see there.
@@ -109,6 +120,9 @@ def find_mask(
         raise ValueError(f"expected a threshold from 0 to {_LEVELS}, got {threshold:g}")
     if colour is not None:
         return _of_colour(decoded, colour, invert, path)
+    copy = None if image is None or threshold is not None else _of_copy(decoded, image, invert, path)
+    if copy is not None:
+        return copy
     grey, layer = _grey_of(decoded)
     if threshold is not None:
         white = grey >= threshold
@@ -175,6 +189,27 @@ def _of_grey(grey: np.ndarray, layer: bool, invert: bool, same: int, path: str |
         reading = f"took the painted {_share(~black)} of {path} for missing"
         return _mask(black, "strokes on a transparent layer", bool((~white & ~black).any()), reading)
     return _mask(black if invert else white, found, bool((~white & ~black).any()))
+
+
+def _of_copy(decoded: Decoded, image: Tensor, invert: bool, path: str | Path) -> Mask | None:
+    """What was painted on a copy of the photograph; None if it is no copy.
+
+    Raises:
+        ValueError: it is the photograph itself.
+    """
+    colours, alpha = _levels(decoded)
+    photograph = image.permute(1, 2, 0).float().numpy() * _LEVELS
+    if colours.shape != photograph.shape or decoded.metadata.lab or (alpha is not None and np.ptp(alpha) > 0):
+        return None
+    near = _LOSSY.get(decoded.metadata.kind, _EXACT)
+    same = np.abs(colours - photograph).max(2) <= near
+    # A mask agrees with a picture where both are white, say; a copy agrees in all levels.
+    if same.mean() < 1 / 2 or np.subtract(*np.percentile(colours[same].mean(1), (_MOST, 100 - _MOST))) < _CONTRAST:
+        return None
+    if same.all():
+        raise ValueError(f"expected a mask, or a copy of the photograph with strokes on it, got the photograph: {path}")
+    reading = f"took what differs from the photograph ({_share(~same)} of {path}) for missing"
+    return _mask(~same if invert else same, "a copy of the photograph", soft=True, reading=reading)
 
 
 def _levels_of(grey: np.ndarray) -> np.ndarray:

@@ -70,7 +70,7 @@ class Task(Brief):
                 raise ValueError(f"expected observed, or an image with transparent pixels, got none of them: {image}")
             return cls.of(photograph, _grown(mask, photograph.metadata.kind))
         if isinstance(observed, str | Path):
-            return cls.of(photograph, read_observed(observed, size, photograph.metadata.kind))
+            return cls.of(photograph, read_observed(observed, size, photograph.metadata.kind, photograph.pixels))
         known = as_mask(observed)
         if known.numel() != size[0] * size[1] or tuple(known.shape[-2:]) != size:
             raise ValueError(f"expected observed of shape {size} for this image, got {tuple(known.shape)}")
@@ -113,13 +113,13 @@ def growth(mask: Mask, kind: str) -> tuple[int, str]:
     return (_SOFT_GROWTH, "its edges are soft") if mask.soft else (0, "")
 
 
-def read_observed(path: str | Path, size: tuple[int, int], kind: str = "") -> Tensor:
-    """The mask in a file for an image of this kind, grown as the command does.
+def read_observed(path: str | Path, size: tuple[int, int], kind: str = "", pixels: Tensor | None = None) -> Tensor:
+    """The mask in a file for an image of this kind and these pixels, grown as the command does.
 
     Raises:
         ValueError: the mask does not belong to the image, or there is nothing to fill from.
     """
-    mask = find_mask(path, size)
+    mask = find_mask(path, size, image=pixels)
     if not bool(mask.observed.any()):
         raise ValueError(f"expected some white (known) pixels in the mask, got none but {mask.found}: {path}")
     return _grown(mask, kind)

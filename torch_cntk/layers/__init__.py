@@ -17,6 +17,7 @@ from torch_cntk.layers.base import Layer, from_description
 from torch_cntk.layers.branch import Concat, Residual, Sum
 from torch_cntk.layers.conv import Conv1d, Conv2d, Conv3d, StridedConv1d, StridedConv2d, StridedConv3d
 from torch_cntk.layers.graph import Graph
+from torch_cntk.layers.heads import Flatten, GlobalAvgPool
 from torch_cntk.layers.linear import Linear
 from torch_cntk.layers.network import Network, Node
 from torch_cntk.layers.norm import ChannelNorm
@@ -76,7 +77,9 @@ __all__ = [
     "Dropout",
     "Elementwise",
     "Erf",
+    "Flatten",
     "GaussianBlur",
+    "GlobalAvgPool",
     "Graph",
     "Hardtanh",
     "Identity",

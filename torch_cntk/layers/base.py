@@ -15,9 +15,10 @@ from torch_cntk.covariance import Covariance
 from torch_cntk.covariance.signal import InexactError, Signal
 from torch_cntk.kernels.kernel import Kernel
 from torch_cntk.layers import computing
-from torch_cntk.operators.gram import GramOperator
 
 if TYPE_CHECKING:
+    from torch_cntk.layers.between import Output
+    from torch_cntk.operators import GramOperator, InputsOperator
     from torch_cntk.priors.base import Prior
 
 __all__ = ["Layer", "from_description"]
@@ -40,6 +41,10 @@ class Layer(torch.nn.Module):
     in_channels: int | None = None
     out_channels: int | None = None
     ndim: int | None = None
+    flattens: bool = False
+    """Whether its output has no pixels, although its input has."""
+    hides_channels: bool = False
+    """Whether the number of channels that it gives depends on the size of the image."""
     ends_in: str | None = None
     """The head, in words, that nothing may follow, if the layer is or ends in one."""
 
@@ -157,13 +162,15 @@ class Layer(torch.nn.Module):
 
     def gram_operator(
         self, features: Tensor, *, kind: str = "ntk", white: float = 0.0, dtype: torch.dtype | None = None
-    ) -> GramOperator:
-        """The exact kernel of this fully connected network between inputs, as a linear map that stores no matrix.
+    ) -> GramOperator | InputsOperator:
+        """The exact kernel of this network between inputs, as a linear map that stores no matrix.
 
         Args:
-            features: [n, p], one input a row, floating point; Sigma_0(x, x') is the mean of their products.
+            features: rows of numbers, [n, p], or images, [n, channels, *size] (of one to three dimensions), floating
+                point; Sigma_0(x, x') is the mean of their products over features or channels.
             kind: "ntk" (of training all layers) or "nngp" (of training the last layer only).
-            white: added to the variance of each input, as by a block of the identity matrix behind the features.
+            white: added to the variance of each row, as by a block of the identity matrix behind the features; 0 for
+                images.
             dtype: in which it multiplies; that of the features by default.
 
         Returns:
@@ -171,29 +178,49 @@ class Layer(torch.nn.Module):
 
         Raises:
             TypeError: the features are no floating point tensor.
-            ValueError: this is no fully connected network, a layer's rule would not be exact at its place in it, or the
-                features are not [n, p] and finite.
+            ValueError: the features are not finite or do not fit the network, a layer's rule would not be exact at its
+                place in it, or the network ends in pixels.
         """
         return computing.gram_operator(self, features, kind=kind, white=white, dtype=dtype)
 
     @allocating("the matrix of the kernel")
-    def gram(self, features: Tensor, others: Tensor | None = None, *, kind: str = "ntk") -> Tensor:
-        """The exact kernel of this fully connected network between inputs, as a matrix.
+    def gram(
+        self,
+        features: Tensor,
+        others: Tensor | None = None,
+        *,
+        kind: str = "ntk",
+        output: Output = "inputs",
+        dtype: torch.dtype = torch.float64,
+        progress: bool = False,
+    ) -> Tensor:
+        """The exact kernel of this network between inputs, as a matrix.
+
+        Images pass through the layers to a head that leaves no pixels, ``Flatten`` or ``GlobalAvgPool``, and what
+        follows. Only half of a matrix between the same inputs is computed, and only the displacements between pixels
+        that the head asks for: behind ``Flatten`` pixels^1 numbers a pair of images, behind a pooling of all pixels
+        pixels^2, which are never stored. Where the features require gradients the result has them.
 
         Args:
-            features: [n, p], one input a row, floating point; Sigma_0(x, x') is the mean of their products.
-            others: [m, p]; the same inputs by default.
+            features: rows of numbers, [n, p], or images, [n, channels, *size] (of one to three dimensions), floating
+                point; Sigma_0(x, x') is the mean of their products over features or channels.
+            others: [m, ...]; the same inputs by default.
             kind: "ntk" (of training all layers) or "nngp" (of training the last layer only).
+            output: "inputs", or "pixels" for the kernel between all pixels of the output of a network without a head.
+            dtype: of the computation between images. float32 takes about half as long, and features that are equal to
+                seven digits without being the same get an error of some 1e-4 of the largest entry then.
+            progress: whether to show a bar, for images.
 
         Returns:
-            K between the inputs and the others, [n, m], in float64.
+            K between the inputs and the others, [n, m], in float64; between pixels [n, m, *size, *size].
 
         Raises:
             TypeError: the features are no floating point tensor.
-            ValueError: this is no fully connected network, or the features are not [n, p] and finite.
+            ValueError: the features are not finite or do not fit the network, a layer's rule would not be exact at its
+                place in it, or the network ends in pixels and they were not asked for, or the other way round.
             OutOfMemoryError: the matrix would not fit; ``gram_operator`` multiplies by it without storing it.
         """
-        return computing.gram(self, features, others, kind=kind)
+        return computing.gram(self, features, others, computing.Between(kind, output, dtype, progress))
 
 
 def from_description(description: Mapping[str, Any]) -> Layer:

@@ -1,4 +1,4 @@
-"""The kernels of a network: the prior's covariance, taken through its layers, as a table or between inputs."""
+"""The kernels of a network between pixels: the prior's covariance, taken through its layers, as a table."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from torch_cntk._internal.checks import as_device, as_precision, as_size, shape_text
 from torch_cntk._internal.contexts import plain
 from torch_cntk._internal.memory import require_bytes
 from torch_cntk.covariance import Extent
-from torch_cntk.kernels.build import check_finite, from_table, from_window
+from torch_cntk.kernels.build import from_table, from_window
 from torch_cntk.kernels.kernel import Kernel
-from torch_cntk.operators.gram import GramOperator
+from torch_cntk.layers.between import Between, gram, gram_operator
 from torch_cntk.priors.base import Prior, named_prior
 
 if TYPE_CHECKING:
     from torch_cntk.layers.base import Layer
 
-__all__ = ["Options", "Recomputed", "gram", "gram_operator", "kernel"]
+__all__ = ["Between", "Options", "Recomputed", "gram", "gram_operator", "kernel"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -221,6 +220,8 @@ def _ndim(network: Layer, prior: Prior, size: tuple[int, ...] | None) -> int:
     """
     if network.ndim == 0:
         raise ValueError("a fully connected network has no pixels; net.gram(features) is its kernel between inputs")
+    if network.flattens:
+        raise ValueError("the network ends in no pixels; net.gram(images) is its kernel between images")
     given = {
         "the network": network.ndim,
         "the prior": None if prior.size is None else len(prior.size),
@@ -317,62 +318,3 @@ def from_descriptions(
     with torch.device("meta"):
         net = from_description(network)
     return Recomputed(net, priors.from_description(prior), kind, dtype, device)
-
-
-def gram_operator(
-    network: Layer, features: Tensor, *, kind: str, white: float, dtype: torch.dtype | None
-) -> GramOperator:
-    """As ``Layer.gram_operator``, which has the arguments.
-
-    Raises:
-        TypeError: see there.
-        ValueError: see there.
-    """
-    if not isinstance(features, torch.Tensor) or not features.is_floating_point():
-        got = features.dtype if isinstance(features, torch.Tensor) else type(features).__name__
-        raise TypeError(f"expected a floating point tensor [inputs, features], got {got}")
-    if not bool(torch.isfinite(features).all()):
-        raise ValueError("expected finite features, got NaN or infinity among them")
-    if features.ndim == 2 and network.in_channels not in (None, features.shape[1]):
-        raise ValueError(f"expected the network's {network.in_channels} features, got {features.shape[1]}")
-    network.require_exact()
-    if dtype is not None:
-        as_precision(dtype)
-    with plain():
-        return GramOperator(network.propagate, features, kind=kind, white=white, dtype=dtype)
-
-
-def gram(network: Layer, features: Tensor, others: Tensor | None, *, kind: str) -> Tensor:
-    """As ``Layer.gram``, which has the arguments.
-
-    Raises:
-        TypeError: see there.
-        ValueError: see there.
-        OutOfMemoryError: see there.
-    """
-    operator = gram_operator(network, features if others is None else others, kind=kind, white=0.0, dtype=None)
-    count = len(features)
-    require_bytes(
-        count * operator.size[0] * 8,
-        f"the kernel between {count:,} and {operator.size[0]:,} inputs",
-        lambda free: "net.gram_operator(features) multiplies by it without storing it",
-        features.device,
-    )
-    with plain():
-        matrix = _mirrored(operator.dense()) if others is None else operator.cross(features)
-    check_finite(matrix)
-    return matrix
-
-
-_ROWS = 1024
-"""Of a matrix that are mirrored at once: some megabytes beside the matrix."""
-
-
-def _mirrored(matrix: Tensor) -> Tensor:
-    """Put the entries above the diagonal below it as well: rounding differs by the order of two inputs."""
-    for start in range(0, len(matrix), _ROWS):
-        rows, rest = slice(start, start + _ROWS), slice(start + _ROWS, None)
-        block = matrix[rows, rows]
-        block.copy_(block.triu() + block.triu(1).T)
-        matrix[rest, rows] = matrix[rows, rest].T
-    return matrix

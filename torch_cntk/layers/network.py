@@ -13,6 +13,7 @@ from torch import Tensor
 
 from torch_cntk.covariance.signal import InexactError, Signal
 from torch_cntk.layers.base import C, Layer
+from torch_cntk.layers.dimensions import common_dimension, flattened, hidden_channels
 from torch_cntk.layers.joins import JOINS, Join, agreed
 from torch_cntk.layers.plain import Identity
 
@@ -228,9 +229,12 @@ class Network(Layer, abstract=True):
         nodes = self.nodes
         check_distinct_weights([node.does for node in nodes if not isinstance(node.does, str)])
         channels = channels_of(nodes, self._given, self._place)
+        flat = flattened(nodes, self._place)
         # Past ``Module.__setattr__``, which takes as long as all else here.
         vars(self).update(
-            ndim=_common_dimension(nodes, self._place),
+            ndim=common_dimension(nodes, flat, self._place),
+            flattens=flat[-1],
+            hides_channels=hidden_channels(nodes),
             in_channels=channels[0],
             out_channels=channels[-1],
             ends_in=_head_of(nodes, self._place),
@@ -287,24 +291,6 @@ def _steps_of(nodes: Sequence[Node], channels: Sequence[int | None], names: Sequ
     return tuple(reversed(steps))
 
 
-def _common_dimension(nodes: Sequence[Node], place: Callable[[int], str]) -> int | None:
-    """The number of spatial dimensions of the layers.
-
-    Raises:
-        ValueError: they differ.
-    """
-    known: int | None = None
-    for index, node in enumerate(nodes):
-        ndim = None if isinstance(node.does, str) else node.does.ndim
-        if ndim is not None and known not in (None, ndim):
-            raise ValueError(
-                "expected layers of the same number of spatial dimensions: "
-                f"{place(index)}, {node.does}, is {ndim}-dimensional, those before {known}"
-            )
-        known = known if ndim is None else ndim
-    return known
-
-
 def _head_of(nodes: Sequence[Node], place: Callable[[int], str]) -> str | None:
     """The head that the nodes end in, if they do.
 
@@ -347,8 +333,9 @@ def channels_of(
         if needed is not None and before[0] not in (None, needed):
             source = "the input" if giver < 0 else f"{place(giver)}, {nodes[giver].does},"
             raise ValueError(f"{place(index)}, {node.does}, needs {needed} channels, but {source} gives {before[0]}")
-        channels.append(node.does.out_channels or before[0])
-        givers.append(giver if node.does.out_channels is None else index)
+        kept = node.does.out_channels is None and not node.does.hides_channels
+        channels.append(before[0] if kept else node.does.out_channels)
+        givers.append(giver if kept else index)
     return channels
 
 
@@ -366,7 +353,7 @@ def _input_channels(nodes: Sequence[Node], given: int | None) -> int | None:
             keeps = node.does == "sum"
         else:
             needed.append(node.does.in_channels)
-            keeps = node.does.out_channels is None
+            keeps = node.does.out_channels is None and not node.does.hides_channels
         if keeps:
             unchanged.add(index + 1)
     return agreed(needed, "the same number of input channels")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from torch_cntk._internal.checks import finite_number
+from torch_cntk.covariance.duals.gradients import Gradients, gradients_of
 from torch_cntk.layers.base import C, Layer
 
 __all__ = ["Scale"]
@@ -24,6 +25,13 @@ class _Multiple:
         square = self.factor**2
         slope = torch.full_like(sigma, square)
         return sigma.mul_(square), slope
+
+
+@gradients_of.register
+def _of_multiple(dual: _Multiple) -> Gradients:
+    """Of value = c^2 sigma and a constant slope."""
+    square = dual.factor**2
+    return lambda s, v, w, value, slope: (square * value, torch.zeros_like(v), torch.zeros_like(w))
 
 
 class Scale(Layer):

@@ -15,8 +15,10 @@ from tqdm import tqdm
 
 from torch_cntk.matrices.fillers import Columns, Entries, Filled, Filler, LowRank, Means, each_pass
 from torch_cntk.matrices.known import Known
+from torch_cntk.matrices.options import Precision
+from torch_cntk.matrices.told import Nearest, Told
 
-__all__ = ["Chain", "Choice", "Plan", "Trials", "choose", "families", "left_out_like_missing"]
+__all__ = ["Chain", "Choice", "Plan", "Trials", "choose", "families", "left_out_like_missing", "trial_count"]
 
 Chain = tuple[Filler, ...]
 """Fillers one after the other, each of which sees the result of the one before."""
@@ -33,14 +35,17 @@ _PATIENCE = 2
 """A chain ends when so many passes in a row have brought no gain."""
 _HOPELESS = 1.1
 """A chain ends after its first pass if that is so many times worse than the best first pass of its family."""
-_WORK = 3e11
-"""FLOPs of a pass above which it is not tried, if others can be: a core takes a minute or less."""
+_WORK = 2e12
+"""FLOPs of a pass above which it is not tried, if others can be: a core takes some minutes. One regression between
+100,000 ratings of 943 users takes 4e11."""
 _SHARE = 0.15
 """Of the observed entries, to be left out in a trial."""
 _SPARSE = 0.6
 """Of the entries: if a larger part is missing, rows that borrow the holes of others would have next to nothing left."""
 _TOGETHER = 1.2
 """Times as large a singular value as chance makes it; of entries missing one by one, 0.85 to 1.15 were seen."""
+_LOOKED_AT = 500
+"""Rows and columns of which this is found out, at most."""
 _TRIALS = ((1_000, 4), (50_000, 2))
 """Observed entries, and how many trials a matrix gets that has no more of them; larger ones get one."""
 _LIGHT = 0.02
@@ -67,10 +72,15 @@ class Plan:
     def filled(self, known: Known) -> Filled:
         """Fill a matrix, in the units of ``Known.values``."""
         values, residual = torch.zeros_like(known.table), 0.0
+        told: Tensor | None = None
         for weight, chain in self.parts:
             for filled in each_pass(known, chain):
                 residual = max(residual, filled.residual)
             values += weight * filled.values
+            told = filled.values if isinstance(chain[-1], Told) else told
+        if told is not None:
+            # Of a column without an entry, its features are all that is known: the other parts give it a mean.
+            values = torch.where(known.observed.any(0), values, told)
         return Filled(values, residual)
 
 
@@ -121,29 +131,35 @@ def left_out_like_missing(observed: Tensor, generator: torch.Generator) -> Tenso
 
 def _lie_together(missing: Tensor) -> bool:
     """Whether missing entries of boolean [rows, columns] lie in blocks, rather than where chance puts them."""
-    rest = missing.double()
+    some = [torch.linspace(0, n - 1, min(n, _LOOKED_AT)).long() for n in missing.shape]
+    rest = missing[some[0]][:, some[1]].double()
     rest = rest - rest.mean(0) - rest.mean(1, keepdim=True) + rest.mean()
     small = rest @ rest.T if rest.shape[0] < rest.shape[1] else rest.T @ rest
     # Of independent entries of variance v, the largest singular value is about sqrt(v) (sqrt(rows) + sqrt(columns)).
     largest = math.sqrt(max(float(torch.linalg.eigvalsh(small)[-1]), 0))
-    chance = float(rest.std(correction=0)) * sum(math.sqrt(n) for n in missing.shape)
+    chance = float(rest.std(correction=0)) * sum(math.sqrt(n) for n in rest.shape)
     return largest > _TOGETHER * chance
 
 
-def families(known: Known, passes: Literal["auto"] | int) -> dict[str, list[Chain]]:
+def families(known: Known, passes: Literal["auto"] | int, precision: Precision = "float64") -> dict[str, list[Chain]]:
     """Chains to choose from, by the family of which the best one takes part in the mixture.
 
     Args:
         known: what is observed.
         passes: "auto", or a number of passes of ``Entries``.
+        precision: of their products.
     """
     means = known.alike
+
+    def entries(depth: int, noise: float) -> Entries:
+        return Entries(depth, noise, means=means, precision=precision)
+
     if passes != "auto":
         first = _DEPTHS if passes == 1 else (1,)
         deep = [0] if passes == 1 else _DEPTHS
         return {
             "entries": [
-                (Entries(start, noise, means=means), *(passes - 1) * (Entries(depth, noise, means=means),))
+                (entries(start, noise), *(passes - 1) * (entries(depth, noise),))
                 for noise in _NOISES
                 for start in first
                 for depth in deep
@@ -153,14 +169,20 @@ def families(known: Known, passes: Literal["auto"] | int) -> dict[str, list[Chai
         "means": [(Means(),)],
         "low rank": [tuple(LowRank(share, means) for share in _SHRINKAGES) for means in (True, False)],
         "entries": [
-            (Entries(1, noise, means=means), *(_ENTRIES - 1) * (Entries(depth, noise, means=means),))
-            for noise in _NOISES
-            for depth in _DEPTHS
+            (entries(1, noise), *(_ENTRIES - 1) * (entries(depth, noise),)) for noise in _NOISES for depth in _DEPTHS
         ],
     }
     found |= {f"columns, {depth} hidden layers": [most * (Columns(depth),)] for depth, most in _COLUMNS.items()}
+    found |= {"nearest rows": [(Nearest(),)], "nearest columns": [(Nearest(columns=True),)]}
+    if known.columns is not None:
+        found["features"] = [(Told(),)]
     light = {name: chains for name, chains in found.items() if chains[0][0].cost(known) <= _WORK}
     return light or {"means": found["means"]}
+
+
+def trial_count(entries: int) -> int:
+    """How many trials a matrix with so many observed entries gets."""
+    return next((trials for most, trials in _TRIALS if entries <= most), 1)
 
 
 class Trials:
@@ -174,7 +196,7 @@ class Trials:
     def __init__(self, known: Known, seed: int) -> None:
         self._known = known
         generator = torch.Generator().manual_seed(seed)
-        count = next((trials for most, trials in _TRIALS if int(known.observed.sum()) <= most), 1)
+        count = trial_count(int(known.observed.sum()))
         self.places = [left_out_like_missing(known.observed, generator) for _ in range(count)]
         self._rest = [known.without(hidden) for hidden in self.places]
         self.truth = torch.cat([known.values[hidden] for hidden in self.places])
@@ -214,7 +236,8 @@ class Trials:
     def spread(self, predicted: Tensor) -> Tensor:
         """Predictions in the units of the table at their places, means where several trials have one, else NaN."""
         total, count = torch.zeros_like(self._known.table), torch.zeros_like(self._known.table)
-        for hidden, part in zip(self.places, predicted.split([int(h.sum()) for h in self.places]), strict=True):
+        parts = torch.split(predicted, [int(hidden.sum()) for hidden in self.places])
+        for hidden, part in zip(self.places, parts, strict=True):
             total[hidden] += part
             count[hidden] += 1
         return torch.where(count > 0, self._known.back(total / count), torch.nan)
@@ -265,12 +288,20 @@ def _weights(predictions: Sequence[Tensor], truth: Tensor) -> list[float]:
     return [float(weight) for weight in weights / weights.sum()]
 
 
-def choose(known: Known, passes: Literal["auto"] | int, *, seed: int = 0, progress: bool = False) -> Choice:
+def choose(
+    known: Known,
+    passes: Literal["auto"] | int,
+    *,
+    precision: Precision = "float64",
+    seed: int = 0,
+    progress: bool = False,
+) -> Choice:
     """Choose among the chains of ``families`` by entries that are left out.
 
     Args:
         known: what is observed.
         passes: "auto" mixes the best chains of all families; a number takes the best chain of so many passes.
+        precision: of products with kernels.
         seed: of the entries that are left out.
         progress: whether to show a bar.
 
@@ -280,9 +311,9 @@ def choose(known: Known, passes: Literal["auto"] | int, *, seed: int = 0, progre
     trials = Trials(known, seed)
     whole = passes != "auto"
     if len(trials.truth) == 0:
-        chain = families(known, passes)["entries"][-1] if whole else (Means(),)
+        chain = families(known, passes, precision)["entries"][-1] if whole else (Means(),)
         return Choice(Plan(((1.0, chain),)), torch.full_like(known.table, torch.nan), {})
-    bar = tqdm(families(known, passes).items(), disable=not progress, desc="choosing passes", unit="family")
+    bar = tqdm(families(known, passes, precision).items(), disable=not progress, desc="choosing passes", unit="family")
     tried = {name: _best(trials, chains, whole=whole) for name, chains in bar}
     best = list(tried.values())
     if len(trials.truth) < _SCARCE:

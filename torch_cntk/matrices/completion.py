@@ -7,6 +7,7 @@ infinitely wide fully connected network. A column without a single observed entr
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, Self
 
@@ -17,6 +18,7 @@ from torch_cntk._internal.contexts import weightless
 from torch_cntk._internal.memory import allocating
 from torch_cntk._internal.user_warnings import warn_user
 from torch_cntk.layers import ACTIVATIONS, Layer
+from torch_cntk.matrices.choice import Plan
 from torch_cntk.matrices.judged import Judged
 from torch_cntk.matrices.options import PRECISIONS, Precision, check_options
 from torch_cntk.matrices.passing import Passes, Passing, fit_passes
@@ -69,9 +71,9 @@ class MatrixCompletion(Judged):
             observed entries stay as they are.
 
     Attributes:
-        ridge_: the ridge, relative.
+        ridge_: the ridge, relative; NaN after passes, each of which has a noise of its own.
         ridges_: what it was chosen from; nothing if it was given.
-        weights_: [rows, columns], of the regression; 0 at unobserved entries. None after passes.
+        weights_: [rows, columns], of the regression; 0 at unobserved entries, and after passes.
         passes_: how many passes there were; 0 without.
         plan_: what they were, and their weights in the mixture; None without.
         residual_: largest relative residual of the equations of any row.
@@ -193,9 +195,13 @@ class MatrixCompletion(Judged):
         """Complete by passes, those that were chosen before if there are any; return what to tell the user."""
         before = None if self._passing is None else self._passing.choice
         sides = self._rows, self._described
-        self._passing = fit_passes(matrix, *sides, passes, before, seed=self.seed, progress=self.progress)
-        self.plan_, self.passes_ = self._passing.choice.plan, self._passing.choice.plan.passes
-        self.residual_, self.ridge_, self.ridges_, self.weights_ = self._passing.residual, self.ridge, (), None
+        self._passing = fit_passes(
+            matrix, *sides, passes, before, precision=self.precision, seed=self.seed, progress=self.progress
+        )
+        self.plan_: Plan | None = self._passing.choice.plan
+        self.passes_ = self._passing.choice.plan.passes
+        self.residual_, self.ridge_, self.ridges_ = self._passing.residual, math.nan, ()
+        self.weights_, self.offsets_ = torch.zeros_like(matrix.values), torch.zeros_like(matrix.values[:, 0])
         self.solver_, self.n_iter_ = "passes", 0
         return self._passing.notes
 

@@ -7,7 +7,7 @@ prior of the next regression.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from torch_cntk.covariance import Gram
 from torch_cntk.matrices.baselines.low_rank import soft_impute
 from torch_cntk.matrices.known import Known
+from torch_cntk.matrices.options import PRECISIONS, Precision
 from torch_cntk.matrices.sides import Side, fully_connected
 from torch_cntk.operators.gram import GramOperator
 from torch_cntk.operators.row_column import RowColumnOperator
@@ -31,7 +32,7 @@ class Filled:
     """A matrix filled.
 
     Attributes:
-        values: [rows, columns] in the units of ``Known.values``; at observed entries the fit, not what was observed.
+        values: [rows, columns] in the units of ``Known.values``; at observed entries the fit, if there is one.
         residual: largest relative residual of the equations; 0 where there are none.
     """
 
@@ -154,6 +155,7 @@ class Entries:
         means: whether the mean of the process is that of ``Means``, or 0.
         side: weight of features beside the entries.
         solver: None solves few equations directly, and more by conjugate gradients.
+        precision: in which iterations multiply by the kernel; float32 takes half of the time and memory.
     """
 
     hidden_layers: int = 1
@@ -162,6 +164,7 @@ class Entries:
     means: bool = True
     side: float = 0.5
     solver: Solver | None = None
+    precision: Precision = "float64"
 
     def equations(self, known: Known, estimate: Tensor | None) -> tuple[Regression, Tensor]:
         """Pose the equations.
@@ -180,7 +183,8 @@ class Entries:
             rest = estimate - base
             described = torch.where(known.observed, self.own * left + (1 - self.own) * rest, rest)
         rows, columns = self._kernel(described, known.rows), self._kernel(described.T, known.columns)
-        operator = RowColumnOperator(rows, columns, "product")
+        dtype = PRECISIONS[self.precision]
+        operator = RowColumnOperator(rows.to(dtype), columns.to(dtype), "product")
         return Regression(operator, known.observed, self.noise), base
 
     def _kernel(self, vectors: Tensor, side: Side | None) -> Tensor:
@@ -204,7 +208,7 @@ class Entries:
         regression, base = self.equations(known, estimate)
         targets = torch.where(known.observed, known.values - base, 0)
         few = int(known.observed.sum()) <= _FEW
-        solution = (self.solver or (Direct() if few else _ITERATION)).solve(regression, targets)
+        solution = (self.solver or (Direct() if few else _ITERATIONS[self.precision])).solve(regression, targets)
         return Filled(base + regression.operator @ solution.weights, float(solution.residual.max()))
 
     def cost(self, known: Known) -> float:
@@ -217,13 +221,18 @@ _FEW = 300
 """Equations that a factorisation solves before an iteration has begun."""
 _PRODUCTS = 50
 """Products with the kernel that conjugate gradients take; 25 to 45 on ratings, more where noise is small."""
-_ITERATION = ConjugateGradient(tolerance=1e-5, max_iterations=1000, preconditioner="none")
-"""The kernel's diagonal is constant: dividing by it changes nothing."""
+_ITERATIONS: Mapping[Precision, Solver] = {
+    "float64": ConjugateGradient(tolerance=1e-5, max_iterations=1000, preconditioner="none"),
+    "float32": ConjugateGradient(tolerance=1e-4, max_iterations=1000, preconditioner="none"),
+}
+"""Rounding of float32 leaves no less. The kernel's diagonal is constant: dividing by it would change nothing."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Each column by itself, regressed on all other columns as the estimate has them (chained equations).
+    """Each column in turn, regressed on all others as the estimate has them or as they were filled by then.
+
+    These are chained equations, as of multiple imputation (van Buuren & Groothuis-Oudshoorn 2011).
 
     K_j(i, i') is the NTK of a fully connected ReLU network of row i's other entries, a constant, and features of the
     row if there are any; vectors are not normalised, so that large ones are extrapolated linearly. The ridge of each
@@ -255,50 +264,60 @@ _MOST = 1500
 """Rows that a column is learned from at most, drawn at random; the cost of a factorisation grows with their cube."""
 _TRIED = 300
 """Rows that the ridge of a column is chosen on at most."""
-_RIDGES = tuple(10.0 ** (k / 2) for k in range(-6, 5))
+_RIDGES = tuple(10.0 ** (k / 2) for k in range(-10, 5))
 """Candidates, relative to the kernel's mean diagonal."""
 
 
 def _columns_filled(filler: Columns, known: Known, described: Tensor, before: Tensor) -> Tensor:
     """Regress each column on the others; one with fewer than two entries stays as it was."""
-    width = described.shape[1]
-    parts = [described / math.sqrt(width), torch.ones_like(described[:, :1])]
+    root = math.sqrt(described.shape[1])
+    parts = [described / root, torch.ones_like(described[:, :1])]
     if known.rows is not None:
         parts.append(known.rows.features / math.sqrt(known.rows.features.shape[1]))
-    inputs = torch.cat(parts, 1)
-    products, filled = inputs @ inputs.T, before.clone()
-    network = fully_connected(filler.hidden_layers)
+    inputs, filled = torch.cat(parts, 1), torch.where(known.observed, known.values, before)
+    propagate = fully_connected(filler.hidden_layers).propagate
     generator = torch.Generator().manual_seed(filler.seed)
-    for column in range(width):
-        seen = known.observed[:, column].nonzero()[:, 0]
-        if len(seen) < 2:
+    # Those of which most is known first: the others see what becomes of them.
+    for column in known.observed.sum(0).argsort(descending=True, stable=True).tolist():
+        seen, missing = (places.nonzero()[:, 0] for places in (known.observed[:, column], ~known.observed[:, column]))
+        if len(seen) < 2 or not len(missing):
             continue
         seen = seen[torch.randperm(len(seen), generator=generator).to(seen.device)[:_MOST]]
-        own = inputs[:, column]
-        kernel = _between(network.propagate, products[seen] - own[seen, None] * own, products.diagonal() - own**2, seen)
-        filled[:, column] = _column(kernel, seen, known.values[seen, column])
+        inputs[:, column] = 0
+        filled[missing, column] = _column(propagate, inputs[seen], known.values[seen, column], inputs[missing])
+        inputs[:, column] = filled[:, column] / root
     return filled
 
 
-def _between(propagate: Callable[[Gram], Gram], products: Tensor, variance: Tensor, seen: Tensor) -> Tensor:
-    """The NTK between some rows and all, [seen, n], of products of their inputs, relative to its mean diagonal."""
-    # A row with itself: exactly its variance, which rounding might miss.
-    products[torch.arange(len(seen), device=seen.device), seen] = variance[seen]
-    gram = Gram(products, None, variance[seen, None], variance[None])
-    kernel = propagate(gram).theta
+def _kernel(propagate: Callable[[Gram], Gram], first: Tensor, second: Tensor) -> Tensor:
+    """The NTK between inputs [m, p] and others [n, p], or among the same."""
+    products = first @ second.T
+    variance, other = first.square().sum(1), second.square().sum(1)
+    if first is second:
+        # An input with itself: exactly its variance, which rounding might miss.
+        products.diagonal().copy_(variance)
+    kernel = propagate(Gram(products, None, variance[:, None], other[None])).theta
     assert kernel is not None
-    return kernel / kernel[torch.arange(len(seen), device=seen.device), seen].mean()
+    return kernel
 
 
-def _column(kernel: Tensor, seen: Tensor, values: Tensor) -> Tensor:
-    """The regression of a column on its observed entries, at all rows, [n]."""
+def _column(propagate: Callable[[Gram], Gram], inputs: Tensor, values: Tensor, others: Tensor) -> Tensor:
+    """The regression of values [m] at inputs [m, p], at other inputs [n, p]."""
     mean = values.mean()
-    inner, targets = kernel[:, seen], (values - mean)[None]
-    errors = [float(e.square().sum()) for e in residuals(inner[:_TRIED, :_TRIED], targets[:, :_TRIED], _RIDGES)]
+    kernel = _kernel(propagate, inputs, inputs)
+    diagonal = kernel.diagonal().mean()
+    kernel, targets = kernel / diagonal, (values - mean)[None]
+    errors = [float(e.square().sum()) for e in residuals(kernel[:_TRIED, :_TRIED], targets[:, :_TRIED], _RIDGES)]
     ridge = _RIDGES[errors.index(min(errors))]
-    # Its mean diagonal is 1, and no candidate is near rounding: a plain factorisation will do.
-    factor = torch.linalg.cholesky(inner + ridge * torch.eye(len(seen), dtype=inner.dtype, device=inner.device))
-    return torch.cholesky_solve(targets.T, factor)[:, 0] @ kernel + mean
+    # The mean diagonal is 1, and no candidate is near rounding: a plain factorisation will do.
+    factor = torch.linalg.cholesky(kernel + ridge * torch.eye(len(kernel), dtype=kernel.dtype, device=kernel.device))
+    weights = torch.cholesky_solve(targets.T, factor)[:, 0] / diagonal
+    blocks = others.split(max(_BLOCK // len(inputs), 1))
+    return torch.cat([_kernel(propagate, block, inputs) @ weights for block in blocks]) + mean
+
+
+_BLOCK = 1 << 21
+"""Entries of a kernel that exist at a time, beside those between rows that are learned from."""
 
 
 def _base(known: Known, means: bool) -> Tensor:

@@ -14,7 +14,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["ArrayForm", "Form", "PandasForm", "PolarsForm", "TensorForm", "is_frame", "is_polars", "is_series"]
+__all__ = [
+    "AnnDataForm",
+    "ArrayForm",
+    "ArrowForm",
+    "Form",
+    "PandasForm",
+    "PolarsForm",
+    "TensorForm",
+    "is_anndata",
+    "is_arrow",
+    "is_frame",
+    "is_polars",
+    "is_series",
+]
 
 
 def _is(table: object, library: str, name: str) -> bool:
@@ -36,6 +49,16 @@ def is_series(table: object) -> bool:
 def is_polars(table: object) -> bool:
     """Whether this is a polars DataFrame."""
     return _is(table, "polars", "DataFrame")
+
+
+def is_arrow(table: object) -> bool:
+    """Whether this is a Table of pyarrow."""
+    return _is(table, "pyarrow", "Table")
+
+
+def is_anndata(table: object) -> bool:
+    """Whether this is an annotated matrix, an AnnData."""
+    return _is(table, "anndata", "AnnData")
 
 
 class Form(Protocol):
@@ -140,3 +163,51 @@ class PolarsForm:
         if self.label is not None and rows is not None:
             series.insert(0, polars.Series(self.label, list(rows)))
         return polars.DataFrame(series)
+
+
+@dataclass(frozen=True)
+class ArrowForm:
+    """A Table of pyarrow, whose rows have labels if the first column holds text.
+
+    Attributes:
+        label: name of the column of labels, if there is one.
+        inner: the same as a frame of pandas.
+    """
+
+    label: str | None
+    inner: PandasForm
+
+    def make(self, values: Tensor, rows: Sequence[Any] | None, columns: Sequence[Any] | None) -> Any:
+        """See ``Form.make``."""
+        import pyarrow
+
+        frame = self.inner.make(values, rows, columns)
+        if self.label is not None:
+            frame = frame.rename_axis(index=self.label).reset_index()
+        return pyarrow.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+
+
+@dataclass(frozen=True)
+class AnnDataForm:
+    """An AnnData: its observations are the rows; annotations of rows and columns come back with it, layers do not.
+
+    Attributes:
+        dtype: of X as it comes back.
+        rows: annotations of the rows, a frame of pandas.
+        columns: annotations of the columns.
+    """
+
+    dtype: np.dtype
+    rows: Any
+    columns: Any
+
+    def make(self, values: Tensor, rows: Sequence[Any] | None, columns: Sequence[Any] | None) -> Any:
+        """See ``Form.make``; rows and columns that are new have no annotations."""
+        import anndata
+
+        array = values.cpu().numpy().astype(self.dtype)
+        sides = [
+            side.copy() if labels is None or list(labels) == list(side.index) else side.reindex(list(labels))
+            for side, labels in ((self.rows, rows), (self.columns, columns))
+        ]
+        return anndata.AnnData(array, obs=sides[0], var=sides[1])

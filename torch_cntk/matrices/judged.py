@@ -12,9 +12,10 @@ from torch import Tensor
 from torch_cntk._internal.checks import positive_int
 from torch_cntk._internal.memory import allocating, require_bytes
 from torch_cntk._internal.user_warnings import warn_user
+from torch_cntk.matrices.costs import expected_seconds
 from torch_cntk.matrices.judging import LeftOut, closed_form, fold_count, folds_of, in_closed_form, in_parts
 from torch_cntk.matrices.parameters import Completer
-from torch_cntk.matrices.passing import Passing
+from torch_cntk.matrices.passing import Passes, Passing
 from torch_cntk.matrices.regression import row_offsets, targets_of
 from torch_cntk.matrices.report import Report, reported
 from torch_cntk.matrices.sides import Side
@@ -32,14 +33,15 @@ class Judged(Completer):
     """An estimator that completes matrices, and what can be asked of it once it is fitted."""
 
     ridge: float | Literal["cv"]
-    ridge_: float
+    ridge_: Any
     ridges_: tuple[float, ...]
-    weights_: Tensor | None
+    weights_: Any
     plan_: Any
     residual_: float
     offsets_: Tensor
     n_features_in_: int
     center: bool
+    passes: Passes | None
     combine: Combination
     solver: Any
     seed: int
@@ -97,6 +99,28 @@ class Judged(Completer):
         if self._calibration is None:
             self._calibration = calibrated(self._judged(), self._matrix.values, self.seed)
         return self._calibration
+
+    def expected_seconds(
+        self,
+        Y: Any,  # noqa: N803
+        observed: Any = None,
+        features: Any = None,
+        row_features: Any = None,
+    ) -> float:
+        """Estimate how long ``fit`` takes on this machine, to a factor of about three, without doing it.
+
+        Args:
+            Y: as in ``fit``.
+            observed: likewise.
+            features: likewise; here it matters only whether there are any.
+            row_features: likewise.
+
+        Returns:
+            seconds.
+        """
+        matrix = read_matrix(Y, observed, self.device)
+        passes = self.passes is not None or features is None
+        return expected_seconds(self, matrix, passes=passes, coupled=row_features is not None)
 
     def left_out(self) -> Any:
         """What the fit says of each observed entry without having seen it.

@@ -57,7 +57,11 @@ class Known:
             what is known; columns that seem to have one unit share their deviation.
         """
         table = torch.where(observed, table, 0)
-        return cls(table, observed, rows, columns, *_units(table, observed))
+        # Squares of numbers near the ends of the scale are none.
+        largest = table.abs().max()
+        largest = torch.where(largest > 0, largest, 1)
+        center, scale, alike = _units(table / largest, observed)
+        return cls(table, observed, rows, columns, center * largest, scale * largest, alike)
 
     @property
     def values(self) -> Tensor:

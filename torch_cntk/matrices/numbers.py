@@ -13,11 +13,15 @@ from torch import Tensor
 
 from torch_cntk._internal.checks import check_dense
 from torch_cntk.matrices.forms import (
+    AnnDataForm,
     ArrayForm,
+    ArrowForm,
     Form,
     PandasForm,
     PolarsForm,
     TensorForm,
+    is_anndata,
+    is_arrow,
     is_frame,
     is_polars,
     is_series,
@@ -64,7 +68,8 @@ def numbers_of(table: Any, what: str, *, zeros: bool = False) -> Numbers:
     """Read any table.
 
     Args:
-        table: tensor, array, masked or sparse array, nested lists, or frame of pandas or polars.
+        table: tensor, array, masked or sparse array, nested lists, frame of pandas or polars, Table of pyarrow, or
+            AnnData.
         what: what it is, for messages.
         zeros: whether what a sparse array does not store is zero, and may be read so.
 
@@ -83,6 +88,10 @@ def numbers_of(table: Any, what: str, *, zeros: bool = False) -> Numbers:
         return _of_pandas(table, what)
     if is_polars(table):
         return _of_polars(table, what)
+    if is_arrow(table):
+        return _of_arrow(table, what)
+    if is_anndata(table):
+        return _of_anndata(table, what, zeros)
     return _of_array(table, what)
 
 
@@ -256,3 +265,31 @@ def _of_polars(table: Any, what: str) -> Numbers:
     values = np.stack(columns, 1) if columns else np.empty((len(table), 0))
     found = tuple(dtypes) if len(set(dtypes)) > 1 else tuple(dtypes[:1])
     return Numbers(torch.from_numpy(np.array(values)), PolarsForm(label, found, tuple(names)), rows, names)
+
+
+def _of_arrow(table: Any, what: str) -> Numbers:
+    """Read a Table of pyarrow, by way of pandas with pyarrow's types; a first column of text holds labels."""
+    import pandas
+
+    frame, label = table.to_pandas(types_mapper=pandas.ArrowDtype), None
+    if frame.shape[1] and str(frame.dtypes.iloc[0]).startswith(("string", "large_string", "dictionary")):
+        label = str(frame.columns[0])
+        frame = frame.set_index(label)
+        frame.index = frame.index.astype(object)
+    read = _of_pandas(frame, what)
+    assert isinstance(read.form, PandasForm)
+    return Numbers(read.values, ArrowForm(label, read.form), None if label is None else read.rows, read.columns)
+
+
+def _of_anndata(table: Any, what: str, zeros: bool) -> Numbers:
+    """Read the matrix X of an AnnData.
+
+    Raises:
+        TypeError: there is none, or a sparse one of which nobody has said what is missing.
+    """
+    if table.X is None:
+        raise TypeError(f"expected a matrix X in {what}, got none")
+    read = numbers_of(table.X, what, zeros=zeros)
+    kind = read.form.dtype if isinstance(read.form, ArrayForm) else np.dtype(np.float64)
+    form = AnnDataForm(kind, table.obs.copy(), table.var.copy())
+    return Numbers(read.values, form, list(table.obs_names), list(table.var_names))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from torch_cntk.matrices.choice import Choice, Trials, choose
 from torch_cntk.matrices.known import Known
+from torch_cntk.matrices.options import Precision
 from torch_cntk.matrices.sides import Side
-from torch_cntk.matrices.tables import Matrix
+from torch_cntk.matrices.tables import Matrix, name_of
 
 __all__ = ["Passes", "Passing", "fit_passes"]
 
@@ -29,12 +31,14 @@ class Passing:
         choice: the plan, and why it was chosen.
         values: the fit in the units of the table, [rows, columns], also at observed entries.
         residual: largest relative residual of any pass's equations.
+        labels: of the rows and of the columns, of a frame; else None.
     """
 
     known: Known
     choice: Choice
     values: Tensor
     residual: float
+    labels: tuple[Sequence[Any] | None, Sequence[Any] | None] = (None, None)
 
     def filled(self, matrix: Matrix) -> Tensor:
         """A matrix of the same columns with what is not observed filled, [rows, columns].
@@ -62,9 +66,20 @@ class Passing:
     @property
     def notes(self) -> list[str]:
         """What to tell the user."""
-        if self.residual <= _UNSOLVED:
-            return []
-        return [f"the iteration of a pass ended before its tolerance; residual {self.residual:.1e}"]
+        found = []
+        sides = ("row", self.known.rows, 1), ("column", self.known.columns, 0)
+        for (what, side, axis), labels in zip(sides, self.labels, strict=True):
+            empty = (~self.known.observed.any(axis)).nonzero()[:, 0]
+            if len(empty) and side is None:
+                total = self.known.table.shape[1 - axis]
+                found.append(
+                    f"{len(empty)} of {total} {what}s have no observed entry (the first is {what} "
+                    f"{name_of(labels, int(empty[0]))}) and "
+                    "no features; they are filled with means"
+                )
+        if self.residual > _UNSOLVED:
+            found.append(f"the iteration of a pass ended before its tolerance; residual {self.residual:.1e}")
+        return found
 
 
 def fit_passes(
@@ -74,6 +89,7 @@ def fit_passes(
     passes: Passes,
     choice: Choice | None = None,
     *,
+    precision: Precision,
     seed: int,
     progress: bool,
 ) -> Passing:
@@ -85,6 +101,7 @@ def fit_passes(
         columns: features of the columns, or None.
         passes: see ``MatrixCompletion``.
         choice: made before; by default it is made now.
+        precision: of products with kernels.
         seed: of the entries that are left out for it.
         progress: whether to show a bar.
 
@@ -92,6 +109,6 @@ def fit_passes(
         the completion.
     """
     known = Known.of(matrix.values, matrix.observed, rows, columns)
-    choice = choice or choose(known, passes, seed=seed, progress=progress)
+    choice = choice or choose(known, passes, precision=precision, seed=seed, progress=progress)
     filled = choice.plan.filled(known)
-    return Passing(known, choice, known.back(filled.values), filled.residual)
+    return Passing(known, choice, known.back(filled.values), filled.residual, (matrix.rows, matrix.columns))

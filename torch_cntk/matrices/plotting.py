@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from torch_cntk._internal.files import check_writable, writing
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["folds", "left_out"]
+__all__ = ["check_plot_output", "folds", "left_out", "save_plot"]
+
+_FORMATS = (".png", ".pdf", ".svg")
 
 _MOST_POINTS = 5_000
 """More points hide each other, and make large files."""
@@ -83,3 +88,24 @@ def folds(scores: Mapping[str, Sequence[float]], metric: str, axes: Axes | None 
     axes.set_xlabel(metric)
     axes.grid(axis="x", alpha=0.3)
     return axes
+
+
+def check_plot_output(path: Path) -> None:
+    """Find out before long work whether a picture can be written.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        FileNotFoundError: the folder does not exist.
+        ValueError: it is of no known format.
+    """
+    if path.suffix.lower() not in _FORMATS:
+        raise ValueError(f"expected a picture in {', '.join(_FORMATS)}, got {path.name}")
+    check_writable(path)
+    _axes(None, "plots")
+
+
+def save_plot(axes: Axes, path: Path) -> None:
+    """Write the figure of some axes, whole or not at all."""
+    with writing(path) as temporary:
+        figure: Any = axes.figure
+        figure.savefig(temporary, format=path.suffix.lower()[1:], dpi=150)

@@ -85,5 +85,5 @@ def judged(recommended: Tensor, held_out: Tensor) -> Ranking:
     most = counts.clamp(1, k)
     ndcg = (found * gains).sum(1) / gains.cumsum(0)[most - 1]
     share = found.sum(1) / most
-    means = [float(score.double()[tested].mean()) for score in (ndcg, share, found.any(1))]
-    return Ranking(k, *means, int(tested.sum()))
+    quality, rate, hits = (float(score.double()[tested].mean()) for score in (ndcg, share, found.any(1)))
+    return Ranking(k, quality, rate, hits, int(tested.sum()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import numpy as np
@@ -159,7 +160,7 @@ class InfiniteAutoencoder(Estimator):
         rows = seen.double()
         if self.normalize:
             rows = rows / rows.sum(1, keepdim=True).clamp_min(1).sqrt()
-        return rows * seen.shape[1] ** 0.5
+        return rows * math.sqrt(seen.shape[1])
 
     def _regress(self, seen: Tensor, ridge: float) -> None:
         """Find the weights for these clicks. Users without a click teach nothing, and are left out."""

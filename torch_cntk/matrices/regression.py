@@ -80,7 +80,8 @@ def best_ridge(
     def errors_of(ridges: Sequence[float]) -> list[float]:
         # Each time from the same seed: what is held out is the same.
         generator = torch.Generator().manual_seed(seed)
-        bar = tqdm(systems, disable=not progress, desc="ridge", unit="system")
+        some = _some(systems, generator)
+        bar = tqdm(some, disable=not progress, desc="ridge", unit="system")
         errors: list[float] = torch.stack([system.errors(ridges, solver, generator) for system in bar]).sum(0).tolist()
         return errors
 

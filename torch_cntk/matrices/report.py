@@ -24,6 +24,7 @@ __all__ = ["OURS", "Report", "reported", "verdict"]
 OURS = "this completion"
 _SURE = 2.0
 """Standard errors by which two mean squared errors must differ to be said to."""
+_ADVICE = '; passes="auto" mixes features, entries and neighbours, and ridge="cv" chooses the ridge'
 _WORST = 3
 """Rows that are named in the text: those that are told worst."""
 
@@ -157,7 +158,7 @@ def reported(model: Judged) -> Report:
         row_r2=tuple(row[1] for row in rows),
         coverage=model._calibrated().coverage,
         origin=_passes_of(model.plan_) if model.plan_ is not None else _ridge_of(model.ridge_, model.ridges_),
-        verdict=verdict(squares, scores[OURS][1]),
+        verdict=verdict(squares, scores[OURS][1], "" if model.plan_ is not None else _ADVICE),
         truth=matrix.values[left].cpu(),
         predicted=judged.values[left].cpu(),
     )
@@ -214,15 +215,18 @@ _KINDS = {
     "LowRank": "low rank",
     "Entries": "a kernel of rows and columns",
     "Columns": "columns regressed on each other",
+    "Told": "the features of the columns",
+    "Nearest": "neighbours",
 }
 
 
-def verdict(squares: dict[str, Tensor], r2: float) -> str:
+def verdict(squares: dict[str, Tensor], r2: float, advice: str = "") -> str:
     """What to trust.
 
     Args:
         squares: squared errors of each method at the same entries; the first method is the completion.
         r2: of the completion.
+        advice: what may do better, behind the sentence if the completion is not the best.
 
     Returns:
         a sentence.
@@ -239,9 +243,5 @@ def verdict(squares: dict[str, Tensor], r2: float) -> str:
         warning = "" if r2 > 0 else "; but it tells rows no better than their means do"
         return f"Trust {ours}: its error is {beside}{warning}."
     if -gap > _SURE * error:
-        return f"Trust {best} rather than {ours}: its error is {beside}{_advice()}."
+        return f"Trust {best} rather than {ours}: its error is {beside}{advice}."
     return f"Trust {ours} or {best} alike: the error is {beside}, a difference within chance."
-
-
-def _advice() -> str:
-    return '; other options (ridge="cv", identity=0.3, more features) may do better'

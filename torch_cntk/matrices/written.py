@@ -136,7 +136,8 @@ def _wide(frame: Any, like: Table | None) -> tuple[list[str], list[list[str]]]:
     decimal: Decimal = "."
     if like is not None:
         decimal = like.decimal
-        corner = like.cells.header[0] if like.cells is not None else str(like.index.name or "")
+        name = "" if like.index is None else like.index.name
+        corner = like.cells.header[0] if like.cells is not None else str(name or "")
     values, labels = frame.to_numpy(dtype=float, na_value=np.nan), [str(label) for label in frame.index]
     rows = [[label, *(text_of(number, decimal) for number in row)] for label, row in zip(labels, values, strict=True)]
     if like is not None and like.cells is not None:

@@ -2,6 +2,7 @@
 
 from torch_cntk.operators.base import DenseOperator, Lookup, Operator
 from torch_cntk.operators.gram import GramOperator
+from torch_cntk.operators.inputs import InputsOperator
 from torch_cntk.operators.periodic import BlockCirculantOperator, PeriodicOperator
 from torch_cntk.operators.stencil import StencilOperator
 
@@ -9,6 +10,7 @@ __all__ = [
     "BlockCirculantOperator",
     "DenseOperator",
     "GramOperator",
+    "InputsOperator",
     "Lookup",
     "Operator",
     "PeriodicOperator",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from functools import cached_property
 
+import numpy as np
+import scipy.linalg.lapack
 import torch
 from torch import Tensor
 
@@ -77,6 +79,7 @@ class PeriodicOperator(Operator):
         ndim = len(size)
         self._far_period = tuple(far.shape[:ndim])
         self._far = far.double().reshape(math.prod(self._far_period), -1)
+        self._factor = _factor(self._far, torch.finfo(far.dtype).eps)
 
     def entries(self, first: Tensor, second: Tensor) -> Tensor:
         """See ``Operator.entries``."""
@@ -114,7 +117,32 @@ class PeriodicOperator(Operator):
         cells = [entry for n, p in zip(self.size, self._far_period, strict=True) for entry in (n // p, p)]
         # In float64: the weights all but cancel in the sum, which then meets the largest eigenvalue of K by far.
         sums = images.reshape(count, *cells).sum(tuple(range(1, 2 * ndim, 2)), dtype=torch.float64)
-        mixed = (sums.reshape(count, -1) @ self._far.T).reshape(count, *self._far_period).to(images.dtype)
+        mixed = (
+            (sums.reshape(count, -1) @ self._factor @ self._factor.T).reshape(count, *self._far_period).to(images.dtype)
+        )
         if math.prod(self._far_period) == 1:
             return mixed
         return mixed.repeat(1, *(n // p for n, p in zip(self.size, self._far_period, strict=True)))
+
+
+_DIGITS = 4
+"""Entries of the far part are known to so many times their precision: they are sums of rounded numbers."""
+
+
+def _factor(far: Tensor, eps: float) -> Tensor:
+    """F with F F^T = far, as far as its entries are known: [phases, rank].
+
+    Entries as they are stored have eigenvalues below 0, by rounding. Those of K are as many times larger as the image
+    has cells, and from a megapixel on would exceed the smallest ones of the near part: K would be no kernel. A Cholesky
+    factorisation with pivots that stops at the precision of the entries leaves them out.
+
+    Args:
+        far: [phases, phases], in float64.
+        eps: precision to which its entries were stored.
+    """
+    tolerance = _DIGITS * eps * float(far.abs().max())
+    matrix = far.cpu().numpy()
+    lower, pivots, rank, _ = scipy.linalg.lapack.dpstrf(matrix.T, tol=tolerance, lower=1)
+    factor = np.zeros((len(matrix), rank))
+    factor[pivots - 1] = np.tril(lower)[:, :rank]
+    return torch.from_numpy(factor).to(far.device)

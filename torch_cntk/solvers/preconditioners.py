@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +12,8 @@ from torch import Tensor
 from torch_cntk.operators.base import transforms_cost
 from torch_cntk.solvers.base import Regression
 from torch_cntk.solvers.batches import answers_at_once, dot, ratio, spread
+from torch_cntk.solvers.nystrom import Nystrom
+from torch_cntk.solvers.preconditioner import Map, Preconditioner
 
 __all__ = [
     "NAMES",
@@ -29,25 +30,6 @@ __all__ = [
     "choose",
     "precondition",
 ]
-
-Map = Callable[[Tensor], Tensor]
-"""Of images, [n, *size]."""
-
-
-class Preconditioner(ABC):
-    """A symmetric positive definite map on images that are zero at unobserved pixels, perhaps only nearly linear.
-
-    Its numbers are those of the operator's precision; the iteration around it forgives their rounding.
-
-    Attributes:
-        iterates: whether it is an iteration itself, each of which takes long.
-    """
-
-    iterates: ClassVar[bool] = False
-
-    @abstractmethod
-    def restricted(self, mask: Tensor) -> Map:
-        """The map of [n, *size] for the right-hand sides' masks, [n or 1, *size]."""
 
 
 class Identity(Preconditioner):
@@ -91,13 +73,13 @@ class Circulant(Preconditioner):
         spectrum = torch.fft.rfftn(operator.stationary).real.clamp_min(0)
         self._size, self._dtype = operator.size, operator.dtype
         self._axes = tuple(range(-len(operator.size), 0))
-        self._forward = self._paired(spectrum + regression.ridge)
         origin = (0,) * len(operator.size)
         constant = float(spectrum[origin])
         spectrum[origin] = 0
         self.largest = float(spectrum.max()) or constant
         self.common = max(constant - self.largest, 0) / math.prod(operator.size)
         spectrum[origin] = min(constant, self.largest)
+        self._forward = self._paired(spectrum + regression.ridge)
         # Without a ridge the inverse needs a floor: eigenvalues below it are rounding.
         floor = self.largest * torch.finfo(operator.dtype).eps
         self._inverse = self._paired((spectrum + regression.ridge).clamp_min_(floor).reciprocal_())
@@ -112,17 +94,29 @@ class Circulant(Preconditioner):
         filtered: Tensor = torch.fft.irfftn(transform, s=self._size, dim=self._axes)
         return filtered.mul_(mask)
 
-    def restricted(self, mask: Tensor) -> Map:
+    def restricted(self, mask: Tensor) -> _Common:
         """Divide by the spectrum, and by that of the constant on its own."""
         return _Common(lambda residual: self._filter(residual, self._inverse, mask), mask, self.common)
 
     def multiplied(self, mask: Tensor) -> Map:
-        """The map (C_OO + ridge) w for w that are zero at unobserved pixels."""
-        return lambda images: self._filter(images, self._forward, mask)
+        """The map (C_OO + ridge) w for w that are zero at unobserved pixels.
+
+        What all pixels have in common is added by itself, summed in float64: its eigenvalue grows with the number of
+        pixels, and in the transform its rounding would exceed the smallest ones in images of a few megapixels.
+        """
+
+        def multiply(images: Tensor) -> Tensor:
+            common = _sums(images) * self.common
+            return self._filter(images, self._forward, mask).addcmul_(spread(common, images), mask)
+
+        return multiply
 
 
 class _Common:
     """The inverse M of N_OO made one of N_OO + f 1 1^T: with u = M 1, subtract u u^T / (1 / f + 1^T u).
+
+    Of a constant this leaves next to nothing, u / (1 + f 1^T u), the difference of numbers that are nearly equal. So
+    the mean is taken off first, and what becomes of it is added as it is.
 
     Args:
         inverse: M, of images [n, *size] that are zero at unobserved pixels.
@@ -131,15 +125,39 @@ class _Common:
     """
 
     def __init__(self, inverse: Map, mask: Tensor, common: float) -> None:
-        self._inverse = inverse
-        along = inverse(mask)
+        self._inverse, self._mask = inverse, mask
+        self._free = common <= 0
+        self._along = inverse(mask)
         # 1 / f is infinite where nothing is in common, and nothing is subtracted.
-        total = dot(mask, along) + (1 / common if common > 0 else math.inf)
-        self._along = along.div_(spread(total.sqrt_(), along))
+        rest = 1 / common if common > 0 else math.inf
+        self._total = _sums(self._along)
+        total = self._total + rest
+        self._count = _sums(mask)
+        self._kept = rest / total if common > 0 else torch.ones_like(total)
+        self._taken = 1 / total
 
     def __call__(self, residual: Tensor) -> Tensor:
-        divided = self._inverse(residual)
-        return divided.addcmul_(spread(dot(self._along, residual), divided), self._along, value=-1)
+        mean = _sums(residual) / self._count
+        level = residual.addcmul(spread(mean, residual), self._mask, value=-1)
+        divided = self._inverse(level)
+        along = mean * self._kept - dot(self._along, level) * self._taken
+        return divided.addcmul_(spread(along, divided), self._along)
+
+    def settle(self, weights: Tensor, residual: Tensor) -> Tensor:
+        """Give weights, found by iteration for a residual, the sum that is right.
+
+        The iteration converges in a norm that hardly feels an error of the sum, as the constant's eigenvalue is so
+        large; the outer residual feels it as many times more, and its rounding with it.
+        """
+        if self._free:
+            return weights
+        sums = dot(self._along, residual) * self._kept
+        return weights.addcmul_(spread((sums - _sums(weights)) / self._total, weights), self._along)
+
+
+def _sums(images: Tensor) -> Tensor:
+    """Of each image, [n] in float64."""
+    return images.flatten(1).sum(1, dtype=torch.float64)
 
 
 class Laplacian(Preconditioner):
@@ -153,7 +171,7 @@ class Laplacian(Preconditioner):
         # In units of the largest eigenvalue, those of the product with N are about 1.
         self._common = circulant.common / circulant.largest
 
-    def restricted(self, mask: Tensor) -> Map:
+    def restricted(self, mask: Tensor) -> _Common:
         """Sharpen, and divide by the constant."""
         return _Common(lambda images: _sharpened(images, mask), mask, self._common)
 
@@ -232,15 +250,22 @@ class _InnerIteration:
     still.
     """
 
-    def __init__(self, multiply: Map, divides: tuple[Map, Map], tolerance: float, max_iterations: int) -> None:
+    def __init__(self, multiply: Map, divides: tuple[_Common, _Common], tolerance: float, max_iterations: int) -> None:
         self._multiply = multiply
+        self._divide: Map
+        self._other: Map
         self._divide, self._other = divides
         self._tolerance = tolerance
         self._max_iterations = max_iterations
+        self._settle = divides[0].settle
         self._tried = False
         self._count = self._unasked = 0
 
     def __call__(self, residual: Tensor) -> Tensor:
+        """Of a residual; see ``_Common.settle``."""
+        return self._settle(self._solve(residual), residual)
+
+    def _solve(self, residual: Tensor) -> Tensor:
         if self._tried or self._count < _TRIAL:
             weights, count, _ = self._iterate(residual, self._divide, self._max_iterations)
         else:
@@ -274,63 +299,6 @@ class _InnerIteration:
                 return weights, count, True
             direction = preconditioned.addcmul_(spread(ratio(product, before), direction), direction)
         return weights, most, False
-
-
-_RANK = 150
-"""Of the part of K that is inverted: the cost of a mask grows with its square, and is that of some iterations here."""
-_SHARE_OF_SMALL = 4
-"""Of few pixels, one part in so many."""
-
-
-class Nystrom(Preconditioner):
-    """The inverse, on each mask, of a low-rank part of K plus a multiple of the identity; for many masks of one K.
-
-    K is near F F^T, of a random sketch of the whole of K that all masks share (Frangella, Tropp & Udell 2023, algorithm
-    2.1). On a mask M, (M F F^T M + c)^-1 = (1 - M F (c + F^T M F)^-1 F^T M) / c, where c is the ridge and the smallest
-    eigenvalue of F F^T. A mask costs n r^2 multiplications once, for n pixels and rank r, and an iteration 2 n r.
-
-    Args:
-        regression: the equations.
-        rank: r, at most the number of pixels.
-    """
-
-    def __init__(self, regression: Regression, rank: int = _RANK) -> None:
-        operator = regression.operator
-        pixels = math.prod(operator.size)
-        rank = min(rank, max(pixels // _SHARE_OF_SMALL, 1))
-        generator = torch.Generator().manual_seed(0)
-        draw = torch.randn(pixels, rank, generator=generator, dtype=torch.float64).to(operator.device)
-        basis = torch.linalg.qr(draw).Q
-        sketch = (operator @ basis.T.reshape(rank, *operator.size).contiguous()).reshape(rank, pixels).T
-        # What keeps the core positive definite, for all the rounding of the products; it is taken off at the end.
-        shift = math.sqrt(pixels) * torch.finfo(operator.dtype).eps * float(torch.linalg.matrix_norm(sketch, 2))
-        sketch = sketch + shift * basis
-        core, failed = torch.linalg.cholesky_ex((basis.T @ sketch + sketch.T @ basis) / 2)
-        if shift == 0 or int(failed):
-            vectors, values = basis, torch.zeros(rank, dtype=torch.float64, device=operator.device)
-        else:
-            half = torch.linalg.solve_triangular(core, sketch.T, upper=False).T
-            vectors, singular, _ = torch.linalg.svd(half, full_matrices=False)
-            values = (singular.square() - shift).clamp_min(0)
-        # Without a ridge c needs a floor: eigenvalues below it are rounding.
-        least = torch.finfo(operator.dtype).eps * float(values[0])
-        self._rest = max(regression.ridge + float(values[-1]), least) or 1.0
-        self._factor, self._dtype = vectors * values.sqrt(), operator.dtype
-
-    def restricted(self, mask: Tensor) -> Map:
-        """Divide by the low-rank part and by the rest."""
-        factor = self._factor.to(self._dtype)
-        cores = torch.empty(len(mask), *2 * self._factor.shape[1:], dtype=torch.float64, device=mask.device)
-        for core, seen in zip(cores, mask.flatten(1) > 0, strict=True):
-            inner = self._factor[seen]
-            core.copy_(torch.linalg.cholesky(inner.T @ inner + self._rest * torch.eye(len(core)).to(inner)))
-
-        def divide(residual: Tensor) -> Tensor:
-            flat = residual.flatten(1)
-            inside = torch.cholesky_solve((flat @ factor).double()[..., None], cores)[..., 0].to(self._dtype)
-            return ((flat - inside @ factor.T).reshape(residual.shape) * mask).div_(self._rest)
-
-        return divide
 
 
 Name = Literal["none", "jacobi", "laplacian", "circulant", "nested", "nystrom"]

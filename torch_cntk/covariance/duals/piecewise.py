@@ -52,6 +52,24 @@ class Rectifier:
             value.mul_(power)
         return value, slope
 
+    def by_arcsine(self, sigma: Tensor, cosine: Tensor, product: Tensor) -> Tensor:
+        """The same in two thirds of the time, but for the last digit: an arcsine takes a third of an arctangent's.
+
+        The angle is pi/2 - arcsin(sigma / n), whose absolute error is as that of the arctangent of a root that is a
+        difference. What must be the same to the last bit, as kernels of pixels are, takes the other formula.
+
+        Args:
+            sigma: covariances, which become the value.
+            cosine: sigma / sqrt(v v'), times 1 + ROUNDING; overwritten by the slope, which is returned.
+            product: v v', times 1 - ROUNDING; overwritten.
+        """
+        bend = self.bend
+        root = product.addcmul_(sigma, sigma, value=-1).clamp_min_(0).sqrt_()
+        slope = cosine.clamp_(-1, 1).asin_()
+        torch.add(slope.new_tensor(1 - bend * math.pi / 2), slope, alpha=bend, out=slope)
+        sigma.mul_(slope).add_(root, alpha=bend)
+        return slope
+
 
 @dataclass(frozen=True)
 class Jump:

@@ -1,0 +1,154 @@
+"""Thick holes are filled from patches; thin ones and all that is known stay as they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import torch_cntk as tc
+from torch_cntk.images import Observed, PatchFill
+from torch_cntk.images.patch_fill import thick_holes
+from torch_cntk.images.patches import Level
+
+
+def tiles(*size: int) -> Tensor:
+    """A pattern that repeats every 11 x 13 pixels, which is no smooth function, [2, *size]."""
+    tile = torch.rand(2, 11, 13)
+    return tile.repeat(1, size[0] // 11 + 1, size[1] // 13 + 1)[:, : size[0], : size[1]]
+
+
+def square_hole(*size: int, side: int = 18) -> Tensor:
+    observed = torch.ones(size, dtype=torch.bool)
+    observed[30 : 30 + side, 33 : 33 + side] = False
+    return observed
+
+
+def test_what_repeats_is_continued() -> None:
+    image, observed = tiles(90, 95), square_hole(90, 95)
+    first = tc.inpaint(image, observed)
+    result = tc.inpaint(image, observed, passes=[PatchFill(blend=1)])
+    before, after = (float((r.image - image)[:, ~observed].square().mean()) for r in (first, result))
+    assert after < 0.2 * before
+    assert torch.equal(result.image[:, observed], image[:, observed])
+    half = tc.inpaint(image, observed, passes=[PatchFill(blend=0.5)])
+    torch.testing.assert_close(half.image, (first.image + result.image) / 2)
+
+
+def test_equal_seeds_give_equal_bits_and_global_state_is_left_alone() -> None:
+    image, observed = torch.rand(1, 70, 71), square_hole(70, 71)
+    before = torch.random.get_rng_state()
+    one, two = (tc.inpaint(image, observed, passes=[PatchFill()]).image for _ in range(2))
+    assert torch.equal(one, two)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_holes_are_told_by_their_thickness() -> None:
+    observed = torch.ones(120, 130, dtype=torch.bool)
+    observed[10:14, 5:100] = False  # a scratch
+    observed[40:60, 20:45] = False  # a hole
+    observed[118:, 128:] = False  # a corner
+    (hole,) = thick_holes(observed)
+    assert int(hole.mask.sum()) == 20 * 25
+    assert bool((~hole.mask_in(observed) | ~observed).all())
+    scattered = torch.rand(120, 130) < 0.1
+    assert thick_holes(scattered) == []
+    image = torch.rand(1, 120, 130)
+    first = tc.inpaint(image, observed)
+    filled = tc.inpaint(image, observed, passes=[PatchFill()])
+    changed = ((filled.image - first.image).abs() > 1e-5)[0]  # more than rounding
+    assert bool(changed[40:60, 20:45].any())
+    changed[40:60, 20:45] = False
+    assert not bool(changed.any())
+
+
+def test_the_nearest_patches_are_those_of_loops() -> None:
+    picture, known = torch.rand(2, 16, 17), torch.ones(16, 17, dtype=torch.bool)
+    known[6:10, 7:11] = False
+    level = Level(picture, known, 4, 3, 1)
+    width = 17 - 3
+    depth = {(r, c): 0.0 for r in range(16) for c in range(17)}
+    outside = [(r, c) for (r, c) in depth if known[r, c]]
+    for r, c in depth:
+        if not known[r, c]:
+            depth[r, c] = min(((r - a) ** 2 + (c - b) ** 2) ** 0.5 for a, b in outside)
+    weights = torch.rand(len(level.targets), 2 * 16)
+    distances = level._compare_all(weights)
+
+    def patch(corner: int) -> Tensor:
+        r, c = divmod(corner, width)
+        return picture[:, r : r + 4, c : c + 4].flatten()
+
+    for row in torch.randperm(len(level.targets))[:10].tolist():
+        every = [
+            (float((weights[row] * (patch(s) - patch(int(level.targets[row]))).square()).sum()), s)
+            for s in level.sources.tolist()
+        ]
+        nearest = sorted(every)[:3]
+        assert [s for _, s in nearest] == level.matches[row].tolist()
+        torch.testing.assert_close(distances[row], torch.tensor([d for d, _ in nearest]), rtol=1e-3, atol=1e-4)
+    for r in range(16):
+        for c in range(17):
+            assert float(level._depth[r, c]) == pytest.approx(depth[r, c])
+
+
+def test_some_candidates_find_what_all_pairs_find() -> None:
+    image = tiles(60, 60)
+    known = torch.ones(60, 60, dtype=torch.bool)
+    known[20:32, 22:34] = False
+    level = Level(image, known, 5, 4, 1)
+    weights = torch.full((len(level.targets), 2 * 25), 1 / 50)
+    best = level._compare_all(weights)[:, 0]
+    generator = torch.Generator().manual_seed(0)
+    level.matches = level.sources[torch.randint(len(level.sources), (len(level.targets), 4), generator=generator)]
+    for _ in range(25):
+        found = level._compare_some(weights, generator)[:, 0]
+    # All copies of a tile are equally good: nearly all targets have found one.
+    assert float((found <= best + 1e-4).double().mean()) > 0.9
+
+
+@pytest.mark.parametrize("size", [(40, 40), (12, 60)])
+def test_where_nothing_is_known_the_estimate_stays(size: tuple[int, int]) -> None:
+    image, observed = torch.rand(1, *size), torch.zeros(size, dtype=torch.bool)
+    observed[0] = observed[:, 0] = observed[-1] = observed[:, -1] = True
+    first = tc.inpaint(image, observed)
+    result = tc.inpaint(image, observed, passes=[PatchFill()])
+    torch.testing.assert_close(result.image, first.image, rtol=0, atol=1e-5)
+    assert result.residual == first.residual  # the quality of the last regression
+
+
+def test_signals_and_videos_stay_as_they_are() -> None:
+    signal, observed = torch.rand(1, 300), torch.ones(300, dtype=torch.bool)
+    observed[100:150] = False
+    first = tc.inpaint(signal, observed)
+    result = tc.inpaint(signal, observed, passes=[PatchFill()])
+    torch.testing.assert_close(result.image, first.image, rtol=0, atol=1e-5)
+    assert result.residual == first.residual  # the quality of the last regression
+
+
+def test_scale_and_batches_do_not_matter() -> None:
+    image, observed = tiles(70, 75), square_hole(70, 75)
+    given = Observed.of(image, observed)
+    estimate = tc.inpaint(image, observed).image
+    found = tc.images.fill(given, PatchFill(), estimate).image
+    scaled = tc.images.fill(Observed.of(image * 64, observed), PatchFill(), estimate * 64).image
+    torch.testing.assert_close(scaled / 64, found, rtol=0, atol=1e-5)
+    both = Observed.of(torch.stack([image, image]), observed)
+    two = tc.images.fill(both, PatchFill(), torch.stack([estimate, estimate])).image
+    torch.testing.assert_close(two[1], found)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"blend": 1.1}, ValueError),
+        ({"blend": "x"}, TypeError),
+        ({"side": 0}, ValueError),
+        ({"neighbours": 0}, ValueError),
+    ],
+)
+def test_bad_settings_are_refused(options: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        PatchFill(**options)

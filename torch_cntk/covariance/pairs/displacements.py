@@ -1,0 +1,153 @@
+"""Boxes of displacements on a torus, and images read at displaced pixels.
+
+A box is a ``range`` an axis; its entries count modulo the number of pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import product
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "Box",
+    "Displaced",
+    "at_displaced",
+    "chunks",
+    "covering",
+    "index_in",
+    "no_displacement",
+    "positions_in",
+    "scaled",
+    "whole",
+]
+
+Box = tuple[range, ...]
+"""Displacements along each axis."""
+
+
+def no_displacement(ndim: int) -> Box:
+    """Displacement 0 alone."""
+    return (range(1),) * ndim
+
+
+def whole(size: Sequence[int]) -> Box:
+    """All displacements of a torus."""
+    return tuple(range(n) for n in size)
+
+
+def scaled(box: Box, factor: Sequence[int]) -> Box:
+    """The displacements that many times as long."""
+    return tuple(
+        range(r.start * f, r.start * f + len(r) * r.step * f, r.step * f) for r, f in zip(box, factor, strict=True)
+    )
+
+
+def covering(first: Box, second: Box, size: Sequence[int]) -> Box:
+    """A box that holds both."""
+    return tuple(_cover(a, b, n) for a, b, n in zip(first, second, size, strict=True))
+
+
+def _cover(first: range, second: range, n: int) -> range:
+    if first == second:
+        return first
+    low, high = min(first[0], second[0]), max(first[-1], second[-1])
+    if high - low >= n:
+        return range(n)
+    steps = [r.step for r in (first, second) if len(r) > 1]
+    return range(low, high + 1, math.gcd(*steps, first[0] - second[0]))
+
+
+def chunks(box: Box, most: int) -> Iterator[Box]:
+    """Cut a box into boxes of at most so many displacements (at least one), the last axis whole if it fits."""
+    counts: list[int] = []
+    for axis in reversed(box):
+        counts.append(max(1, min(len(axis), most)))
+        most //= counts[-1]
+    pieces = (
+        [axis[k : k + count] for k in range(0, len(axis), count)]
+        for axis, count in zip(box, reversed(counts), strict=True)
+    )
+    yield from product(*pieces)
+
+
+def index_in(box: Box, wanted: Box, size: Sequence[int]) -> list[Tensor | None]:
+    """Where the wanted displacements are in a box that holds them, an axis each; None where the axes are equal."""
+    found: list[Tensor | None] = []
+    for own, other, n in zip(box, wanted, size, strict=True):
+        place = [(u - own.start) % n // own.step for u in other]
+        found.append(None if own == other else torch.tensor(place))
+    return found
+
+
+def positions_in(box: Box, size: Sequence[int]) -> tuple[int, ...] | None:
+    """Where displacement 0 is in a box, if it is there."""
+    places = []
+    for axis, n in zip(box, size, strict=True):
+        place = (-axis.start) % n
+        if place % axis.step or place // axis.step >= len(axis):
+            return None
+        places.append(place // axis.step)
+    return tuple(places)
+
+
+def at_displaced(images: Tensor, box: Box) -> Tensor:
+    """A copy of images [*size, k] at all displaced pixels: [*size, k, *box], entry [a, :, u] is ``images[a + u]``."""
+    for axis, displacements in enumerate(box):
+        n = images.shape[axis]
+        index = (torch.arange(n)[:, None] + torch.tensor(list(displacements))) % n
+        moved = images.index_select(axis, index.flatten().to(images.device)).reshape(
+            (*images.shape[:axis], *index.shape, *images.shape[axis + 1 :])
+        )
+        images = moved.movedim(axis + 1, -1)
+    return images
+
+
+class Displaced:
+    """The same without a copy of all entries, for any part of a box.
+
+    The last axis is copied at each of its displacements, side by side; the others are repeated, so that a displacement
+    along them is another place to begin.
+
+    Args:
+        images: [*size, k].
+        box: all displacements that will be asked for.
+    """
+
+    def __init__(self, images: Tensor, box: Box) -> None:
+        self._size = tuple(images.shape[:-1])
+        self._box = box
+        *outer, last = box
+        for axis, displacements in enumerate(outer):
+            n = images.shape[axis]
+            around = torch.arange(displacements[0], displacements[-1] + n) % n
+            images = images.index_select(axis, around.to(images.device))
+        self._tiles = _last_displaced(images, last)
+
+    def part(self, box: Box) -> Tensor | None:
+        """The view [*size, k, *box], of overlapping entries; None if the box is no part of the whole one."""
+        places = []
+        for own, asked, n in zip(self._box, box, self._size, strict=True):
+            start = (asked[0] - own[0]) % n
+            if start + asked[-1] - asked[0] > own[-1] - own[0] or start % own.step or asked.step % own.step:
+                return None
+            places.append(start)
+        stride = self._tiles.stride()
+        outer, (last, images, one) = stride[:-3], stride[-3:]
+        step = self._box[-1].step
+        offset = sum(p * s for p, s in zip(places[:-1], outer, strict=True)) + places[-1] // step * one
+        moved_on = (*(r.step * s for r, s in zip(box[:-1], outer, strict=True)), box[-1].step // step * one)
+        shape = (*self._size, self._tiles.shape[-2], *map(len, box))
+        return torch.as_strided(self._tiles, shape, (*outer, last, images, *moved_on), offset)
+
+
+def _last_displaced(images: Tensor, displacements: range) -> Tensor:
+    """[..., n, k] as [..., n, k, displacements]: the last axis of pixels at each of its displacements."""
+    n = images.shape[-2]
+    index = (torch.arange(n)[:, None] + torch.tensor(list(displacements))) % n
+    moved = images.index_select(-2, index.flatten().to(images.device))
+    moved = moved.reshape((*images.shape[:-2], *index.shape, images.shape[-1]))
+    return moved.movedim(-2, -1).contiguous()

@@ -1,0 +1,357 @@
+"""The computing of an expression of pairs: block by block of pairs, level by level, box by box of displacements.
+
+A level ends at a node of which many displacements are read at once (before a resampling, a pooling or a flattening, and
+the last one). Within a level displacements never meet, so a box of them runs through all its nodes while it sits in
+the cache.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Container, Iterator
+from operator import attrgetter
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from torch_cntk.covariance.lattice.expression import parents_first
+from torch_cntk.covariance.pairs.displacements import Box, chunks, covering, index_in, no_displacement, scaled, whole
+from torch_cntk.covariance.pairs.expression import Flattened, Given, Pairs, Pooled, Resampled
+from torch_cntk.covariance.pairs.steps import Block, run
+
+__all__ = ["Evaluation", "Images", "Kind"]
+
+Kind = Literal["ntk", "nngp"]
+Tables = dict[Pairs, tuple[Tensor, Box]]
+
+_SLAB_ENTRIES = {"cpu": 1 << 16, "cuda": 1 << 23}
+"""Numbers of one covariance that are worked on at once (512 kB of float64): with their temporaries they stay in the
+cache of a core; a GPU wants work."""
+
+_LONG_LOOP = 64
+"""Numbers in the innermost loops, from which on their beginnings no longer count."""
+
+
+class Images:
+    """A set of images on one side of a kernel, and what is known of each of them by itself.
+
+    Attributes:
+        features: [channels, *size, n].
+        variances: see ``Block``.
+    """
+
+    def __init__(self, features: Tensor, variances: dict[Pairs, Tensor]) -> None:
+        self.features = features
+        self.variances = variances
+
+    def __len__(self) -> int:
+        return self.features.shape[-1]
+
+    def select(self, index: Tensor | slice) -> Images:
+        """Some of the images."""
+        return Images(self.features[..., index], {node: v[..., index] for node, v in self.variances.items()})
+
+
+class _Level:
+    """The nodes from the tables before a node to it.
+
+    Attributes:
+        end: the last of them.
+        nodes: all, parents first.
+        pixels: of the largest images on the way.
+    """
+
+    def __init__(self, end: Pairs) -> None:
+        self.end = end
+        self.nodes = parents_first(end, _level_parents)
+        self.pixels = max(math.prod(node.size) for node in self.nodes)
+        self._scale = {end: (1,) * end.ndim}
+        last_reader: dict[Pairs, Pairs] = {}
+        for node in reversed(self.nodes):
+            for parent in _level_parents(node):
+                last_reader.setdefault(parent, node)
+                self._scale[parent] = tuple(s * r for s, r in zip(self._scale[node], node.stride, strict=True))
+        done: dict[Pairs, list[Pairs]] = {node: [] for node in self.nodes}
+        for parent, reader in last_reader.items():
+            done[reader].append(parent)
+        # What was read from a table may be a part of it.
+        self._steps = [(node, done[node], _owns(node, done[node])) for node in self.nodes]
+
+    def run(self, block: Block, box: Box, tables: Tables) -> Tensor:
+        """The end's images at some displacements."""
+        return self._run(block, box, tables, None)[self.end]
+
+    def find_variances(self, block: Block, tables: Tables, wanted: Container[Pairs]) -> None:
+        """Run what the wanted nodes are made from at displacement 0, for the variances that this finds."""
+        self._run(block, no_displacement(self.end.ndim), tables, wanted)
+
+    def _run(self, block: Block, box: Box, tables: Tables, wanted: Container[Pairs] | None) -> dict[Pairs, Tensor]:
+        results: dict[Pairs, Tensor] = {}
+        for node, done, owns in self._steps:
+            if wanted is not None and node not in wanted:
+                continue
+            scale = self._scale[node]
+            own = box if scale == self._scale[self.end] else scaled(box, scale)
+            if node.reads_table:
+                results[node] = _looked_up(node, own, tables)
+                continue
+            results[node] = run(node, block, [results[parent] for parent in node.parents], own, owns)
+            for parent in done:
+                results.pop(parent, None)
+        return results
+
+
+def _level_parents(node: Pairs) -> tuple[Pairs, ...]:
+    return () if node.reads_table else node.parents
+
+
+def _owns(node: Pairs, done: list[Pairs]) -> bool:
+    """Whether a node may overwrite its first parent: nobody else reads it, and it is no part of a table."""
+    return bool(done) and node.parents[0] in done and not node.parents[0].reads_table and len(node.parents) == 1
+
+
+def _looked_up(node: Pairs, box: Box, tables: Tables) -> Tensor:
+    images, stored = tables[node]
+    for axis, index in enumerate(index_in(stored, box, node.size)):
+        if index is not None:
+            images = images.index_select(node.ndim + 3 + axis, index.to(images.device))
+    return images
+
+
+class Evaluation:
+    """Computes one expression for any number of pairs.
+
+    Args:
+        expression: of the network's output.
+        kind: "ntk" (Theta) or "nngp" (Sigma).
+        dtype: of the computation.
+    """
+
+    def __init__(self, expression: Pairs, kind: Kind = "ntk", dtype: torch.dtype = torch.float64) -> None:
+        self.kind, self.dtype = kind, dtype
+        self._last = expression
+        self._nodes = parents_first(expression, attrgetter("parents"))
+        self._tables_of = [node for node in self._nodes if node.reads_table]
+        ends = dict.fromkeys([*(node.parents[0] for node in self._tables_of), expression])
+        self._levels = {end: _Level(end) for end in ends}
+        self._pointwise = [node for node in self._nodes if node.needs_variances]
+        (self._given,) = (node for node in self._nodes if isinstance(node, Given))
+        self._wanted = self._boxes({expression: whole(expression.size)})
+        self._wanted_alone = self._boxes({node: no_displacement(node.ndim) for node in self._pointwise})
+
+    @property
+    def numbers_a_pair(self) -> int:
+        """How many numbers all nodes have together for each pair."""
+        return sum(math.prod(node.size) * math.prod(map(len, box)) for node, box in self._wanted.items())
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """Pixels of the output; none for one number a pair."""
+        return self._last.size
+
+    def _boxes(self, wanted: dict[Pairs, Box]) -> dict[Pairs, Box]:
+        """The displacements of each node that are read, given those that are wanted of some; none of other nodes."""
+        boxes = dict(wanted)
+        for node in reversed(self._nodes):
+            if node not in boxes:
+                continue
+            for parent in node.parents:
+                needed = node.read(boxes[node], parent)
+                boxes[parent] = covering(boxes[parent], needed, parent.size) if parent in boxes else needed
+        return boxes
+
+    # Sizes of work.
+
+    def pairs_at_once(self, device: torch.device) -> tuple[int, int]:
+        """Images of either side in a block, so that its inner loops are long: over displacements, or images of B."""
+        pairs = max(1, _slab_entries(device) // self._entries(self._wanted))
+        if any(len(axis) > 1 for box in self._wanted.values() for axis in box):
+            return pairs, 1
+        side = math.isqrt(pairs)
+        columns = side if self._given.flat else min(pairs, max(side, _LONG_LOOP))
+        return pairs // columns, columns
+
+    def _entries(self, boxes: dict[Pairs, Box]) -> int:
+        """The most numbers that a node takes for each pair."""
+        return max(math.prod(node.size) * math.prod(map(len, box)) for node, box in boxes.items())
+
+    def bytes_an_image(self) -> int:
+        """What is kept of each image."""
+        numbers = math.prod(self._given.pixels) + sum(math.prod(node.size) for node in self._pointwise)
+        return numbers * self.dtype.itemsize
+
+    def bytes_a_block(self, device: torch.device) -> int:
+        """What a block takes beyond its result: tables, and a slab with some temporaries."""
+        rows, columns = self.pairs_at_once(device)
+        boxes = self._wanted
+        entries = [math.prod(n.size) * math.prod(map(len, box)) for n, box in boxes.items() if n.reads_table]
+        tables = rows * columns * 2 * sum(entries)
+        read = [
+            math.prod(n.parents[0].size) * math.prod(map(len, n.read(boxes[n], n.parents[0])))
+            for n in self._tables_of
+            if isinstance(n, Resampled)
+        ]
+        pixels = math.prod(self.size) ** 2 if self.size else 0
+        slab = 12 * max(_slab_entries(device), *(level.pixels for level in self._levels.values()))
+        return (tables + rows * columns * (4 * max(read, default=0) + 2 * pixels) + slab) * self.dtype.itemsize
+
+    # Readings.
+
+    def images(self, features: Tensor) -> Images:
+        """Take images, [n, channels, *pixels], in; their variances are computed."""
+        last = features.to(self.dtype).movedim(0, -1).contiguous()
+        entries = self._entries(self._wanted_alone) if self._wanted_alone else 1
+        most = max(1, _slab_entries(last.device) // entries)
+        found: dict[Pairs, list[Tensor]] = {node: [] for node in self._pointwise}
+        for some in torch.split(last, most, dim=-1):
+            block = self._alone(some)
+            self._complete_variances(block)
+            for node, variance in block.variances.items():
+                found[node].append(variance)
+        return Images(last, {node: torch.cat(parts, -1) for node, parts in found.items()})
+
+    def between(self, first: Images, second: Images, *, equal: tuple[Tensor, ...] | None = None) -> Tensor:
+        """K between each image of one set and each of another: [I, J], or [I, J, *size, *size] where there are pixels.
+
+        Args:
+            first: one set, at most about ``pairs_at_once`` of them.
+            second: the other.
+            equal: indices of pairs (A, B) that are the same image: how many of each set, [k] both.
+        """
+        block = Block(
+            first.features,
+            second.features,
+            first.variances,
+            second.variances,
+            self.kind == "ntk",
+            equal=equal if equal is not None and len(equal[0]) else None,
+            recorded=_recorded(first.features, second.features),
+            boxes=self._wanted,
+        )
+        return self._result(block)
+
+    def alone(self, images: Images) -> Tensor:
+        """K between each image and itself: [n], or [n, *size, *size]."""
+        values = []
+        most = max(1, _slab_entries(images.features.device) // self._entries(self._wanted))
+        for start in range(0, len(images), most):
+            block = self._alone(images.select(slice(start, start + most)).features)
+            self._complete_variances(block)
+            values.append(self._result(block)[:, 0])
+        return torch.cat(values)
+
+    def _alone(self, features: Tensor) -> Block:
+        recorded = _recorded(features)
+        return Block(features, features, {}, {}, self.kind == "ntk", paired=True, recorded=recorded)
+
+    def _complete_variances(self, block: Block) -> None:
+        """Compute the variances of all nodes of a block of images that meet themselves."""
+        tables: Tables = {}
+        for node in self._tables_of:
+            self._run_zero(self._levels[node.parents[0]], block, tables)
+            if node in self._wanted_alone:
+                tables[node] = self._table(node, self._wanted_alone[node], block, tables)
+        self._run_zero(self._levels[self._last], block, tables)
+
+    def _run_zero(self, level: _Level, block: Block, tables: Tables) -> None:
+        """Find the variances of a level: displacement 0 of all its nodes."""
+        if any(node.needs_variances and node not in block.variances for node in level.nodes):
+            level.find_variances(block, tables, self._wanted_alone)
+
+    def _result(self, block: Block) -> Tensor:
+        tables: Tables = {}
+        for node in self._tables_of:
+            if node in self._wanted:
+                tables[node] = self._table(node, self._wanted[node], block, tables)
+        box = self._wanted[self._last]
+        images = self._whole(self._last, box, block, tables)
+        if self.kind == "nngp":
+            return _between_pixels(images[0], self.size)
+        return _between_pixels(images[1] if len(images) > 1 else torch.zeros_like(images[0]), self.size)
+
+    # Tables.
+
+    def _parts(self, end: Pairs, box: Box, block: Block, tables: Tables) -> Iterator[tuple[Box, Tensor]]:
+        """An end's images, some displacements at a time."""
+        level = self._levels[end]
+        most = max(1, _slab_entries(block.first.device) // (level.pixels * block.pairs))
+        for some in chunks(box, most):
+            yield some, level.run(block, some, tables)
+
+    def _whole(self, end: Pairs, box: Box, block: Block, tables: Tables) -> Tensor:
+        """An end's images at all displacements of a box."""
+        images: Tensor | None = None
+        for some, part in self._parts(end, box, block, tables):
+            if some == box:
+                return part
+            if images is None:
+                images = part.new_empty((*part.shape[: end.ndim + 3], *map(len, box)))
+            starts = [(u[0] - own[0]) // own.step for u, own in zip(some, box, strict=True)]
+            where: tuple[Any, ...] = tuple(slice(start, start + len(u)) for start, u in zip(starts, some, strict=True))
+            images[..., *where] = part
+        assert images is not None
+        return images
+
+    def _table(self, node: Pairs, box: Box, block: Block, tables: Tables) -> tuple[Tensor, Box]:
+        """What a node that reads many displacements of its parent makes of them."""
+        (parent,) = node.parents
+        read = node.read(box, parent)
+        if isinstance(node, Resampled):
+            return _resampled(self._whole(parent, read, block, tables), node, read, box), box
+        assert isinstance(node, Flattened | Pooled)
+        total: Tensor | None = None
+        flat = isinstance(node, Flattened)
+        for _, images in self._parts(parent, read, block, tables):
+            part = _total(images, parent.ndim, keep=not flat)
+            total = part if total is None else total + part
+            block.keep(images)
+        assert total is not None
+        return total * math.prod(parent.size) ** (-1.0 if flat else -2.0), no_displacement(node.ndim)
+
+
+def _recorded(*features: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in features)
+
+
+def _slab_entries(device: torch.device) -> int:
+    return _SLAB_ENTRIES.get(device.type, _SLAB_ENTRIES["cuda"])
+
+
+def _total(images: Tensor, ndim: int, *, keep: bool) -> Tensor:
+    """The sum over positions and displacements, [c, *size, I, J, *box] to [c, I, J], or to [c, 1, .., I, J, 1, ..]."""
+    return images.sum((*range(1, 1 + ndim), *range(ndim + 3, 2 * ndim + 3)), keepdim=keep)
+
+
+def _resampled(images: Tensor, node: Resampled, read: Box, box: Box) -> Tensor:
+    """T'[u][b] = sum over taps s of b and t of b + u of w_s w_t T[p_t - p_s][p_s], along one axis."""
+    axis, ndim = node.axis, node.ndim
+    n, own = node.parent.size[axis], read[axis]
+    positions, weights = (taps.to(images.device) for taps in node.rule.taps(n))
+    outputs = positions.shape[1]
+    moved_on = torch.tensor(list(box[axis]), device=images.device)
+    second = (torch.arange(outputs, device=images.device)[:, None] + moved_on) % outputs
+    axes = (1 + axis, ndim + 3 + axis)
+    rows = images.movedim(axes, (0, 1))
+    rest = rows.shape[2:]
+    rows = rows.reshape(n * len(own), -1)
+    total: Tensor | None = None
+    for p, w in zip(positions, weights.to(images.dtype), strict=True):
+        for q, v in zip(positions, weights.to(images.dtype), strict=True):
+            apart = torch.remainder(q[second] - p[:, None] - own.start, n).div(own.step, rounding_mode="floor")
+            index = (p[:, None] * len(own) + apart).flatten()
+            term = rows.index_select(0, index) * (w[:, None] * v[second]).reshape(-1, 1)
+            total = term if total is None else total + term
+    assert total is not None
+    return total.reshape(outputs, len(moved_on), *rest).movedim((0, 1), axes).contiguous()
+
+
+def _between_pixels(images: Tensor, size: tuple[int, ...]) -> Tensor:
+    """T[u][a], [*size, I, J, *size], as K(a, a'), [I, J, *size, *size]."""
+    ndim = len(size)
+    for axis, n in enumerate(size):
+        first = torch.arange(n, device=images.device)[:, None]
+        apart = (torch.arange(n, device=images.device) - first) % n
+        pair = images.movedim((axis, ndim + 2 + axis), (0, 1))
+        images = pair[first, apart].movedim((0, 1), (axis, ndim + 2 + axis))
+    return images.movedim((ndim, ndim + 1), (0, 1)).contiguous()

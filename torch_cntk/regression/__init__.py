@@ -1,0 +1,6 @@
+"""Regression and classification of images, signals and tables with the kernel of any network."""
+
+from torch_cntk.regression.classifier import KernelClassifier
+from torch_cntk.regression.regressor import KernelRegressor
+
+__all__ = ["KernelClassifier", "KernelRegressor"]

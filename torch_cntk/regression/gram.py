@@ -1,0 +1,169 @@
+"""The kernel between training inputs, kept for the next fit, and between them and others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torch_cntk._internal.memory import available_bytes
+from torch_cntk.layers import Layer
+from torch_cntk.operators import DenseOperator, Operator
+
+__all__ = ["Settings", "TrainingKernel", "as_inputs", "returned"]
+
+_MATRIX_SHARE = 3
+"""Of the free memory, the matrix may take one in so many parts: a factorisation and a copy take two more."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a kernel depends on beside its inputs.
+
+    Attributes:
+        network: its network, or "precomputed".
+        kind: "ntk" or "nngp".
+        dtype: of the computation between images.
+        progress: whether to show bars.
+    """
+
+    network: Layer | str
+    kind: str
+    dtype: torch.dtype
+    progress: bool
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What must be equal for a kernel to be the same."""
+        network = self.network if isinstance(self.network, str) else repr(self.network)
+        return network, self.kind, self.dtype
+
+
+def as_inputs(inputs: Any, device: torch.device | str | None) -> Tensor:
+    """Inputs as a floating point tensor on a device.
+
+    Raises:
+        TypeError: they are not numbers.
+        ValueError: there are none, or one is not finite.
+    """
+    try:
+        tensor = inputs if isinstance(inputs, Tensor) else torch.as_tensor(np.ascontiguousarray(np.asarray(inputs)))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"expected an array of numbers, [n, features] or [n, channels, *size], got {error}") from None
+    tensor = tensor.detach().to(device or tensor.device)
+    if tensor.is_complex() or tensor.dtype == torch.bool:
+        raise TypeError(f"expected real numbers, got {tensor.dtype}")
+    if not tensor.is_floating_point() or tensor.dtype.itemsize < 4:
+        tensor = tensor.double()
+    if tensor.ndim < 2 or tensor.numel() == 0:
+        raise ValueError(f"expected [n, features] or [n, channels, *size], got shape {tuple(tensor.shape)}")
+    if not bool(torch.isfinite(tensor).all()):
+        raise ValueError("expected finite inputs, got NaN or infinity among them")
+    return tensor
+
+
+def returned(values: Tensor, inputs: Any) -> Any:
+    """Results as the inputs came: a tensor for a tensor, else an array."""
+    return values if isinstance(inputs, Tensor) else values.cpu().numpy()
+
+
+class TrainingKernel:
+    """The kernel between training inputs, as a matrix where it fits.
+
+    Args:
+        settings: of the kernel.
+        inputs: [n, ...]; the matrix itself if it is precomputed.
+        before: of an earlier fit: what it has of the same inputs is not computed again.
+    """
+
+    def __init__(self, settings: Settings, inputs: Tensor, before: TrainingKernel | None = None) -> None:
+        self.settings, self.inputs = settings, inputs
+        if isinstance(settings.network, str):
+            n = len(inputs)
+            if inputs.shape != (n, n):
+                raise ValueError(f"expected a precomputed kernel [n, n], got shape {tuple(inputs.shape)}")
+            self.matrix: Tensor | None = inputs.double()
+            self.operator: Operator = DenseOperator(self.matrix)
+            return
+        free = available_bytes(inputs.device)
+        if free is not None and _MATRIX_SHARE * 8 * len(inputs) ** 2 > free:
+            self.matrix = None
+            self.operator = settings.network.gram_operator(inputs, kind=settings.kind)
+            return
+        self.matrix = self._matrix(before)
+        self.operator = DenseOperator(self.matrix)
+
+    def _matrix(self, before: TrainingKernel | None) -> Tensor:
+        known = 0 if before is None else self._known(before)
+        if before is None or before.matrix is None or not known:
+            return self._gram(self.inputs, None)
+        if known == len(self.inputs):
+            return before.matrix[:known, :known]
+        new = self.inputs[known:]
+        beside = self._gram(new, self.inputs[:known])
+        above = torch.cat((before.matrix[:known, :known], beside.T), 1)
+        return torch.cat((above, torch.cat((beside, self._gram(new, None)), 1)))
+
+    def _known(self, before: TrainingKernel) -> int:
+        """How many of the first inputs are those of an earlier fit."""
+        old = before.inputs
+        if before.settings.key != self.settings.key or old.shape[1:] != self.inputs.shape[1:]:
+            return 0
+        if old.dtype != self.inputs.dtype or old.device != self.inputs.device:
+            return 0
+        n = min(len(old), len(self.inputs))
+        different = (old[:n] != self.inputs[:n]).flatten(1).any(1).nonzero()
+        return int(different[0]) if len(different) else n
+
+    def _gram(self, inputs: Tensor, others: Tensor | None) -> Tensor:
+        network = self.settings.network
+        assert isinstance(network, Layer)
+        options: Mapping[str, Any] = {"kind": self.settings.kind}
+        if inputs.ndim > 2:
+            options = {**options, "dtype": self.settings.dtype, "progress": self.settings.progress}
+        return network.gram(inputs, others, **options)
+
+    def cross(self, others: Tensor) -> Tensor:
+        """K between other inputs, [m, ...], and the training inputs, [m, n].
+
+        Raises:
+            ValueError: the other inputs have another shape.
+        """
+        if others.shape[1:] != self.inputs.shape[1:]:
+            expected = ", ".join(map(str, self.inputs.shape[1:]))
+            raise ValueError(f"expected inputs of shape [m, {expected}], got {tuple(others.shape)}")
+        if isinstance(self.settings.network, str):
+            return others.double()
+        return self._gram(others.to(self.inputs), self.inputs)
+
+    def between(self, others: Tensor) -> Tensor:
+        """K between other inputs, [m, m].
+
+        Raises:
+            ValueError: the kernel is precomputed, which does not tell.
+        """
+        self._require_network()
+        return self._gram(others.to(self.inputs), None)
+
+    def _require_network(self) -> Layer:
+        """The network.
+
+        Raises:
+            ValueError: the kernel is precomputed.
+        """
+        if isinstance(self.settings.network, str):
+            raise ValueError("expected a network, whose kernel tells the prior variance of new inputs, got a matrix")
+        return self.settings.network
+
+    def diagonal_of(self, others: Tensor) -> Tensor:
+        """K between each of other inputs and itself, [m].
+
+        Raises:
+            ValueError: the kernel is precomputed, which does not tell.
+        """
+        operator = self._require_network().gram_operator(others.to(self.inputs), kind=self.settings.kind)
+        return operator.diagonal
