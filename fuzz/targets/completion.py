@@ -113,6 +113,8 @@ def _kernel(features: np.ndarray, identity: float, case: Case) -> np.ndarray | N
     count, options = len(features), case.options
     if options["activation"] not in _FORMULA and (count > _QUADRATURE or options["hidden_layers"] > 1):
         return None
+    if options["normalize"] and features.shape[1] == 1:
+        return None  # a number by itself is not divided by its norm, but taken as a position
     with np.errstate(all="ignore"):
         norms = np.linalg.norm(features, axis=1, keepdims=True)
         whole = (1 + identity**2) if options["normalize"] else 1.0

@@ -78,7 +78,7 @@ class Case:
     @property
     def ordinary(self) -> bool:
         """Whether it must not be refused: for a choice of the ridge one pixel is not enough."""
-        return self.options["ridge"] != "cv"
+        return bool(self.options["ridge"] != "cv")
 
 
 @dataclass(frozen=True)

@@ -292,10 +292,23 @@ def test_a_matrix_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) 
 def test_gram_is_symmetric_to_the_bit(
     activation: Any, rows: Any, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("torch_cntk.layers.computing._ROWS", rows)
+    monkeypatch.setattr("torch_cntk.layers.between._ROWS", rows)
     net = tc.Sequential(tc.Linear(5, 8), activation, tc.Linear(8, 8), activation, tc.Linear(8, 1))
     features = torch.randn(11, 5, generator=generator, dtype=torch.float64)
     kernel = net.gram(features)
     assert torch.equal(kernel, kernel.T)
     # Two orders of rounding, of some ten operations a layer.
     torch.testing.assert_close(kernel, net.gram(features, features), rtol=1e-13, atol=1e-13)
+
+
+def test_matrices_of_entries_that_would_not_fit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a fit of many rows and columns asks for them."""
+    net = tc.Sequential(tc.Linear(2, 1), tc.ReLU(), tc.Linear(1, 1))
+    operator = net.gram_operator(torch.randn(3000, 2))
+    free = 8 * 3000**2
+    monkeypatch.setattr("torch_cntk._internal.memory.available_bytes", lambda device="cpu": free)
+    assert operator.dense().shape == (3000, 3000)
+    free -= 1
+    for ask in (operator.dense, lambda: operator.cross(torch.randn(3000, 2))):
+        with pytest.raises(tc.OutOfMemoryError, match=r"the kernel between 3,000 and 3,000 inputs needs 72 MB"):
+            ask()

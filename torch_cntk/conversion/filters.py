@@ -74,7 +74,7 @@ def _write_convolution(theirs: Any) -> Callable[[Any, Place], Target]:
                 raise ValueError(f"torch.nn has no {layer}: with a stride it pads both sides by as much: give padding")
             padding = "same"
         # Without first weights, for which torch's generator would be asked.
-        module = _nn.utils.skip_init(
+        module = _nn.utils.skip_init(  # type: ignore[no-untyped-call]
             theirs,
             layer.in_channels,
             layer.out_channels,
@@ -116,7 +116,7 @@ def _write_transposed(theirs: Any) -> Callable[[Any, Place], Target]:
         if any(extra >= max(r, d) for extra, r, d in zip(beyond, layer.stride, layer.dilation, strict=True)):
             raise ValueError(f"torch.nn has no {layer}: its output_padding is less than the stride: give padding")
         # Without first weights, for which torch's generator would be asked.
-        module = _nn.utils.skip_init(
+        module = _nn.utils.skip_init(  # type: ignore[no-untyped-call]
             theirs,
             layer.in_channels,
             layer.out_channels,

@@ -70,7 +70,8 @@ def _read_linear(given: Mapping[str, Any]) -> Layer:
 
 
 def _write_linear(layer: Linear, place: Place) -> Target:
-    module = _nn.utils.skip_init(_nn.Linear, layer.in_features, layer.out_features, bias=layer.bias is not None)
+    sizes = (layer.in_features, layer.out_features)
+    module = _nn.utils.skip_init(_nn.Linear, *sizes, bias=layer.bias is not None)  # type: ignore[no-untyped-call]
     return with_weights(module, layer, place)
 
 

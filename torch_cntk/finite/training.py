@@ -164,8 +164,8 @@ def train(
     positive_int(measure_every, "measure_every")
     positive_int(checkpoint_every, "checkpoint_every")
     given = named_prior(prior) if isinstance(prior, str) else prior or Uniform(0, 0.1)
-    image, observed, form = read(image, observed)
-    task = Task.of(net, image, observed, given, training, truth)
+    pixels_given, mask, form = read(image, observed)
+    task = Task.of(net, pixels_given, mask, given, training, truth)
     path = None if checkpoint is None else _checked_path(Path(checkpoint))
     assert net.in_channels is not None
     require_memory(net, training, (net.in_channels, *task.source), task.target)

@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from torch_cntk._internal.checks import finite_number
+from torch_cntk._internal.memory import require_bytes
 from torch_cntk.covariance import Gram
 from torch_cntk.operators.base import Operator
 
@@ -105,7 +106,12 @@ class GramOperator(Operator):
         return chosen
 
     def entries(self, first: Tensor, second: Tensor) -> Tensor:
-        """K between the inputs of indices [m] and those of [n], [m, n] in float64."""
+        """K between the inputs of indices [m] and those of [n], [m, n] in float64.
+
+        Raises:
+            OutOfMemoryError: the matrix would not fit.
+        """
+        self._require_room(len(first), len(second))
         symmetric = first is second or torch.equal(first, second)
         matrix = torch.empty(len(first), len(second), dtype=torch.float64, device=self.device)
         rows, columns = self._steps(len(first), len(second), symmetric)
@@ -120,9 +126,26 @@ class GramOperator(Operator):
         return matrix
 
     def dense(self) -> Tensor:
-        """All of K, [n, n] in float64."""
+        """All of K, [n, n] in float64.
+
+        Raises:
+            OutOfMemoryError: the matrix would not fit.
+        """
         every = torch.arange(self.size[0], device=self.device)
         return self.entries(every, every)
+
+    def _require_room(self, m: int, n: int) -> None:
+        """Refuse a matrix of entries that would not fit.
+
+        Raises:
+            OutOfMemoryError: so it is.
+        """
+        require_bytes(
+            8 * m * n,
+            f"the kernel between {m:,} and {n:,} inputs",
+            lambda free: "operator @ w and operator.cross_multiply do without it",
+            self.device,
+        )
 
     def _steps(self, m: int, n: int, symmetric: bool) -> tuple[int, int]:
         """Rows and columns of a block: wide rather than square, or square where blocks are mirrored."""
@@ -173,7 +196,9 @@ class GramOperator(Operator):
 
         Raises:
             ValueError: the features are not [m, p].
+            OutOfMemoryError: the matrix would not fit.
         """
+        self._require_room(len(others), *self.size)
         matrix = torch.empty(len(others), *self.size, dtype=torch.float64, device=self.device)
         for above, beside, block in self._cross_blocks(others):
             matrix[above, beside] = block

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,12 +62,13 @@ class Picture:
         random = np.random.default_rng(self.seed)
         batch, channels = (1, 1, *self.lead)[-2:]
         shape = (batch, channels, *self.size)
-        values = {
+        made: dict[str, Callable[[], np.ndarray]] = {
             "noise": lambda: random.standard_normal(shape),
             "ramp": lambda: np.broadcast_to(np.linspace(-1, 1, self.size[-1]), shape),
             "constant": lambda: np.ones(shape),
             "outlier": lambda: np.where(random.random(shape) < 0.1, 1e3, random.standard_normal(shape)),
-        }[self.values]()
+        }
+        values = made[self.values]()
         largest = torch.finfo(_DTYPES[self.dtype]).max / 4
         whole = np.clip((values + self.offset) * self.scale, -largest, largest)
         image = torch.from_numpy(whole).to(_DTYPES[self.dtype])
@@ -160,7 +162,7 @@ _NO_IMAGES: list[Any] = [
     np.ones((1, 4, 4), dtype=np.int16),
     np.ones((1, 4, 4), dtype=np.longdouble),
     np.ones((1, 4, 4), dtype=object),
-    np.ma.masked_all((1, 4, 4)),
+    np.ma.MaskedArray(np.zeros((1, 4, 4)), mask=True),
     torch.nn.Parameter(_ones(1, 4, 4)),
 ]
 _NO_MASKS: list[Any] = [
@@ -181,7 +183,7 @@ _NO_MASKS: list[Any] = [
     _ones(0, 4, dtype=torch.bool),
     np.ones((4, 4), dtype=object),
     np.ones((4, 4)),
-    np.ma.masked_all((4, 4), dtype=bool),
+    np.ma.MaskedArray(np.zeros((4, 4), dtype=bool), mask=True),
 ]
 
 

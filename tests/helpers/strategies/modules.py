@@ -83,9 +83,9 @@ class Model:
         generator = torch.Generator().manual_seed(self.seed + 1)
         return torch.randn(2, _WIDTH, *self.size, generator=generator, dtype=torch.float64).to(self.dtype)
 
-    def _layer(self, word: tuple[Any, ...]) -> nn.Module:
+    def _layer(self, word: tuple[Any, ...]) -> Any:
         name, *options = word
-        conv = {0: nn.Linear, 1: nn.Conv1d, 2: nn.Conv2d}[self.ndim]
+        conv: Any = {0: nn.Linear, 1: nn.Conv1d, 2: nn.Conv2d}[self.ndim]
         if name == "linear":
             return nn.Linear(_WIDTH, _WIDTH, bias=options[0])
         if name == "conv":
@@ -101,11 +101,11 @@ class Model:
                 groups,
                 bias,
                 padding_mode=mode,
-            )  # type: ignore[call-arg, arg-type]
+            )
         if name == "valid":
             return conv(_WIDTH, _WIDTH, 3)
         if name == "bend":
-            return options[0]()  # type: ignore[no-any-return]
+            return options[0]()
         if name == "residual":
             return _Residual(nn.Sequential(self._layer(options[0]), self._layer(options[1])), options[2])
         return self._other(name)

@@ -19,7 +19,7 @@ several = st.integers(1, 3)
 randomly = settings(deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
 """For tests of networks, of which many drawn ones are refused."""
 
-smooth = st.sampled_from(
+smooth: Any = st.sampled_from(
     [
         tc.Erf,
         tc.GELU,

@@ -145,7 +145,7 @@ _NO_TABLES: list[Any] = [
     pd.DataFrame(),
     pd.Series([1.0, 2.0, 3.0]),
     {"a": [1, 2]},
-    np.ma.masked_all((3, 3)),
+    np.ma.MaskedArray(np.zeros((3, 3)), mask=True),
 ]
 _NO_FEATURES: list[Any] = [
     *_NO_TABLES,
