@@ -301,7 +301,7 @@ def test_a_margin_that_is_too_small_grows(places: list[int], monkeypatch: pytest
     whole = fill(given, Bells(4), windows=False)
     monkeypatch.setattr(piecewise, "_SAME", float("inf"))
     unchecked = fill(given, Bells(4))
-    # Two margins can agree by chance: the check of one that is far too small leaves two grey levels at most in 40 draws,
+    # Two margins can agree by chance: the check of one far too small leaves two grey levels at most in 40 draws,
     # half of one in most of them. So the draw is fixed.
     wrong = [float((filled.image - whole.image).abs().max()) for filled in (found, unchecked)]
     assert wrong[0] < HALF_A_GREY_LEVEL < wrong[1]
