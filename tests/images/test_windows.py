@@ -288,18 +288,23 @@ def places(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     yield seen
 
 
-def test_a_margin_that_is_too_small_grows(places: list[int], generator: torch.Generator) -> None:
+def test_a_margin_that_is_too_small_grows(places: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     # Between the hole and a wall of the other sign, three pixels away, a margin of two misses what matters.
     image = torch.zeros(1, 400, dtype=torch.float64)
     image[0, :197], image[0, 203:] = 1.0, -0.5
-    image += 0.2 * torch.rand(image.shape, generator=generator, dtype=image.dtype)
+    image += 0.2 * torch.rand(image.shape, generator=torch.Generator().manual_seed(0), dtype=image.dtype)
     observed = torch.ones(400, dtype=torch.bool)
     observed[199:201] = False
     given = Observed.of(image, observed, 1)
     found = fill(given, Bells(4))
     assert sorted(places)[-1] > 10  # of a core of 2 and margins of 4
     whole = fill(given, Bells(4), windows=False)
-    assert float((found.image - whole.image).abs().max()) < HALF_A_GREY_LEVEL
+    monkeypatch.setattr(piecewise, "_SAME", float("inf"))
+    unchecked = fill(given, Bells(4))
+    # Two margins can agree by chance: the check of one far too small leaves two grey levels at most in 40 draws,
+    # half of one in most of them. So the draw is fixed.
+    wrong = [float((filled.image - whole.image).abs().max()) for filled in (found, unchecked)]
+    assert wrong[0] < HALF_A_GREY_LEVEL < wrong[1]
     assert found.parts and found.solution.weights.numel() == 0
 
 
