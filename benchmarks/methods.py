@@ -120,8 +120,10 @@ def _kernel(image: Tensor, observed: Tensor, options: Options) -> Filled:
 
 
 def radius_of(result: tc.InpaintingResult) -> int:
-    """Radius of the guided passes of one image."""
+    """Radius of the guided passes of one image, a group flow behind them or not."""
     settings = result.guidance[0]
+    if isinstance(settings, tc.images.Followed):
+        settings = settings.series
     assert isinstance(settings, tc.Guidance)
     return settings.radius
 
