@@ -1,10 +1,10 @@
 """Kernels between images: time against one pass of atan2, and classified digits. ``python -m benchmarks.between``.
 
-The unit is a pass of atan2 (float64, in pieces that fit the cache) over as many numbers as the network's activations see:
-pixels^2 for each pair of images and activation behind a pooling of all pixels, pixels behind ``Flatten``. All on one
-thread, in seconds of the processor, so that other programs do not count. Large matrices are measured on some pairs and
-extrapolated, which the table says. "Elsewhere" is neural-tangents 0.6.5 (jit, float64, one thread, extrapolated from 10
-pairs), measured once on another machine.
+The unit is a pass of atan2 (float64, in pieces that fit the cache) over as many numbers as the network's activations
+see: pixels^2 for each pair of images and activation behind a pooling of all pixels, pixels behind ``Flatten``. All on
+one thread, in seconds of the processor, so that other programs do not count. Large matrices are measured on some pairs
+and extrapolated, which the table says. The last column is neural-tangents 0.6.5 (jit, float64, one thread, extrapolated
+from 10 pairs), measured once on another machine.
 """
 
 from __future__ import annotations

@@ -31,6 +31,7 @@ from benchmarks.images import grey_images, large_holes, photographs, psnr, ssim
 from benchmarks.methods import biharmonic, opencv, radius_of
 from benchmarks.timing import medians, print_table
 from torch_cntk.images import guided, random_mask
+from torch_cntk.images.seen import Whole, local_mean
 
 Fill = Callable[[Tensor, Tensor], Tensor]
 
@@ -142,6 +143,14 @@ def ablation(options: argparse.Namespace) -> None:
     print_table(("variant", *photographs, "mean"), rows)
 
 
+def seen_in(image: Tensor, observed: Tensor, estimate: Tensor) -> tuple[Tensor, tc.priors.Prior]:
+    """The local mean of an estimate, and the feature prior that a guided pass makes of it."""
+    usual = tc.Guidance()
+    mean = local_mean(estimate, usual.smoothing)
+    whole = Whole.of(tc.images.Observed.of(image, observed), estimate[None], usual)
+    return mean, guided._prior(estimate, mean, whole, usual)
+
+
 def taper(options: argparse.Namespace) -> None:
     """One pass on 40 x 40 pixels by the whole kernel, with and without the taper."""
     size, usual = (40, 40), tc.Guidance()
@@ -153,8 +162,8 @@ def taper(options: argparse.Namespace) -> None:
         image = torch.from_numpy(full[:40, :40] / 255)[None]
         observed = random_mask(tuple(image.shape[1:]), 0.5, 0)
         start = tc.inpaint(torch.where(observed, image, 0), observed).image
-        mean = guided._local_mean(start, usual.smoothing)
-        prior, targets = guided._prior(start, mean, usual), torch.where(observed, image - mean, 0)
+        mean, prior = seen_in(image, observed, start)
+        targets = torch.where(observed, image - mean, 0)
         row = [f"{psnr(start, image):.2f}"]
         for radius in (None, 20, 12):
             operator = tc.guided_network().kernel(prior, size, radius=radius).operator()
@@ -173,8 +182,8 @@ def finite(options: argparse.Namespace) -> None:
         image = torch.from_numpy(full[:64, :64] / 255).float()[None]
         observed = random_mask(tuple(image.shape[1:]), 0.5, 0)
         start = tc.inpaint(torch.where(observed, image, 0), observed).image
-        mean = guided._local_mean(start, usual.smoothing)
-        prior, targets = guided._prior(start, mean, usual), torch.where(observed, image - mean, 0)
+        mean, prior = seen_in(image, observed, start)
+        targets = torch.where(observed, image - mean, 0)
         row = [f"{psnr(start, image):.2f}"]
         for radius in (None, usual.radius):
             operator = tc.guided_network().kernel(prior, size, radius=radius).operator()

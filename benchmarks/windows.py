@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 import torch_cntk as tc
-from benchmarks.images import random_mask, strokes
+from benchmarks.images import strokes
 from benchmarks.timing import costs, print_table, seconds_text
+from torch_cntk.images import random_mask
 
 SPOT = (10, 13)
 HEADER = ("image", "missing", "windows", "seconds", "processor seconds", "peak memory")

@@ -78,8 +78,10 @@ sphinx_gallery_conf = {
 
 
 def skip_torch_members(app: object, what: str, name: str, obj: object, skip: bool, options: object) -> bool | None:
-    """Leave out what a class takes over from torch and from Python."""
-    del app, what, options
+    """Leave out what a class takes over from torch and from Python, and the constants of modules."""
+    del app, options
+    if what == "module" and not callable(obj):
+        return True
     module = getattr(inspect.unwrap(obj) if callable(obj) else obj, "__module__", None) or ""
     if name != "forward" and module.split(".")[0] in {"torch", "builtins", "enum", "abc", "collections", "typing"}:
         return True
@@ -91,11 +93,11 @@ _STAR = re.compile(r"(?<![\w*\\])(\*{1,2})(?=[\w(])(?![^*]*\w\1(?!\w))")
 
 
 def escape_stars(app: object, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
-    """Keep the star of shapes such as [channels, *size], which reStructuredText takes for the start of an emphasis."""
+    """Keep the star of shapes such as [channels, *size] and the bars of |x|: reStructuredText would use them up."""
     del app, what, name, obj, options
     for place, line in enumerate(lines):
         parts = line.split("``")
-        parts[::2] = [_STAR.sub(lambda star: r"\*" * len(star[0]), part) for part in parts[::2]]
+        parts[::2] = [_STAR.sub(lambda star: r"\*" * len(star[0]), part).replace("|", r"\|") for part in parts[::2]]
         lines[place] = "``".join(parts)
 
 

@@ -23,7 +23,7 @@ photograph = torch.from_numpy(skimage.data.astronaut()[0:128, 160:288].copy()).p
 
 # %%
 # We make the damage, so that we can compare with the truth: three scratches and a word. In your own picture you would
-# paint over what is damaged, in any image editor (see :doc:`/photographs`).
+# paint over what is damaged, in any image editor (see :doc:`/howto/photographs`).
 drawing = PIL.Image.new("L", (128, 128), 0)
 pen = PIL.ImageDraw.Draw(drawing)
 pen.line([(10, 5), (60, 120)], fill=255, width=3)

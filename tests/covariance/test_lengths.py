@@ -41,6 +41,9 @@ def test_lengths_and_their_inverse(depth: int, generator: torch.Generator) -> No
         for n, expected in known.items():
             if expected is not None:
                 assert length.of(n) == expected
+                continue
+            with pytest.raises(ValueError, match="expected"):
+                length.of(n)
         reached = [value for value in known.values() if value is not None]
         for value in set(reached):
             most = length.most(value)

@@ -5,6 +5,7 @@ They are compared by Pillow and tifffile themselves.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,8 @@ def test_what_is_read_is_written(tmp_path: Path, name: str) -> None:
         same_tiff(tmp_path / name, after)
     else:
         same_by_pillow(tmp_path / name, after)
-    assert repr(read_image(after).metadata) == repr(photograph.metadata)
+    found, expected = (replace(one, lossy="") for one in (read_image(after).metadata, photograph.metadata))
+    assert repr(found) == repr(expected)
 
 
 def test_there_are_files_enough() -> None:

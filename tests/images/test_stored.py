@@ -169,3 +169,11 @@ def test_other_formats_hold_what_they_can(tmp_path: Path, name: str, suffix: str
     assert (new.metadata.profile, new.metadata.xmp) == (old.metadata.profile, old.metadata.xmp)
     loss = 0.51 / 255 if suffix == "webp" else 0 if suffix != "avif" else 1
     assert float((new.pixels - old.pixels).abs().max()) <= loss + 1e-6
+
+
+def test_what_was_compressed_with_loss_is_known(tmp_path: Path) -> None:
+    """What bleeds makes masks grow."""
+    expected = {"rgb-lossy.webp": "WebP", "rgb.webp": "", "rgba.webp": "", "rgb-jpeg.tif": "JPEG", "rgb.tif": ""}
+    for name, lossy in (expected | {"rgb.jpg": "JPEG", "rgb.avif": "AVIF", "rgb.png": ""}).items():
+        FILES[name](tmp_path / name)
+        assert read_image(tmp_path / name).metadata.lossy == lossy

@@ -208,7 +208,7 @@ def test_size_that_is_no_multiple_of_the_period_is_refused() -> None:
         NETS["nearest"].kernel(tc.priors.Uniform(), (10, 12))
 
 
-@pytest.mark.parametrize("prior", ["uniform", None, torch.ones(3, 8, 8), tc.priors.Uniform])
+@pytest.mark.parametrize("prior", [3, None, torch.ones(3, 8, 8), tc.priors.Uniform])
 def test_what_is_no_prior_is_refused(prior: Any) -> None:
     with pytest.raises(TypeError, match="expected a feature prior"):
         NETS["nearest"].kernel(prior)

@@ -13,7 +13,7 @@ import torch_cntk as tc
 
 
 def conv(channels: int, padding: str = "circular", **options: Any) -> tc.Conv2d:
-    """"SAME" of neural-tangents is "zeros" here. After ReLU its W_std of sqrt(2) is the gain of ours."""
+    """What neural-tangents calls "SAME" is "zeros" here. After ReLU its W_std of sqrt(2) is the gain of ours."""
     if padding == "valid":
         return tc.Conv2d(channels, 4, 3, padding=0, **options)
     return tc.Conv2d(channels, 4, 3, padding_mode=padding, **options)  # type: ignore[arg-type]

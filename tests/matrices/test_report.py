@@ -164,6 +164,22 @@ def test_deviations_come_in_the_form_of_the_table(generator: torch.Generator) ->
     assert set(map(str, deviations.dtypes)) == {"float32"} == set(map(str, filled.dtypes))
 
 
+@pytest.mark.parametrize("coupled", [False, True])
+def test_frames_are_judged_as_tensors_are(coupled: Any, generator: torch.Generator) -> None:
+    """Columns of a frame lie together in memory, and not its rows."""
+    pandas = pytest.importorskip("pandas")
+    values, mask, features = problem(generator)
+    more = {"row_features": torch.randn(5, 2, generator=generator).numpy()} if coupled else {}
+    frame = pandas.DataFrame({j: values[:, j].numpy() for j in range(14)}).where(mask.numpy())
+    given: list[Any] = [torch.where(mask, values, torch.nan), frame]
+    models = [tc.MatrixCompletion(ridge=0.1).fit(table, features=features, **more) for table in given]
+    texts = [str(model.report()) for model in models]
+    assert texts[0] == texts[1]
+    told = [model.predict(return_std=True)[1] for model in models]
+    assert np.allclose(told[0], told[1], rtol=1e-8)
+    assert torch.allclose(models[0].samples(2), models[1].samples(2), rtol=1e-6, atol=1e-9)
+
+
 # The report.
 
 
@@ -363,3 +379,14 @@ def test_passes_are_judged_too(generator: torch.Generator) -> None:
     assert torch.allclose(row, row[0].expand(len(row)))
     draws = model.samples(500)
     assert torch.equal(draws[:, mask], values[mask].expand(500, -1))
+
+
+def test_passes_say_what_they_know_nothing_of() -> None:
+    table = np.random.default_rng(0).normal(size=(5, 6))
+    table[2], table[:, 4] = np.nan, np.nan
+    with pytest.warns(UserWarning) as caught:
+        filled = tc.MatrixCompletion(passes=1).fit(table).predict()
+    told = [str(warning.message) for warning in caught]
+    assert any("1 of 5 rows have no observed entry and no features (the first is row 2)" in text for text in told)
+    assert any("1 of 6 columns have no observed entry and no features (the first is column 4)" in text for text in told)
+    assert np.isfinite(filled).all()

@@ -39,7 +39,9 @@ def periodic(size: tuple[int, ...] = (16, 12)) -> Operator:
 def gram(inputs: int = 11) -> GramOperator:
     net = tc.Sequential(tc.Linear(4, 1), tc.ReLU(), tc.Linear(1, 1), tc.Erf(), tc.Linear(1, 1))
     z = torch.randn(inputs, 4, generator=seeded(), dtype=torch.float64)
-    return net.gram_operator(z, white=0.3)
+    operator = net.gram_operator(z, white=0.3)
+    assert isinstance(operator, GramOperator)
+    return operator
 
 
 class TestDense(OperatorContract):

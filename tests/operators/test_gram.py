@@ -292,7 +292,7 @@ def test_a_matrix_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) 
 def test_gram_is_symmetric_to_the_bit(
     activation: Any, rows: Any, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("torch_cntk.layers.computing._ROWS", rows)
+    monkeypatch.setattr("torch_cntk.layers.between._ROWS", rows)
     net = tc.Sequential(tc.Linear(5, 8), activation, tc.Linear(8, 8), activation, tc.Linear(8, 1))
     features = torch.randn(11, 5, generator=generator, dtype=torch.float64)
     kernel = net.gram(features)

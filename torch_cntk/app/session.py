@@ -149,7 +149,7 @@ class Session:
         """Pixels by which what was painted grows, by default."""
         # Strokes have soft edges, and so has what they cover.
         strokes = Mask(torch.zeros(0, dtype=torch.bool), "strokes", soft=True)
-        return growth(strokes, self.opened.metadata.kind)[0]
+        return growth(strokes, self.opened.metadata)[0]
 
     def preview(self) -> Path:
         """A PNG file of the photograph as it is shown, at most 1280 pixels wide and high."""

@@ -139,7 +139,7 @@ def _grown(mask: Mask, photograph: Photograph, arguments: argparse.Namespace) ->
         if steps < arguments.grow:
             options.warn(f"the mask grew by {steps} pixels only, as nothing would be left to fill from")
         return observed
-    wanted, why = growth(mask, photograph.metadata.kind)
+    wanted, why = growth(mask, photograph.metadata)
     observed, steps = grow(mask.observed, wanted, least=LEAST)
     if steps:
         complain(

@@ -29,7 +29,7 @@ from torch_cntk.layers import (
     Weighted,
 )
 
-__all__ = ["FILTERS", "blank", "with_weights"]
+__all__ = ["FILTERS", "with_weights"]
 
 _nn = torch.nn
 _CONV: dict[str, Any] = dict.fromkeys(("in_channels", "out_channels", "kernel_size"))
@@ -73,7 +73,8 @@ def _write_convolution(theirs: Any) -> Callable[[Any, Place], Target]:
             if any(r != 1 for r in layer.stride):
                 raise ValueError(f"torch.nn has no {layer}: with a stride it pads both sides by as much: give padding")
             padding = "same"
-        module = blank(
+        # Without first weights, for which torch's generator would be asked.
+        module = _nn.utils.skip_init(  # type: ignore[no-untyped-call]
             theirs,
             layer.in_channels,
             layer.out_channels,
@@ -114,7 +115,8 @@ def _write_transposed(theirs: Any) -> Callable[[Any, Place], Target]:
         beyond = tuple(r + 2 * p - reach - 1 - missing for r, p, reach, missing in axes)
         if any(extra >= max(r, d) for extra, r, d in zip(beyond, layer.stride, layer.dilation, strict=True)):
             raise ValueError(f"torch.nn has no {layer}: its output_padding is less than the stride: give padding")
-        module = blank(
+        # Without first weights, for which torch's generator would be asked.
+        module = _nn.utils.skip_init(  # type: ignore[no-untyped-call]
             theirs,
             layer.in_channels,
             layer.out_channels,
@@ -129,12 +131,6 @@ def _write_transposed(theirs: Any) -> Callable[[Any, Place], Target]:
         return with_weights(module, layer, place)
 
     return write
-
-
-def blank(theirs: Any, *arguments: Any, **options: Any) -> Any:
-    """A module of torch.nn without first weights, for which torch's generator would be asked."""
-    skip_init: Any = _nn.utils.skip_init
-    return skip_init(theirs, *arguments, **options)
 
 
 def with_weights(module: Any, layer: Weighted, place: Place) -> _nn.Module:

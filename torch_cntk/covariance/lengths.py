@@ -14,16 +14,23 @@ class Change(NamedTuple):
     """What a layer does to the length of an axis: n becomes ``(n * up + add) // down``.
 
     Attributes:
-        up: a factor.
+        up: a factor; 0 where all pixels become one.
         add: pixels that are added to the product; fewer are left if it is negative.
         down: a divisor.
         whole: whether n must be a multiple of the divisor; nothing is added then.
+        least: of n, for changes that have been taken together and must leave a pixel each.
     """
 
     up: int = 1
     add: int = 0
     down: int = 1
     whole: bool = False
+    least: int = 1
+
+    @property
+    def minimum(self) -> int:
+        """The smallest n of which a pixel is left, on the way and in the end."""
+        return max(self.least, -((self.add - self.down) // (self.up or 1)))
 
     def of(self, length: int) -> int:
         """The new length.
@@ -33,10 +40,16 @@ class Change(NamedTuple):
         """
         if self.whole and length % self.down:
             raise ValueError(f"expected a multiple of {self.down} pixels, got {length}")
-        total = length * self.up + self.add
-        if total < self.down:
-            raise ValueError(f"expected at least {-(-(self.down - self.add) // self.up)} pixels, got {length}")
-        return total // self.down
+        if length < self.minimum:
+            raise ValueError(f"expected at least {self.minimum} pixels, got {length}")
+        return (length * self.up + self.add) // self.down
+
+    def followed_by(self, other: Change) -> Change:
+        """Both as one change; none of them is whole, and the first one does not divide or the second not multiply."""
+        # What leaves enough for the other one.
+        enough = -((self.add - other.minimum * self.down) // (self.up or 1))
+        up, add = self.up * other.up, self.add * other.up + self.down * other.add
+        return Change(up, add, self.down * other.down, least=max(self.minimum, enough))
 
 
 @dataclass(frozen=True)
@@ -51,14 +64,9 @@ class Length:
             return self
         if self.changes:
             *before, last = self.changes
-            if change.up == 1 and not last.whole and not change.whole:
-                # Rounding down twice is rounding down once.
-                down = last.down * change.down
-                merged = Change(last.up, last.add + last.down * change.add, down)
-                return Length((*before, merged))
-            if last.down == 1 and not change.whole:
-                merged = Change(last.up * change.up, last.add * change.up + change.add, change.down)
-                return Length((*before, merged))
+            # Rounding down twice is rounding down once.
+            if not last.whole and not change.whole and (change.up == 1 or last.down == 1):
+                return Length((*before, last.followed_by(change)))
         return Length((*self.changes, change))
 
     def of(self, length: int) -> int:

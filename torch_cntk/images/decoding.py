@@ -60,6 +60,8 @@ _BYTES_A_PIXEL = 32
 """While a file is read: four as Pillow holds it, four as bytes, twelve as float32, and some for what is in between."""
 _AVIF_HEAD = 4096
 """Bytes that hold what an AVIF file says about its pixels."""
+_JPEG_IN_TIFF = (6, 7)
+"""Numbers of its compressions."""
 _PICTURES, _ATTRIBUTE, _DEPENDENT = 0xB002, "Attribute", "Multi-Frame"
 """Of the list of pictures in a JPEG file (CIPA DC-007): what each is, and those of panoramas and of two eyes."""
 
@@ -181,8 +183,29 @@ def _decoded(image: PIL.ImageFile.ImageFile, kind: str, reader: Reader, source: 
             palette=_palette(image) if kind in _PALETTES else None,
             key=key if kind == "PNG" else None,
         )
+    metadata = replace(metadata, lossy=_lossy(image, kind, source))
     orientation = image.getexif().get(ORIENTATION, 1)
     return Decoded(np.ascontiguousarray(_upright(values, orientation)), alpha, metadata)
+
+
+def _lossy(image: PIL.ImageFile.ImageFile, kind: str, source: BinaryIO) -> str:
+    """By what the pixels were compressed with loss, or nothing."""
+    if kind == "TIFF":
+        return "JPEG" if tiff_tag(image, PIL.TiffImagePlugin.COMPRESSION) in _JPEG_IN_TIFF else ""
+    if kind == "WebP":
+        return "WebP" if b"VP8 " in _webp_chunks(source) else ""
+    return kind if kind in ("JPEG", "AVIF") else ""
+
+
+def _webp_chunks(source: BinaryIO) -> list[bytes]:
+    """Names of the chunks of a WebP file, a RIFF container."""
+    source.seek(12)
+    names = []
+    while len(head := source.read(8)) == 8:
+        name, length = struct.unpack("<4sI", head)
+        names.append(name)
+        source.seek(length + length % 2, 1)
+    return names
 
 
 def _check_pictures(image: PIL.ImageFile.ImageFile, kind: str) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
-import scipy.spatial
 
 from torch_cntk.images.chunks import PNG_HEAD, Parts, png_chunk, with_parts
 from torch_cntk.images.metadata import Metadata
@@ -101,6 +100,8 @@ def _indexed(values: np.ndarray, alpha: bool, palette: bytes) -> tuple[np.ndarra
     Returns:
         uint8 [H, W, 1], and the palette.
     """
+    import scipy.spatial  # for palettes only: it takes a tenth of a second
+
     if not alpha:
         values = np.concatenate([values, np.full_like(values[..., :1], 255)], 2)
     colours, numbers = np.unique(np.ascontiguousarray(values).view(np.uint32), return_inverse=True)

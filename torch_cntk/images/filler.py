@@ -68,7 +68,7 @@ class Equations:
 class Filler(Protocol):
     """A way to fill images: an immutable set of options that turns what is known into equations.
 
-    Any object with this one method is a filler; a frozen dataclass, say:
+    Any object with this one method is a filler; a frozen dataclass, say::
 
         @dataclass(frozen=True)
         class Fixed:

@@ -75,7 +75,7 @@ def inpaint(
             [batch, channels, *size], in which a dimension of 1 holds for all. Those with the same mask are filled
             together, others as images of their own. By default the pixels that are not NaN, in each channel. Or the
             path of a picture of the image's size, white where known (see ``tc.images.read_mask``); what is missing by
-            it grows by three pixels in a JPEG or AVIF file and by one if its edges are soft, as those bleed.
+            it grows by three pixels in a file that was compressed with loss and by one if its edges are soft.
         kernel: of ``net.kernel(prior)``, or its name or file (see ``load_kernel``); by default one that suits the
             mask's holes (see ``default_kernel``). Without a kernel, the mask's shape says whether this is a signal, an
             image or a video: an image where it could be more than one of them, so that [T, H, W] with a mask of that

@@ -21,7 +21,7 @@ from torch_cntk.images.decoding import Decoded, decode
 __all__ = ["Mask", "find_mask", "grow", "own_alpha", "parse_colour", "read_mask"]
 
 _LEVELS = 255
-_EXACT, _LOSSY = 5, {"JPEG": 25, "WebP": 25, "AVIF": 25}
+_EXACT, _LOSSY = 5, 25
 """Grey levels, of 255, within which a pixel is black or white: JPEG and its like blur both around edges."""
 _CONTRAST = 26
 """Grey levels between the darkest and the brightest pixel below which many levels are noise around one."""
@@ -127,7 +127,7 @@ def find_mask(
     if threshold is not None:
         white = grey >= threshold
         return _mask(~white if invert else white, _levels_in_words(grey))
-    return _of_grey(grey, layer, invert, _LOSSY.get(decoded.metadata.kind, _EXACT), path)
+    return _of_grey(grey, layer, invert, _LOSSY if decoded.metadata.lossy else _EXACT, path)
 
 
 def _mask(observed: np.ndarray, found: str, soft: bool = False, reading: str = "") -> Mask:
@@ -201,7 +201,7 @@ def _of_copy(decoded: Decoded, image: Tensor, invert: bool, path: str | Path) ->
     photograph = image.permute(1, 2, 0).float().numpy() * _LEVELS
     if colours.shape != photograph.shape or decoded.metadata.lab or (alpha is not None and np.ptp(alpha) > 0):
         return None
-    near = _LOSSY.get(decoded.metadata.kind, _EXACT)
+    near = _LOSSY if decoded.metadata.lossy else _EXACT
     same = np.abs(colours - photograph).max(2) <= near
     # A mask agrees with a picture where both are white, say; a copy agrees in all levels.
     if same.mean() < 1 / 2 or np.subtract(*np.percentile(colours[same].mean(1), (_MOST, 100 - _MOST))) < _CONTRAST:

@@ -74,6 +74,7 @@ class Metadata:
         premultiplied: whether the file holds colours times alpha.
         palette: the file's colours, four bytes each: red, green, blue, alpha; None if it has no palette.
         key: the colour that stands for transparent pixels in a PNG file without an alpha channel, or None.
+        lossy: "JPEG", "WebP" or "AVIF" where the pixels were compressed with loss by it, else empty.
         jpeg: how a JPEG file was compressed, or None.
         parts: of a PNG or JPEG file, further notes as they are stored: texts, gamma, comments. Only files of the same
             kind can hold them.
@@ -90,6 +91,7 @@ class Metadata:
     premultiplied: bool = False
     palette: bytes | None = field(default=None, repr=False)
     key: tuple[int, ...] | None = None
+    lossy: str = ""
     jpeg: JpegSettings | None = field(default=None, repr=False)
     parts: tuple[tuple[bytes, bytes], ...] = field(default=(), repr=False)
 

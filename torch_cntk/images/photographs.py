@@ -11,7 +11,7 @@ from torch import Tensor
 
 from torch_cntk._internal.brief import Brief
 from torch_cntk.images.default import default_kernel
-from torch_cntk.images.files import Photograph, read_image, write_image
+from torch_cntk.images.files import Metadata, Photograph, read_image, write_image
 from torch_cntk.images.mask_files import Mask, find_mask, grow, own_alpha
 from torch_cntk.images.observed import as_mask
 from torch_cntk.images.transparency import erased, fill_alpha, visible
@@ -19,8 +19,8 @@ from torch_cntk.kernels.kernel import Kernel
 
 __all__ = ["LEAST", "Task", "growth", "own_mask", "read_observed"]
 
-_GROWTH = {"JPEG": 3, "AVIF": 3}
-"""Pixels around a hole that lossy files have smeared: blocks of 8 x 8, half as fine in colour."""
+_GROWTH = 3
+"""Pixels around a hole that lossy compression has smeared: blocks of 8 x 8, half as fine in colour."""
 _SOFT_GROWTH = 1
 """Around soft edges, whose last traces are below one grey level."""
 LEAST = 0.5
@@ -68,9 +68,9 @@ class Task(Brief):
             mask = own_mask(photograph)
             if mask is None:
                 raise ValueError(f"expected observed, or an image with transparent pixels, got none of them: {image}")
-            return cls.of(photograph, _grown(mask, photograph.metadata.kind))
+            return cls.of(photograph, _grown(mask, photograph.metadata))
         if isinstance(observed, str | Path):
-            return cls.of(photograph, read_observed(observed, size, photograph.metadata.kind, photograph.pixels))
+            return cls.of(photograph, read_observed(observed, size, photograph))
         known = as_mask(observed)
         if known.numel() != size[0] * size[1] or tuple(known.shape[-2:]) != size:
             raise ValueError(f"expected observed of shape {size} for this image, got {tuple(known.shape)}")
@@ -106,24 +106,24 @@ def own_mask(photograph: Photograph) -> Mask | None:
     return None if bool(mask.observed.all()) else mask
 
 
-def growth(mask: Mask, kind: str) -> tuple[int, str]:
-    """By how many pixels a mask shall grow for an image file of this kind, and why."""
-    if kind in _GROWTH:
-        return _GROWTH[kind], f"{kind} smears what was there"
+def growth(mask: Mask, metadata: Metadata) -> tuple[int, str]:
+    """By how many pixels a mask shall grow for an image file that says this, and why."""
+    if metadata.lossy:
+        return _GROWTH, f"{metadata.lossy} smears what was there"
     return (_SOFT_GROWTH, "its edges are soft") if mask.soft else (0, "")
 
 
-def read_observed(path: str | Path, size: tuple[int, int], kind: str = "", pixels: Tensor | None = None) -> Tensor:
-    """The mask in a file for an image of this kind and these pixels, grown as the command does.
+def read_observed(path: str | Path, size: tuple[int, int], photograph: Photograph | None = None) -> Tensor:
+    """The mask in a file, for a photograph that is a file too or for another image, grown as the command does.
 
     Raises:
         ValueError: the mask does not belong to the image, or there is nothing to fill from.
     """
-    mask = find_mask(path, size, image=pixels)
+    mask = find_mask(path, size, image=None if photograph is None else photograph.pixels)
     if not bool(mask.observed.any()):
         raise ValueError(f"expected some white (known) pixels in the mask, got none but {mask.found}: {path}")
-    return _grown(mask, kind)
+    return _grown(mask, Metadata() if photograph is None else photograph.metadata)
 
 
-def _grown(mask: Mask, kind: str) -> Tensor:
-    return grow(mask.observed, growth(mask, kind)[0], least=LEAST)[0]
+def _grown(mask: Mask, metadata: Metadata) -> Tensor:
+    return grow(mask.observed, growth(mask, metadata)[0], least=LEAST)[0]

@@ -61,8 +61,10 @@ def _check_images(network: Layer, images: Tensor) -> None:
     """
     shape = tuple(images.shape)
     ndim = images.ndim - 2
+    if network.ndim == 0:
+        raise ValueError(f"expected features of shape [inputs, {network.in_channels or 'features'}], got {shape}")
     if network.ndim not in (None, ndim) or not 1 <= ndim <= _MOST_DIMENSIONS or images.numel() == 0:
-        axes = {0: "features", 1: "channels, length", 3: "channels, depth, height, width"}
+        axes = {1: "channels, length", 3: "channels, depth, height, width"}
         raise ValueError(f"expected [n, {axes.get(network.ndim or 2, 'channels, height, width')}], got shape {shape}")
     if network.in_channels not in (None, images.shape[1]):
         raise ValueError(f"expected the network's {network.in_channels} channels, got {images.shape[1]}: shape {shape}")

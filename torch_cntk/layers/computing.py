@@ -85,7 +85,7 @@ def kernel(network: Layer, prior: Prior | str, size: tuple[int, ...] | None, opt
     device = as_device(options.device or prior.device or "cpu")
     if options.dtype is not None:
         as_precision(options.dtype)
-    ndim = _ndim(network, prior, size)
+    ndim = _ndim(network, prior, options.input_size if size is None else size)
     source = prior.size if options.input_size is None else as_size(options.input_size, "input_size", ndim)
     if prior.size not in (None, source):
         raise ValueError(f"expected the prior's size as input_size, {prior.size}, got {source}")

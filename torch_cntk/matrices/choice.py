@@ -25,6 +25,8 @@ Chain = tuple[Filler, ...]
 
 _NOISES = (0.03, 0.1, 0.3, 1.0)
 """Candidates of ``Entries``; on ratings 0.5 to 1 is best, on tables with little noise 0.03."""
+_SIDES = (0.5, 2.0)
+"""Weights of features beside the entries, where there are any: 2 was best of features that tell much."""
 _DEPTHS = (1, 3)
 _ENTRIES = 3
 """Passes of ``Entries`` at most: further ones gained nothing on ratings."""
@@ -149,28 +151,28 @@ def families(known: Known, passes: Literal["auto"] | int, precision: Precision =
         passes: "auto", or a number of passes of ``Entries``.
         precision: of their products.
     """
-    means = known.alike
+    sides = _SIDES if known.rows is not None or known.columns is not None else _SIDES[:1]
 
-    def entries(depth: int, noise: float) -> Entries:
-        return Entries(depth, noise, means=means, precision=precision)
+    def entries(count: int, first: int, depth: int) -> list[Chain]:
+        """So many passes, the first of another depth, for each noise and weight of the features."""
+        made: list[Chain] = []
+        for noise in _NOISES:
+            for side in sides:
+                start, later = (
+                    Entries(layers, noise, means=known.alike, side=side, precision=precision)
+                    for layers in (first, depth)
+                )
+                made.append((start, *(count - 1) * (later,)))
+        return made
 
+    if passes == 1:
+        return {"entries": [chain for depth in _DEPTHS for chain in entries(1, depth, depth)]}
     if passes != "auto":
-        first = _DEPTHS if passes == 1 else (1,)
-        deep = [0] if passes == 1 else _DEPTHS
-        return {
-            "entries": [
-                (entries(start, noise), *(passes - 1) * (entries(depth, noise),))
-                for noise in _NOISES
-                for start in first
-                for depth in deep
-            ]
-        }
+        return {"entries": [chain for depth in _DEPTHS for chain in entries(passes, 1, depth)]}
     found: dict[str, list[Chain]] = {
         "means": [(Means(),)],
         "low rank": [tuple(LowRank(share, means) for share in _SHRINKAGES) for means in (True, False)],
-        "entries": [
-            (entries(1, noise), *(_ENTRIES - 1) * (entries(depth, noise),)) for noise in _NOISES for depth in _DEPTHS
-        ],
+        "entries": [chain for depth in _DEPTHS for chain in entries(_ENTRIES, 1, depth)],
     }
     found |= {f"columns, {depth} hidden layers": [most * (Columns(depth),)] for depth, most in _COLUMNS.items()}
     found |= {"nearest rows": [(Nearest(),)], "nearest columns": [(Nearest(columns=True),)]}

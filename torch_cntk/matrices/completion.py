@@ -22,7 +22,14 @@ from torch_cntk.matrices.choice import Plan
 from torch_cntk.matrices.judged import Judged
 from torch_cntk.matrices.options import PRECISIONS, Precision, check_options
 from torch_cntk.matrices.passing import Passes, Passing, fit_passes
-from torch_cntk.matrices.regression import RIDGES, best_ridge, row_offsets, solved, targets_of
+from torch_cntk.matrices.regression import (
+    RIDGES,
+    best_ridge,
+    row_offsets,
+    solved,
+    targets_of,
+    told_of_empty,
+)
 from torch_cntk.matrices.side_information import Encoding, encoded
 from torch_cntk.matrices.sides import Activation, Side, fully_connected, roots_of_weights, side
 from torch_cntk.matrices.systems import System, systems_of_columns
@@ -203,7 +210,11 @@ class MatrixCompletion(Judged):
         self.residual_, self.ridge_, self.ridges_ = self._passing.residual, math.nan, ()
         self.weights_, self.offsets_ = torch.zeros_like(matrix.values), torch.zeros_like(matrix.values[:, 0])
         self.solver_, self.n_iter_ = "passes", 0
-        return self._passing.notes
+        lines = (("row", matrix.rows, 1, self._rows), ("column", matrix.columns, 0, self._described))
+        empty = [
+            told_of_empty(matrix.observed, what, labels, axis) for what, labels, axis, side in lines if side is None
+        ]
+        return self._passing.notes + [note for note in empty if note]
 
     def _read_side(
         self, features: Any, what: Literal["column", "row"], labels: Sequence[Any] | None, count: int, device: Any

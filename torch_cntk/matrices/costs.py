@@ -32,7 +32,7 @@ _LEFT_OUT = 4_000
 _CALL = 1e-3
 """Seconds that a column takes in a pass of chained columns, however small the table: calls of functions."""
 _SLOWER = 2.0
-"""Passes take so many times as long as their FLOPs would in a large product of matrices, on small and middling tables."""
+"""Passes of small and middling tables take so many times as long as their FLOPs would in a large product."""
 
 
 def expected_seconds(model: Judged, matrix: Matrix, *, passes: bool, coupled: bool) -> float:

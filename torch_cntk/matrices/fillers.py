@@ -312,7 +312,7 @@ def _column(propagate: Callable[[Gram], Gram], inputs: Tensor, values: Tensor, o
     # The mean diagonal is 1, and no candidate is near rounding: a plain factorisation will do.
     factor = torch.linalg.cholesky(kernel + ridge * torch.eye(len(kernel), dtype=kernel.dtype, device=kernel.device))
     weights = torch.cholesky_solve(targets.T, factor)[:, 0] / diagonal
-    blocks = others.split(max(_BLOCK // len(inputs), 1))
+    blocks = torch.split(others, max(_BLOCK // len(inputs), 1))
     return torch.cat([_kernel(propagate, block, inputs) @ weights for block in blocks]) + mean
 
 

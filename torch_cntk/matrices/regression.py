@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from torch_cntk.matrices.tables import Matrix, name_of
 from torch_cntk.solvers import Solver, Status
 from torch_cntk.solvers.base import unit_of
 
-__all__ = ["RIDGES", "Weights", "best_ridge", "row_offsets", "solved", "targets_of"]
+__all__ = ["RIDGES", "Weights", "best_ridge", "row_offsets", "solved", "targets_of", "told_of_empty"]
 
 _SINGULAR = (
     "the kernel between observed columns is singular: solved in the least-squares sense, in which columns that cannot "
@@ -57,6 +57,25 @@ def row_offsets(matrix: Matrix, *, center: bool, coupled: bool) -> tuple[Tensor,
         )
     means = known.sum(1) / counts.clamp_min(1) if center else torch.zeros_like(known[:, 0])
     return torch.where(empty, prior, means), notes
+
+
+def told_of_empty(observed: Tensor, what: str, labels: Sequence[Any] | None, axis: int) -> str:
+    """What to tell the user of rows or columns without an entry and without features; nothing if there are none.
+
+    Args:
+        observed: boolean [rows, columns].
+        what: "row" or "column".
+        labels: of them, or None.
+        axis: along which there is nothing.
+    """
+    empty = ~observed.any(axis)
+    if not bool(empty.any()):
+        return ""
+    first = name_of(labels, int(empty.nonzero()[0]))
+    return (
+        f"{int(empty.sum())} of {len(empty)} {what}s have no observed entry and no features (the first is {what} "
+        f"{first}); they are filled with means"
+    )
 
 
 def targets_of(matrix: Matrix, offsets: Tensor) -> Tensor:
@@ -144,7 +163,11 @@ def solved(
     *,
     progress: bool,
 ) -> Weights:
-    """Solve all equations of a matrix with targets [rows, columns]."""
+    """Solve all equations of a matrix with targets [rows, columns].
+
+    Raises:
+        ValueError: weights are too large for float64.
+    """
     values = torch.zeros_like(targets)
     residual, name, iterations = 0.0, "", 0
     several, statuses = len(systems) > 1, set()
@@ -156,6 +179,11 @@ def solved(
         name = solution.solver
         iterations = max(iterations, solution.iterations)
         statuses.add(solution.status)
+    if not bool(torch.isfinite(values).all()):
+        raise ValueError(
+            "expected a matrix and features whose weights float64 holds, got weights that it does not: scale them, or "
+            "set normalize=True"
+        )
     notes = [
         _SINGULAR if status is Status.SINGULAR else f"{status.value}; residual {residual:.1e}"
         for status in statuses - {Status.CONVERGED}

@@ -125,7 +125,8 @@ def variances_of(model: Judged) -> Tensor:
     missing = ~model._matrix.observed
     if not _small(model):
         return missing.to(model._matrix.values)
-    result = torch.zeros_like(model._matrix.values)
+    # Row by row in memory, whichever way the table lies: entries are found by their place in the flattened matrix.
+    result = torch.zeros_like(model._matrix.values, memory_format=torch.contiguous_format)
     for rows, places, covariance in _covariances(model):
         # Rounding may take a variance below 0, where the others tell an entry exactly.
         variance = covariance.diagonal().clamp_min(0)
@@ -197,7 +198,7 @@ def drawn(model: Judged, filled: Tensor, factors: Tensor, count: int, seed: int)
     missing = ~model._matrix.observed
     if not _small(model):
         return torch.where(missing, filled + draws * factors[:, None], filled)
-    noise = torch.zeros_like(draws)
+    noise = torch.zeros_like(draws, memory_format=torch.contiguous_format)
     for rows, places, covariance in _covariances(model):
         jitter = _JITTER * float(covariance.diagonal().max()) if len(covariance) else 0.0
         covariance.diagonal().add_(jitter + torch.finfo(covariance.dtype).tiny)

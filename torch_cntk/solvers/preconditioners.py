@@ -12,6 +12,7 @@ from torch import Tensor
 from torch_cntk.operators.base import transforms_cost
 from torch_cntk.solvers.base import Regression
 from torch_cntk.solvers.batches import answers_at_once, dot, ratio, spread
+from torch_cntk.solvers.common import Common, sums
 from torch_cntk.solvers.nystrom import Nystrom
 from torch_cntk.solvers.preconditioner import Map, Preconditioner
 
@@ -60,7 +61,7 @@ class Circulant(Preconditioner):
     C is the mean of K over positions, a function of the displacement alone. All pixels of a deep kernel have much in
     common: the eigenvalue of the constant image exceeds all others by the number of pixels. A restriction would mix it
     with the smallest ones, and conjugate gradients would lose to rounding what they know of it, again and again. It is
-    dealt with on the mask itself: C = N + f 1 1^T, and see ``_Common``.
+    dealt with on the mask itself: C = N + f 1 1^T, and see ``Common``.
 
     Raises:
         ValueError: the operator has no stationary average.
@@ -94,9 +95,9 @@ class Circulant(Preconditioner):
         filtered: Tensor = torch.fft.irfftn(transform, s=self._size, dim=self._axes)
         return filtered.mul_(mask)
 
-    def restricted(self, mask: Tensor) -> _Common:
+    def restricted(self, mask: Tensor) -> Common:
         """Divide by the spectrum, and by that of the constant on its own."""
-        return _Common(lambda residual: self._filter(residual, self._inverse, mask), mask, self.common)
+        return Common(lambda residual: self._filter(residual, self._inverse, mask), mask, self.common)
 
     def multiplied(self, mask: Tensor) -> Map:
         """The map (C_OO + ridge) w for w that are zero at unobserved pixels.
@@ -106,58 +107,10 @@ class Circulant(Preconditioner):
         """
 
         def multiply(images: Tensor) -> Tensor:
-            common = _sums(images) * self.common
+            common = sums(images) * self.common
             return self._filter(images, self._forward, mask).addcmul_(spread(common, images), mask)
 
         return multiply
-
-
-class _Common:
-    """The inverse M of N_OO made one of N_OO + f 1 1^T: with u = M 1, subtract u u^T / (1 / f + 1^T u).
-
-    Of a constant this leaves next to nothing, u / (1 + f 1^T u), the difference of numbers that are nearly equal. So
-    the mean is taken off first, and what becomes of it is added as it is.
-
-    Args:
-        inverse: M, of images [n, *size] that are zero at unobserved pixels.
-        mask: [n or 1, *size].
-        common: f, at least 0.
-    """
-
-    def __init__(self, inverse: Map, mask: Tensor, common: float) -> None:
-        self._inverse, self._mask = inverse, mask
-        self._free = common <= 0
-        self._along = inverse(mask)
-        # 1 / f is infinite where nothing is in common, and nothing is subtracted.
-        rest = 1 / common if common > 0 else math.inf
-        self._total = _sums(self._along)
-        total = self._total + rest
-        self._count = _sums(mask)
-        self._kept = rest / total if common > 0 else torch.ones_like(total)
-        self._taken = 1 / total
-
-    def __call__(self, residual: Tensor) -> Tensor:
-        mean = _sums(residual) / self._count
-        level = residual.addcmul(spread(mean, residual), self._mask, value=-1)
-        divided = self._inverse(level)
-        along = mean * self._kept - dot(self._along, level) * self._taken
-        return divided.addcmul_(spread(along, divided), self._along)
-
-    def settle(self, weights: Tensor, residual: Tensor) -> Tensor:
-        """Give weights, found by iteration for a residual, the sum that is right.
-
-        The iteration converges in a norm that hardly feels an error of the sum, as the constant's eigenvalue is so
-        large; the outer residual feels it as many times more, and its rounding with it.
-        """
-        if self._free:
-            return weights
-        sums = dot(self._along, residual) * self._kept
-        return weights.addcmul_(spread((sums - _sums(weights)) / self._total, weights), self._along)
-
-
-def _sums(images: Tensor) -> Tensor:
-    """Of each image, [n] in float64."""
-    return images.flatten(1).sum(1, dtype=torch.float64)
 
 
 class Laplacian(Preconditioner):
@@ -171,9 +124,9 @@ class Laplacian(Preconditioner):
         # In units of the largest eigenvalue, those of the product with N are about 1.
         self._common = circulant.common / circulant.largest
 
-    def restricted(self, mask: Tensor) -> _Common:
+    def restricted(self, mask: Tensor) -> Common:
         """Sharpen, and divide by the constant."""
-        return _Common(lambda images: _sharpened(images, mask), mask, self._common)
+        return Common(lambda images: _sharpened(images, mask), mask, self._common)
 
 
 def _sharpened(images: Tensor, mask: Tensor) -> Tensor:
@@ -250,7 +203,7 @@ class _InnerIteration:
     still.
     """
 
-    def __init__(self, multiply: Map, divides: tuple[_Common, _Common], tolerance: float, max_iterations: int) -> None:
+    def __init__(self, multiply: Map, divides: tuple[Common, Common], tolerance: float, max_iterations: int) -> None:
         self._multiply = multiply
         self._divide: Map
         self._other: Map
@@ -262,7 +215,7 @@ class _InnerIteration:
         self._count = self._unasked = 0
 
     def __call__(self, residual: Tensor) -> Tensor:
-        """Of a residual; see ``_Common.settle``."""
+        """Of a residual; see ``Common.settle``."""
         return self._settle(self._solve(residual), residual)
 
     def _solve(self, residual: Tensor) -> Tensor:
