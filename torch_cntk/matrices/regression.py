@@ -163,7 +163,11 @@ def solved(
     *,
     progress: bool,
 ) -> Weights:
-    """Solve all equations of a matrix with targets [rows, columns]."""
+    """Solve all equations of a matrix with targets [rows, columns].
+
+    Raises:
+        ValueError: weights are too large for float64.
+    """
     values = torch.zeros_like(targets)
     residual, name, iterations = 0.0, "", 0
     several, statuses = len(systems) > 1, set()
@@ -175,6 +179,11 @@ def solved(
         name = solution.solver
         iterations = max(iterations, solution.iterations)
         statuses.add(solution.status)
+    if not bool(torch.isfinite(values).all()):
+        raise ValueError(
+            "expected a matrix and features whose weights float64 holds, got weights that it does not: scale them, or "
+            "set normalize=True"
+        )
     notes = [
         _SINGULAR if status is Status.SINGULAR else f"{status.value}; residual {residual:.1e}"
         for status in statuses - {Status.CONVERGED}
