@@ -29,7 +29,7 @@ from torch_cntk.layers import (
     Weighted,
 )
 
-__all__ = ["FILTERS", "with_weights"]
+__all__ = ["FILTERS", "blank", "with_weights"]
 
 _nn = torch.nn
 _CONV: dict[str, Any] = dict.fromkeys(("in_channels", "out_channels", "kernel_size"))
@@ -129,6 +129,12 @@ def _write_transposed(theirs: Any) -> Callable[[Any, Place], Target]:
         return with_weights(module, layer, place)
 
     return write
+
+
+def blank(theirs: Any, *arguments: Any, **options: Any) -> Any:
+    """A module of torch.nn without first weights, for which torch's generator would be asked."""
+    skip_init: Any = _nn.utils.skip_init
+    return skip_init(theirs, *arguments, **options)
 
 
 def with_weights(module: Any, layer: Weighted, place: Place) -> _nn.Module:

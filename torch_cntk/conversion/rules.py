@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrize
 
 from torch_cntk.conversion import heads
-from torch_cntk.conversion.filters import FILTERS, with_weights
+from torch_cntk.conversion.filters import FILTERS, blank, with_weights
 from torch_cntk.conversion.rule import Call, Place, Rule, Target
 from torch_cntk.layers import (
     ABReLU,
