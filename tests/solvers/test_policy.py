@@ -152,7 +152,7 @@ def test_cross_validation_needs_two_pixels(kernel: Any) -> None:
         tc.inpaint(torch.ones(1, 8, 8), observed, ridge="cv")
 
 
-@pytest.mark.parametrize("solver", ["direct", 3, tc.Direct])
+@pytest.mark.parametrize("solver", ["fast", 3, tc.Direct])
 def test_what_is_no_solver_is_refused(solver: Any) -> None:
     with pytest.raises((TypeError, ValueError), match=r"expected .*solver"):
         tc.inpaint(torch.ones(1, 8, 8), torch.ones(8, 8, dtype=torch.bool), solver=solver)

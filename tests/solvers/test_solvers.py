@@ -307,3 +307,14 @@ def test_wrong_ridge_is_refused(ridge: Any, error: Any, generator: torch.Generat
     operator = random_operator((2, 3), 10, generator)
     with pytest.raises(error, match="expected ridge to be"):
         Regression(operator, torch.ones(2, 3, dtype=torch.bool), ridge)
+
+
+@pytest.mark.parametrize("tolerance", [1e-14, 1e-320])
+def test_where_rounding_ends_the_iteration_the_equations_stay(tolerance: float, generator: torch.Generator) -> None:
+    # Out of reach in float32: the best there is is given, and not the solution of another, larger ridge.
+    kernel = tc.load_kernel("uniform-3x128-leaky0.1").operator((24, 24), dtype=torch.float32)
+    observed, targets = problem((24, 24), (1,), generator)
+    solution = tc.ConjugateGradient(tolerance).solve(Regression(kernel, observed, 1e-4), targets.float())
+    assert solution.status is tc.Status.STAGNATED
+    # Rounding of K @ w, some 1e-7 |K| |w|, with weights that are up to 1 / ridge of the targets' size.
+    assert float(solution.residual.max()) < 1e-4

@@ -97,7 +97,8 @@ class _Preconditioned(Factorisation):
         regression = self._regression.flattened(targets.shape[: targets.ndim - len(size)])
         run, status = self._run(regression, self._preconditioner, flat, first, progress)
         iterations, weights, image, residual = run.iterations, run.best_weights, run.best_image, run.best
-        if status is Status.STAGNATED and regression.relative_ridge < _SOUND_RIDGE:
+        rough = run.weights_grow_too_large or float(residual.max()) > _ROUGH
+        if status is Status.STAGNATED and rough and regression.relative_ridge < _SOUND_RIDGE:
             sound = regression.with_ridge(_SOUND_RIDGE)
             run, second = self._run(sound, precondition(self._name, sound), flat, None, progress)
             iterations += run.iterations
@@ -159,6 +160,8 @@ _PATIENCE = 200
 """Iterations without a gain that are borne: the error falls in every one, but the residual may rise for long first."""
 _FUTILE_RESTARTS = 3
 """Restarts after which rounding is taken to have won, if none of them gained."""
+_ROUGH = 1e-3
+"""Residuals above this one are not those of a sound kernel, at whose end rounding stands."""
 _SOUND_RIDGE = 1e-3
 """Taken where a smaller one does not converge: singular kernels are solved with it in float32 and float64 alike."""
 _LARGEST = {torch.float32: (1e-4, 30.0), torch.float64: (1e-6, 1e4)}
