@@ -156,6 +156,13 @@ class KernelClassifier(KernelEstimator):
         return returned(clipped / total, X)
 
     def score(self, X: Any, y: Any) -> float:  # noqa: N803 - scikit-learn's name
-        """Share of labels that are predicted right."""
+        """Share of labels that are predicted right.
+
+        Raises:
+            ValueError: nothing has been fitted, or shapes do not fit each other.
+        """
         labels = y.cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
-        return float((self.predict(X) == labels).mean())
+        predicted = self.predict(X)
+        if labels.shape != predicted.shape:
+            raise ValueError(f"expected labels [{len(predicted)}], got shape {labels.shape}")
+        return float((predicted == labels).mean())
