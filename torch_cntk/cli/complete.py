@@ -252,7 +252,9 @@ def _complete(arguments: argparse.Namespace) -> None:
 
 
 def _how(model: MatrixCompletion) -> str:
-    return f"ridge {model.ridge_:.1e}" if model.plan_ is None else f"{model.passes_} passes"
+    if model.plan_ is None:
+        return f"ridge {model.ridge_:.1e}"
+    return f"{model.passes_} pass{'' if model.passes_ == 1 else 'es'}"
 
 
 def _judge(model: MatrixCompletion, arguments: argparse.Namespace, given: Table) -> None:
