@@ -269,6 +269,8 @@ def test_mistakes_are_told(generator: torch.Generator) -> None:
     net = rows_net()
     with pytest.raises(ValueError, match="expected KernelRegressor to be fitted"):
         tc.KernelRegressor(net).predict(x)
+    with pytest.raises(ValueError, match="expected KernelClassifier to be fitted"):
+        tc.KernelClassifier(net).predict(x)
     for model, given, targets, message in (
         (tc.KernelRegressor(net), x, y[:-1], r"expected targets \[30\]"),
         (tc.KernelRegressor(net), x, np.where(y > y.mean(), math.nan, y), "expected finite targets"),

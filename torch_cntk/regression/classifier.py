@@ -137,7 +137,8 @@ class KernelClassifier(KernelEstimator):
         Raises:
             ValueError: nothing has been fitted, or the inputs have another shape.
         """
-        return self.classes_[self._scores(X).argmax(1).cpu().numpy()]
+        index = self._scores(X).argmax(1).cpu().numpy()
+        return self.classes_[index]
 
     def predict_proba(self, X: Any) -> Any:  # noqa: N803 - scikit-learn's name
         """A share for each class of each input, [m, classes], adding up to 1: a tensor if X is one, else an array.
