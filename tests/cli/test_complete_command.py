@@ -74,7 +74,7 @@ def test_predicts_columns_that_the_table_lacks(work: Any, capsys: pytest.Capture
     after = pandas.read_csv(work / "out.csv", index_col=0)
     assert list(after.columns)[-1] == "new"
     assert after.notna().to_numpy().all()
-    assert "added 1 columns, ridge 1.0e-02" in capsys.readouterr().out
+    assert "added 1 column, ridge 1.0e-02" in capsys.readouterr().out
 
 
 def test_rows_with_features(work: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -190,3 +190,33 @@ def test_the_estimate_of_seconds_grows_with_the_work() -> None:
     assert 0 < model.expected_seconds(small, features=small.T) < model.expected_seconds(large, features=large.T)
     assert model.expected_seconds(small) > 0
     assert model.expected_seconds(small, features=small.T, row_features=np.eye(3)) > 0
+
+
+def test_deviations_are_written_in_the_manner_of_the_table(tmp_path: Path, threads: Any) -> None:
+    table = pandas.DataFrame(
+        np.arange(12.0).reshape(4, 3) / 8, index=[f"{i:03d}" for i in range(4)], columns=list("abc")
+    )
+    table.iloc[1, 2] = np.nan
+    table.to_csv(tmp_path / "table.csv", sep=";", decimal=",", index_label="id")
+    arguments = ["--passes", "1", "--no-report", "-o", str(tmp_path / "out.csv"), "--std", str(tmp_path / "std.csv")]
+    assert main(["complete", str(tmp_path / "table.csv"), *arguments]) == 0
+    found = pandas.read_csv(tmp_path / "std.csv", sep=";", decimal=",", index_col="id", dtype={"id": str})
+    assert list(found.index) == list(table.index)
+    np.testing.assert_array_equal(found.to_numpy() > 0, table.isna())
+    long = table.rename_axis("row").reset_index().melt("row", var_name="column").dropna()
+    long.to_csv(tmp_path / "long.csv", index=False)
+    assert main(["complete", str(tmp_path / "long.csv"), "--long", "row", "column", "value", *arguments]) == 0
+    again = pandas.read_csv(tmp_path / "std.csv", dtype={"row": str}).pivot(
+        index="row", columns="column", values="value"
+    )
+    np.testing.assert_array_equal(again.to_numpy() > 0, table.isna())
+
+
+def test_a_first_column_that_looks_like_data_is_said(tmp_path: Path, threads: Any, capsys: Any) -> None:
+    values = np.random.default_rng(0).normal(size=(4, 5))
+    values[1, 2] = np.nan
+    for index, said in ((False, True), (True, False)):
+        pandas.DataFrame(values, columns=list("abcde")).to_csv(tmp_path / "table.csv", index=index)
+        arguments = [str(tmp_path / "table.csv"), "--passes", "1", "--no-report", "-o", str(tmp_path / "out.csv")]
+        assert main(["complete", *arguments]) == 0
+        assert ("is taken for labels of rows and not completed" in capsys.readouterr().err) == said

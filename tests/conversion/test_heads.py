@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -43,7 +44,59 @@ def pooled() -> nn.Module:
     return nn.Sequential(*conv, nn.AdaptiveAvgPool2d(1), nn.Conv2d(6, 6, 1), nn.ReLU(), nn.Flatten(1), nn.Linear(6, 5))
 
 
-@pytest.mark.parametrize("make", [vgg, pooled, PreActivation])
+def by_view(x: torch.Tensor) -> torch.Tensor:
+    return x.view(x.size(0), -1)
+
+
+def by_reshape(x: torch.Tensor) -> torch.Tensor:
+    images, _, _, _ = x.shape
+    return torch.reshape(x, (images, -1))
+
+
+def twice(x: torch.Tensor) -> torch.Tensor:
+    return by_view(x.flatten(1).reshape(shape=(x.shape[0], -1)))
+
+
+class Flattened(nn.Module):
+    """A classifier that flattens in its forward pass."""
+
+    def __init__(self, flatten: Callable[[torch.Tensor], torch.Tensor] = by_view) -> None:
+        super().__init__()
+        self.conv, self.head, self.flatten = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4 * 32, 5), flatten
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.head(self.flatten(functional.relu(self.conv(x))))
+        return result
+
+
+@pytest.mark.parametrize("flatten", [by_view, by_reshape, twice])
+def test_flattening_by_shape_is_flattening(flatten: Any, generator: torch.Generator) -> None:
+    model = Flattened(flatten).double()
+    x = torch.randn(3, 3, 4, 8, generator=generator, dtype=torch.float64)
+    net, same = tc.from_torch(model), tc.from_torch(Flattened(lambda x: x.flatten(1)))
+    assert torch.allclose(net(x), model(x), rtol=1e-10, atol=1e-12)
+    assert torch.equal(net.gram(x), same.gram(x))
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        lambda x: x.view(-1, 128),
+        lambda x: x.view(-1, 4 * x.size(2) * x.size(3)),
+        lambda x: x.reshape(x.size(0), 128),
+        lambda x: x.view(x.size(0), 2, -1),
+        lambda x: x.reshape(x.size(2), -1),
+        lambda x: x.view(x.size(0) * 2, -1),
+        lambda x: x.flatten(1) * x.size(0),
+        lambda x: x.view(torch.float32),
+    ],
+)
+def test_other_shapes_are_refused(shape: Any) -> None:
+    with pytest.raises(ValueError, match="knows no rule for"):
+        tc.from_torch(Flattened(shape))
+
+
+@pytest.mark.parametrize("make", [vgg, pooled, PreActivation, Flattened])
 def test_classifiers_convert_with_their_weights_and_kernels(make: Any, generator: torch.Generator) -> None:
     torch.manual_seed(int(torch.randint(1 << 30, (), generator=generator)))
     model = make().double()

@@ -242,7 +242,10 @@ REFUSED = {
         lambda net, h: net.last(functional.interpolate(h, size=(h.shape[3], h.shape[2]))),
         "axes of a size in their order",
     ),
-    "batch size": (lambda net, h: net.last(functional.interpolate(h, size=(h.shape[0], 8))), "images or channels"),
+    "batch size": (
+        lambda net, h: net.last(functional.interpolate(h, size=(h.shape[0], 8))),
+        "number of images is no size",
+    ),
     "weights that are used twice": (
         lambda net, h: net.last(net.b(functional.conv2d(h, net.b.weight, None, padding=1))),
         "used twice",

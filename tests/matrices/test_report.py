@@ -387,6 +387,17 @@ def test_passes_say_what_they_know_nothing_of() -> None:
     with pytest.warns(UserWarning) as caught:
         filled = tc.MatrixCompletion(passes=1).fit(table).predict()
     told = [str(warning.message) for warning in caught]
-    assert any("1 of 5 rows have no observed entry and no features (the first is row 2)" in text for text in told)
-    assert any("1 of 6 columns have no observed entry and no features (the first is column 4)" in text for text in told)
+    lines = (("5 rows", "row 2"), ("6 columns", "column 4"))
+    assert told == [
+        f"1 of {many} have no observed entry and no features (the first is {first}); they are filled with means"
+        for many, first in lines
+    ]
     assert np.isfinite(filled).all()
+
+
+def test_one_pass_is_no_passes() -> None:
+    table = np.random.default_rng(0).normal(size=(5, 6))
+    table[2, 3] = np.nan
+    for passes, said in ((1, "at most 1 pass"), (2, "at most 2 passes")):
+        text = str(tc.MatrixCompletion(passes=passes).fit(table).report())
+        assert any(line.endswith(said) for line in text.splitlines())

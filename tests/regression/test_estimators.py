@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+import warnings
 from typing import Any
 from unittest import mock
 
@@ -198,6 +199,52 @@ def test_known_kernels_are_not_computed_again(generator: torch.Generator) -> Non
     np.testing.assert_allclose(model.predict(x), fresh.predict(x), rtol=1e-9)
 
 
+def test_changes_in_place_are_seen_by_the_next_fit(generator: torch.Generator) -> None:
+    x, y = rows(generator)
+    other = x[::-1].copy()
+    changing = x.copy()
+    model = tc.KernelRegressor(rows_net(), ridge=0.1).fit(changing, y)
+    before = model.predict(x)
+    changing[:] = other
+    np.testing.assert_array_equal(model.predict(x), before)
+    fresh = tc.KernelRegressor(rows_net(), ridge=0.1).fit(other, y)
+    np.testing.assert_allclose(model.fit(changing, y).predict(x), fresh.predict(x), rtol=1e-9)
+
+
+def test_networks_that_read_alike_are_told_apart(generator: torch.Generator) -> None:
+    x, y = rows(generator)
+    square, sine = (
+        tc.Sequential(tc.Linear(3, 8), tc.Elementwise(function), tc.Linear(8, 1))
+        for function in (lambda u: u**2, lambda u: torch.sin(2 * u))
+    )
+    assert repr(square) == repr(sine)
+    expected = tc.KernelRegressor(sine, ridge=0.1).fit(x, y).predict(x)
+    model = tc.KernelRegressor(square, ridge=0.1).fit(x, y)
+    np.testing.assert_allclose(model.set_params(network=sine).fit(x, y).predict(x), expected, rtol=1e-9)
+    model = tc.KernelRegressor(square, ridge=0.1).fit(x, y)
+    square[1] = tc.Elementwise(lambda u: torch.sin(2 * u))
+    np.testing.assert_allclose(model.fit(x, y).predict(x), expected, rtol=1e-9)
+
+
+def test_scores_compare_columns_with_columns(generator: torch.Generator) -> None:
+    x, y = rows(generator)
+    model = tc.KernelRegressor(rows_net(), ridge=0.1).fit(x, y)
+    assert model.score(x, y[:, None]) == model.score(x, y)
+    with pytest.raises(ValueError, match=r"expected targets \[30\], got shape \(1,\)"):
+        model.score(x, y[:1])
+    kinds = tc.KernelClassifier(rows_net(), ridge=0.1).fit(x, y > y.mean())
+    with pytest.raises(ValueError, match=r"expected labels \[30\], got shape \(30, 1\)"):
+        kinds.score(x, (y > y.mean())[:, None])
+
+
+def test_arrays_that_cannot_be_written_are_taken(generator: torch.Generator) -> None:
+    x, y = rows(generator)
+    x.flags.writeable = y.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tc.KernelRegressor(rows_net()).fit(x, y).score(x, y)
+
+
 def test_several_targets_and_iterations(generator: torch.Generator) -> None:
     x, y = rows(generator)
     both = np.stack([y, -2 * y], 1)
@@ -222,9 +269,12 @@ def test_mistakes_are_told(generator: torch.Generator) -> None:
     net = rows_net()
     with pytest.raises(ValueError, match="expected KernelRegressor to be fitted"):
         tc.KernelRegressor(net).predict(x)
+    with pytest.raises(ValueError, match="expected KernelClassifier to be fitted"):
+        tc.KernelClassifier(net).predict(x)
     for model, given, targets, message in (
         (tc.KernelRegressor(net), x, y[:-1], r"expected targets \[30\]"),
-        (tc.KernelRegressor(net), x, np.where(y > 5, math.nan, y), "expected finite inputs"),
+        (tc.KernelRegressor(net), x, np.where(y > y.mean(), math.nan, y), "expected finite targets"),
+        (tc.KernelRegressor(net), np.where(x > 0, math.nan, x), y, "expected finite inputs"),
         (tc.KernelRegressor(net), x[:, :2], y, "expected the network's 3 features"),
         (tc.KernelRegressor(net), x[:, 0], y, r"expected \[n, features\] or"),
         (tc.KernelRegressor(net, ridge=-1.0), x, y, "ridge"),

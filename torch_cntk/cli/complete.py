@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import math
+import re
 import time
 import warnings
 from collections.abc import Sequence
@@ -33,6 +35,8 @@ _MOST_LAYERS = 1000
 """Kernels of deeper networks differ in nothing but the time that they take."""
 _FEWEST = 10
 """Entries below which leaving some out tells nothing."""
+_DECIMALS = re.compile(r"[+-]?\d*[.,]\d+(e[+-]?\d+)?", re.IGNORECASE)
+"""A label that looks like a measurement."""
 _LONG = 20.0
 """Seconds from which the user is told beforehand how long it takes."""
 
@@ -193,10 +197,22 @@ def _read(arguments: argparse.Namespace) -> tuple[Table, dict[str, Any], list[st
         given = read_long(arguments.table, arguments.long, reading)
     else:
         given = read_numbers(arguments.table, reading)
+    told = _told_of_labels(given)
     files = {"features": arguments.features, "row_features": arguments.row_features}
     sides = {name: read_sheet(path, reading) for name, path in files.items() if path is not None}
     encoded, notes = encode_tables(sides, arguments.text)
-    return given, encoded, notes
+    return given, encoded, told + notes
+
+
+def _told_of_labels(given: Table) -> list[str]:
+    """What to tell the user where the first column is likely data: all of its labels are numbers with decimals."""
+    labels = [str(label) for label in given.frame.index]
+    if given.long or len(labels) < 2 or not all(_DECIMALS.fullmatch(label) for label in labels):
+        return []
+    return [
+        f"the first column of {given.path.name}, {labels[0]} and so on, is taken for labels of rows and not completed; "
+        "if it holds data, put a column of labels before it"
+    ]
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -244,21 +260,25 @@ def _complete(arguments: argparse.Namespace) -> None:
     added = filled.shape[1] - columns
     options.report(
         f"filled {missing:,} of {given.frame.size:,} entries ({rows} x {columns})"
-        f"{f' and added {added} columns' if added else ''}, {_how(model)}, residual {model.residual_:.1e}, "
-        f"{taken:.1f} s: {arguments.output}",
+        f"{f' and added {added} column' + 's' * (added > 1) if added else ''}, {_how(model)}, "
+        f"residual {model.residual_:.1e}, {taken:.1f} s: {arguments.output}",
         arguments.output,
     )
     _judge(model, arguments, given)
 
 
 def _how(model: MatrixCompletion) -> str:
-    return f"ridge {model.ridge_:.1e}" if model.plan_ is None else f"{model.passes_} passes"
+    if model.plan_ is None:
+        return f"ridge {model.ridge_:.1e}"
+    return f"{model.passes_} pass{'' if model.passes_ == 1 else 'es'}"
 
 
 def _judge(model: MatrixCompletion, arguments: argparse.Namespace, given: Table) -> None:
     """Report, and write what was asked for beside the table."""
     if arguments.std is not None:
-        write_table(arguments.std, model.predict(return_std=True)[1], replace(given, container=None, cells=None))
+        # As if nothing had been observed: every cell is written, in the manner of the table.
+        unknown = pandas_module().DataFrame(math.nan, index=given.frame.index, columns=given.frame.columns)
+        write_table(arguments.std, model.predict(return_std=True)[1], replace(given, container=None, frame=unknown))
     if not (arguments.report or arguments.plot or arguments.by_row):
         return
     if int(given.frame.notna().to_numpy().sum()) < _FEWEST:

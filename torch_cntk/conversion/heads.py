@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from torch_cntk.conversion.reading import Reader, Result, Value, options_of
+from torch_cntk.conversion.reading import Images, Reader, Result, Value, options_of
 from torch_cntk.conversion.rule import Call, Place, Rule, Target
 from torch_cntk.conversion.tracing import name_of
 from torch_cntk.layers import Flatten, GlobalAvgPool, Layer
@@ -75,5 +75,24 @@ def _mean(reader: Reader, node: torch.fx.Node) -> Value:
     return replace(reader.emit(layer, value), flat=layer.flattens)
 
 
-HEADS: dict[Any, Callable[[Reader, torch.fx.Node], Result]] = dict.fromkeys((torch.mean, "mean"), _mean)
+def _reshaped(reader: Reader, node: torch.fx.Node) -> Value:
+    """A flattening, as ``x.view(x.size(0), -1)``: any other shape mixes images, or axes."""
+    named = reader.named(node)
+    shape = node.args[1:] or (named.get("shape", named.get("size", ())),)
+    if len(shape) == 1 and isinstance(shape[0], tuple | list):
+        shape = tuple(shape[0])
+    known = reader.known(shape)
+    if len(known) != 2 or not isinstance(known[0], Images) or known[1] != -1:
+        raise reader.without_rule(node)
+    value = reader.plain(node, reader.value(node))
+    memory = reader.new_memory(value)
+    if value.flat:
+        return replace(value, memory=memory)
+    return replace(reader.emit(Flatten(), value), flat=True, memory=memory)
+
+
+HEADS: dict[Any, Callable[[Reader, torch.fx.Node], Result]] = {
+    **dict.fromkeys((torch.mean, "mean"), _mean),
+    **dict.fromkeys((torch.reshape, "reshape", "view"), _reshaped),
+}
 """Functions whose rule needs more than their options."""

@@ -17,7 +17,10 @@ def _of_dimensions(name: str) -> tuple[type[_nn.Module], ...]:
 
 _PAD = "pad circularly or with zeros"
 _POOL = "take average pooling, or a strided convolution"
-_HEAD = "of heads, torch.nn.Flatten, flatten(1), AdaptiveAvgPool(1) and the mean over all pixels have a rule"
+_HEAD = (
+    "of heads, torch.nn.Flatten, flatten(1), view(x.size(0), -1), AdaptiveAvgPool(1) and the mean over all pixels have "
+    "a rule"
+)
 _BATCH = "statistics over the batch have no rule: normalise over the channels (LayerNorm on channels-last images)"
 _ATTENTION = "attention has no rule: convolutions, sums and concatenations have"
 _RECURRENT = "recurrent layers have no rule: one-dimensional convolutions have"

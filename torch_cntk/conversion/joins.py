@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from torch_cntk.conversion.reading import Length, Reader, Result, Value, options_of
+from torch_cntk.conversion.reading import Images, Length, Reader, Result, Value, options_of
 from torch_cntk.conversion.tracing import name_of
 from torch_cntk.covariance.lengths import Change
 from torch_cntk.layers import Scale
@@ -110,6 +110,8 @@ def _reason(first: Any, second: Any) -> str:
         return "factors that are trained have no rule: take a constant, or freeze them into a buffer of one number"
     if isinstance(first, Value) and isinstance(second, Value):
         return _PRODUCT
+    if any(isinstance(part, Length | Images) for part in (first, second)):
+        return "sizes are known as those of the input alone: to flatten, take x.flatten(1)"
     return "expected a feature map and one number: other factors belong to the data or the weights"
 
 

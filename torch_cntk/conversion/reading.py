@@ -57,7 +57,12 @@ class Sizes:
     first: int = 0
 
 
-Result = Value | Length | Sizes | Tensor
+@dataclass(frozen=True)
+class Images:
+    """The number of images, which no step changes."""
+
+
+Result = Value | Length | Sizes | Images | Tensor
 """What a step of the model gives: a tensor is one of its parameters or buffers."""
 
 
@@ -306,7 +311,7 @@ def _words(known: Any) -> str:
         return f"a parameter of shape {tuple(known.shape)}"
     if isinstance(known, Tensor):
         return f"a constant tensor of shape {tuple(known.shape)}"
-    if isinstance(known, Length | Sizes):
+    if isinstance(known, Length | Sizes | Images):
         return "a size"
     return repr(known) if isinstance(known, int | float | str | None) else f"a {type(known).__name__}"
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from torch_cntk.conversion.reading import Length, Reader, Result, Sizes, Value, options_of
+from torch_cntk.conversion.reading import Images, Length, Reader, Result, Sizes, Value, options_of
 from torch_cntk.conversion.tracing import name_of
 from torch_cntk.covariance.lengths import Change
 from torch_cntk.covariance.lengths import Length as Chain
@@ -88,8 +88,10 @@ def _item(reader: Reader, node: torch.fx.Node) -> Result:
     raise reader.refuse(node, "part of a shape", "expected an axis, or all from one on")
 
 
-def _length(reader: Reader, node: torch.fx.Node, sizes: Sizes, key: Any) -> Length:
-    """The length of a spatial axis."""
+def _length(reader: Reader, node: torch.fx.Node, sizes: Sizes, key: Any) -> Length | Images:
+    """The length of a spatial axis, or the number of images."""
+    if isinstance(key, int) and key == 0 and sizes.first == 0:
+        return Images()
     if isinstance(key, int) and not sizes.value.channels_last:
         of_all = key >= 0 and sizes.first >= 0
         axis = key + sizes.first - 2 if of_all else key + (reader.ndim or 0) - (sizes.first if key >= 0 else 0)
@@ -97,7 +99,7 @@ def _length(reader: Reader, node: torch.fx.Node, sizes: Sizes, key: Any) -> Leng
             axis = key + sizes.first + (reader.ndim or 0)
         if axis >= 0 and (of_all or reader.ndim):
             return Length(axis, sizes.value.lengths[min(axis, 2)])
-    raise reader.refuse(node, "the number of images or channels", "only sizes of images are known, as of the input's")
+    raise reader.refuse(node, "the number of channels", "only sizes of images are known, as of the input's")
 
 
 def resized(reader: Reader, node: torch.fx.Node, size: Any, value: Value) -> tuple[Any, Any]:
@@ -116,6 +118,8 @@ def resized(reader: Reader, node: torch.fx.Node, size: Any, value: Value) -> tup
         if [part.axis for part in size] != list(range(len(size))):
             raise reader.refuse(node, name_of(node), "expected the axes of a size in their order")
         wanted = tuple(part.chain for part in size)
+    elif isinstance(size, tuple) and any(isinstance(part, Images) for part in size):
+        raise reader.refuse(node, name_of(node), "the number of images is no size: expected that of a feature map")
     else:
         return size, None
     pairs = list(zip(value.lengths, wanted, strict=False))

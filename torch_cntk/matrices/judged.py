@@ -199,6 +199,9 @@ class Judged(Completer):
     def score(self, Y: Any, observed: Any = None) -> float:  # noqa: N803
         """R^2 of each observed entry's prediction from the other observed entries of its row (leave-one-out).
 
+        The mean of the row alone, which is taken off before, has seen the entry. ``left_out`` and ``report`` leave it
+        out there as well, and are a little more severe.
+
         Args:
             Y: [any rows, columns].
             observed: boolean of its shape, True = known; by default what is not NaN.

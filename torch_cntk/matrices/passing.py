@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,7 +12,7 @@ from torch_cntk.matrices.choice import Choice, Trials, choose
 from torch_cntk.matrices.known import Known
 from torch_cntk.matrices.options import Precision
 from torch_cntk.matrices.sides import Side
-from torch_cntk.matrices.tables import Matrix, name_of
+from torch_cntk.matrices.tables import Matrix
 
 __all__ = ["Passes", "Passing", "fit_passes"]
 
@@ -31,14 +30,12 @@ class Passing:
         choice: the plan, and why it was chosen.
         values: the fit in the units of the table, [rows, columns], also at observed entries.
         residual: largest relative residual of any pass's equations.
-        labels: of the rows and of the columns, of a frame; else None.
     """
 
     known: Known
     choice: Choice
     values: Tensor
     residual: float
-    labels: tuple[Sequence[Any] | None, Sequence[Any] | None] = (None, None)
 
     def filled(self, matrix: Matrix) -> Tensor:
         """A matrix of the same columns with what is not observed filled, [rows, columns].
@@ -67,16 +64,6 @@ class Passing:
     def notes(self) -> list[str]:
         """What to tell the user."""
         found = []
-        sides = ("row", self.known.rows, 1), ("column", self.known.columns, 0)
-        for (what, side, axis), labels in zip(sides, self.labels, strict=True):
-            empty = (~self.known.observed.any(axis)).nonzero()[:, 0]
-            if len(empty) and side is None:
-                total = self.known.table.shape[1 - axis]
-                found.append(
-                    f"{len(empty)} of {total} {what}s have no observed entry (the first is {what} "
-                    f"{name_of(labels, int(empty[0]))}) and "
-                    "no features; they are filled with means"
-                )
         if self.residual > _UNSOLVED:
             found.append(f"the iteration of a pass ended before its tolerance; residual {self.residual:.1e}")
         return found
@@ -111,4 +98,4 @@ def fit_passes(
     known = Known.of(matrix.values, matrix.observed, rows, columns)
     choice = choice or choose(known, passes, precision=precision, seed=seed, progress=progress)
     filled = choice.plan.filled(known)
-    return Passing(known, choice, known.back(filled.values), filled.residual, (matrix.rows, matrix.columns))
+    return Passing(known, choice, known.back(filled.values), filled.residual)

@@ -207,7 +207,8 @@ def _ridge_of(ridge: float, tried: tuple[float, ...]) -> str:
 def _passes_of(plan: Plan) -> str:
     """What a mixture of passes consists of."""
     parts = [f"{100 * weight:.0f} % {_KINDS.get(type(chain[-1]).__name__, 'other')}" for weight, chain in plan.parts]
-    return f"a mixture, chosen by entries that were left out: {', '.join(parts)}; at most {plan.passes} passes"
+    passes = f"{plan.passes} pass{'' if plan.passes == 1 else 'es'}"
+    return f"a mixture, chosen by entries that were left out: {', '.join(parts)}; at most {passes}"
 
 
 _KINDS = {

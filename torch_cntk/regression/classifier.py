@@ -137,7 +137,8 @@ class KernelClassifier(KernelEstimator):
         Raises:
             ValueError: nothing has been fitted, or the inputs have another shape.
         """
-        return self.classes_[self._scores(X).argmax(1).cpu().numpy()]
+        index = self._scores(X).argmax(1).cpu().numpy()
+        return self.classes_[index]
 
     def predict_proba(self, X: Any) -> Any:  # noqa: N803 - scikit-learn's name
         """A share for each class of each input, [m, classes], adding up to 1: a tensor if X is one, else an array.
@@ -156,6 +157,13 @@ class KernelClassifier(KernelEstimator):
         return returned(clipped / total, X)
 
     def score(self, X: Any, y: Any) -> float:  # noqa: N803 - scikit-learn's name
-        """Share of labels that are predicted right."""
+        """Share of labels that are predicted right.
+
+        Raises:
+            ValueError: nothing has been fitted, or shapes do not fit each other.
+        """
         labels = y.cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
-        return float((self.predict(X) == labels).mean())
+        predicted = self.predict(X)
+        if labels.shape != predicted.shape:
+            raise ValueError(f"expected labels [{len(predicted)}], got shape {labels.shape}")
+        return float((predicted == labels).mean())

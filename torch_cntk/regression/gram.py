@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -35,25 +35,38 @@ class Settings:
     kind: str
     dtype: torch.dtype
     progress: bool
+    _layers: tuple[torch.nn.Module, ...] = field(init=False, repr=False, compare=False)
+    _key: tuple[Any, ...] = field(init=False, repr=False, compare=False)
 
-    @property
-    def key(self) -> tuple[Any, ...]:
-        """What must be equal for a kernel to be the same."""
-        network = self.network if isinstance(self.network, str) else repr(self.network)
-        return network, self.kind, self.dtype
+    def __post_init__(self) -> None:
+        network = self.network
+        layers: tuple[torch.nn.Module, ...] = () if isinstance(network, str) else tuple(network.modules())
+        # Both are kept as they are now: the network may be changed in place before the next fit.
+        object.__setattr__(self, "_layers", layers)
+        object.__setattr__(self, "_key", (repr(network), self.kind, self.dtype))
+
+    def same(self, other: Settings) -> bool:
+        """Whether a kernel is that of other settings: of the very same layers, as functions may share a name."""
+        ours, theirs = self._layers, other._layers
+        return (
+            self._key == other._key
+            and len(ours) == len(theirs)
+            and all(layer is its for layer, its in zip(ours, theirs, strict=True))
+        )
 
 
-def as_inputs(inputs: Any, device: torch.device | str | None) -> Tensor:
-    """Inputs as a floating point tensor on a device.
+def as_inputs(inputs: Any, device: torch.device | str | None, *, name: str = "inputs") -> Tensor:
+    """Inputs, or targets, as a floating point tensor on a device.
 
     Raises:
         TypeError: they are not numbers.
         ValueError: there are none, or one is not finite.
     """
     try:
-        tensor = inputs if isinstance(inputs, Tensor) else torch.as_tensor(np.ascontiguousarray(np.asarray(inputs)))
+        tensor = inputs if isinstance(inputs, Tensor) else torch.as_tensor(_array(inputs))
     except (TypeError, ValueError) as error:
-        raise TypeError(f"expected an array of numbers, [n, features] or [n, channels, *size], got {error}") from None
+        shapes = "[n, features] or [n, channels, *size]" if name == "inputs" else "[n] or [n, k]"
+        raise TypeError(f"expected {name} to be an array of numbers, {shapes}, got {error}") from None
     tensor = tensor.detach().to(device or tensor.device)
     if tensor.is_complex() or tensor.dtype == torch.bool:
         raise TypeError(f"expected real numbers, got {tensor.dtype}")
@@ -62,8 +75,14 @@ def as_inputs(inputs: Any, device: torch.device | str | None) -> Tensor:
     if tensor.ndim < 2 or tensor.numel() == 0:
         raise ValueError(f"expected [n, features] or [n, channels, *size], got shape {tuple(tensor.shape)}")
     if not bool(torch.isfinite(tensor).all()):
-        raise ValueError("expected finite inputs, got NaN or infinity among them")
+        raise ValueError(f"expected finite {name}, got NaN or infinity among them")
     return tensor
+
+
+def _array(inputs: Any) -> np.ndarray[Any, Any]:
+    """An array that torch takes: contiguous, and writable, as those of pandas may not be."""
+    array = np.ascontiguousarray(np.asarray(inputs))
+    return array if array.flags.writeable else array.copy()
 
 
 def returned(values: Tensor, inputs: Any) -> Any:
@@ -81,7 +100,8 @@ class TrainingKernel:
     """
 
     def __init__(self, settings: Settings, inputs: Tensor, before: TrainingKernel | None = None) -> None:
-        self.settings, self.inputs = settings, inputs
+        # Inputs that the caller changes later would be compared with themselves in the next fit.
+        self.settings, self.inputs = settings, inputs if isinstance(settings.network, str) else inputs.clone()
         if isinstance(settings.network, str):
             n = len(inputs)
             if inputs.shape != (n, n):
@@ -92,7 +112,7 @@ class TrainingKernel:
         free = available_bytes(inputs.device)
         if free is not None and _MATRIX_SHARE * 8 * len(inputs) ** 2 > free:
             self.matrix = None
-            self.operator = settings.network.gram_operator(inputs, kind=settings.kind)
+            self.operator = settings.network.gram_operator(self.inputs, kind=settings.kind)
             return
         self.matrix = self._matrix(before)
         self.operator = DenseOperator(self.matrix)
@@ -111,7 +131,7 @@ class TrainingKernel:
     def _known(self, before: TrainingKernel) -> int:
         """How many of the first inputs are those of an earlier fit."""
         old = before.inputs
-        if before.settings.key != self.settings.key or old.shape[1:] != self.inputs.shape[1:]:
+        if not before.settings.same(self.settings) or old.shape[1:] != self.inputs.shape[1:]:
             return 0
         if old.dtype != self.inputs.dtype or old.device != self.inputs.device:
             return 0

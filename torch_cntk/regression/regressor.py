@@ -11,7 +11,7 @@ from torch import Tensor
 from torch_cntk._internal.checks import positive_int
 from torch_cntk._internal.memory import allocating
 from torch_cntk.regression.base import KernelEstimator, Network, Ridge
-from torch_cntk.regression.gram import returned
+from torch_cntk.regression.gram import as_inputs, returned
 from torch_cntk.solvers import Solver
 
 __all__ = ["KernelRegressor"]
@@ -98,7 +98,8 @@ class KernelRegressor(KernelEstimator):
         """
         self._check_options()
         inputs = self._inputs(X)
-        targets = self._inputs(np.asarray(y)[:, None] if np.ndim(y) == 1 else y).double().to(inputs.device)
+        given = np.asarray(y)[:, None] if np.ndim(y) == 1 else y
+        targets = as_inputs(given, self.device, name="targets").double().to(inputs.device)
         if len(targets) != len(inputs) or targets.ndim > 2:
             raise ValueError(f"expected targets [{len(inputs)}] or [{len(inputs)}, k], got shape {tuple(np.shape(y))}")
         self._single = np.ndim(y) == 1
@@ -172,8 +173,16 @@ class KernelRegressor(KernelEstimator):
         return values[:, 0] if self._single else values
 
     def score(self, X: Any, y: Any) -> float:  # noqa: N803 - scikit-learn's name
-        """R^2 of the predictions, the mean over targets."""
+        """R^2 of the predictions, the mean over targets.
+
+        Raises:
+            ValueError: nothing has been fitted, or shapes do not fit each other.
+        """
         predicted = torch.as_tensor(np.asarray(self.predict(X))).double()
-        truth = torch.as_tensor(np.asarray(y)).double()
+        truth = torch.as_tensor(np.array(y)).double()
+        if truth.numel() != predicted.numel() or len(truth) != len(predicted):
+            raise ValueError(f"expected targets {list(predicted.shape)}, got shape {tuple(truth.shape)}")
+        # [n, 1] beside [n] would be taken as a difference of all pairs.
+        truth = truth.reshape(predicted.shape)
         left = (truth - predicted).square().sum(0)
         return float((1 - left / (truth - truth.mean(0)).square().sum(0)).mean())
