@@ -112,6 +112,37 @@ def test_strokes_on_a_transparent_layer(tmp_path: Path, hole: Any, colour: Any, 
     assert np.array_equal(missing(saved(tmp_path, layer), invert=True), hole)
 
 
+@pytest.mark.parametrize("hole", [square(), strokes()], ids=["square", "strokes"])
+@pytest.mark.parametrize("colour", [(200, 90, 50), (7, 130, 251)])
+def test_soft_strokes_whose_faint_colours_were_rounded(tmp_path: Path, hole: Any, colour: Any) -> None:
+    """Painting programs keep colours times opacity in 8 bits: at an opacity of 2 of 255 hardly any colour is left."""
+    import scipy.ndimage
+
+    alpha = np.round(255 * scipy.ndimage.gaussian_filter(hole.astype(float), 1.5))[..., None]
+    stored = np.round(np.array(colour) * alpha / 255)
+    colours = np.clip(np.round(255 * stored / np.maximum(alpha, 1)), 0, 255)
+    assert np.abs(colours - colour)[alpha[..., 0] > 0].max() > 25
+    found = find_mask(saved(tmp_path, np.concatenate([colours, alpha], 2).astype(np.uint8)), (HEIGHT, WIDTH))
+    assert np.array_equal(~found.observed.numpy(), alpha[..., 0] > 5)
+    assert "took the painted" in found.reading
+
+
+def test_strokes_of_several_colours_on_a_transparent_layer(tmp_path: Path) -> None:
+    layer = np.zeros((HEIGHT, WIDTH, 4), np.uint8)
+    layer[strokes()] = (255, 0, 0, 255)
+    layer[square()] = (0, 0, 255, 255)
+    found = find_mask(saved(tmp_path, layer), (HEIGHT, WIDTH))
+    assert np.array_equal(~found.observed.numpy(), strokes() | square())
+    assert "took the painted" in found.reading
+
+
+def test_a_copy_that_was_erased_almost_wholly(tmp_path: Path) -> None:
+    """A photograph has many colours: what is left of it is known."""
+    values = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 4), dtype=np.uint8)
+    values[..., 3] = np.where(specks(), 255, 0)
+    assert np.array_equal(missing(saved(tmp_path, values)), ~specks())
+
+
 @HOLES
 def test_an_erased_copy_of_the_photograph(tmp_path: Path, hole: Any) -> None:
     values = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 4), dtype=np.uint8)
