@@ -100,6 +100,28 @@ def test_strokes_of_a_colour_on_a_photograph(tmp_path: Path, hole: Any, colour: 
 
 
 @HOLES
+def test_red_strokes_on_a_copy_of_a_grey_photograph(tmp_path: Path, hole: Any) -> None:
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    grey = (60 + rows + 2 * columns).astype(np.uint8)
+    values = np.stack([grey] * 3, -1)
+    values[hole] = (255, 0, 0)
+    image = torch.from_numpy(grey)[None] / 255
+    found = find_mask(saved(tmp_path, values), (HEIGHT, WIDTH), image=image)
+    assert np.array_equal(~found.observed.numpy(), hole)
+    assert "took what differs from the photograph" in found.reading
+
+
+def test_strokes_of_a_colour_that_jpeg_fades_are_doubted(tmp_path: Path) -> None:
+    """A line of one pixel is no longer red: that cannot be mended here, but it is told."""
+    values = np.full((HEIGHT, WIDTH, 3), (150, 140, 120), np.uint8)
+    values[square()] = values[30] = (255, 0, 0)
+    for suffix, lossy in (("png", False), ("jpg", True)):
+        found = find_mask(saved(tmp_path, values, suffix=suffix), (HEIGHT, WIDTH), colour="red")
+        assert bool(found.observed[30].any()) == lossy
+        assert ("JPEG fades thin strokes" in found.reading) == lossy
+
+
+@HOLES
 @pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (200, 30, 30)])
 @pytest.mark.parametrize("opacity", [255, 128])
 def test_strokes_on_a_transparent_layer(tmp_path: Path, hole: Any, colour: Any, opacity: Any) -> None:

@@ -212,6 +212,8 @@ def _of_copy(decoded: Decoded, image: Tensor, invert: bool, path: str | Path) ->
     """
     colours, alpha = _levels(decoded)
     photograph = image.permute(1, 2, 0).float().numpy() * _LEVELS
+    if photograph.shape[2] == 1 and colours.shape[2] == 3:  # red strokes make a copy of a grey photograph a colour one
+        photograph = photograph.repeat(3, 2)
     if colours.shape != photograph.shape or decoded.metadata.lab or (alpha is not None and np.ptp(alpha) > 0):
         return None
     near = _LOSSY if decoded.metadata.lossy else _EXACT
@@ -271,7 +273,14 @@ def _of_colour(decoded: Decoded, colour: str, invert: bool, path: str | Path) ->
         row, column = np.unravel_index(int(distance.argmin()), distance.shape)
         nearest = ", ".join(str(round(float(level))) for level in colours[row, column])
         raise ValueError(f"expected pixels of the colour {colour} in {path}, got none; the nearest is ({nearest})")
-    return _mask(painted if invert else ~painted, f"pixels of the colour {colour}", bool((distance[painted] > 0).any()))
+    reading = ""
+    if decoded.metadata.lossy:
+        reading = (
+            f"took {_share(painted)} of {path} for {colour}; {decoded.metadata.lossy} fades thin strokes, which may be "
+            "left: paint on a PNG or TIFF copy"
+        )
+    soft = bool((distance[painted] > 0).any())
+    return _mask(painted if invert else ~painted, f"pixels of the colour {colour}", soft, reading)
 
 
 def own_alpha(alpha: Tensor) -> Mask:
