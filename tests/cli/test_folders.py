@@ -47,6 +47,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         Image.fromarray(values).save(f"in/{name}", **options)
         Image.fromarray(~hole(number)).save(f"masks/{Path(name).stem}.png")
     Path("in/notes.txt").write_text("no image")
+    Path("in/._a.png").write_text("a Mac's notes on a.png")
     return tmp_path
 
 
@@ -173,6 +174,36 @@ def test_how_sure_it_is(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Image.fromarray(noise).save("noise.png")
     assert main(["inpaint", "noise.png", "--mask", "masks/a.png", "-o", "a.png"]) == 0
     assert int(capsys.readouterr().out.split(sure)[1].split(" of 255")[0]) > 50
+
+
+def test_how_sure_it_is_in_units_of_its_own(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = (100 * smooth(0)[..., 0] - 3000).astype(np.float32)
+    values[hole(0)] = np.nan
+    Image.fromarray(values).save("heights.tif")
+    assert main(["inpaint", "heights.tif", "-o", "a.tif"]) == 0
+    told = capsys.readouterr().out
+    low, high = np.nanmin(values), np.nanmax(values)
+    assert f", of values from {low:.4g} to {high:.4g}: a.tif" in told
+    assert 0 < float(told.split("were off by ")[1].split(",")[0]) < 1000
+
+
+def test_how_sure_it_is_beside_a_transparent_background(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A background that is not filled says nothing of how hard it was to fill."""
+    rows, columns = np.mgrid[:96, :120]
+    values = np.stack([128 + 60 * np.sin(rows / 5), 128 + 60 * np.cos(columns / 5), 90 + columns, rows * 0], -1)
+    values[:, :60, 3] = 255
+    Image.fromarray(values.astype(np.uint8)).save("cut.png")
+    mask = np.ones((96, 120), bool)
+    mask[40:45, 20:27] = False
+    Image.fromarray(mask).save("mask.png")
+    assert main(["inpaint", "cut.png", "--mask", "mask.png", "-o", "a.png"]) == 0
+    few = capsys.readouterr().out.split("were off by ")[1].split(" of 255")[0]
+    assert few == "less than 1" or int(few) < 9
+
+
+def test_a_folder_of_masks_for_one_image(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inpaint", "in/a.png", "--masks", "masks", "-o", "a.png"]) == 2
+    assert "expected a mask's file for one image, got the folder masks" in capsys.readouterr().err
 
 
 def test_bars_become_lines(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,9 @@ def last(array: np.ndarray, axis: int | None) -> np.ndarray:
     return array if axis is None else np.moveaxis(array, axis, -1)
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "int32", "int64", "float16", "float32", "float64"])
+@pytest.mark.parametrize(
+    "dtype", ["uint8", "uint16", "int16", "int32", "int64", "float16", "float32", "float64", ">u2", ">f4"]
+)
 @pytest.mark.parametrize("axis", [None, -1, 0, 1])
 def test_arrays_keep_their_dtype_and_form(dtype: str, axis: int | None) -> None:
     image = smooth() if axis is not None else smooth()[..., 0]

@@ -369,6 +369,9 @@ def test_guidance_may_stand_in_a_list_of_fillers(generator: torch.Generator) -> 
     assert torch.equal(listed.image, tc.inpaint(image, observed, KERNEL, passes=2, guidance=settings).image)
 
 
+WITHOUT_WEIGHTS = tc.Sequential(tc.Identity()).kernel(tc.priors.Uniform())
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
@@ -379,6 +382,7 @@ def test_guidance_may_stand_in_a_list_of_fillers(generator: torch.Generator) -> 
         ({"mean": torch.zeros(7, 7)}, ValueError, "a mean that broadcasts"),
         ({"solver": "auto"}, TypeError, "a solver such as"),
         ({"operator": 3}, TypeError, "expected an operator"),
+        ({"operator": WITHOUT_WEIGHTS.operator((16, 16))}, ValueError, 'not zero everywhere; .* only the kind="nngp"'),
     ],
 )
 def test_equations_that_are_none_are_refused(options: Any, error: Any, message: str) -> None:

@@ -202,3 +202,9 @@ def test_tiny_and_constant_images(size: tuple[int, int]) -> None:
 def test_bad_settings_are_refused(options: dict[str, Any], error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=match):
         GroupFlow(**options)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, math.nan])
+def test_shares_are_from_0_to_1(share: float) -> None:
+    with pytest.raises(ValueError, match="observed"):
+        GroupFlow.for_share(share)

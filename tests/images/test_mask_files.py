@@ -100,6 +100,28 @@ def test_strokes_of_a_colour_on_a_photograph(tmp_path: Path, hole: Any, colour: 
 
 
 @HOLES
+def test_red_strokes_on_a_copy_of_a_grey_photograph(tmp_path: Path, hole: Any) -> None:
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    grey = (60 + rows + 2 * columns).astype(np.uint8)
+    values = np.stack([grey] * 3, -1)
+    values[hole] = (255, 0, 0)
+    image = torch.from_numpy(grey)[None] / 255
+    found = find_mask(saved(tmp_path, values), (HEIGHT, WIDTH), image=image)
+    assert np.array_equal(~found.observed.numpy(), hole)
+    assert "took what differs from the photograph" in found.reading
+
+
+def test_strokes_of_a_colour_that_jpeg_fades_are_doubted(tmp_path: Path) -> None:
+    """A line of one pixel is no longer red: that cannot be mended here, but it is told."""
+    values = np.full((HEIGHT, WIDTH, 3), (150, 140, 120), np.uint8)
+    values[square()] = values[30] = (255, 0, 0)
+    for suffix, lossy in (("png", False), ("jpg", True)):
+        found = find_mask(saved(tmp_path, values, suffix=suffix), (HEIGHT, WIDTH), colour="red")
+        assert bool(found.observed[30].any()) == lossy
+        assert ("JPEG fades thin strokes" in found.reading) == lossy
+
+
+@HOLES
 @pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (200, 30, 30)])
 @pytest.mark.parametrize("opacity", [255, 128])
 def test_strokes_on_a_transparent_layer(tmp_path: Path, hole: Any, colour: Any, opacity: Any) -> None:
@@ -110,6 +132,37 @@ def test_strokes_on_a_transparent_layer(tmp_path: Path, hole: Any, colour: Any, 
     assert "took the painted" in found.reading
     # Black, transparent, is known; white, opaque, is missing.
     assert np.array_equal(missing(saved(tmp_path, layer), invert=True), hole)
+
+
+@pytest.mark.parametrize("hole", [square(), strokes()], ids=["square", "strokes"])
+@pytest.mark.parametrize("colour", [(200, 90, 50), (7, 130, 251)])
+def test_soft_strokes_whose_faint_colours_were_rounded(tmp_path: Path, hole: Any, colour: Any) -> None:
+    """Painting programs keep colours times opacity in 8 bits: at an opacity of 2 of 255 hardly any colour is left."""
+    import scipy.ndimage
+
+    alpha = np.round(255 * scipy.ndimage.gaussian_filter(hole.astype(float), 1.5))[..., None]
+    stored = np.round(np.array(colour) * alpha / 255)
+    colours = np.clip(np.round(255 * stored / np.maximum(alpha, 1)), 0, 255)
+    assert np.abs(colours - colour)[alpha[..., 0] > 0].max() > 25
+    found = find_mask(saved(tmp_path, np.concatenate([colours, alpha], 2).astype(np.uint8)), (HEIGHT, WIDTH))
+    assert np.array_equal(~found.observed.numpy(), alpha[..., 0] > 5)
+    assert "took the painted" in found.reading
+
+
+def test_strokes_of_several_colours_on_a_transparent_layer(tmp_path: Path) -> None:
+    layer = np.zeros((HEIGHT, WIDTH, 4), np.uint8)
+    layer[strokes()] = (255, 0, 0, 255)
+    layer[square()] = (0, 0, 255, 255)
+    found = find_mask(saved(tmp_path, layer), (HEIGHT, WIDTH))
+    assert np.array_equal(~found.observed.numpy(), strokes() | square())
+    assert "took the painted" in found.reading
+
+
+def test_a_copy_that_was_erased_almost_wholly(tmp_path: Path) -> None:
+    """A photograph has many colours: what is left of it is known."""
+    values = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 4), dtype=np.uint8)
+    values[..., 3] = np.where(specks(), 255, 0)
+    assert np.array_equal(missing(saved(tmp_path, values)), ~specks())
 
 
 @HOLES

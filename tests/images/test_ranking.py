@@ -60,6 +60,8 @@ def test_bad_input_is_refused() -> None:
         sweep(networks(), image, observed, trials=1)
     with pytest.raises(ValueError, match="expected an image"):
         sweep(networks(), image[..., 1:], observed)
+    with pytest.raises(ValueError, match="expected the truth of the image's shape"):
+        sweep(networks(), image, observed, truth=image[:1])
     with pytest.raises(ValueError, match="enough to leave out"):
         sweep(networks(), image, torch.zeros(40, 36, dtype=torch.bool))
 

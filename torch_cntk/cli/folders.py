@@ -110,17 +110,25 @@ def fill_folder(arguments: argparse.Namespace, fill: Fill) -> int:
 
 
 def _images(folder: Path, masks: Path | None) -> list[Path]:
-    """The images of a folder in the order of their names, without the masks that lie between them.
+    """The images of a folder in the order of their names, without hidden files and the masks that lie between them.
+
+    Macs leave a hidden ``._a.jpg`` beside each ``a.jpg`` on cards and network drives.
 
     Raises:
         ValueError: there are none.
     """
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    found = sorted(
+        path for path in folder.iterdir() if _visible(path) and path.suffix.lower() in SUFFIXES and path.is_file()
+    )
     if masks is not None and masks.exists() and masks.samefile(folder):
         found = [path for path in found if not path.stem.endswith(_MARKS)]
     if not found:
         raise ValueError(f"expected images ({', '.join(SUFFIXES)}) in the folder {folder}, got none")
     return found
+
+
+def _visible(path: Path) -> bool:
+    return not path.name.startswith(".")
 
 
 def _for_file(arguments: argparse.Namespace, image: Path) -> argparse.Namespace:

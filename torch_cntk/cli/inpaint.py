@@ -131,7 +131,8 @@ def _fill(arguments: argparse.Namespace) -> str:
     seconds = time.perf_counter() - start
     task.write(arguments.output, result.image)
     warn_unless_converged(result)
-    sure = certainty(task.photograph.pixels.to(device), task.known.to(device), kernel, solver, result)
+    known, observed = task.known.to(device), task.observed.to(device)
+    sure = certainty(task.photograph.pixels.to(device), known, observed, kernel, solver, result)
     return f"{summary(task.observed, result, seconds)}{f'; {sure}' if sure else ''}"
 
 

@@ -125,20 +125,26 @@ def _passes(text: str) -> int | str:
     """Read ``--passes``.
 
     Raises:
-        ArgumentTypeError: the number is out of range.
-        ValueError: it is no number.
+        ArgumentTypeError: it is no number, or out of range.
     """
     if text == "auto":
         return text
-    number = int(text)
+    number = int(text) if text.isdecimal() else -1
     if not 0 <= number <= _MOST_PASSES:
         raise argparse.ArgumentTypeError(f"expected auto or a number from 0 to {_MOST_PASSES}, got {text}")
     return number
 
 
 def ridge(text: str) -> float | str:
-    """Read ``--ridge``."""
-    return text if text == "cv" else float(text)
+    """Read ``--ridge``.
+
+    Raises:
+        ArgumentTypeError: it is neither.
+    """
+    try:
+        return text if text == "cv" else float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected cv or a number, got {text!r}") from error
 
 
 def warn(message: object) -> None:

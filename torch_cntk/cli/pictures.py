@@ -90,7 +90,7 @@ def _mask(photograph: Photograph, arguments: argparse.Namespace) -> Mask:
     """From the file that was named, or the image itself.
 
     Raises:
-        ValueError: there is neither.
+        ValueError: there is neither, or a folder was named.
     """
     path = arguments.mask
     if path is None and arguments.mask_color is None:
@@ -98,6 +98,8 @@ def _mask(photograph: Photograph, arguments: argparse.Namespace) -> Mask:
         if own is None:
             raise ValueError("expected --mask, or --mask-color, or an image with transparent pixels, got none of them")
         return own
+    if path is not None and path.is_dir():
+        raise ValueError(f"expected a mask's file for one image, got the folder {path}")
     height, width = photograph.pixels.shape[1:]
     return find_mask(
         arguments.image if path is None else path,

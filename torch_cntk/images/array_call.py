@@ -65,7 +65,7 @@ def inpaint_array(
     # As a batch of one: then the mask's dimensions are those of the image, whatever their number.
     result: Any = inpaint(_as_real_array(channels_first)[None], ~missing, kernel, **options)
     filled = _rounded_array(result.image[0], image.dtype)
-    whole = np.where(missing.numpy(), filled, channels_first)
+    whole = np.where(missing.numpy(), filled, channels_first).astype(image.dtype, copy=False)  # of its byte order too
     return whole[0] if channel_axis is None else np.ascontiguousarray(np.moveaxis(whole, 0, channel_axis))
 
 

@@ -43,7 +43,7 @@ class Equations:
 
     Raises:
         TypeError: one of them is something else.
-        ValueError: the ridge is another word than "cv", negative or not finite, or the mean is not finite.
+        ValueError: the ridge is another word than "cv", negative or not finite, the mean is not finite, or K is zero.
     """
 
     operator: Operator
@@ -54,6 +54,10 @@ class Equations:
     def __post_init__(self) -> None:
         if not isinstance(self.operator, Operator):
             raise TypeError(f"expected an operator, such as kernel.operator(size), got {type(self.operator).__name__}")
+        if self.operator.mean_diagonal == 0:
+            raise ValueError(
+                'expected a kernel that is not zero everywhere; a network without weights has only the kind="nngp"'
+            )
         check_ridge(self.ridge)
         if self.solver is not None:
             check_solver(self.solver)

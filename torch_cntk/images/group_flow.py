@@ -87,7 +87,14 @@ class GroupFlow:
 
     @classmethod
     def for_share(cls, observed: float) -> GroupFlow:
-        """Settings that suit a share of observed pixels, from 0 to 1: the fewer, the stronger at first."""
+        """Settings that suit a share of observed pixels, from 0 to 1: the fewer, the stronger at first.
+
+        Raises:
+            TypeError: the share is no number.
+            ValueError: it is not from 0 to 1.
+        """
+        if finite_number(observed, "observed", minimum=0) > 1:
+            raise ValueError(f"expected a share of observed pixels from 0 to 1, got {observed}")
         # From half of the pixels to a fifth of them.
         sparse = min(max((0.5 - observed) / 0.3, 0.0), 1.0)
         return cls(first=0.3 * (200 / 75) ** sparse, relaxation=0.5 + 0.3 * sparse)

@@ -33,7 +33,7 @@ _NEARLY = 26
 _MOST = 95
 """Percentile up to which, and from which down, levels count: a few stray pixels do not."""
 _FEW = 16
-"""Grey levels of a drawing at most, whose pixels may be anything between black and white."""
+"""Grey levels of a drawing at most, whose pixels may be anything between black and white; and colours of strokes."""
 _FINE = 8
 """Parts of a grey level that are told apart: colours of a palette may differ by less than one."""
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)
@@ -151,17 +151,30 @@ def _levels(decoded: Decoded) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _grey_of(decoded: Decoded) -> tuple[np.ndarray, bool]:
-    """The mask as grey [H, W], and whether it is the opacity of a layer painted in one colour."""
+    """The mask as grey [H, W], and whether it is the opacity of a layer painted in a few colours."""
     colours, alpha = _levels(decoded)
     grey = colours[..., 0] if colours.shape[2] == 1 else colours @ _GREY
     grey = (np.round(grey * _FINE) / _FINE).astype(np.float32)
     if alpha is None or np.ptp(alpha) == 0:
         return grey, False
-    seen = colours[alpha > 0]
-    one = bool((np.ptp(seen, axis=0) <= _EXACT).all())
     drawn = bool(((grey <= _EXACT) | (grey >= _LEVELS - _EXACT)).all())
     # Black and white with some alpha beside is black and white; all else with alpha was painted or erased there.
-    return (alpha, True) if one else (grey, False) if drawn else (alpha, False)
+    if _one_colour(colours, alpha):
+        return alpha, True
+    return (grey, False) if drawn else (alpha, _few_colours(colours, alpha))
+
+
+def _one_colour(colours: np.ndarray, alpha: np.ndarray) -> bool:
+    """Whether all that can be seen has one colour: the fainter a pixel, the more its colour was rounded."""
+    seen = alpha > 0
+    opacity = alpha[seen][:, None] / _LEVELS
+    colour = (colours[seen] * opacity).sum(0) / opacity.sum()
+    return bool((np.abs(colours[seen] - colour) * opacity <= _EXACT / 2).all())
+
+
+def _few_colours(colours: np.ndarray, alpha: np.ndarray) -> bool:
+    """Whether what covers most has the few colours that strokes have, and photographs do not."""
+    return len(np.unique(colours[alpha == alpha.max()], axis=0)) <= _FEW
 
 
 def _of_grey(grey: np.ndarray, layer: bool, invert: bool, same: int, path: str | Path) -> Mask:
@@ -199,6 +212,8 @@ def _of_copy(decoded: Decoded, image: Tensor, invert: bool, path: str | Path) ->
     """
     colours, alpha = _levels(decoded)
     photograph = image.permute(1, 2, 0).float().numpy() * _LEVELS
+    if photograph.shape[2] == 1 and colours.shape[2] == 3:  # red strokes make a copy of a grey photograph a colour one
+        photograph = photograph.repeat(3, 2)
     if colours.shape != photograph.shape or decoded.metadata.lab or (alpha is not None and np.ptp(alpha) > 0):
         return None
     near = _LOSSY if decoded.metadata.lossy else _EXACT
@@ -258,7 +273,14 @@ def _of_colour(decoded: Decoded, colour: str, invert: bool, path: str | Path) ->
         row, column = np.unravel_index(int(distance.argmin()), distance.shape)
         nearest = ", ".join(str(round(float(level))) for level in colours[row, column])
         raise ValueError(f"expected pixels of the colour {colour} in {path}, got none; the nearest is ({nearest})")
-    return _mask(painted if invert else ~painted, f"pixels of the colour {colour}", bool((distance[painted] > 0).any()))
+    reading = ""
+    if decoded.metadata.lossy:
+        reading = (
+            f"took {_share(painted)} of {path} for {colour}; {decoded.metadata.lossy} fades thin strokes, which may be "
+            "left: paint on a PNG or TIFF copy"
+        )
+    soft = bool((distance[painted] > 0).any())
+    return _mask(painted if invert else ~painted, f"pixels of the colour {colour}", soft, reading)
 
 
 def own_alpha(alpha: Tensor) -> Mask:

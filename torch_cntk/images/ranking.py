@@ -162,6 +162,8 @@ def sweep(
     observed = as_mask(observed)
     if image.ndim != observed.ndim + 1 or image.shape[1:] != observed.shape:
         raise ValueError(f"expected an image [channels, *{tuple(observed.shape)}], got {tuple(image.shape)}")
+    if truth is not None and truth.shape != image.shape:
+        raise ValueError(f"expected the truth of the image's shape {tuple(image.shape)}, got {tuple(truth.shape)}")
     kernels = {name: _kernel(net, prior or Uniform(0, 0.1), observed) for name, net in networks.items()}
     left_out = _left_out(observed, trials, seed)
     errors = torch.zeros(len(kernels), trials, dtype=torch.float64)
