@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import skimage.data
 import torch
 
 import torch_cntk as tc
@@ -311,3 +312,16 @@ def test_bad_options_are_refused(options: Any, error_type: Any, message: Any) ->
 def test_bad_settings_are_refused(settings: Any, error_type: Any, message: Any) -> None:
     with pytest.raises(error_type, match=message):
         tc.Guidance(**settings)
+
+
+def test_features_do_not_see_the_opposite_edge() -> None:
+    """A hole in a corner is filled from what is near it: features and their local mean see nine pixels."""
+    photograph = skimage.data.coffee()[:80, :100].transpose(2, 0, 1) / 255
+    image = torch.from_numpy(photograph).float()
+    observed = torch.ones(80, 100, dtype=torch.bool)
+    observed[:4, :4] = False
+    other = image.clone()
+    other[:, :40, -20:] = image[:, :40, -20:].flip(0) * 0.9 + 0.02
+    guided = tc.Guidance(solver=tc.ConjugateGradient(1e-6)).at(0)
+    one, two = (fill(Observed.of(seen, observed), guided, seen[None], windows=False).image for seen in (image, other))
+    assert float((one - two)[..., :4, :4].abs().max()) < 0.5 / 255

@@ -34,6 +34,8 @@ _TOLERANCE = 1e-2
 """Relative residual of a pass: a smaller one changes no image by more than its error."""
 _CELLS = (4, 2.5)
 """A hole's reach in pixels of the smaller images that are tried."""
+_SEEN = 3
+"""Pixels that ``guided_network`` sees in each direction."""
 _BLURRED = 3
 """Standard deviations after which a Gaussian is over."""
 _SHARE_AROUND_HOLES = 0.9
@@ -146,8 +148,12 @@ class Guided:
         return self.ridge * (others + whole.square) / (others + here)
 
     def _torus(self, size: tuple[int, ...]) -> tuple[int, ...]:
-        """Size of the canvas: with room for the window, so that opposite edges do not meet."""
-        return tuple(n + min(self.radius, n) for n in size)
+        """Size of the canvas: with room for the window and for what features see, so that opposite edges do not meet.
+
+        Each half of the room mirrors its edge: pixels at the edge shall see nothing beyond that half.
+        """
+        room = max(self.radius, 2 * (_SEEN + math.ceil(_BLURRED * self.smoothing)))
+        return tuple(n + min(room, n) for n in size)
 
 
 @dataclass(frozen=True, eq=False)
