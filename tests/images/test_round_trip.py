@@ -17,7 +17,6 @@ from PIL import Image
 from tests.helpers.image_files import FILES, LOSS, RESOLUTION, TIFF_UNIT, XMP_TAG
 from torch_cntk.images.files import read_image, write_image
 
-
 PLAIN = {1, 8, 32946, 32773}
 """Numbers of the compressions that tifffile knows by itself: none, deflate, PackBits."""
 
