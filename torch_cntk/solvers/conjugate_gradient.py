@@ -56,6 +56,9 @@ class ConjugateGradient(Solver):
     def __post_init__(self) -> None:
         if finite_number(self.tolerance, "tolerance", minimum=0) == 0:
             raise ValueError("expected tolerance > 0, got 0: rounding leaves a residual")
+        if self.tolerance < _LEAST_TOLERANCE:
+            least = f"expected tolerance of at least {_LEAST_TOLERANCE:g}"
+            raise ValueError(f"{least}, got {self.tolerance:g}: rounding leaves a residual")
         positive_int(self.max_iterations, "max_iterations")
         positive_int(self.refresh, "refresh")
         if self.preconditioner not in NAMES:
@@ -160,6 +163,8 @@ _PATIENCE = 200
 """Iterations without a gain that are borne: the error falls in every one, but the residual may rise for long first."""
 _FUTILE_RESTARTS = 3
 """Restarts after which rounding is taken to have won, if none of them gained."""
+_LEAST_TOLERANCE = 1e-15
+"""Smaller residuals are below the rounding of float64: an iteration would go on in vain."""
 _ROUGH = 1e-3
 """Residuals above this one are not those of a sound kernel, at whose end rounding stands."""
 _SOUND_RIDGE = 1e-3

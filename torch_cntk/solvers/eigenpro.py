@@ -153,7 +153,7 @@ class _Prepared(Factorisation):
     def _choose_batch(self) -> None:
         """Batch and step size: Ma & Belkin (2019), section 4."""
         operator, count = self.regression.operator, len(self.trained)
-        self.critical = min(max(int(self._diagonal / self._top), 1), count)
+        self.critical = int(min(max(self._diagonal / self._top, 1), count))
         affordable = max(self.options.memory // (count * 8), 1)
         batch = min(self.options.batch or self.critical, affordable, count)
         # A step multiplies by K twice: the weights, and the gradient.
