@@ -14,6 +14,7 @@ from skimage.restoration import inpaint_biharmonic
 from torch import Tensor
 
 import torch_cntk as tc
+from torch_cntk.images.group_flow import before_flow
 from torch_cntk.zoo.catalogue import recipe
 
 
@@ -121,9 +122,7 @@ def _kernel(image: Tensor, observed: Tensor, options: Options) -> Filled:
 
 def radius_of(result: tc.InpaintingResult) -> int:
     """Radius of the guided passes of one image, a group flow behind them or not."""
-    settings = result.guidance[0]
-    if isinstance(settings, tc.images.Followed):
-        settings = settings.series
+    settings, _ = before_flow(result.guidance[0], result.passes)
     assert isinstance(settings, tc.Guidance)
     return settings.radius
 

@@ -19,7 +19,7 @@ from benchmarks.images import folder, grey_images, large_holes, psnr
 from benchmarks.methods import biharmonic
 from benchmarks.timing import medians, peak_bytes, print_table, seconds_text
 from torch_cntk.images import random_mask
-from torch_cntk.images.observed import extend
+from torch_cntk.images.canvas import extend
 from torch_cntk.images.periodic import canvas_for
 from torch_cntk.operators.correlation import correlation
 from torch_cntk.solvers import Regression

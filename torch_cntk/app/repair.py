@@ -10,7 +10,7 @@ from torch import Tensor
 from torch_cntk.images.default import default_kernel
 from torch_cntk.images.files import Photograph
 from torch_cntk.images.filler import Filler, Pass, Series, of_pass
-from torch_cntk.images.group_flow import Followed
+from torch_cntk.images.group_flow import before_flow
 from torch_cntk.images.guided import Guidance
 from torch_cntk.images.influence import influence
 from torch_cntk.images.inpaint import inpaint
@@ -94,10 +94,9 @@ def weights(
         float64 [h, w].
     """
     filler: Pass = Periodic(default_kernel(observed), result.ridge)
-    last = result.guidance[0] if result.guidance else None
-    guidance, passes = (last.series, last.passes) if isinstance(last, Followed) else (last, result.passes)
-    if passes and guidance is not None:
-        filler = of_pass(_whole(guidance), passes)
+    if result.guidance:
+        guidance, passes = before_flow(result.guidance[0], result.passes)
+        filler = of_pass(_whole(guidance), passes) if passes else filler
     assert isinstance(filler, Filler)
     return influence(Observed.of(pixels, known, 2), filler, place, estimate, progress=True)
 

@@ -13,7 +13,7 @@ from torch_cntk._internal.checks import finite_number
 from torch_cntk.cli import folders, options, pictures
 from torch_cntk.cli.certainty import certainty
 from torch_cntk.images.files import check_output
-from torch_cntk.images.group_flow import Followed
+from torch_cntk.images.group_flow import Followed, before_flow
 from torch_cntk.images.guided import Guidance
 from torch_cntk.images.inpaint import InpaintingResult, inpaint
 from torch_cntk.kernels.kernel import Kernel
@@ -161,11 +161,10 @@ def warn_unless_converged(result: InpaintingResult) -> None:
 def _passes(result: InpaintingResult) -> str:
     """The passes in words, such as "3 guided passes of radius 12 and a group flow"."""
     last = result.guidance[0]
-    flow = isinstance(last, Followed)
-    settings, count = (last.series, last.passes) if isinstance(last, Followed) else (last, result.passes)
+    settings, count = before_flow(last, result.passes)
     assert isinstance(settings, Guidance)  # there is no other kind on the command line
     guided = f"{count} guided pass{'es' if count > 1 else ''} of radius {settings.radius}"
-    return " and ".join([*([guided] if count else []), *(["a group flow"] if flow else [])])
+    return " and ".join([*([guided] if count else []), *(["a group flow"] if isinstance(last, Followed) else [])])
 
 
 def summary(observed: Tensor, result: InpaintingResult, seconds: float) -> str:

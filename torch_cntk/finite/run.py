@@ -20,7 +20,7 @@ from torch_cntk.finite.model import Masks, Model
 from torch_cntk.finite.options import Training
 from torch_cntk.finite.results import DivergedError, Step, TrainingResult, TrainingStatus
 from torch_cntk.finite.task import Task
-from torch_cntk.images.observed import crop
+from torch_cntk.images.canvas import crop
 
 __all__ = ["Run"]
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from torch_cntk._internal.checks import positive_int
+from torch_cntk.images.canvas import crop
 from torch_cntk.images.filler import Equations, Filler, Pass, Series, check_filler, of_pass
-from torch_cntk.images.observed import Observed, crop
+from torch_cntk.images.observed import Observed
 
 __all__ = ["Coarse", "enlarged", "smaller_estimate", "smaller_image"]
 

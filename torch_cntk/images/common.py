@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from torch_cntk._internal.contexts import plain
-from torch_cntk.images.canvas import canvas_for
+from torch_cntk.images.canvas import canvas_for, crop
 from torch_cntk.images.decay import NearKernel
-from torch_cntk.images.observed import Observed, crop
+from torch_cntk.images.observed import Observed
 from torch_cntk.kernels.kernel import Kernel
 from torch_cntk.solvers import ConjugateGradient, Regression
 

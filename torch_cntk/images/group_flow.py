@@ -22,7 +22,7 @@ from torch_cntk.images.filler import Pass, Series, of_pass
 from torch_cntk.images.observed import Observed
 from torch_cntk.layers.base import Layer
 
-__all__ = ["Followed", "GroupFlow", "flows_for"]
+__all__ = ["Followed", "GroupFlow", "before_flow", "flows_for"]
 
 _SIDES = {1: 49, 2: 7, 3: 4}
 """Patches of about 50 pixels in each dimension."""
@@ -114,15 +114,11 @@ class GroupFlow:
 
     def iterates(self, given: Observed, estimate: Tensor) -> Iterator[Tensor]:
         """As ``refine``: what each iteration gives."""
-        runs = [
-            _Run(self, one, given.in_one_unit(estimate)[k])
-            for k, one in enumerate(replace(given, pixels=given.in_one_unit(given.pixels)).images())
-        ]
+        runs = [_Run(self, one, start) for one, start in given.each_in_one_unit(estimate)]
         for iteration in range(self.iterations):
             share = iteration / max(self.iterations - 1, 1)
             level = self.first * (self.last / self.first) ** share
-            refined = torch.stack([run.step(level) for run in runs])
-            yield refined if given.relative is None else refined / given.relative.to(refined.dtype)
+            yield given.from_one_unit(torch.stack([run.step(level) for run in runs]))
 
 
 @dataclass(frozen=True)
@@ -142,6 +138,11 @@ class Followed:
     def at(self, number: int) -> Pass:
         """See ``Series``."""
         return of_pass(self.series, number) if number < self.passes else self.flow
+
+
+def before_flow(guidance: Pass | Series, passes: int) -> tuple[Pass | Series, int]:
+    """Guidance and number of the passes before a flow at the end; the same where there is none."""
+    return (guidance.series, guidance.passes) if isinstance(guidance, Followed) else (guidance, passes)
 
 
 def flows_for(observed: float) -> tuple[GroupFlow, ...]:

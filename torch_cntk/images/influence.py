@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from torch_cntk._internal.contexts import plain
+from torch_cntk.images.canvas import crop, extend
 from torch_cntk.images.coarse import Coarse
 from torch_cntk.images.filler import Equations, Filler, check_filler, of_pass, to_read
-from torch_cntk.images.observed import Observed, crop, extend
+from torch_cntk.images.observed import Observed
 from torch_cntk.images.regression import checked_equations
 from torch_cntk.solvers import Regression, automatic
 

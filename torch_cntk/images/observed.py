@@ -12,8 +12,9 @@ from torch import Tensor
 from torch_cntk._internal.brief import Brief
 from torch_cntk._internal.checks import check_dense
 from torch_cntk.images.bands import mean_of_known, scale_of_known
+from torch_cntk.images.canvas import extend
 
-__all__ = ["Observed", "as_mask", "crop", "extend", "spatial_dimensions"]
+__all__ = ["Observed", "as_mask", "spatial_dimensions"]
 
 _FAR = 2.0**40
 """Estimates that are further off, in deviations of the observed pixels, are clipped: their squares must stay finite."""
@@ -182,6 +183,15 @@ class Observed(Brief):
     def in_one_unit(self, images: Tensor) -> Tensor:
         """Images of ``normalised`` units, of which channels shall be compared: those that vary more weigh more."""
         return images if self.relative is None else images * self.relative.to(images.dtype)
+
+    def from_one_unit(self, images: Tensor) -> Tensor:
+        """Undo ``in_one_unit``."""
+        return images if self.relative is None else images / self.relative.to(images.dtype)
+
+    def each_in_one_unit(self, estimates: Tensor) -> list[tuple[Observed, Tensor]]:
+        """Each image by itself, with its estimate [channels, *size], both ``in_one_unit``."""
+        alike = replace(self, pixels=self.in_one_unit(self.pixels))
+        return list(zip(alike.images(), self.in_one_unit(estimates), strict=True))
 
     def on(self, canvas: tuple[int, ...], mean: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Put the image into the corner of a larger canvas of unobserved pixels.
@@ -383,16 +393,3 @@ def spatial_dimensions(image: object, observed: object) -> int:
     if image.ndim == 3 and shape == tuple(image.shape):
         return 2
     return (plain + others + [2])[0]
-
-
-def extend(images: Tensor, canvas: tuple[int, ...]) -> Tensor:
-    """Put the images into the corner of a larger, empty canvas."""
-    missing = [n - old for n, old in zip(canvas, images.shape[-len(canvas) :], strict=True)]
-    return torch.nn.functional.pad(images, [entry for m in reversed(missing) for entry in (0, m)])
-
-
-def crop(images: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Undo ``extend``."""
-    for axis, n in enumerate(size, start=images.ndim - len(size)):
-        images = images.narrow(axis, 0, n)
-    return images

@@ -10,7 +10,7 @@ from its matches in the next larger one (Wexler, Shechtman and Irani, Space-time
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.ndimage
@@ -81,10 +81,8 @@ class PatchFill:
         """
         if given.ndim != 2:
             return estimate
-        alike = given.in_one_unit(estimate)
-        units = replace(given, pixels=given.in_one_unit(given.pixels)).images()
-        filled = torch.stack([self._filled(one, alike[k]) for k, one in enumerate(units)])
-        return filled if given.relative is None else filled / given.relative.to(filled.dtype)
+        filled = [self._filled(one, start) for one, start in given.each_in_one_unit(estimate)]
+        return given.from_one_unit(torch.stack(filled))
 
     def _filled(self, given: Observed, estimate: Tensor) -> Tensor:
         """One image, [channels, H, W]."""

@@ -16,6 +16,7 @@ from torch_cntk.images.default import kernel_of
 from torch_cntk.images.inpaint import inpaint
 from torch_cntk.images.masks import has_holes
 from torch_cntk.images.observed import as_mask
+from torch_cntk.images.trials import checked_mask
 from torch_cntk.kernels.kernel import Kernel
 from torch_cntk.layers import Layer
 from torch_cntk.priors import Prior, Uniform
@@ -159,9 +160,7 @@ def sweep(
         raise TypeError(f"expected networks by name, in a dict with one or more, got {networks!r}")
     if positive_int(trials, "trials") < 2:
         raise ValueError(f"expected at least 2 trials, without which there is no spread, got {trials}")
-    observed = as_mask(observed)
-    if image.ndim != observed.ndim + 1 or image.shape[1:] != observed.shape:
-        raise ValueError(f"expected an image [channels, *{tuple(observed.shape)}], got {tuple(image.shape)}")
+    observed = checked_mask(image, observed)
     if truth is not None and truth.shape != image.shape:
         raise ValueError(f"expected the truth of the image's shape {tuple(image.shape)}, got {tuple(truth.shape)}")
     kernels = {name: _kernel(net, prior or Uniform(0, 0.1), observed) for name, net in networks.items()}

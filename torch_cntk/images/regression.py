@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from torch_cntk._internal.brief import Brief
+from torch_cntk.images.canvas import crop
 from torch_cntk.images.filler import Equations
-from torch_cntk.images.observed import Observed, crop
+from torch_cntk.images.observed import Observed
 from torch_cntk.images.windows import Window
 from torch_cntk.solvers import Regression, Solution, Solver, Status, automatic, cross_validated_ridge
 

@@ -16,7 +16,7 @@ from torch_cntk.images.group_flow import Followed, GroupFlow
 from torch_cntk.images.masks import has_holes, reach
 from torch_cntk.images.observed import Observed, as_mask
 
-__all__ = ["choose_passes", "leave_out_error"]
+__all__ = ["checked_mask", "choose_passes", "leave_out_error"]
 
 
 _CROP = 80 * 80
@@ -128,11 +128,7 @@ def leave_out_error(image: Tensor, observed: Tensor, fill: Callable[[Tensor, Ten
         TypeError: the image is no tensor, or the mask not boolean.
         ValueError: shapes do not fit, or too few pixels are observed to leave out any.
     """
-    if not isinstance(image, torch.Tensor):
-        raise TypeError(f"expected the image as a torch tensor, got {type(image).__name__}")
-    observed = as_mask(observed)
-    if image.ndim != observed.ndim + 1 or image.shape[1:] != observed.shape:
-        raise ValueError(f"expected an image [channels, *{tuple(observed.shape)}], got {tuple(image.shape)}")
+    observed = checked_mask(image, observed)
     errors, count = 0.0, 0
     for part, left_out in _trials(observed, has_holes(observed)):
         pixels, seen = image[(slice(None), *part)], observed[part] & ~left_out
@@ -142,6 +138,21 @@ def leave_out_error(image: Tensor, observed: Tensor, fill: Callable[[Tensor, Ten
     if not count:
         raise ValueError(f"expected observed pixels enough to leave out some, got {int(observed.sum())}")
     return errors / count
+
+
+def checked_mask(image: Tensor, observed: Tensor) -> Tensor:
+    """The mask [*size] of one image [channels, *size].
+
+    Raises:
+        TypeError: the image is no tensor, or the mask not boolean.
+        ValueError: shapes do not fit.
+    """
+    if not isinstance(image, torch.Tensor):
+        raise TypeError(f"expected the image as a torch tensor, got {type(image).__name__}")
+    observed = as_mask(observed)
+    if image.ndim != observed.ndim + 1 or image.shape[1:] != observed.shape:
+        raise ValueError(f"expected an image [channels, *{tuple(observed.shape)}], got {tuple(image.shape)}")
+    return observed
 
 
 class _Trial:

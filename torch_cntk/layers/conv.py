@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from torch_cntk.covariance import Extended, Patches
+from torch_cntk.covariance import Patches
 from torch_cntk.layers.base import C
 from torch_cntk.layers.spatial import Padding, PaddingMode, Spatial, check_images, pad_circular
 from torch_cntk.layers.weights import Parameterisation
@@ -32,37 +32,6 @@ _FUNCTIONS: dict[int, Callable[..., Tensor]] = {
 
 class _Conv(Spatial):
     """A convolution; see ``Conv2d``."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int | Sequence[int],
-        stride: int | Sequence[int] = 1,
-        *,
-        padding: Padding = "same",
-        dilation: int | Sequence[int] = 1,
-        groups: int = 1,
-        bias: bool = False,
-        bias_std: float = 1.0,
-        weight_std: float = 1.0,
-        padding_mode: PaddingMode = "circular",
-        parameterisation: Parameterisation = "ntk",
-    ) -> None:
-        super().__init__(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride,
-            padding=padding,
-            dilation=dilation,
-            groups=groups,
-            bias=bias,
-            bias_std=bias_std,
-            weight_std=weight_std,
-            padding_mode=padding_mode,
-            parameterisation=parameterisation,
-        )
 
     @property
     def margins(self) -> tuple[tuple[int, int], ...]:
@@ -102,11 +71,7 @@ class _Conv(Spatial):
         patches = Patches(self.kernel_size, first, self.dilation, edge, self.sharing)
         # Patches that begin so near to the end reach beyond what is padded.
         trim = tuple(reach - low - high for (low, high), reach in zip(margins, self.span, strict=True))
-        if edge == "zeros" and min(trim) < 0:
-            # The zeros that are the middle of a patch.
-            covariance = covariance.resample(tuple(Extended(max(-t, 0)) for t in trim))
-            trim = tuple(max(t, 0) for t in trim)
-        return covariance.average_patches(patches, self.gains).subsample(self.stride, trim)
+        return self._averaged(covariance, patches, self.stride, trim)
 
 
 class Conv1d(_Conv):

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from torch_cntk._internal.checks import finite_number, positive_int
+from torch_cntk.covariance import Extended, Patches
 from torch_cntk.covariance.patches import Sharing
+from torch_cntk.layers.base import C
 from torch_cntk.layers.weights import Parameterisation, Weighted, checked_parameterisation, positive_std
 
 __all__ = ["Padding", "PaddingMode", "Spatial", "check_images", "pad_circular", "per_axis"]
@@ -31,16 +33,16 @@ class Spatial(Weighted, abstract=True):
         in_channels: int,
         out_channels: int,
         kernel_size: int | Sequence[int],
-        stride: int | Sequence[int],
+        stride: int | Sequence[int] = 1,
         *,
-        padding: Padding,
-        dilation: int | Sequence[int],
-        groups: int,
-        bias: bool,
-        bias_std: float,
-        weight_std: float,
-        padding_mode: PaddingMode,
-        parameterisation: Parameterisation,
+        padding: Padding = "same",
+        dilation: int | Sequence[int] = 1,
+        groups: int = 1,
+        bias: bool = False,
+        bias_std: float = 1.0,
+        weight_std: float = 1.0,
+        padding_mode: PaddingMode = "circular",
+        parameterisation: Parameterisation = "ntk",
     ) -> None:
         super().__init__()
         self.in_channels = positive_int(in_channels, "in_channels")
@@ -83,6 +85,14 @@ class Spatial(Weighted, abstract=True):
         if self.groups == 1:
             return "all"
         return "channel" if self.groups == self.in_channels else "group"
+
+    def _averaged(self, covariance: C, patches: Patches, stride: tuple[int, ...], trim: tuple[int, ...]) -> C:
+        """Average patches, then keep every ``stride``-th pixel, but for the last ``trim`` of each axis."""
+        if patches.edge == "zeros" and min(trim) < 0:
+            # More outputs than inputs: the zeros that are the middle of a patch.
+            covariance = covariance.resample(tuple(Extended(max(-t, 0)) for t in trim))
+            trim = tuple(max(t, 0) for t in trim)
+        return covariance.average_patches(patches, self.gains).subsample(stride, trim)
 
 
 def per_axis(value: int | Sequence[int], name: str, ndim: int, *, least: int = 1) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from torch_cntk.covariance import Extended, Inserted, Patches
+from torch_cntk.covariance import Inserted, Patches
 from torch_cntk.layers.base import C
 from torch_cntk.layers.spatial import Padding, PaddingMode, Spatial, check_images, pad_circular, per_axis
 from torch_cntk.layers.weights import Parameterisation
@@ -123,11 +123,7 @@ class _ConvTranspose(Spatial):
             covariance = covariance.resample(tuple(Inserted(r) for r in self.stride))
         first = tuple(p - reach for p, reach in zip(self.cut, self.span, strict=True))
         patches = Patches(self.kernel_size, first, self.dilation, self.padding_mode, self.sharing)
-        trim = self.missing
-        if self.padding_mode == "zeros" and min(trim) < 0:
-            covariance = covariance.resample(tuple(Extended(max(-t, 0)) for t in trim))
-            trim = tuple(max(t, 0) for t in trim)
-        return covariance.average_patches(patches, self.gains).subsample((1,) * self.ndim, trim)
+        return self._averaged(covariance, patches, (1,) * self.ndim, self.missing)
 
 
 class ConvTranspose1d(_ConvTranspose):

@@ -51,6 +51,5 @@ class Completer(Estimator, ABC):
         row_features: Any = None,
         column_weight: Any = None,
     ) -> Any:
-        """``fit`` and then ``predict``, by the name that pipelines call it."""
-        fitted = self.fit(Y, observed, features, row_features, column_weight=column_weight)
-        return fitted.predict()
+        """``fit_predict``, by the name that pipelines call it."""
+        return self.fit_predict(Y, observed, features, row_features, column_weight=column_weight)
