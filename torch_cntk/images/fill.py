@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -14,10 +14,11 @@ from torch_cntk.images.coarse import Coarse, enlarged, smaller_estimate, smaller
 from torch_cntk.images.filler import Filler, Local, Pass, Refiner, check_filler, of_pass, to_read
 from torch_cntk.images.observed import Observed
 from torch_cntk.images.piecewise import fill_windows
+from torch_cntk.images.posterior import Draws, nothing_open
 from torch_cntk.images.regression import Filled, OnSmaller, checked_equations, regress
 from torch_cntk.solvers import Solution, Status
 
-__all__ = ["Filled", "each_pass", "fill"]
+__all__ = ["Filled", "check_regression", "each_pass", "fill"]
 
 
 def fill(
@@ -28,6 +29,7 @@ def fill(
     guess: Filled | None = None,
     windows: bool = True,
     progress: bool = False,
+    draws: Draws | None = None,
 ) -> Filled:
     """Fill one image, or several that share an operator, by the regression that a filler poses.
 
@@ -40,20 +42,26 @@ def fill(
         windows: whether holes may be filled in windows of their own, where the filler is ``Local`` and that is cheaper;
             the result is that of the whole to half a grey level of 8 bits.
         progress: whether to show bars.
+        draws: images to draw from what is left open, by way of one regression of the whole; None for none.
 
     Returns:
         the filled image and the quality of the solution.
 
     Raises:
         TypeError: the filler has no method ``equations``, or gives something else.
-        ValueError: the estimate or the equations do not fit the image, or the filler cannot serve it.
+        ValueError: the estimate or the equations do not fit the image, the filler cannot serve it, or images are to be
+            drawn of what is no regression of the whole image.
         OutOfMemoryError: the operator would not fit.
     """
     check_filler(filler, series=False)
     filler = of_pass(filler, 0)
+    if draws is not None:
+        check_regression(filler)
+        windows = False
     estimate = None if estimate is None else _checked_estimate(given, estimate)
     if given.complete:
-        return Filled(given.shaped(given.pixels.clone()), _nothing_solved(given), 0.0)
+        posterior = None if draws is None else nothing_open(given, draws)
+        return Filled(given.shaped(given.pixels.clone()), _nothing_solved(given), 0.0, posterior=posterior)
     if isinstance(filler, Refiner):
         return _refined(given, filler, estimate, guess)
     locality = filler.locality(*to_read(filler, given, estimate)) if windows and isinstance(filler, Local) else None
@@ -61,7 +69,20 @@ def fill(
         filled = fill_windows(given, locality, estimate, guess, progress)
         if filled is not None:
             return filled
-    return _fill_whole(given, filler, estimate, guess=guess, windows=windows, progress=progress)
+    return _fill_whole(given, filler, estimate, guess=guess, windows=windows, progress=progress, draws=draws)
+
+
+def check_regression(filler: Pass) -> None:
+    """Refuse to draw images of what is no regression of the whole image.
+
+    Raises:
+        ValueError: it is a ``Refiner``, or on a smaller image.
+    """
+    if isinstance(filler, Refiner | Coarse):
+        raise ValueError(
+            f"expected a last pass that is a regression of the whole image to draw samples of, got "
+            f"{type(filler).__name__}; pass samples=0, or other passes"
+        )
 
 
 def _nothing_solved(given: Observed) -> Solution:
@@ -94,7 +115,14 @@ def _refined(given: Observed, refiner: Refiner, estimate: Tensor | None, guess: 
 
 
 def _fill_whole(
-    given: Observed, filler: Filler, estimate: Tensor | None, *, guess: Filled | None, windows: bool, progress: bool
+    given: Observed,
+    filler: Filler,
+    estimate: Tensor | None,
+    *,
+    guess: Filled | None,
+    windows: bool,
+    progress: bool,
+    draws: Draws | None,
 ) -> Filled:
     """By one regression."""
     _require_room(given)
@@ -104,8 +132,9 @@ def _fill_whole(
         filled = _fill_smaller(normal, filler, estimate, guess=guess, windows=windows, progress=progress)
     else:
         equations = filler.equations(*to_read(filler, normal, estimate))
-        filled = regress(normal, checked_equations(normal, equations), guess, progress)
-    return replace(filled, image=given.shaped(given.restore(given.denormalise(filled.image))))
+        filled = regress(normal, checked_equations(normal, equations), guess, progress, draws)
+    posterior = None if filled.posterior is None else filled.posterior.denormalised(given)
+    return replace(filled, image=given.shaped(given.restore(given.denormalise(filled.image))), posterior=posterior)
 
 
 _WORK = (10, 19)
@@ -173,7 +202,13 @@ def _fill_smaller(
 
 
 def each_pass(
-    given: Observed, fillers: Iterable[Pass], estimate: Tensor, *, windows: bool = True, progress: bool = False
+    given: Observed,
+    fillers: Iterable[Pass],
+    estimate: Tensor,
+    *,
+    windows: bool = True,
+    progress: bool = False,
+    draws: Draws | None = None,
 ) -> Iterator[Filled]:
     """Fill an image by one filler after the other, each with the last one's result as estimate.
 
@@ -183,12 +218,15 @@ def each_pass(
         estimate: the first one, of the image's shape.
         windows: see ``fill``.
         progress: whether to show the bars of the solvers.
+        draws: see ``fill``; of the last filler, of a sequence of them.
 
     Yields:
         the result of each pass.
     """
     filled: Filled | None = None
-    for filler in fillers:
-        filled = fill(given, filler, estimate, guess=filled, windows=windows, progress=progress)
+    last = len(fillers) - 1 if isinstance(fillers, Sequence) else None
+    for number, filler in enumerate(fillers):
+        wanted = draws if number == last else None
+        filled = fill(given, filler, estimate, guess=filled, windows=windows, progress=progress, draws=wanted)
         estimate = filled.image
         yield filled

@@ -10,8 +10,9 @@ from torch_cntk._internal.brief import Brief
 from torch_cntk.images.canvas import crop
 from torch_cntk.images.filler import Equations
 from torch_cntk.images.observed import Observed
+from torch_cntk.images.posterior import Draws, Posterior, Solved, posterior_of
 from torch_cntk.images.windows import Window
-from torch_cntk.solvers import Regression, Solution, Solver, Status, automatic, cross_validated_ridge
+from torch_cntk.solvers import Regression, Solution, Status, automatic, cross_validated_ridge
 
 __all__ = ["Filled", "OnSmaller", "Part", "checked_equations", "regress"]
 
@@ -27,6 +28,7 @@ class Filled(Brief):
         ridge: that was taken, relative to the mean of K's diagonal.
         coarse: of a ``Coarse`` filler, what the next pass goes on from.
         parts: the windows that were filled, each by a regression of its own; empty where the whole was.
+        posterior: what is left open, if that was asked for.
     """
 
     image: Tensor
@@ -34,6 +36,7 @@ class Filled(Brief):
     ridge: float
     coarse: OnSmaller | None = None
     parts: tuple[Part, ...] = ()
+    posterior: Posterior | None = None
 
     @property
     def residual(self) -> float:
@@ -81,7 +84,9 @@ class Part:
     filled: Filled
 
 
-def regress(given: Observed, equations: Equations, guess: Filled | None, progress: bool) -> Filled:
+def regress(
+    given: Observed, equations: Equations, guess: Filled | None, progress: bool, draws: Draws | None = None
+) -> Filled:
     """Solve; the image is in the units of ``given`` and its observed pixels are not put back yet."""
     operator, solver, mean = equations.operator, equations.solver, equations.mean
     targets, known = given.on(operator.size, mean)
@@ -91,18 +96,19 @@ def regress(given: Observed, equations: Equations, guess: Filled | None, progres
         ridge = cross_validated_ridge(operator, known, alike, solver=solver, progress=progress)
     regression = Regression(operator, known, ridge)
     solver = solver or automatic(regression)
-    solution = _solve(solver, regression, targets, guess, progress)
+    weights = None if guess is None or guess.solution.weights.shape != targets.shape else guess.solution.weights
+    if weights is None and draws is None:
+        factorisation, solution = None, solver.solve(regression, targets, progress=progress)
+    else:
+        factorisation = solver.factorise(regression, progress=progress)
+        solution = factorisation.solve(targets, guess=weights, progress=progress)
     filled = operator @ solution.weights if solution.image is None else solution.image
     if mean is not None:
         filled = filled + mean
-    return Filled(crop(filled, given.size), solution, ridge)
-
-
-def _solve(solver: Solver, regression: Regression, targets: Tensor, guess: Filled | None, progress: bool) -> Solution:
-    weights = None if guess is None else guess.solution.weights
-    if weights is None or weights.shape != targets.shape:
-        return solver.solve(regression, targets, progress=progress)
-    return solver.factorise(regression, progress=progress).solve(targets, guess=weights, progress=progress)
+    image, posterior = crop(filled, given.size), None
+    if draws is not None and factorisation is not None:
+        posterior = posterior_of(given, Solved(regression, solver, factorisation, solution, targets, image), draws)
+    return Filled(image, solution, ridge, posterior=posterior)
 
 
 def checked_equations(given: Observed, equations: object) -> Equations:
