@@ -16,7 +16,7 @@ def network(generator: torch.Generator) -> tc.Layer:
     net = tc.Sequential(tc.Linear(3, 20, bias_std=0.5), tc.Tanh(), tc.Linear(20, 20), tc.ReLU(), tc.Linear(20, 2))
     for module in net.modules():
         if hasattr(module, "reset_parameters"):
-            module.reset_parameters(generator)
+            module.reset_parameters(generator)  # type: ignore[operator]
     return net.double()
 
 
@@ -125,8 +125,8 @@ def test_wide_networks_end_up_as_the_ensemble_says(generator: torch.Generator) -
     outputs = []
     for _ in range(count):
         net = tc.Sequential(tc.Linear(2, width), tc.ReLU(), tc.Linear(width, 1)).double()
-        net[0].reset_parameters(generator)
-        net[2].reset_parameters(generator)
+        for layer in (net[0], net[2]):
+            layer.reset_parameters(generator)  # type: ignore[operator]
         optimizer = torch.optim.SGD(net.parameters(), lr=rate)
         for _ in range(steps):
             optimizer.zero_grad()

@@ -79,11 +79,10 @@ def test_lanczos_gives_the_root_of_the_whole(
 ) -> None:
     monkeypatch.setattr(draws, "_BLOCKS", 0)
     monkeypatch.setattr(draws, "_BYTES", 1 << 20)  # several parts
-    operator = {
-        "periodic": lambda: kernel(2).operator((16, 20)),
-        "windowed": lambda: windowed((12, 14)),
-        "matrix": lambda: random_operator((8, 9), 1e3, generator),
-    }[which]()
+    if which == "periodic":
+        operator = kernel(2).operator((16, 20))
+    else:
+        operator = windowed((12, 14)) if which == "windowed" else random_operator((8, 9), 1e3, generator)
     noise = torch.randn(7, *operator.size, generator=generator, dtype=torch.float64)
     way = drawing(operator)
     assert way.text == "by Lanczos' iteration"

@@ -238,5 +238,5 @@ def test_a_matrix_has_no_covariance_over_weights(generator: torch.Generator) -> 
 def test_what_are_no_probabilities_or_labels_is_refused(generator: torch.Generator) -> None:
     x, y, _ = data(generator)
     for targets in (y, torch.rand(9), torch.arange(9) - 1, torch.full((9, 2), 0.7)):
-        with pytest.raises(ValueError, match="expected (labels|probabilities)"):
+        with pytest.raises(ValueError, match=r"expected (labels|probabilities)"):
             tc.TrainingDynamics(NET, x, targets, loss="cross_entropy")

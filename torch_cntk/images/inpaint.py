@@ -135,8 +135,8 @@ def inpaint(
     results = [_filled(part, periodic, plan, windows, progress) for _, part in parts]
     result = results[0] if len(parts) == 1 else _joined(pixels, parts, results)
     assert form is not None
-    given = {name: form.give(getattr(result, name)) for name in ("image", *(("std", "samples") if draws else ()))}
-    result = replace(result, **given, seconds=result.seconds + checked)
+    std, drawn = (None if one is None else form.give(one) for one in (result.std, result.samples))
+    result = replace(result, image=form.give(result.image), std=std, samples=drawn, seconds=result.seconds + checked)
     if task is None:
         return result
     photograph = task.filled(result.image)

@@ -10,6 +10,7 @@ and added to the mean.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -159,7 +160,9 @@ def _exact(given: Observed, solved: Solved, draws: Draws) -> tuple[str, Tensor |
     if known <= _FACTORISED and missing * known**2 * len(masks) <= _OPERATIONS:
         how = f"exact, by a factorisation of {known:,} equations"
         at_hand = isinstance(solved.solver, Direct) and len(parts) == 1
-        ways = (solved.factorisation if at_hand else Direct().factorise(part) for part in parts)
+        ways: Iterator[Factorisation] = (
+            solved.factorisation if at_hand else Direct().factorise(part) for part in parts
+        )
     elif len(parts) == 1 and missing <= max(_FEW, draws.count * math.prod(solved.targets.shape[:2])):
         how, ways = f"exact, by {missing:,} equations, one for each missing pixel", iter([solved.factorisation])
     else:
@@ -176,7 +179,7 @@ def _variances(regression: Regression, factorisation: Factorisation, mask: Tenso
     places = crop(numbers, tuple(mask.shape))[~mask]
     found = torch.zeros(mask.shape, dtype=torch.float64, device=mask.device)
     parts = []
-    for some in places.split(max(_NUMBERS // pixels, 1)):
+    for some in torch.split(places, max(_NUMBERS // pixels, 1)):
         units = torch.nn.functional.one_hot(some, pixels).double().reshape(-1, *canvas)
         sides = torch.where(regression.observed, operator @ units, 0)
         weights = factorisation.solve(sides).weights.double()

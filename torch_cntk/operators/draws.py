@@ -114,7 +114,7 @@ def _by_lanczos(operator: Operator) -> Drawing:
 
     def draw(noise: Tensor) -> tuple[Tensor, float]:
         drawn, worst = [], 0.0
-        for part in noise.split(at_once):
+        for part in torch.split(noise, at_once):
             values, error = _lanczos_root(average_free, part)
             drawn.append(outer(values))
             worst = max(worst, error)
@@ -169,7 +169,7 @@ def _lanczos_root(multiply: Callable[[Tensor], Tensor], noise: Tensor) -> tuple[
         basis.append(next_one / length.clamp_min(torch.finfo(flat.dtype).tiny)[:, None])
     stacked = torch.stack(basis[: before.shape[1]], 1)
     root = torch.einsum("nk,nkp->np", before, stacked) * norm[:, None]
-    return root.reshape(noise.shape), change
+    return torch.as_tensor(root.reshape(noise.shape)), change
 
 
 def _root_of_tridiagonal(diagonal: list[Tensor], beside: list[Tensor]) -> Tensor:
