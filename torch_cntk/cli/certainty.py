@@ -47,6 +47,7 @@ def check_certainty(arguments: argparse.Namespace) -> None:
 
     Raises:
         ValueError: the number is out of range, or there is more than one image.
+        FileNotFoundError: the folder of the numbers does not exist.
         OSError: a file cannot be written.
     """
     if positive_int(arguments.samples, "--samples", least=0) > _MOST:

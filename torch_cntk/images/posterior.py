@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from torch_cntk._internal.checks import positive_int
 from torch_cntk.images.canvas import crop
@@ -112,6 +113,7 @@ class Solved:
         solution: of ``targets``.
         targets: [batch, channels, *canvas].
         filled: the mean, [batch, channels, *size].
+        progress: whether to show a bar of the draws.
     """
 
     regression: Regression
@@ -120,6 +122,7 @@ class Solved:
     solution: Solution
     targets: Tensor
     filled: Tensor
+    progress: bool = False
 
 
 def posterior_of(given: Observed, solved: Solved, draws: Draws) -> Posterior:
@@ -219,7 +222,8 @@ class _Sampled:
         at_once = max(_NUMBERS // (math.prod(canvas) * math.prod(shape)), 1)
         kept: list[Tensor] = []
         squares = torch.zeros(*shape, *given.size, dtype=torch.float64, device=given.pixels.device)
-        for start in range(0, count, at_once):
+        parts = range(0, count, at_once)
+        for start in tqdm(parts, disable=not solved.progress, desc="draws", unit="part", leave=False):
             noise = draws.noise((min(at_once, count - start), *shape, *canvas), squares.device)
             drawn = way.root(noise.flatten(0, 2))[0].reshape(noise.shape)
             images = crop(_corrected(drawn, solved, draws), given.size)

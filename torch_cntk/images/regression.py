@@ -107,7 +107,8 @@ def regress(
         filled = filled + mean
     image, posterior = crop(filled, given.size), None
     if draws is not None and factorisation is not None:
-        posterior = posterior_of(given, Solved(regression, solver, factorisation, solution, targets, image), draws)
+        solved = Solved(regression, solver, factorisation, solution, targets, image, progress)
+        posterior = posterior_of(given, solved, draws)
     return Filled(image, solution, ridge, posterior=posterior)
 
 
