@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import re
+import runpy
 from pathlib import Path
 from types import FunctionType
 
@@ -56,6 +57,13 @@ def test_every_page_is_in_a_table_of_contents() -> None:
                 if line and not line.startswith(":"):
                     listed.add(str((page.parent / line).relative_to(DOCS)))
     assert {str(page.relative_to(DOCS).with_suffix("")) for page in PAGES} <= listed
+
+
+def test_figures_are_drawn(tmp_path: Path) -> None:
+    shown = {name for page in PAGES for name in re.findall(r"_figures/(\w+)\.svg", page.read_text())}
+    written = runpy.run_path(str(DOCS / "figures.py"))["draw"](tmp_path)
+    assert {path.stem for path in written} == shown
+    assert all(path.read_text().rstrip().endswith("</svg>") for path in written)
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.name)
