@@ -72,3 +72,10 @@ def test_commands_exist(page: Path) -> None:
         assert importlib.util.find_spec(module), module
     for script in re.findall(r"python (examples/\w+\.py)", page.read_text()):
         assert (ROOT / script).is_file(), script
+
+
+def test_changelog_and_citation_name_one_version() -> None:
+    """The newest section of the changelog, which has a date once it is released, is the version to cite."""
+    title = re.search(r"^## (\S+) \((unreleased|\d{4}-\d\d-\d\d)\)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    cited = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    assert title and cited and title[1] == cited[1]
