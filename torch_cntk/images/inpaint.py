@@ -106,6 +106,15 @@ def inpaint(
             is no kernel of that name, or the kernel does not serve the image's size.
         FileNotFoundError: there is no such file of a kernel.
         OutOfMemoryError: the kernel as an operator would not fit.
+
+    Example:
+        >>> import torch
+        >>> import torch_cntk as tc
+        >>> image = torch.linspace(0, 1, 32).expand(1, 32, 32)
+        >>> observed = tc.images.random_mask((32, 32), missing=0.5)
+        >>> result = tc.inpaint(image, observed)
+        >>> bool((result.image - image).abs().max() < 0.1)
+        True
     """
     plan = _Plan.of(passes, guidance)
     chosen = _checked_solver(solver)
