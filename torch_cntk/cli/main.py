@@ -79,6 +79,15 @@ def _guarded(argv: Sequence[str] | None) -> int:
     return status
 
 
+def _refused() -> int:
+    """Say, on rank 0, that a command is one for a single process; the exit status."""
+    if process.rank():
+        time.sleep(_HEAD_START)
+    else:
+        process.complain("error: expected one process, got several of torchrun: this command does not divide its work")
+    return 2
+
+
 def _tell(error: Exception) -> int:
     """Say what went wrong in a line, and return the exit status.
 
@@ -106,7 +115,7 @@ def _run(argv: Sequence[str] | None) -> int:
         arguments = _parser().parse_args(argv)
         run: Callable[[argparse.Namespace], int | None] = arguments.run
         if process.several_ranks() and not getattr(arguments, "divides", False):
-            raise ValueError("expected one process, got several of torchrun: this command does not divide its work")
+            return _refused()
         # Who asks for bars gets them, be there a terminal or not.
         lines = contextlib.nullcontext() if getattr(arguments, "progress", None) else lines_for_bars()
         with allocating("the command"), lines:

@@ -213,8 +213,8 @@ def _filled(given: Observed, periodic: Periodic, how: _How) -> InpaintingResult:
         start += time.perf_counter() - building
     if how.mesh is not None and len(given.pixels) > 1:
         return _by_rank(given, periodic, how)
-    plan, options = how.plan, {"windows": how.windows, "progress": how.progress, "mesh": how.mesh}
-    first = fill(given, periodic, **options)
+    plan = how.plan
+    first = fill(given, periodic, windows=how.windows, progress=how.progress, mesh=how.mesh)
     if plan.none or given.complete:
         return _result(first.image, [first], time.perf_counter() - start)
     periodic = replace(periodic, ridge=first.ridge)

@@ -76,11 +76,11 @@ def choose_passes(
     starts = by_rank(ranks, first, parts, given.pixels.device)
     races: list[_Race] = []
     for candidate in candidates:
-        race = []
+        followed = []
         for (place, left_out), part, start in zip(trials, parts, starts, strict=True):
             truth = given.pixels[0][(slice(None), *place)][:, left_out].double() / unit
-            race.append(_Trial(part, truth, left_out, start, candidate, unit))
-        races.append(_Race(race, ranks, len(races) * len(trials)))
+            followed.append(_Trial(part, truth, left_out, start, candidate, unit))
+        races.append(_Race(followed, ranks, len(races) * len(trials)))
     with tqdm(total=len(trials) * (len(candidates) + 1), disable=not progress, desc="leaving out", unit="trial") as bar:
         if len(candidates) > 1:
             _qualify(races, ranks, bar)

@@ -77,8 +77,7 @@ class Shared(Storage):
         """The entries that this rank has, and 0 for others."""
         displacement = displacement_of(first, second, size)
         if not len(self._share.offsets):
-            shape = torch.broadcast_shapes(*(x.shape for x in (*first, *second)))
-            return torch.zeros(shape, dtype=self.dtype, device=self.device)
+            return torch.zeros_like(sum(displacement), dtype=self.dtype)
         return self.near.within(self.radius, displacement, first)[0]
 
     def operator(self, size: tuple[int, ...], dtype: torch.dtype) -> Operator:
