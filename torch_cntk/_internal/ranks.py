@@ -26,7 +26,7 @@ from torch_cntk._internal.same import differences, listed, told
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
-__all__ = ["Mesh"]
+__all__ = ["Mesh", "is_known_to_all"]
 
 T = TypeVar("T")
 
@@ -34,6 +34,8 @@ _SMALL = 1 << 10
 """Numbers that every rank sends whole to every other one: for so few, only the number of messages counts."""
 _GRACE = 2.0
 """Seconds in which the other ranks are waited for, after one has failed, to say which of them are still there."""
+_KNOWN = "torch_cntk_known_to_all_ranks"
+"""Attribute of an error that all ranks raise: one of them is enough to tell the user."""
 _POLL = 0.05
 """Seconds between two looks at who has answered."""
 
@@ -73,6 +75,7 @@ class Mesh:
         self._group = group
         self._store = store
         self._apart = False
+        self._deals = 0
         self._ended: str | None = None
 
     @classmethod
@@ -122,6 +125,21 @@ class Mesh:
         blocks = -(-n // multiple)
         edges = [min(multiple * (blocks * rank // self.size), n) for rank in range(self.size + 1)]
         return [slice(a, b) for a, b in itertools.pairwise(edges)]
+
+    def dealt(self, n: int) -> Iterator[int]:
+        """Numbers from 0 to n - 1, each to one rank: the next one to whoever asks.
+
+        For parts of work of which nobody knows how long they take: no rank has nothing to do while another one has
+        several left. Every rank calls this, in the same order. Where there is no store to ask, as in a group that the
+        user has made, ranks take turns.
+        """
+        self._deals += 1
+        if self.size == 1 or self._store is None:
+            yield from range(self.rank, n, self.size)
+            return
+        name = f"torch_cntk/dealt/{self._deals}"
+        while (number := self._store.add(name, 1) - 1) < n:
+            yield number
 
     # Collectives: every rank calls them, in the same order.
 
@@ -200,7 +218,9 @@ class Mesh:
             own = {name: told(value) for name, value in values.items()}
         sentence = differences(self._exchanged(own, "a comparison of inputs"))
         if sentence:
-            raise ValueError(sentence)
+            error = ValueError(sentence)
+            _mark(error)
+            raise error
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -239,10 +259,12 @@ class Mesh:
             return
         told_by = self._exchanged(None if error is None else (type(error), str(error)), "an exchange of errors")
         if error is not None and all(entry == told_by[0] for entry in told_by):
+            _mark(error)
             raise error
         ranks = [rank for rank, entry in enumerate(told_by) if entry is not None]
         first: tuple[type[Exception], str] = told_by[ranks[0]]  # type: ignore[assignment]
         failure = _as_told(*first, ranks[0])
+        _mark(failure)
         raise failure from error
 
     # How they talk.
@@ -345,6 +367,16 @@ def _added(parts: list[Tensor]) -> Tensor:
     for part in parts[1:]:
         total += part
     return total
+
+
+def _mark(error: Exception) -> None:
+    """Note that all ranks raise this error; see ``is_known_to_all``."""
+    error.__dict__[_KNOWN] = True
+
+
+def is_known_to_all(error: Exception) -> bool:
+    """Whether all ranks raise this error, in the same words or with the number of the rank that it comes from."""
+    return _KNOWN in error.__dict__
 
 
 def _as_told(kind: type[Exception], text: str, rank: int) -> Exception:
