@@ -7,13 +7,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
 from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from torch_cntk._internal.checks import shape_text
 from torch_cntk._internal.grids import open_grid
+
+if TYPE_CHECKING:
+    from torch_cntk._internal.ranks import Mesh
 
 __all__ = ["DenseOperator", "Lookup", "Operator", "transforms_cost"]
 
@@ -141,6 +144,14 @@ class Operator(ABC):
     def select(self, index: Tensor) -> Operator:
         """K between some of the pixels, by their positions [m] in the flattened image: an operator of size (m,)."""
         return DenseOperator(self.entries(index, index))
+
+    def divided(self, mesh: Mesh) -> Operator:
+        """The same kernel, whose products several ranks take together; itself where they cannot divide them.
+
+        Args:
+            mesh: the ranks, all of which have this operator and ask for the same products.
+        """
+        return self
 
     def __matmul__(self, images: Tensor) -> Tensor:
         """K @ w for each of [..., *size], in the precision of w; only large sums are taken in the operator's.
