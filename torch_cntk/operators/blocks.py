@@ -38,6 +38,10 @@ class Blocks:
         """Every size-th of the blocks, from number ``rank`` on."""
         return replace(self, places=lambda: itertools.islice(self.places(), rank, None, size))
 
+    def chosen(self, wanted: Callable[[Place], bool]) -> Blocks:
+        """Those of the blocks that are wanted."""
+        return replace(self, places=lambda: filter(wanted, self.places()))
+
     def __iter__(self) -> Iterator[tuple[Place, Tensor]]:
         """Compute the blocks, one after the other."""
         name, unit = self.told or ("", "")

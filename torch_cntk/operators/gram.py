@@ -12,6 +12,7 @@ from torch import Tensor
 
 from torch_cntk._internal.checks import finite_number
 from torch_cntk._internal.memory import require_bytes
+from torch_cntk._internal.ranks import Mesh
 from torch_cntk.covariance import Gram
 from torch_cntk.operators.base import Operator
 from torch_cntk.operators.blocks import Blocks, Place, slices, triangle
@@ -104,6 +105,12 @@ class GramOperator(Operator):
         chosen._features, chosen._variance = self._features[index], self._variance[index]
         chosen.size = (len(index),)
         return chosen
+
+    def divided(self, mesh: Mesh) -> Operator:
+        """Each rank computes some blocks of K; see ``Operator.divided``."""
+        from torch_cntk.operators.sharded import ShardedGram
+
+        return ShardedGram(self, mesh)
 
     def entries(self, first: Tensor, second: Tensor) -> Tensor:
         """K between the inputs of indices [m] and those of [n], [m, n] in float64.
@@ -206,6 +213,11 @@ class GramOperator(Operator):
         self._require_room(len(others), *self.size)
         matrix = torch.empty(len(others), *self.size, dtype=torch.float64, device=self.device)
         return self.cross_blocks(others).fill(matrix)
+
+    @property
+    def product_dtype(self) -> torch.dtype:
+        """In which ``cross_multiply`` adds."""
+        return self.dtype
 
     def cross_multiply(self, others: Tensor, weights: Tensor, *, progress: bool = False) -> Tensor:
         """The regression at inputs that the operator does not hold: sum over x of K(x', x) w(x).

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from torch_cntk._internal.checks import shape_text
 from torch_cntk._internal.memory import require_bytes
+from torch_cntk._internal.ranks import Mesh
 from torch_cntk.covariance.pairs import Evaluation, Images, Kind, Pairs
 from torch_cntk.operators.base import Operator
 from torch_cntk.operators.blocks import Blocks, Place, mirrored, slices
@@ -112,6 +113,12 @@ class InputsOperator(Operator):
         other.__dict__.update(self.__dict__)
         return other
 
+    def divided(self, mesh: Mesh) -> Operator:
+        """Each rank computes some blocks of K; see ``Operator.divided``."""
+        from torch_cntk.operators.sharded import ShardedGram
+
+        return ShardedGram(self, mesh)
+
     def entries(self, first: Tensor, second: Tensor, *, progress: bool = False) -> Tensor:
         """K between the images of indices [m] and those of [n], [m, n] in float64."""
         blocks = self.entry_blocks(first, second, progress=progress)
@@ -136,6 +143,11 @@ class InputsOperator(Operator):
             ValueError: the images are not of this shape.
         """
         return self.cross_blocks(others, progress=progress).fill(self.empty(len(others), self.size[0]))
+
+    @property
+    def product_dtype(self) -> torch.dtype:
+        """In which ``cross_multiply`` adds."""
+        return torch.float64
 
     def cross_multiply(self, others: Tensor, weights: Tensor, *, progress: bool = False) -> Tensor:
         """The regression at images that the operator does not hold: sum over x of K(x', x) w(x).
