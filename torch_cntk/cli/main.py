@@ -93,7 +93,7 @@ def _tell(error: Exception) -> int:
 
     Rank 0 alone tells what all ranks have raised.
     """
-    from torch_cntk._internal.ranks import is_known_to_all
+    from torch_cntk._internal.shared_errors import is_known_to_all
 
     status = 2 if isinstance(error, _USER_ERRORS) else 1
     if process.rank() and is_known_to_all(error):

@@ -59,7 +59,9 @@ class SharedOperator(Operator):
         return self._mesh.sum(self._share.diagonal)
 
     def _multiply(self, images: Tensor) -> Tensor:
-        return self._mesh.sum(self._share._multiply(images))
+        with self._mesh.together("a product", images):
+            own = self._share._multiply(images)
+        return self._mesh.sum(own)
 
 
 class _Divided(Operator):
@@ -114,7 +116,9 @@ class SummedOperator(_Divided):
         self._share = share
 
     def _multiply(self, images: Tensor) -> Tensor:
-        return self._mesh.sum(self._share._multiply(images))
+        with self._mesh.together("a product", images):
+            own = self._share._multiply(images)
+        return self._mesh.sum(own)
 
 
 class GatheredOperator(_Divided):
@@ -132,7 +136,8 @@ class GatheredOperator(_Divided):
         self._rows, self._count = rows, count
 
     def _multiply(self, images: Tensor) -> Tensor:
-        mine = self._rows(images, self._mesh.share(self._count))
-        # Rows of all images side by side: what is gathered is contiguous.
-        rows = self._mesh.gather(mine.transpose(0, 1).contiguous(), self._count)
+        with self._mesh.together("a product", images):
+            # Rows of all images side by side: what is gathered is contiguous.
+            mine = self._rows(images, self._mesh.share(self._count)).transpose(0, 1).contiguous()
+        rows = self._mesh.gather(mine, self._count)
         return rows.transpose(0, 1).reshape(images.shape)
