@@ -73,7 +73,7 @@ def add(commands: Commands) -> None:
     _add_report(parser)
     _add_reading(parser)
     options.add_machine(parser)
-    parser.set_defaults(run=_complete, divides=True)
+    parser.set_defaults(run=_complete)
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
