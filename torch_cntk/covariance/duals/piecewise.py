@@ -52,22 +52,33 @@ class Rectifier:
             value.mul_(power)
         return value, slope
 
-    def by_arcsine(self, sigma: Tensor, cosine: Tensor, product: Tensor) -> Tensor:
-        """The same in two thirds of the time, but for the last digit: an arcsine takes a third of an arctangent's.
+    def by_arcsine(
+        self,
+        sigma: Tensor,
+        lengths: tuple[Tensor, Tensor],
+        other_lengths: tuple[Tensor, Tensor],
+        cosine: Tensor,
+        sine: Tensor,
+    ) -> Tensor:
+        """The same in half of the time, but for the last digit: an arcsine takes a third of an arctangent's.
 
         The angle is pi/2 - arcsin(sigma / n), whose absolute error is as that of the arctangent of a root that is a
         difference. What must be the same to the last bit, as kernels of pixels are, takes the other formula.
 
         Args:
             sigma: covariances, which become the value.
-            cosine: sigma / sqrt(v v'), times 1 + ROUNDING; overwritten by the slope, which is returned.
-            product: v v', times 1 - ROUNDING; overwritten.
+            lengths: 1 / sqrt(v) and sqrt(v), which broadcast against sigma.
+            other_lengths: the same of v'.
+            cosine: memory of sigma's shape; becomes the slope, which is returned.
+            sine: memory of sigma's shape.
         """
         bend = self.bend
-        root = product.addcmul_(sigma, sigma, value=-1).clamp_min_(0).sqrt_()
-        slope = cosine.clamp_(-1, 1).asin_()
-        torch.add(slope.new_tensor(1 - bend * math.pi / 2), slope, alpha=bend, out=slope)
-        sigma.mul_(slope).add_(root, alpha=bend)
+        (inverse, length), (other_inverse, other_length) = lengths, other_lengths
+        torch.mul(sigma, inverse * (1 + ROUNDING[sigma.dtype]), out=cosine).mul_(other_inverse).clamp_(-1, 1)
+        one = cosine.new_ones(())
+        torch.addcmul(one, cosine, cosine, value=-1, out=sine).sqrt_().mul_(length * bend)
+        slope = torch.add(one - bend * math.pi / 2, cosine.asin_(), alpha=bend, out=cosine)
+        sigma.mul_(slope).addcmul_(sine, other_length)
         return slope
 
 

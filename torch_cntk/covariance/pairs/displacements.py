@@ -107,10 +107,7 @@ def at_displaced(images: Tensor, box: Box) -> Tensor:
 
 
 class Displaced:
-    """The same without a copy of all entries, for any part of a box.
-
-    The last axis is copied at each of its displacements, side by side; the others are repeated, so that a displacement
-    along them is another place to begin.
+    """The same without a copy, for any part of a box: the image is continued, and a displacement is a place to begin.
 
     Args:
         images: [*size, k].
@@ -120,34 +117,23 @@ class Displaced:
     def __init__(self, images: Tensor, box: Box) -> None:
         self._size = tuple(images.shape[:-1])
         self._box = box
-        *outer, last = box
-        for axis, displacements in enumerate(outer):
-            n = images.shape[axis]
+        tiles = images.movedim(-1, 0)
+        for axis, displacements in enumerate(box):
+            n = self._size[axis]
             around = torch.arange(displacements[0], displacements[-1] + n) % n
-            images = images.index_select(axis, around.to(images.device))
-        self._tiles = _last_displaced(images, last)
+            tiles = tiles.index_select(1 + axis, around.to(images.device))
+        # In the numbers' own order: what is small stays in the nearest cache.
+        self._tiles = tiles.contiguous()
 
     def part(self, box: Box) -> Tensor | None:
         """The view [*size, k, *box], of overlapping entries; None if the box is no part of the whole one."""
-        places = []
-        for own, asked, n in zip(self._box, box, self._size, strict=True):
+        image, *strides = self._tiles.stride()
+        offset = 0
+        for own, asked, n, stride in zip(self._box, box, self._size, strides, strict=True):
             start = (asked[0] - own[0]) % n
-            if start + asked[-1] - asked[0] > own[-1] - own[0] or start % own.step or asked.step % own.step:
+            if start + asked[-1] - asked[0] > own[-1] - own[0]:
                 return None
-            places.append(start)
-        stride = self._tiles.stride()
-        outer, (last, images, one) = stride[:-3], stride[-3:]
-        step = self._box[-1].step
-        offset = sum(p * s for p, s in zip(places[:-1], outer, strict=True)) + places[-1] // step * one
-        moved_on = (*(r.step * s for r, s in zip(box[:-1], outer, strict=True)), box[-1].step // step * one)
-        shape = (*self._size, self._tiles.shape[-2], *map(len, box))
-        return torch.as_strided(self._tiles, shape, (*outer, last, images, *moved_on), offset)
-
-
-def _last_displaced(images: Tensor, displacements: range) -> Tensor:
-    """[..., n, k] as [..., n, k, displacements]: the last axis of pixels at each of its displacements."""
-    n = images.shape[-2]
-    index = (torch.arange(n)[:, None] + torch.tensor(list(displacements))) % n
-    moved = images.index_select(-2, index.flatten().to(images.device))
-    moved = moved.reshape((*images.shape[:-2], *index.shape, images.shape[-1]))
-    return moved.movedim(-2, -1).contiguous()
+            offset += start * stride
+        moved_on = (r.step * stride for r, stride in zip(box, strides, strict=True))
+        shape = (*self._size, len(self._tiles), *map(len, box))
+        return torch.as_strided(self._tiles, shape, (*strides, image, *moved_on), offset)

@@ -8,6 +8,7 @@ a few operations on contiguous memory.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from torch_cntk.covariance.duals import Rectifier
-from torch_cntk.covariance.duals.base import ROUNDING, extremes, ordinary
+from torch_cntk.covariance.duals.base import extremes, ordinary
 from torch_cntk.covariance.duals.gradients import differentiable
 from torch_cntk.covariance.pairs.displacements import Box, Displaced, at_displaced, positions_in
 from torch_cntk.covariance.pairs.expression import Activated, Averaged, Given, Mixed, Normalised, Pairs, Subsampled
@@ -57,6 +58,7 @@ class Block:
     boxes: Mapping[Pairs, Box] = field(default_factory=dict)
     _spare: dict[torch.Size, list[Tensor]] = field(default_factory=dict)
     _displaced: dict[tuple[Pairs, int], Displaced] = field(default_factory=dict)
+    _lengths: dict[Pairs, tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]] = field(default_factory=dict)
 
     @property
     def pairs(self) -> int:
@@ -99,14 +101,35 @@ class Block:
             assert zero is not None, "displacement 0 is computed first"
             here: tuple[Any, ...] = (..., 0, *zero)
             self.variances[node] = sigma[here].clone()
-        variance = self.variances[node]
-        other = variance if self.paired else self.other_variances[node]
+        self.set_equal(node, sigma, box)
+        return self.between(node, *self._both_variances(node), box)
+
+    def set_equal(self, node: Pairs, sigma: Tensor, box: Box) -> None:
+        """Make Sigma of an input with itself exactly its variance, which rounding might miss."""
         if self.equal is not None and (zero := positions_in(box, node.size)) is not None:
-            # An input with itself: exactly its variance, which rounding might miss.
             first, second = self.equal
             same: tuple[Any, ...] = (..., first, second, *zero)
-            sigma[same] = variance[..., first]
-        return self.between(node, variance, other, box)
+            sigma[same] = self.variances[node][..., first]
+
+    def _both_variances(self, node: Pairs) -> tuple[Tensor, Tensor]:
+        variance = self.variances[node]
+        return variance, variance if self.paired else self.other_variances[node]
+
+    def plain(self, node: Pairs) -> bool:
+        """Whether no variance is 0, or so large or small that products of two would be."""
+        variance, other = self._both_variances(node)
+        return ordinary(variance) and ordinary(other) and not extremes(variance, other).vanish
+
+    def lengths_of(self, node: Pairs, box: Box) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """1 / sqrt(v) and sqrt(v) of A, and of B displaced: of the images, as roots take longer than products."""
+        if node not in self._lengths:
+            first, other = self._both_variances(node)
+            self._lengths[node] = (first.rsqrt(), other.rsqrt()), (first.sqrt(), other.sqrt())
+        inverse, root = self._lengths[node]
+        (one, other), (length, other_length) = (
+            self.between(node, *pair, box, place) for place, pair in ((1, inverse), (2, root))
+        )
+        return (one, length), (other, other_length)
 
     def spare(self, shape: torch.Size) -> Tensor:
         """Memory of a shape: fresh memory costs as much as writing into it."""
@@ -210,62 +233,59 @@ def _twice(block: Block, images: Tensor) -> Tensor:
 
 
 def _mean(node: Averaged, block: Block, images: Tensor, box: Box) -> Tensor:
-    """The mean over patches, axis by axis."""
+    """The mean over patches, axis by axis: of sums, which are divided once."""
     steps = [(axis, node.patches.offsets(axis)) for axis in range(node.ndim)]
     steps = [(axis, offsets) for axis, offsets in steps if any(offsets) and (node.size[axis] > 1 or node.inside)]
     if block.recorded:
         for axis, offsets in steps:
             images = _mean_recorded(node, images, offsets, axis, box)
         return images
-    # Sigma and Theta one after another: half of the memory stays in the cache.
-    for part in images.unbind():
-        source, mean = part, block.spare(part.shape)
-        for axis, offsets in steps:
-            if node.inside:
-                _mean_inside(source, offsets, axis, box, mean)
-            else:
-                _mean_around(source, offsets, axis, mean)
-            source, mean = mean, source
-        if source is not part:
-            part.copy_(source)
-        block.keep(mean if source is part else source)
-    return images
+    for axis, offsets in steps:
+        total = block.spare(images.shape)
+        if node.inside:
+            _sum_inside(images, offsets, axis, box, total)
+        else:
+            _sum_around(images, offsets, 1 + axis, total)
+        block.keep(images)
+        images = total
+    return images.mul_(1 / math.prod(len(offsets) for _, offsets in steps)) if steps else images
 
 
-def _mean_around(images: Tensor, offsets: Sequence[int], axis: int, mean: Tensor) -> None:
-    """Write the mean of the neighbours along an axis, around the edge, into ``mean``."""
+def _sum_around(images: Tensor, offsets: Sequence[int], axis: int, total: Tensor) -> None:
+    """Write the sum of the neighbours along an axis, around the edge, into ``total``."""
     n = images.shape[axis]
     if sorted(offsets) == [-1, 0, 1] and n > 2:
-        # Means of two are fewer passes than a multiplication and two additions: first of the outer neighbours.
-        torch.lerp(images.narrow(axis, 0, n - 2), images.narrow(axis, 2, n - 2), 0.5, out=mean.narrow(axis, 1, n - 2))
-        second, last = images.select(axis, 1), images.select(axis, n - 1)
-        torch.lerp(last, second, 0.5, out=mean.select(axis, 0))
-        torch.lerp(images.select(axis, n - 2), images.select(axis, 0), 0.5, out=mean.select(axis, n - 1))
-        torch.lerp(mean, images, 1 / 3, out=mean)
+        # Two passes over all, and what the two ends share.
+        rest = n - 1
+        torch.add(images.narrow(axis, 0, rest), images.narrow(axis, 1, rest), out=total.narrow(axis, 0, rest))
+        total.narrow(axis, 1, rest - 1).add_(images.narrow(axis, 0, rest - 1))
+        ends = images.select(axis, 0) + images.select(axis, rest)
+        torch.add(ends, images.select(axis, 1), out=total.select(axis, 0))
+        torch.add(ends, images.select(axis, rest - 1), out=total.select(axis, rest))
         return
     counts = Counter(offset % n for offset in offsets)
-    torch.mul(images, counts.pop(0, 0) / len(offsets), out=mean)
+    torch.mul(images, counts.pop(0, 0), out=total)
     for shift, count in counts.items():
-        rest, weight = n - shift, count / len(offsets)
-        mean.narrow(axis, 0, rest).add_(images.narrow(axis, shift, rest), alpha=weight)
-        mean.narrow(axis, rest, shift).add_(images.narrow(axis, 0, shift), alpha=weight)
+        rest = n - shift
+        total.narrow(axis, 0, rest).add_(images.narrow(axis, shift, rest), alpha=count)
+        total.narrow(axis, rest, shift).add_(images.narrow(axis, 0, shift), alpha=count)
 
 
-def _mean_inside(images: Tensor, offsets: Sequence[int], axis: int, box: Box, mean: Tensor) -> None:
+def _sum_inside(images: Tensor, offsets: Sequence[int], axis: int, box: Box, total: Tensor) -> None:
     """The same over the neighbours of which both pixels, a + d and a + u + d, are inside."""
-    n, weight = images.shape[axis], 1 / len(offsets)
-    inside = _inside(images, axis, box)
-    torch.mul(images, weight if 0 in offsets else 0.0, out=mean)
+    n, dim = images.shape[1 + axis], 1 + axis
+    inside = _inside(images[0], axis, box)
+    torch.mul(images, 1.0 if 0 in offsets else 0.0, out=total)
     for offset in offsets:
         rest = n - abs(offset)
         if offset == 0 or rest <= 0:
             continue
         start = max(0, -offset)
-        target, source = mean.narrow(axis, start, rest), images.narrow(axis, start + offset, rest)
+        target, source = total.narrow(dim, start, rest), images.narrow(dim, start + offset, rest)
         if box[axis] == range(1):
-            target.add_(source, alpha=weight)
+            target.add_(source)
         else:
-            target.addcmul_(source, inside(offset).narrow(axis, start, rest), value=weight)
+            target.addcmul_(source, inside(offset).narrow(axis, start, rest))
 
 
 def _inside(images: Tensor, axis: int, box: Box) -> Callable[[int], Tensor]:
@@ -299,12 +319,12 @@ def _activated(node: Activated, block: Block, inputs: list[Tensor], box: Box) ->
     if block.recorded:
         images = images.clone()
     sigma = images[0]
+    if isinstance(node.dual, Rectifier) and not block.paired and not block.recorded and block.plain(node):
+        return _rectified(node, node.dual, block, images, box)
     variances = block.variances_of(node, sigma, box)
     if block.recorded:
         value, slope = differentiable(node.dual)(sigma, *variances)
         return torch.stack([value, *(images[1:] * slope)])
-    if isinstance(node.dual, Rectifier) and not block.paired and _plain(*variances):
-        return _rectified(node, node.dual, block, images, variances, box)
     value, slope = node.dual(sigma, *variances)
     # Before the value is put into its place, where some duals leave the slope.
     images[1:].mul_(slope)
@@ -313,24 +333,16 @@ def _activated(node: Activated, block: Block, inputs: list[Tensor], box: Box) ->
     return images
 
 
-def _plain(variance: Tensor, other: Tensor) -> bool:
-    """Whether no variance is 0, or so large or small that products of two would be."""
-    return ordinary(variance) and ordinary(other) and not extremes(variance, other).vanish
-
-
-def _rectified(
-    node: Activated, dual: Rectifier, block: Block, images: Tensor, variances: tuple[Tensor, Tensor], box: Box
-) -> Tensor:
-    sigma = images[0]
-    rounding = ROUNDING[sigma.dtype]
-    # Of the variance images, which are small: roots take five times as long as products.
-    first, second = block.variances[node].rsqrt(), block.other_variances[node].rsqrt()
-    first, second = block.between(node, first, second, box, 1)
-    cosine, product = (block.spare(sigma.shape) for _ in range(2))
-    torch.mul(sigma, first * (1 + rounding), out=cosine).mul_(second)
-    torch.mul(variances[0] * (1 - rounding), variances[1], out=product)
-    images[1:].mul_(dual.by_arcsine(sigma, cosine, product))
-    block.keep(cosine, product)
+def _rectified(node: Activated, dual: Rectifier, block: Block, images: Tensor, box: Box) -> Tensor:
+    sigma, *theta = images
+    block.set_equal(node, sigma, box)
+    # As large as both, as what a mean takes: the same memory.
+    spare = [block.spare(images.shape) for _ in range(3 - len(images))]
+    cosine, sine = (part for some in spare for part in some)
+    slope = dual.by_arcsine(sigma, *block.lengths_of(node, box), cosine, sine)
+    for some in theta:
+        some.mul_(slope)
+    block.keep(*spare)
     return images
 
 
