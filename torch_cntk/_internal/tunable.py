@@ -95,7 +95,8 @@ def tunables_of(cls: type) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for base in reversed(cls.__mro__):
         found.update((name, None) for name, value in vars(base).items() if isinstance(value, Tunable))
-    return tuple(found)
+    # A class may have a number for good of what its base has an option for.
+    return tuple(name for name in found if isinstance(getattr(cls, name), Tunable))
 
 
 def tensors_of(owner: object) -> list[tuple[str, Tensor]]:
@@ -112,7 +113,7 @@ def asks_for_gradients(owners: Iterable[object]) -> bool:
 def live(owner: object, name: str) -> float | Tensor:
     """An option: its tensor, [] in float64, where gradients are recorded and it requires them; else its number."""
     number: float = getattr(owner, name)
-    value = owner.__dict__[name]
+    value = owner.__dict__.get(name)
     if isinstance(value, _Held) and value.tensor.requires_grad and torch.is_grad_enabled():
         return value.tensor.double().reshape(())
     return number

@@ -187,7 +187,7 @@ def _between_images(network: Layer, images: Tensor, others: Tensor | None, asked
         )
     check_finite(matrix.detach())
     if recorded:
-        require_reached(matrix, network.modules())
+        require_reached([matrix], network.modules())
     return matrix
 
 

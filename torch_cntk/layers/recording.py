@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -25,34 +25,31 @@ def recording() -> Iterator[None]:
         yield
 
 
-def require_reached(result: Tensor, owners: Iterable[object]) -> None:
-    """Refuse a result that an option with a gradient did not act on: it would be a silent zero.
+def require_reached(results: Sequence[Tensor], layers: Iterable[object], others: Sequence[Tensor] = ()) -> None:
+    """Refuse results that an option with a gradient did not act on: its gradient would be a silent zero.
 
     Args:
-        result: of a recorded computation.
-        owners: layers and priors.
+        results: of a recorded computation.
+        layers: of the network.
+        others: tensors of the prior.
 
     Raises:
-        ValueError: a tensor that stands for an option is no part of what the result was made of.
+        ValueError: a tensor is no part of what the results were made of.
     """
-    wanted = [(owner, name, tensor) for owner in owners for name, tensor in tensors_of(owner)]
-    if not wanted:
-        return
-    reached = _reached(result)
-    for owner, name, tensor in wanted:
-        key = id(tensor) if tensor.grad_fn is None else id(tensor.grad_fn)
-        if key not in reached:
+    wanted = [(f"{name} of {layer!r}", tensor) for layer in layers for name, tensor in tensors_of(layer)]
+    wanted += [("a tensor of the prior", tensor) for tensor in others if tensor.is_leaf]
+    reached = _reached([result.grad_fn for result in results]) if wanted else set()
+    for text, tensor in wanted:
+        if id(tensor if tensor.grad_fn is None else tensor.grad_fn) not in reached:
             raise ValueError(
-                f"expected options with gradients to act on the kernel, got {name} of {owner!r}, which does not: "
-                "give it as a number"
+                f"expected options with gradients to act on the kernel, got {text}, which does not: give it as a number"
             )
 
 
-def _reached(result: Tensor) -> set[int]:
-    """Ids of the leaf tensors and of the nodes of autograd that a result was made of."""
+def _reached(waiting: list[Any]) -> set[int]:
+    """Ids of the leaf tensors and of the nodes of autograd behind some nodes."""
     found: set[int] = set()
     kept: list[Any] = []
-    waiting = [result.grad_fn]
     while waiting:
         node = waiting.pop()
         if node is None or id(node) in found:

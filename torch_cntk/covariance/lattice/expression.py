@@ -183,7 +183,7 @@ class Lattice(Covariance):
         *,
         radius: tuple[int, ...] | None = None,
         progress: bool = False,
-    ) -> tuple[Table, float]:
+    ) -> tuple[Table, float | Tensor]:
         """Compute the whole table, less what it is beyond a radius: see ``Evaluation.tabulate``."""
         from torch_cntk.covariance.lattice.evaluation import Evaluation
 
@@ -235,7 +235,7 @@ class Features(Lattice):
     """
 
     features: Tensor
-    weight: float = 1.0
+    weight: Number = 1.0
     dtype: torch.dtype = torch.float64
 
     def __post_init__(self) -> None:
