@@ -48,18 +48,21 @@ class Evaluation:
         self._expression = expression
         self._tables: dict[Lattice, Table] = {}
         spare = SpareMemory()
-        programs: dict[Lattice | None, Program] = {None: Program(expression, kind, spare, self._tables)}
+        programs: dict[Lattice | None, Program] = {None: self._program(expression, kind, spare, self._tables)}
 
         def sources(node: Lattice | None) -> tuple[Lattice, ...]:
             if node not in programs:
                 assert node is not None
-                programs[node] = Program(node, "both", spare, self._tables)
+                programs[node] = self._program(node, "both", spare, self._tables)
             return programs[node].sources
 
         order = parents_first(None, sources)
         self._last = programs[None]
         self._before = [programs[node] for node in order if node is not None]
         self._bar: tqdm | None = None
+
+    def _program(self, node: Lattice, kind: str, spare: SpareMemory, tables: dict[Lattice, Table]) -> Program:
+        return Program(node, kind, spare, tables)
 
     # The whole table.
 
@@ -69,7 +72,7 @@ class Evaluation:
         *,
         radius: tuple[int, ...] | None = None,
         progress: bool = False,
-    ) -> tuple[Table, float]:
+    ) -> tuple[Table, float | Tensor]:
         """Compute the whole table, less what it is beyond a radius.
 
         Args:
@@ -125,7 +128,9 @@ class Evaluation:
         shrink = share ** (1 / (2 * geometry.ndim))
         return shape_text([max(1, int(n * shrink)) for n in geometry.size]) + " pixels"
 
-    def _whole_table(self, program: Program, dtype: torch.dtype, radius: tuple[int, ...] | None) -> tuple[Table, float]:
+    def _whole_table(
+        self, program: Program, dtype: torch.dtype, radius: tuple[int, ...] | None
+    ) -> tuple[Table, float | Tensor]:
         geometry, far = program.node.geometry, 0.0
         values: Tensor | None = None
         for slab in geometry.slabs(_displacements(program.node)):

@@ -126,10 +126,18 @@ class Evaluation:
         expression: of the network's output.
         kind: "ntk" (Theta) or "nngp" (Sigma).
         dtype: of the computation.
+        recorded: whether gradients are to be recorded, by the images and the options of the layers.
     """
 
-    def __init__(self, expression: Pairs, kind: Kind = "ntk", dtype: torch.dtype = torch.float64) -> None:
-        self.kind, self.dtype = kind, dtype
+    def __init__(
+        self,
+        expression: Pairs,
+        kind: Kind = "ntk",
+        dtype: torch.dtype = torch.float64,
+        *,
+        recorded: bool = False,
+    ) -> None:
+        self.kind, self.dtype, self.recorded = kind, dtype, recorded
         self._last = expression
         self._nodes = parents_first(expression, attrgetter("parents"))
         self._tables_of = [node for node in self._nodes if node.reads_table]
@@ -226,7 +234,7 @@ class Evaluation:
             second.variances,
             self.kind == "ntk",
             equal=equal if equal is not None and len(equal[0]) else None,
-            recorded=_recorded(first.features, second.features),
+            recorded=self.recorded,
             boxes=self._wanted,
         )
         return self._result(block)
@@ -242,8 +250,7 @@ class Evaluation:
         return torch.cat(values)
 
     def _alone(self, features: Tensor) -> Block:
-        recorded = _recorded(features)
-        return Block(features, features, {}, {}, self.kind == "ntk", paired=True, recorded=recorded)
+        return Block(features, features, {}, {}, self.kind == "ntk", paired=True, recorded=self.recorded)
 
     def _complete_variances(self, block: Block) -> None:
         """Compute the variances of all nodes of a block of images that meet themselves."""
@@ -308,10 +315,6 @@ class Evaluation:
             block.keep(images)
         assert total is not None
         return total * math.prod(parent.size) ** (-1.0 if flat else -2.0), no_displacement(node.ndim)
-
-
-def _recorded(*features: Tensor) -> bool:
-    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in features)
 
 
 def _slab_entries(device: torch.device) -> int:

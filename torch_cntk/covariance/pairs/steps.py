@@ -22,7 +22,7 @@ from torch_cntk.covariance.duals.base import extremes, ordinary
 from torch_cntk.covariance.duals.gradients import differentiable
 from torch_cntk.covariance.pairs.displacements import Box, Displaced, at_displaced, positions_in
 from torch_cntk.covariance.pairs.expression import Activated, Averaged, Given, Mixed, Normalised, Pairs, Subsampled
-from torch_cntk.covariance.patches import Gains
+from torch_cntk.covariance.patches import Gains, Number
 
 __all__ = ["Block", "run"]
 
@@ -189,23 +189,23 @@ def _given(node: Given, block: Block, inputs: list[Tensor], box: Box) -> Tensor:
 def _averaged(node: Averaged, block: Block, inputs: list[Tensor], box: Box) -> Tensor:
     (images,) = inputs
     gains = node.gains
+    if block.recorded:
+        return _averaged_recorded(node, block, images, box)
     if len(images) > 1:
         images = _with_what_is_trained(gains, block, images)
-        return _plus(block, _mean(node, block, images, box), gains.bias, gains.trained_bias)
+        return _plus(_mean(node, block, images, box), gains.bias, gains.trained_bias)
     mean = _mean(node, block, images, box)
     if not block.trained:
-        return _plus(block, mean if gains.weight == 1 else mean * gains.weight, gains.bias)
+        return _plus(mean if gains.weight == 1 else mean * gains.weight, gains.bias)
     # What training adds to 0 is made of Sigma.
     if gains.like:
-        return _twice(block, _plus(block, mean if gains.weight == 1 else mean * gains.weight, gains.bias))
+        return _twice(block, _plus(mean if gains.weight == 1 else mean * gains.weight, gains.bias))
     both = torch.cat((mean * gains.weight, mean * gains.trained_weight))
-    return _plus(block, both, gains.bias, gains.trained_bias)
+    return _plus(both, gains.bias, gains.trained_bias)
 
 
 def _with_what_is_trained(gains: Gains, block: Block, images: Tensor) -> Tensor:
     """W Sigma and w Theta + r Sigma."""
-    if block.recorded:
-        return torch.stack([gains.weight * images[0], gains.trained_weight * images[0] + gains.weight * images[1]])
     if gains.weight != 1:
         images[1].mul_(gains.weight)
     images[1].add_(images[0], alpha=gains.trained_weight)
@@ -214,18 +214,15 @@ def _with_what_is_trained(gains: Gains, block: Block, images: Tensor) -> Tensor:
     return images
 
 
-def _plus(block: Block, images: Tensor, *biases: float) -> Tensor:
+def _plus(images: Tensor, *biases: Number) -> Tensor:
     """Add a number to each of Sigma and Theta, or to what there is of them."""
     if not any(biases):
         return images
-    added = images.new_tensor(biases).view(-1, *(1,) * (images.ndim - 1))
-    return images + added if block.recorded else images.add_(added)
+    return images.add_(images.new_tensor(biases).view(-1, *(1,) * (images.ndim - 1)))
 
 
 def _twice(block: Block, images: Tensor) -> Tensor:
     """Sigma as Theta as well."""
-    if block.recorded:
-        return torch.cat((images, images))
     both = block.spare(torch.Size((2, *images.shape[1:])))
     both.copy_(images.expand_as(both))
     block.keep(images)
@@ -302,6 +299,17 @@ def _inside(images: Tensor, axis: int, box: Box) -> Callable[[int], Tensor]:
         return both.to(images.dtype).view(shape)
 
     return inside
+
+
+def _averaged_recorded(node: Averaged, block: Block, images: Tensor, box: Box) -> Tensor:
+    """The layer without overwriting anything; its gains may be tensors, so that those of 1 and 0 count as well."""
+    gains = node.gains
+    mean = _mean(node, block, images, box)
+    sigma = gains.weight * mean[0] + gains.bias
+    if not block.trained:
+        return sigma[None]
+    theta = gains.trained_weight * mean[0] + gains.trained_bias
+    return torch.stack([sigma, theta + gains.weight * mean[1] if len(mean) > 1 else theta])
 
 
 def _mean_recorded(node: Averaged, images: Tensor, offsets: Sequence[int], axis: int, box: Box) -> Tensor:
