@@ -52,11 +52,16 @@ class Rectifier:
             value.mul_(power)
         return value, slope
 
+    def lengths(self, variance: Tensor) -> tuple[Tensor, Tensor]:
+        """What ``by_arcsine`` wants of a variance: 1 / sqrt(v), and sqrt(v), times roots of its constants."""
+        more = math.sqrt(1 + ROUNDING[variance.dtype])
+        return variance.rsqrt().mul_(more), variance.sqrt().mul_(math.sqrt(self.bend))
+
     def by_arcsine(
         self,
         sigma: Tensor,
-        lengths: tuple[Tensor, Tensor],
-        other_lengths: tuple[Tensor, Tensor],
+        lengths: tuple[Tensor, ...],
+        other_lengths: tuple[Tensor, ...],
         cosine: Tensor,
         sine: Tensor,
     ) -> Tensor:
@@ -67,17 +72,16 @@ class Rectifier:
 
         Args:
             sigma: covariances, which become the value.
-            lengths: 1 / sqrt(v) and sqrt(v), which broadcast against sigma.
-            other_lengths: the same of v'.
+            lengths: of the variances, which broadcast against sigma.
+            other_lengths: of the other ones.
             cosine: memory of sigma's shape; becomes the slope, which is returned.
             sine: memory of sigma's shape.
         """
-        bend = self.bend
         (inverse, length), (other_inverse, other_length) = lengths, other_lengths
-        torch.mul(sigma, inverse * (1 + ROUNDING[sigma.dtype]), out=cosine).mul_(other_inverse).clamp_(-1, 1)
-        one = cosine.new_ones(())
-        torch.addcmul(one, cosine, cosine, value=-1, out=sine).sqrt_().mul_(length * bend)
-        slope = torch.add(one - bend * math.pi / 2, cosine.asin_(), alpha=bend, out=cosine)
+        torch.mul(sigma, inverse, out=cosine).mul_(other_inverse).clamp_(-1, 1)
+        torch.addcmul(cosine.new_ones(()), cosine, cosine, value=-1, out=sine).sqrt_().mul_(length)
+        at_right_angle = cosine.new_tensor(1 - self.bend * math.pi / 2)
+        slope = torch.add(at_right_angle, cosine.asin_(), alpha=self.bend, out=cosine)
         sigma.mul_(slope).addcmul_(sine, other_length)
         return slope
 

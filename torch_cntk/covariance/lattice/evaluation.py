@@ -27,9 +27,10 @@ from torch_cntk.covariance.window import Window
 
 __all__ = ["Evaluation"]
 
-_SLAB_ENTRIES = 1 << 17
-"""Numbers of one covariance in a slab (1 MB). A quarter of it is lost to the start of torch's threads, four times as
-much to the cache. Threads that take smaller slabs each are slower: Python's lock changes hands at every call."""
+_SLAB_ENTRIES = 1 << 15
+"""Numbers of one covariance in a slab, for each thread (256 kB): Sigma, Theta and some temporaries stay in the second
+cache of a core (1 or 2 MB; from twice as many on every pass takes four times as long), while calls still take longer
+than their beginnings. Torch cuts what is larger than this among its threads."""
 
 _LEAST_MARGINS = 8
 """A band of rows has at least as many times the rows that it gets wrong on one side: an eighth more work on each."""
@@ -277,7 +278,7 @@ def _band(program: Program, slab: Slab, top: int, count: int) -> Tensor:
 
 def _slab_entries(load: int, device: torch.device) -> int:
     """Numbers of one covariance in a slab; at least one displacement."""
-    return max(_SLAB_ENTRIES if device.type == "cpu" else _SLAB_ENTRIES << 6, load)
+    return max(_SLAB_ENTRIES * torch.get_num_threads() if device.type == "cpu" else _SLAB_ENTRIES << 8, load)
 
 
 def _displacements(node: Lattice) -> int:

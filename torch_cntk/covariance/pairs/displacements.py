@@ -95,8 +95,8 @@ def positions_in(box: Box, size: Sequence[int]) -> tuple[int, ...] | None:
 
 
 def at_displaced(images: Tensor, box: Box) -> Tensor:
-    """A copy of images [*size, k] at all displaced pixels: [*size, k, *box], entry [a, :, u] is ``images[a + u]``."""
-    for axis, displacements in enumerate(box):
+    """A copy of images [k, *size, J] at all displaced pixels: [k, *size, J, *box], entry [:, a, :, u] is at a + u."""
+    for axis, displacements in enumerate(box, 1):
         n = images.shape[axis]
         index = (torch.arange(n)[:, None] + torch.tensor(list(displacements))) % n
         moved = images.index_select(axis, index.flatten().to(images.device)).reshape(
@@ -110,30 +110,30 @@ class Displaced:
     """The same without a copy, for any part of a box: the image is continued, and a displacement is a place to begin.
 
     Args:
-        images: [*size, k].
+        images: [k, *size, J].
         box: all displacements that will be asked for.
     """
 
     def __init__(self, images: Tensor, box: Box) -> None:
-        self._size = tuple(images.shape[:-1])
-        self._box = box
-        tiles = images.movedim(-1, 0)
-        for axis, displacements in enumerate(box):
-            n = self._size[axis]
+        # What is small stays in the nearest cache; the images come first, so that displacements are side by side.
+        tiles = images.movedim(-1, 1)
+        for axis, displacements in enumerate(box, 2):
+            n = tiles.shape[axis]
             around = torch.arange(displacements[0], displacements[-1] + n) % n
-            tiles = tiles.index_select(1 + axis, around.to(images.device))
-        # In the numbers' own order: what is small stays in the nearest cache.
+            tiles = tiles.index_select(axis, around.to(images.device))
         self._tiles = tiles.contiguous()
+        self._box, self._size, count = box, images.shape[1:-1], images.shape[-1]
+        kind, image, *self._strides = self._tiles.stride()
+        self._shape = (len(images), *self._size, count)
+        self._stride = (kind, *self._strides, image)
 
     def part(self, box: Box) -> Tensor | None:
-        """The view [*size, k, *box], of overlapping entries; None if the box is no part of the whole one."""
-        image, *strides = self._tiles.stride()
+        """The view [k, *size, J, *box], of overlapping entries; None if the box is no part of the whole one."""
         offset = 0
-        for own, asked, n, stride in zip(self._box, box, self._size, strides, strict=True):
+        for own, asked, n, stride in zip(self._box, box, self._size, self._strides, strict=True):
             start = (asked[0] - own[0]) % n
             if start + asked[-1] - asked[0] > own[-1] - own[0]:
                 return None
             offset += start * stride
-        moved_on = (r.step * stride for r, stride in zip(box, strides, strict=True))
-        shape = (*self._size, len(self._tiles), *map(len, box))
-        return torch.as_strided(self._tiles, shape, (*strides, image, *moved_on), offset)
+        moved_on = [r.step * stride for r, stride in zip(box, self._strides, strict=True)]
+        return torch.as_strided(self._tiles, (*self._shape, *map(len, box)), (*self._stride, *moved_on), offset)
