@@ -28,6 +28,7 @@ def fill(
     guess: Filled | None = None,
     windows: bool = True,
     progress: bool = False,
+    keep: bool = False,
 ) -> Filled:
     """Fill one image, or several that share an operator, by the regression that a filler poses.
 
@@ -40,6 +41,7 @@ def fill(
         windows: whether holes may be filled in windows of their own, where the filler is ``Local`` and that is cheaper;
             the result is that of the whole to half a grey level of 8 bits.
         progress: whether to show bars.
+        keep: whether the result keeps what solves for further right-hand sides; then the image is filled as a whole.
 
     Returns:
         the filled image and the quality of the solution.
@@ -56,12 +58,13 @@ def fill(
         return Filled(given.shaped(given.pixels.clone()), _nothing_solved(given), 0.0)
     if isinstance(filler, Refiner):
         return _refined(given, filler, estimate, guess)
-    locality = filler.locality(*to_read(filler, given, estimate)) if windows and isinstance(filler, Local) else None
+    in_windows = windows and not keep and isinstance(filler, Local)
+    locality = filler.locality(*to_read(filler, given, estimate)) if in_windows else None
     if locality is not None:
         filled = fill_windows(given, locality, estimate, guess, progress)
         if filled is not None:
             return filled
-    return _fill_whole(given, filler, estimate, guess=guess, windows=windows, progress=progress)
+    return _fill_whole(given, filler, estimate, guess=guess, windows=windows, progress=progress, keep=keep)
 
 
 def _nothing_solved(given: Observed) -> Solution:
@@ -94,7 +97,14 @@ def _refined(given: Observed, refiner: Refiner, estimate: Tensor | None, guess: 
 
 
 def _fill_whole(
-    given: Observed, filler: Filler, estimate: Tensor | None, *, guess: Filled | None, windows: bool, progress: bool
+    given: Observed,
+    filler: Filler,
+    estimate: Tensor | None,
+    *,
+    guess: Filled | None,
+    windows: bool,
+    progress: bool,
+    keep: bool,
 ) -> Filled:
     """By one regression."""
     _require_room(given)
@@ -104,7 +114,7 @@ def _fill_whole(
         filled = _fill_smaller(normal, filler, estimate, guess=guess, windows=windows, progress=progress)
     else:
         equations = filler.equations(*to_read(filler, normal, estimate))
-        filled = regress(normal, checked_equations(normal, equations), guess, progress)
+        filled = regress(normal, checked_equations(normal, equations), guess, progress, keep=keep)
     return replace(filled, image=given.shaped(given.restore(given.denormalise(filled.image))))
 
 

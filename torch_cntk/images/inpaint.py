@@ -20,6 +20,7 @@ from torch_cntk.images.arrays import read
 from torch_cntk.images.default import default_kernel, kernel_of
 from torch_cntk.images.fill import Filled, each_pass, fill
 from torch_cntk.images.filler import Filler, Pass, Refiner, Series, check_filler, check_ridge, check_solver, of_pass
+from torch_cntk.images.gradients import Inputs, with_gradients
 from torch_cntk.images.group_flow import flows_for
 from torch_cntk.images.guided import Guidance, guided_series
 from torch_cntk.images.observed import Observed
@@ -52,7 +53,7 @@ def inpaint(
     kernel: Kernel | str | Path | None = None,
     *,
     solver: Solver | Literal["auto", "direct", "cg", "eigenpro"] = "auto",
-    ridge: float | Literal["cv"] = 1e-4,
+    ridge: float | Tensor | Literal["cv"] = 1e-4,
     wrap: bool = False,
     passes: int | Literal["auto"] | Pass | Sequence[Pass | Series] = 0,
     guidance: Pass | Series | Sequence[Pass | Series] | None = None,
@@ -63,6 +64,9 @@ def inpaint(
 
     Solves (K_OO + ridge * mean(diag K) I) w = y_O - m on the observed pixels O for every channel, m the mean of its
     observed pixels, and sets the others to K_UO w + m. All channels and images are right-hand sides of one solve.
+
+    Where the image requires gradients the result has them, at the price of one more solve; so do a ridge that is a
+    tensor and a kernel with gradients. Holes are not filled in windows of their own then.
 
     Args:
         image: [channels, *size] or [batch, channels, *size], or [*size] for one channel; floating point, of any
@@ -85,7 +89,7 @@ def inpaint(
             ``torch_cntk.solvers.automatic``).
         ridge: relative to the mean of K's diagonal. Larger values forgive noise; 0 interpolates exactly, which is
             not possible with singular kernels. "cv" takes the one that predicts some of the observed pixels best if
-            they are left out: for noisy images.
+            they are left out: for noisy images. A tensor of one number passes gradients on.
         wrap: whether the image's opposite edges are neighbours. By default it is set into a larger canvas of
             unobserved pixels, which keeps them apart and allows any size. A kernel of one size always wraps.
         passes: of content-aware kernels that follow: each takes the last estimate as a feature prior (see
@@ -109,8 +113,14 @@ def inpaint(
     """
     plan = _Plan.of(passes, guidance)
     chosen = _checked_solver(solver)
-    check_ridge(ridge)
+    number = _number(ridge)
     kernel = kernel_of(kernel)
+    inputs = Inputs.of(image, ridge, kernel)
+    if inputs is not None and not plan.none:
+        raise ValueError(
+            f"expected passes=0 where gradients are asked for, as passes are no linear function of the pixels, got "
+            f"{plan.passes}; image.detach() is filled without gradients"
+        )
     start = time.perf_counter()
     if isinstance(image, str | Path) or isinstance(observed, str | Path):
         task, image, observed = _from_files(image, observed)
@@ -119,10 +129,14 @@ def inpaint(
         task = None
     pixels, mask, form = read(image, observed)
     parts = Observed.of_channels(pixels, mask, None if kernel is None else kernel.ndim, wrap=wrap)
-    periodic = Periodic(kernel, ridge, chosen)
+    periodic = Periodic(None if kernel is None else kernel.detach(), number, chosen)
     checked = time.perf_counter() - start
-    results = [_filled(part, periodic, plan, windows, progress) for _, part in parts]
+    filled = [_filled(part, periodic, plan, windows, progress, keep=inputs is not None) for _, part in parts]
+    results = [one for one, _ in filled]
     result = results[0] if len(parts) == 1 else _joined(pixels, parts, results)
+    if inputs is not None:
+        fills = [first for _, first in filled]
+        result = replace(result, image=with_gradients(inputs, result.image, parts, fills))
     assert form is not None
     result = replace(result, image=form.give(result.image), seconds=result.seconds + checked)
     if task is None:
@@ -169,16 +183,31 @@ def _joined(
     )
 
 
-def _filled(given: Observed, periodic: Periodic, plan: _Plan, windows: bool, progress: bool) -> InpaintingResult:
-    """Fill what has one mask for all channels: as ``inpaint``."""
+def _number(ridge: float | Tensor | Literal["cv"]) -> float | Literal["cv"]:
+    """The ridge without its gradient.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is another word than "cv", negative or not finite.
+    """
+    single = isinstance(ridge, Tensor) and ridge.numel() == 1 and ridge.is_floating_point()
+    number = ridge.item() if single else ridge
+    check_ridge(number)
+    return cast("float | Literal['cv']", number)
+
+
+def _filled(
+    given: Observed, periodic: Periodic, plan: _Plan, windows: bool, progress: bool, *, keep: bool
+) -> tuple[InpaintingResult, Filled]:
+    """Fill what has one mask for all channels: as ``inpaint``. Gives the first regression as well."""
     start = time.perf_counter()
     if periodic.kernel is None and not given.complete:
         building = time.perf_counter()
         periodic = replace(periodic, kernel=default_kernel(given.mask, given.ndim))
         start += time.perf_counter() - building
-    first = fill(given, periodic, windows=windows, progress=progress)
+    first = fill(given, periodic, windows=windows, progress=progress, keep=keep)
     if plan.none or given.complete:
-        return _result(first.image, [first], time.perf_counter() - start)
+        return _result(first.image, [first], time.perf_counter() - start), first
     periodic = replace(periodic, ridge=first.ridge)
     estimates = first.image.reshape(given.pixels.shape)
     runs = [
@@ -187,11 +216,12 @@ def _filled(given: Observed, periodic: Periodic, plan: _Plan, windows: bool, pro
     ]
     filled = given.shaped(torch.stack([run.image for run in runs]))
     last = [run.last or first for run in runs]
-    return replace(
+    result = replace(
         _result(filled, last, time.perf_counter() - start),
         passes=max(run.passes for run in runs),
         guidance=tuple(run.guidance for run in runs if run.guidance is not None),
     )
+    return result, first
 
 
 def _result(image: Tensor, fills: list[Filled], seconds: float) -> InpaintingResult:
