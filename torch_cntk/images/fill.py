@@ -58,8 +58,8 @@ def fill(
         return Filled(given.shaped(given.pixels.clone()), _nothing_solved(given), 0.0)
     if isinstance(filler, Refiner):
         return _refined(given, filler, estimate, guess)
-    in_windows = windows and not keep and isinstance(filler, Local)
-    locality = filler.locality(*to_read(filler, given, estimate)) if in_windows else None
+    windows = windows and not keep
+    locality = filler.locality(*to_read(filler, given, estimate)) if windows and isinstance(filler, Local) else None
     if locality is not None:
         filled = fill_windows(given, locality, estimate, guess, progress)
         if filled is not None:

@@ -190,10 +190,10 @@ def _number(ridge: float | Tensor | Literal["cv"]) -> float | Literal["cv"]:
         TypeError: it is no number.
         ValueError: it is another word than "cv", negative or not finite.
     """
-    single = isinstance(ridge, Tensor) and ridge.numel() == 1 and ridge.is_floating_point()
-    number = ridge.item() if single else ridge
-    check_ridge(number)
-    return cast("float | Literal['cv']", number)
+    if isinstance(ridge, Tensor) and ridge.numel() == 1 and ridge.is_floating_point():
+        ridge = ridge.item()
+    check_ridge(ridge)
+    return cast("float | Literal['cv']", ridge)
 
 
 def _filled(
