@@ -194,6 +194,7 @@ def test_what_would_be_a_silent_zero_is_refused(generator: torch.Generator) -> N
         tc.LeakyReLU(torch.ones(2))
     with pytest.raises(ValueError, match="expected weight_std > 0, got 0"):
         tc.Linear(2, 3, weight_std=leaf(0.0))
+    net = tc.Sequential(tc.Linear(2, 3), tc.LeakyReLU(slope), tc.Linear(3, 3), tc.LeakyReLU(slope), tc.Linear(3, 1))
     (first,) = torch.autograd.grad(net.gram(x).sum(), slope, create_graph=True)
     with pytest.raises(NotImplementedError, match="expected first derivatives"):
         torch.autograd.grad(first, slope)

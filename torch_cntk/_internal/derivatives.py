@@ -26,7 +26,9 @@ def first_order(backward: Backward) -> Backward:
             found = backward(ctx, *gradients)
         if not torch.is_grad_enabled():
             return found
-        return tuple(None if one is None else _Refused.apply(one.detach().requires_grad_()) for one in found)
+        # What they depend on is given as well, so that whoever asks for a derivative by it comes by here.
+        others = (*gradients, *(tensor for tensor in ctx.saved_tensors if tensor is not None))
+        return tuple(None if one is None else _Refused.apply(one, *others) for one in found)
 
     return once
 
@@ -35,7 +37,7 @@ class _Refused(torch.autograd.Function):
     """What it is given; its own derivative is an error."""
 
     @staticmethod
-    def forward(ctx: Any, gradient: Tensor) -> Tensor:
+    def forward(ctx: Any, gradient: Tensor, *others: Tensor) -> Tensor:
         """A copy."""
         return gradient.clone()
 

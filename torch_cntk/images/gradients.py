@@ -131,14 +131,16 @@ class _Fill(torch.autograd.Function):
         *tables: Tensor,
     ) -> Tensor:
         """The image as it was filled."""
-        ctx.parts, ctx.kernel, ctx.like, ctx.ridge = parts, kernel, image, ridge
+        ctx.parts, ctx.kernel = parts, kernel
+        ctx.save_for_backward(image, ridge, *tables)
         return filled.clone()
 
     @staticmethod
     @first_order
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """By one solve for each part."""
-        parts, kernel, image = ctx.parts, ctx.kernel, ctx.like
+        parts, kernel = ctx.parts, ctx.kernel
+        image, ridge = ctx.saved_tensors[:2]
         ndim = parts[0].given.ndim
         gradient = gradients[0].double()
         whole = gradient.reshape(*(1,) * (ndim + 2 - gradient.ndim), *gradient.shape)
@@ -156,7 +158,7 @@ class _Fill(torch.autograd.Function):
                 found = _of_tables(kernel, part, adjoint, float(common) * part.filled.ridge)
                 of_tables = found if of_tables is None else [a + b for a, b in zip(of_tables, found, strict=True)]
         by_image = of_pixels.reshape(image.shape).to(image.dtype) if image.requires_grad else None
-        by_ridge = None if ctx.ridge is None else of_ridge.to(ctx.ridge).reshape(ctx.ridge.shape)
+        by_ridge = None if ridge is None else of_ridge.to(ridge).reshape(ridge.shape)
         return (None, None, None, by_image, by_ridge, *(of_tables or []))
 
 
