@@ -30,6 +30,7 @@ def fill(
     windows: bool = True,
     progress: bool = False,
     mesh: Mesh | None = None,
+    keep: bool = False,
 ) -> Filled:
     """Fill one image, or several that share an operator, by the regression that a filler poses.
 
@@ -43,6 +44,7 @@ def fill(
             the result is that of the whole to half a grey level of 8 bits.
         progress: whether to show bars.
         mesh: ranks that call this with the same arguments and divide the windows, or else the products with K.
+        keep: whether the result keeps what solves for further right-hand sides; then the image is filled as a whole.
 
     Returns:
         the filled image and the quality of the solution, on every rank.
@@ -59,12 +61,13 @@ def fill(
         return Filled(given.shaped(given.pixels.clone()), _nothing_solved(given), 0.0)
     if isinstance(filler, Refiner):
         return _refined(given, over(mesh, filler), estimate, guess)
+    windows = windows and not keep
     locality = filler.locality(*to_read(filler, given, estimate)) if windows and isinstance(filler, Local) else None
     if locality is not None:
         filled = fill_windows(given, locality, estimate, guess, progress, mesh or Mesh.alone())
         if filled is not None:
             return filled
-    return _fill_whole(given, filler, estimate, _How(guess, windows, progress, mesh))
+    return _fill_whole(given, filler, estimate, _How(guess, windows, progress, mesh, keep))
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +78,7 @@ class _How:
     windows: bool
     progress: bool
     mesh: Mesh | None
+    keep: bool
 
 
 def _nothing_solved(given: Observed) -> Solution:
@@ -115,7 +119,8 @@ def _fill_whole(given: Observed, filler: Filler, estimate: Tensor | None, how: _
         filled = _fill_smaller(normal, filler, estimate, how)
     else:
         equations = over(how.mesh, filler).equations(*to_read(filler, normal, estimate))
-        filled = regress(normal, checked_equations(normal, equations), how.guess, how.progress, how.mesh)
+        checked = checked_equations(normal, equations)
+        filled = regress(normal, checked, how.guess, how.progress, mesh=how.mesh, keep=how.keep)
     return replace(filled, image=given.shaped(given.restore(given.denormalise(filled.image))))
 
 

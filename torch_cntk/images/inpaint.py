@@ -22,6 +22,7 @@ from torch_cntk.images.arrays import read
 from torch_cntk.images.default import default_kernel, kernel_of
 from torch_cntk.images.fill import Filled, each_pass, fill
 from torch_cntk.images.filler import Filler, Pass, Refiner, Series, check_filler, check_ridge, check_solver, of_pass
+from torch_cntk.images.gradients import Inputs, with_gradients
 from torch_cntk.images.group_flow import flows_for
 from torch_cntk.images.guided import Guidance, guided_series
 from torch_cntk.images.observed import Observed
@@ -54,7 +55,7 @@ def inpaint(
     kernel: Kernel | str | Path | None = None,
     *,
     solver: Solver | Literal["auto", "direct", "cg", "eigenpro"] = "auto",
-    ridge: float | Literal["cv"] = 1e-4,
+    ridge: float | Tensor | Literal["cv"] = 1e-4,
     wrap: bool = False,
     passes: int | Literal["auto"] | Pass | Sequence[Pass | Series] = 0,
     guidance: Pass | Series | Sequence[Pass | Series] | None = None,
@@ -66,6 +67,9 @@ def inpaint(
 
     Solves (K_OO + ridge * mean(diag K) I) w = y_O - m on the observed pixels O for every channel, m the mean of its
     observed pixels, and sets the others to K_UO w + m. All channels and images are right-hand sides of one solve.
+
+    Where the image requires gradients the result has them, at the price of one more solve; so do a ridge that is a
+    tensor and a kernel with gradients. Holes are not filled in windows of their own then.
 
     Args:
         image: [channels, *size] or [batch, channels, *size], or [*size] for one channel; floating point, of any
@@ -88,7 +92,7 @@ def inpaint(
             ``torch_cntk.solvers.automatic``).
         ridge: relative to the mean of K's diagonal. Larger values forgive noise; 0 interpolates exactly, which is
             not possible with singular kernels. "cv" takes the one that predicts some of the observed pixels best if
-            they are left out: for noisy images.
+            they are left out: for noisy images. A tensor of one number passes gradients on.
         wrap: whether the image's opposite edges are neighbours. By default it is set into a larger canvas of
             unobserved pixels, which keeps them apart and allows any size. A kernel of one size always wraps.
         passes: of content-aware kernels that follow: each takes the last estimate as a feature prior (see
@@ -126,8 +130,14 @@ def inpaint(
     """
     plan = _Plan.of(passes, guidance)
     chosen = _checked_solver(solver)
-    check_ridge(ridge)
+    number = _number(ridge)
     kernel = kernel_of(kernel)
+    inputs = Inputs.of(image, ridge, kernel)
+    if inputs is not None and not plan.none:
+        raise ValueError(
+            f"expected passes=0 where gradients are asked for, as passes are no linear function of the pixels, got "
+            f"{plan.passes}; image.detach() is filled without gradients"
+        )
     start = time.perf_counter()
     if isinstance(image, str | Path) or isinstance(observed, str | Path):
         task, image, observed = _from_files(image, observed)
@@ -136,13 +146,19 @@ def inpaint(
         task = None
     pixels, mask, form = read(image, observed)
     parts = Observed.of_channels(pixels, mask, None if kernel is None else kernel.ndim, wrap=wrap)
-    periodic = Periodic(kernel, ridge, chosen)
+    if inputs is not None and mesh is not None:
+        raise ValueError("expected nothing that requires gradients with a mesh: ranks do not divide them")
+    periodic = Periodic(None if kernel is None else kernel.detach(), number, chosen)
     if mesh is not None:
         mesh.agree(image=pixels, observed=parts[0][1].mask, ridge=ridge, wrap=wrap, passes=str(passes), windows=windows)
     checked = time.perf_counter() - start
-    how = _How(plan, windows, progress, mesh)
-    results = [_filled(part, periodic, how) for _, part in parts]
+    how = _How(plan, windows, progress, mesh, keep=inputs is not None)
+    filled = [_filled(part, periodic, how) for _, part in parts]
+    results = [one for one, _ in filled]
     result = results[0] if len(parts) == 1 else _joined(pixels, parts, results)
+    if inputs is not None:
+        fills = [first for _, first in filled if first is not None]
+        result = replace(result, image=with_gradients(inputs, result.image, parts, fills))
     assert form is not None
     result = replace(result, image=form.give(result.image), seconds=result.seconds + checked)
     if task is None:
@@ -201,6 +217,7 @@ class _How:
     windows: bool
     progress: bool
     mesh: Mesh | None
+    keep: bool
 
 
 def _by_rank(given: Observed, periodic: Periodic, how: _How) -> InpaintingResult:
@@ -208,34 +225,48 @@ def _by_rank(given: Observed, periodic: Periodic, how: _How) -> InpaintingResult
     assert how.mesh is not None
     start = time.perf_counter()
     alone = replace(how, mesh=None, progress=how.progress and how.mesh.size == 1)
-    results = by_rank(how.mesh, lambda one: _filled(one, periodic, alone), given.images(), given.pixels.device)
+    results = by_rank(how.mesh, lambda one: _filled(one, periodic, alone)[0], given.images(), given.pixels.device)
     filled = given.shaped(torch.stack([result.image for result in results]))
     return replace(_worst(results), image=filled, seconds=time.perf_counter() - start)
 
 
-def _filled(given: Observed, periodic: Periodic, how: _How) -> InpaintingResult:
-    """Fill what has one mask for all channels: as ``inpaint``."""
+def _number(ridge: float | Tensor | Literal["cv"]) -> float | Literal["cv"]:
+    """The ridge without its gradient.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is another word than "cv", negative or not finite.
+    """
+    if isinstance(ridge, Tensor) and ridge.numel() == 1 and ridge.is_floating_point():
+        ridge = ridge.item()
+    check_ridge(ridge)
+    return cast("float | Literal['cv']", ridge)
+
+
+def _filled(given: Observed, periodic: Periodic, how: _How) -> tuple[InpaintingResult, Filled | None]:
+    """Fill what has one mask for all channels. Gives the first regression as well, unless ranks did it."""
     start = time.perf_counter()
     if periodic.kernel is None and not given.complete:
         building = time.perf_counter()
         periodic = replace(periodic, kernel=default_kernel(given.mask, given.ndim))
         start += time.perf_counter() - building
     if how.mesh is not None and len(given.pixels) > 1:
-        return _by_rank(given, periodic, how)
+        return _by_rank(given, periodic, how), None
     plan = how.plan
-    first = fill(given, periodic, windows=how.windows, progress=how.progress, mesh=how.mesh)
+    first = fill(given, periodic, windows=how.windows, progress=how.progress, mesh=how.mesh, keep=how.keep)
     if plan.none or given.complete:
-        return _result(first.image, [first], time.perf_counter() - start)
+        return _result(first.image, [first], time.perf_counter() - start), first
     periodic = replace(periodic, ridge=first.ridge)
     estimates = first.image.reshape(given.pixels.shape)
     runs = [plan.run(one, estimate, periodic, how) for one, estimate in zip(given.images(), estimates, strict=True)]
     filled = given.shaped(torch.stack([run.image for run in runs]))
     last = [run.last or first for run in runs]
-    return replace(
+    result = replace(
         _result(filled, last, time.perf_counter() - start),
         passes=max(run.passes for run in runs),
         guidance=tuple(run.guidance for run in runs if run.guidance is not None),
     )
+    return result, first
 
 
 def _result(image: Tensor, fills: list[Filled], seconds: float) -> InpaintingResult:

@@ -12,9 +12,17 @@ from torch_cntk.images.canvas import crop
 from torch_cntk.images.filler import Equations
 from torch_cntk.images.observed import Observed
 from torch_cntk.images.windows import Window
-from torch_cntk.solvers import Regression, Solution, Solver, Status, automatic, cross_validated_ridge
+from torch_cntk.solvers import (
+    Factorisation,
+    Regression,
+    Solution,
+    Solver,
+    Status,
+    automatic,
+    cross_validated_ridge,
+)
 
-__all__ = ["Filled", "OnSmaller", "Part", "checked_equations", "regress"]
+__all__ = ["Filled", "Kept", "OnSmaller", "Part", "checked_equations", "regress"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -28,6 +36,7 @@ class Filled(Brief):
         ridge: that was taken, relative to the mean of K's diagonal.
         coarse: of a ``Coarse`` filler, what the next pass goes on from.
         parts: the windows that were filled, each by a regression of its own; empty where the whole was.
+        kept: what solves for further right-hand sides, if that was asked for.
     """
 
     image: Tensor
@@ -35,6 +44,7 @@ class Filled(Brief):
     ridge: float
     coarse: OnSmaller | None = None
     parts: tuple[Part, ...] = ()
+    kept: Kept | None = None
 
     @property
     def residual(self) -> float:
@@ -45,6 +55,14 @@ class Filled(Brief):
     def converged(self) -> bool:
         """Whether the solver ended as it should."""
         return self.solution.status in (Status.CONVERGED, Status.EARLY)
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """The equations of a fill, and what solves them."""
+
+    regression: Regression
+    factorisation: Factorisation
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +101,13 @@ class Part:
 
 
 def regress(
-    given: Observed, equations: Equations, guess: Filled | None, progress: bool, mesh: Mesh | None = None
+    given: Observed,
+    equations: Equations,
+    guess: Filled | None,
+    progress: bool,
+    *,
+    mesh: Mesh | None = None,
+    keep: bool = False,
 ) -> Filled:
     """Solve; the image is in the units of ``given`` and its observed pixels are not put back yet.
 
@@ -93,6 +117,7 @@ def regress(
         guess: an earlier result, see ``fill``.
         progress: whether to show bars.
         mesh: ranks that call this with the same equations, and divide the products with K.
+        keep: whether the result keeps what solves for further right-hand sides.
     """
     operator, solver, mean = equations.operator, equations.solver, equations.mean
     operator = operator if mesh is None else operator.divided(mesh)
@@ -103,11 +128,16 @@ def regress(
         ridge = cross_validated_ridge(operator, known, alike, solver=solver, progress=progress)
     regression = Regression(operator, known, ridge)
     solver = solver or automatic(regression)
-    solution = _solve(solver, regression, targets, guess, progress)
+    kept = Kept(regression, solver.factorise(regression, progress=progress)) if keep else None
+    solution = (
+        _solve(solver, regression, targets, guess, progress)
+        if kept is None
+        else kept.factorisation.solve(targets, progress=progress)
+    )
     filled = operator @ solution.weights if solution.image is None else solution.image
     if mean is not None:
         filled = filled + mean
-    return Filled(crop(filled, given.size), solution, ridge)
+    return Filled(crop(filled, given.size), solution, ridge, kept=kept)
 
 
 def _solve(solver: Solver, regression: Regression, targets: Tensor, guess: Filled | None, progress: bool) -> Solution:

@@ -125,7 +125,7 @@ class White(Normal):
     """
 
     variance = Tunable(minimum=0, above=True)
-    mean = 0.0  # type: ignore[assignment]
+    mean = 0.0
 
     def __init__(self, variance: float | Tensor) -> None:
         self.variance = variance
