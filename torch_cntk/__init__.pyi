@@ -10,6 +10,10 @@ from .finite import (
     TrainingResult,
     TrainingStatus,
     empirical_ntk,
+    expected_kernel,
+    linearise,
+    linearize,
+    monte_carlo_kernel,
     presets,
     train,
 )
@@ -89,7 +93,7 @@ from .layers import (
 )
 from .matrices import InfiniteAutoencoder, MatrixCompletion, baselines, drug_response, features
 from .operators import GramOperator, Operator
-from .regression import KernelClassifier, KernelRegressor
+from .regression import KernelClassifier, KernelRegressor, TrainingDynamics, max_learning_rate
 from .solvers import (
     ConjugateGradient,
     Direct,
@@ -182,6 +186,7 @@ __all__ = [
     "SumPool3d",
     "Tanh",
     "Training",
+    "TrainingDynamics",
     "TrainingResult",
     "TrainingStatus",
     "autocorrelation_network",
@@ -193,6 +198,7 @@ __all__ = [
     "distributed",
     "drug_response",
     "empirical_ntk",
+    "expected_kernel",
     "features",
     "finite",
     "from_torch",
@@ -202,8 +208,12 @@ __all__ = [
     "inpaint",
     "leave_out_error",
     "levels_for",
+    "linearise",
+    "linearize",
     "load_kernel",
     "matrices",
+    "max_learning_rate",
+    "monte_carlo_kernel",
     "operators",
     "plotting",
     "presets",

@@ -115,6 +115,11 @@ class Operator(ABC):
             raise NotImplementedError(f"expected {type(self).__name__} to define lookup, or to be given one")
         return self._lookup(first, second)
 
+    @property
+    def period(self) -> tuple[int, ...] | None:
+        """K is invariant to joint shifts by so many pixels along each axis; None where no such shift is known."""
+        return None
+
     @cached_property
     def diagonal(self) -> Tensor:
         """K(x, x), [*size] in float64."""
