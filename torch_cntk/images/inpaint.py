@@ -28,6 +28,7 @@ from torch_cntk.images.result import InpaintingResult
 from torch_cntk.images.trials import choose_passes
 from torch_cntk.kernels.kernel import Kernel
 from torch_cntk.solvers import Solver, named_solver
+from torch_cntk.solvers.checkpoint import without_checkpoint
 
 if TYPE_CHECKING:
     from torch_cntk.images.photographs import Task
@@ -82,7 +83,8 @@ def inpaint(
             shape has T channels; a video of one channel is [1, T, H, W].
         solver: ``ConjugateGradient(...)``, ``Direct()``, ``EigenPro(...)``, their names "cg", "direct" and "eigenpro",
             or "auto", which chooses by the number of observed pixels and the kernel (see
-            ``torch_cntk.solvers.automatic``).
+            ``torch_cntk.solvers.automatic``). A checkpoint of the solver is one of the first regression, of the whole
+            image.
         ridge: relative to the mean of K's diagonal. Larger values forgive noise; 0 interpolates exactly, which is
             not possible with singular kernels. "cv" takes the one that predicts some of the observed pixels best if
             they are left out: for noisy images.
@@ -119,6 +121,8 @@ def inpaint(
         task = None
     pixels, mask, form = read(image, observed)
     parts = Observed.of_channels(pixels, mask, None if kernel is None else kernel.ndim, wrap=wrap)
+    if len(parts) > 1 and getattr(chosen, "checkpoint", None) is not None:
+        raise ValueError(f"expected one mask for all channels beside a checkpoint, got {len(parts)} masks")
     periodic = Periodic(kernel, ridge, chosen)
     checked = time.perf_counter() - start
     results = [_filled(part, periodic, plan, windows, progress) for _, part in parts]
@@ -179,7 +183,7 @@ def _filled(given: Observed, periodic: Periodic, plan: _Plan, windows: bool, pro
     first = fill(given, periodic, windows=windows, progress=progress)
     if plan.none or given.complete:
         return _result(first.image, [first], time.perf_counter() - start)
-    periodic = replace(periodic, ridge=first.ridge)
+    periodic = replace(periodic, ridge=first.ridge, solver=without_checkpoint(periodic.solver))
     estimates = first.image.reshape(given.pixels.shape)
     runs = [
         plan.run(one, estimate, periodic, windows=windows, progress=progress)

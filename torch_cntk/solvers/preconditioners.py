@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -213,6 +213,20 @@ class _InnerIteration:
         self._settle = divides[0].settle
         self._tried = False
         self._count = self._unasked = 0
+
+    def state(self) -> dict[str, Any]:
+        """Which preconditioner is in use, and how many iterations the last run took."""
+        return {
+            "changed": self._divide is self._other,
+            "tried": self._tried,
+            "count": self._count,
+            "unasked": self._unasked,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on as if the runs behind a state had been made here."""
+        self._divide = self._other if state["changed"] else self._divide
+        self._tried, self._count, self._unasked = state["tried"], state["count"], state["unasked"]
 
     def __call__(self, residual: Tensor) -> Tensor:
         """Of a residual; see ``Common.settle``."""
