@@ -94,6 +94,7 @@ from .solvers import (
     ConjugateGradient,
     Direct,
     EigenPro,
+    Landmarks,
     Factorisation,
     Regression,
     Solution,

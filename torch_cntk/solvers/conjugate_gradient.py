@@ -18,6 +18,7 @@ from torch_cntk.solvers.base import Factorisation, Regression, Solution, Solver,
 from torch_cntk.solvers.batches import norm
 from torch_cntk.solvers.checkpoint import Keeper, check_checkpoint, without_checkpoint
 from torch_cntk.solvers.conjugate_run import Run
+from torch_cntk.solvers.landmarks import Landmarks
 from torch_cntk.solvers.preconditioners import NAMES, Choice, Name, Preconditioner, choose, precondition
 
 __all__ = ["ConjugateGradient"]
@@ -46,7 +47,8 @@ class ConjugateGradient(Solver):
             rounding, and begin anew from there if it did.
         preconditioner: "circulant" (two FFTs an iteration), "nested" (few iterations, each with an inner iteration of
             FFTs), "laplacian" (no FFTs), "nystrom" (for many masks of one kernel that has no displacements), "jacobi",
-            "none", or "auto", which takes what the operator's cost suggests.
+            "none", or "auto", which takes what the operator's cost suggests; or ``Landmarks(...)``, for thousands of
+            inputs without displacements.
         checkpoint: a file that holds the state of a solve while it goes on: a process that was killed and does the same
             again goes on from it, to the same bits. It is removed in the end. A solve of something else refuses it.
         checkpoint_seconds: at least so many between two writes of it.
@@ -59,7 +61,7 @@ class ConjugateGradient(Solver):
     tolerance: float = 1e-4
     max_iterations: int = 500
     refresh: int = 50
-    preconditioner: Choice = "auto"
+    preconditioner: Choice | Landmarks = "auto"
     checkpoint: str | Path | None = None
     checkpoint_seconds: float = 60.0
 
@@ -71,8 +73,8 @@ class ConjugateGradient(Solver):
             raise ValueError(f"{least}, got {self.tolerance:g}: rounding leaves a residual")
         positive_int(self.max_iterations, "max_iterations")
         positive_int(self.refresh, "refresh")
-        if self.preconditioner not in NAMES:
-            raise ValueError(f"expected a preconditioner among {', '.join(NAMES)}, got {self.preconditioner!r}")
+        if not isinstance(self.preconditioner, Landmarks) and self.preconditioner not in NAMES:
+            raise ValueError(f"expected Landmarks, or one of {', '.join(NAMES)}, got {self.preconditioner!r}")
         check_checkpoint(self.checkpoint, self.checkpoint_seconds)
 
     def factorise(self, regression: Regression, *, progress: bool = False) -> Factorisation:
@@ -88,7 +90,7 @@ class ConjugateGradient(Solver):
 class _Preconditioned(Factorisation):
     """A preconditioner and the equations it is for."""
 
-    def __init__(self, options: ConjugateGradient, regression: Regression, name: Name) -> None:
+    def __init__(self, options: ConjugateGradient, regression: Regression, name: Name | Landmarks) -> None:
         self._options = options
         self._regression = regression
         self._size = regression.operator.size

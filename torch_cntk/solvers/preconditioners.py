@@ -13,6 +13,7 @@ from torch_cntk.operators.base import transforms_cost
 from torch_cntk.solvers.base import Regression
 from torch_cntk.solvers.batches import answers_at_once, dot, ratio, spread
 from torch_cntk.solvers.common import Common, sums
+from torch_cntk.solvers.landmarks import LandmarkNystrom, Landmarks, suggested
 from torch_cntk.solvers.nystrom import Nystrom
 from torch_cntk.solvers.preconditioner import Map, Preconditioner
 
@@ -283,16 +284,16 @@ _BY_NAME: Mapping[Name, Callable[[Regression], Preconditioner]] = {
 NAMES: tuple[Choice, ...] = (*_BY_NAME, "auto")
 
 
-def precondition(name: Name, regression: Regression) -> Preconditioner:
-    """Make the preconditioner of that name.
+def precondition(name: Name | Landmarks, regression: Regression) -> Preconditioner:
+    """Make the preconditioner of that name, or of these landmarks.
 
     Raises:
         ValueError: it needs the pixels of an image, and the operator has none.
     """
-    return _BY_NAME[name](regression)
+    return LandmarkNystrom(regression, name) if isinstance(name, Landmarks) else _BY_NAME[name](regression)
 
 
-def choose(regression: Regression) -> Name:
+def choose(regression: Regression) -> Name | Landmarks:
     """The preconditioner that is likely to be fastest for this operator.
 
     An iteration of ``Circulant`` is one K @ w and two FFTs, an inner one of ``Nested`` two to four FFTs and no K @ w.
@@ -300,7 +301,7 @@ def choose(regression: Regression) -> Name:
     """
     operator = regression.operator
     if operator.stationary is None:
-        return "jacobi"
+        return suggested(regression) or "jacobi"
     return "nested" if operator.cost > _DEARER * transforms_cost(operator.size) else "circulant"
 
 
