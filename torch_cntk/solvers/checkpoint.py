@@ -20,10 +20,12 @@ from torch import Tensor
 from torch_cntk._internal import checkpoints
 from torch_cntk._internal.checks import finite_number
 from torch_cntk._internal.files import check_writable, is_stream
+from torch_cntk._internal.ranks import Mesh
 from torch_cntk._internal.user_warnings import warn_user
+from torch_cntk.operators.base import Operator
 from torch_cntk.solvers.base import Regression
 
-__all__ = ["Checkpointed", "Keeper", "check_checkpoint", "restored", "without_checkpoint"]
+__all__ = ["Checkpointed", "Keeper", "check_checkpoint", "mesh_of", "restored", "without_checkpoint"]
 
 VERSION = 1
 """Of the files that are written."""
@@ -73,6 +75,12 @@ def without_checkpoint(solver: Any) -> Any:
     return replace(solver, checkpoint=None) if getattr(solver, "checkpoint", None) is not None else solver
 
 
+def mesh_of(operator: Operator) -> Mesh:
+    """The ranks that an operator's products are divided among; one where they are not divided."""
+    mesh: Mesh = getattr(operator, "mesh", None) or Mesh.alone(operator.device)
+    return mesh
+
+
 def restored(value: Any, device: torch.device) -> Any:
     """What a checkpoint holds, its tensors on a device."""
     if isinstance(value, Tensor):
@@ -99,8 +107,8 @@ class Keeper:
         self._path = None if options.checkpoint is None else Path(options.checkpoint)
         self._seconds = options.checkpoint_seconds
         self._device = regression.operator.device
-        self._mesh = getattr(regression.operator, "mesh", None)
-        self._writes = self._mesh is None or self._mesh.rank == 0
+        self._mesh = mesh_of(regression.operator)
+        self._writes = self._mesh.rank == 0
         self._last = time.monotonic()
         self._warned = False
         if self._path is not None:
@@ -109,11 +117,11 @@ class Keeper:
 
     def _together(self, work: Callable[[], Any]) -> Any:
         """Do what the first rank does alone; where that fails, it fails on all ranks alike."""
-        if self._mesh is None:
-            return work()
+        found = None
         with self._mesh.together():
-            found = work() if self._writes else None
-        return self._mesh.broadcast_object(found)
+            if self._writes:
+                found = work()
+        return self._mesh.broadcast(found)
 
     def _check_place(self, path: Path) -> None:
         try:
@@ -188,7 +196,7 @@ def _facts(
     return {
         "torch_cntk": _package_version(),
         "torch": str(torch.__version__),
-        "ranks": getattr(getattr(operator, "mesh", None), "size", 1),
+        "ranks": mesh_of(operator).size,
         "solver": repr(own),
         "size": str(tuple(operator.size)),
         "dtype": str(operator.dtype),

@@ -19,6 +19,7 @@ from torch_cntk._internal.checks import positive_int
 from torch_cntk._internal.memory import available_bytes, require_bytes
 from torch_cntk._internal.ranks import Mesh
 from torch_cntk.solvers.base import Regression
+from torch_cntk.solvers.checkpoint import mesh_of
 from torch_cntk.solvers.preconditioner import Map, Preconditioner
 
 __all__ = ["LandmarkNystrom", "Landmarks", "suggested"]
@@ -102,7 +103,7 @@ class LandmarkNystrom(Preconditioner):
     def __init__(self, regression: Regression, options: Landmarks) -> None:
         operator = regression.operator
         self._dtype, self._size = operator.dtype, operator.size
-        self._mesh: Mesh = getattr(operator, "mesh", None) or Mesh.alone(operator.device)
+        self._mesh: Mesh = mesh_of(operator)
         self._pixels = math.prod(operator.size)
         self._share = self._mesh.share(self._pixels)
         seen = regression.observed.reshape(-1, self._pixels).any(0)
