@@ -2,8 +2,7 @@
 
 ``torchrun --max-restarts`` begins the ranks again, and they go on from the checkpoint. Every launch must end with the
 bits of a run in which nobody died. Kills come at moments spread over the whole life of a group, from the start of its
-processes to their end. ``--command`` starts them by the command ``torchrun``, whose processes take seconds to import
-torch; without it, the same agent of torch runs in a process that has imported it, and forks them.
+processes, which are importing torch then, to their end.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ class Launch:
 
 
 def solve(folder: Path) -> None:
-    """What each rank does: solve one problem by a kernel whose rows are divided, and write a checksum of the weights."""
+    """What each rank does: solve a problem whose kernel is divided by rows, and write a checksum of the weights."""
     import torch
 
     import torch_cntk as tc
@@ -88,41 +87,6 @@ def solve(folder: Path) -> None:
     mesh.barrier()
 
 
-def command_line(folder: Path, ranks: int, restarts: int, *, fork: bool) -> list[str]:
-    """What starts a group that solves the problem of a folder."""
-    own = ["-m", "benchmarks.kills"]
-    if fork:
-        return [sys.executable, *own, "--agent", str(folder), "--ranks", str(ranks), "--restarts", str(restarts)]
-    options = ["--standalone", f"--nproc-per-node={ranks}", f"--max-restarts={restarts}", "--monitor-interval=0.1"]
-    return [sys.executable, "-m", "torch.distributed.run", *options, *own, "--solve", str(folder)]
-
-
-def fork_group(folder: Path, ranks: int, restarts: int) -> None:
-    """What ``torchrun`` does, with processes that are forked from this one, which has imported torch."""
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-    import torch_cntk  # noqa: F401 - so that ranks need not import it
-
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=ranks,
-        run_id=str(os.getpid()),
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        max_restarts=restarts,
-        monitor_interval=0.1,
-        start_method="fork",
-    )
-    elastic_launch(config, _forked)(folder)
-
-
-def _forked(folder: Path) -> None:
-    # The agent's own way to end is none for its children: they would wait for a rank that is gone.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    solve(folder)
-
-
 @dataclass(frozen=True)
 class Moment:
     """When a rank is killed: seconds after its group's start, or after the solve has begun."""
@@ -139,7 +103,13 @@ class Moment:
         time.sleep(self.seconds)
 
 
-def launch(folder: Path, ranks: int, moments: Sequence[Moment], draws: random.Random, *, fork: bool = True) -> Launch:
+def command_line(ranks: int, restarts: int, *options: str) -> list[str]:
+    """``torchrun`` with these options."""
+    common = [f"--nproc-per-node={ranks}", f"--max-restarts={restarts}", "--monitor-interval=0.1"]
+    return [sys.executable, "-m", "torch.distributed.run", *(options or ("--standalone",)), *common]
+
+
+def launch(folder: Path, ranks: int, moments: Sequence[Moment], draws: random.Random, *options: str) -> Launch:
     """Start a group, and kill one of its ranks at each moment after its (re)start.
 
     Args:
@@ -147,13 +117,16 @@ def launch(folder: Path, ranks: int, moments: Sequence[Moment], draws: random.Ra
         ranks: processes.
         moments: one a kill.
         draws: choose the rank.
-        fork: whether the ranks are forked from a process that has imported torch.
+        *options: of torchrun; "--standalone" by default.
     """
     start = time.monotonic()
     kills = 0
     with (folder / "log").open("ab") as log:
-        command = command_line(folder, ranks, len(moments), fork=fork)
-        agent = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        agent = subprocess.Popen(
+            [*command_line(ranks, len(moments), *options), "-m", "benchmarks.kills", "--solve", str(folder)],
+            stdout=log,
+            stderr=log,
+        )
         try:
             before: set[int] = set()
             for moment in moments:
@@ -215,18 +188,18 @@ def _end(agent: subprocess.Popen[bytes]) -> None:
         agent.wait()
 
 
-def report(count: int, ranks: int, together: int, seed: int, *, fork: bool) -> bool:
+def report(count: int, ranks: int, together: int, seed: int) -> bool:
     """Kill so often; whether all launches ended with the bits of the unbroken one."""
     draws = random.Random(seed)
     with tempfile.TemporaryDirectory() as name:
-        whole = launch(_fresh(name, "whole"), ranks, (), draws, fork=fork)
+        whole = launch(_fresh(name, "whole"), ranks, (), draws)
         print(f"unbroken: {whole.seconds:.1f} s, {whole.weights}, exit code {whole.code}", flush=True)
         fine = whole.code == 0
         kills = launches = resumed = 0
         while kills < count and fine:
             moments = [moment_of(draws) for _ in range(min(together, count - kills))]
             folder = _fresh(name, str(launches))
-            found = launch(folder, ranks, moments, draws, fork=fork)
+            found = launch(folder, ranks, moments, draws)
             fine = found.code == 0 and found.weights == whole.weights
             kills, launches, resumed = kills + found.kills, launches + 1, resumed + found.resumed
             print(f"{kills} kills, {launches} launches, resumed {resumed} times; {found.seconds:.1f} s", flush=True)
@@ -253,20 +226,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--ranks", type=int, default=2)
-    parser.add_argument("--together", type=int, default=5, help="kills in one launch, one a restart")
+    parser.add_argument("--together", type=int, default=20, help="kills in one launch, one a restart")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
-    parser.add_argument("--command", action="store_true", help="start them by the command torchrun")
     parser.add_argument("--solve", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--agent", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--restarts", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.solve is not None:
         solve(options.solve)
-    elif options.agent is not None:
-        fork_group(options.agent, options.ranks, options.restarts)
     else:
-        fork = not options.command
-        sys.exit(0 if report(options.count, options.ranks, options.together, options.seed, fork=fork) else 1)
+        sys.exit(0 if report(options.count, options.ranks, options.together, options.seed) else 1)
 
 
 if __name__ == "__main__":
