@@ -105,7 +105,7 @@ def serve() -> None:
     """Fork as is asked for on the standard input, and answer with the outcomes on the standard output."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    import torch.distributed as dist
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     import torch_cntk  # noqa: F401 - so that ranks need not import it
 
@@ -115,7 +115,7 @@ def serve() -> None:
         except EOFError:
             os._exit(0)
         work = getattr(importlib.import_module(module), name)
-        store = dist.TCPStore("127.0.0.1", 0, None, is_master=True, wait_for_workers=False)
+        store = TCPStore("127.0.0.1", 0, None, is_master=True, wait_for_workers=False)
         with tempfile.TemporaryDirectory() as folder:
             children = [_forked(work, arguments, rank, size, store.port, folder) for rank in range(size)]
             pickle.dump(_outcomes(children, Path(folder), within), answers)

@@ -11,31 +11,30 @@ import gc
 import itertools
 import math
 import pickle
-import time
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from torch_cntk._internal.same import differences, listed, told
+from torch_cntk._internal.roll_call import announce, missing
+from torch_cntk._internal.same import checksum, differences, listed, told
+from torch_cntk._internal.shared_errors import as_told, is_known_to_all, known_to_all
 
 if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
     from torch.distributed.device_mesh import DeviceMesh
 
-__all__ = ["Mesh"]
+__all__ = ["Mesh", "is_known_to_all"]
 
 T = TypeVar("T")
 
 _SMALL = 1 << 10
 """Numbers that every rank sends whole to every other one: for so few, only the number of messages counts."""
-_GRACE = 2.0
-"""Seconds in which the other ranks are waited for, after one has failed, to say which of them are still there."""
-_POLL = 0.05
-"""Seconds between two looks at who has answered."""
 
 
 class Mesh:
@@ -63,7 +62,7 @@ class Mesh:
         *,
         timeout: float = math.inf,
         group: dist.ProcessGroup | None = None,
-        store: dist.Store | None = None,
+        store: Store | None = None,
     ) -> None:
         self.rank = rank
         self.size = size
@@ -73,6 +72,7 @@ class Mesh:
         self._group = group
         self._store = store
         self._apart = False
+        self._deals = 0
         self._ended: str | None = None
 
     @classmethod
@@ -123,6 +123,21 @@ class Mesh:
         edges = [min(multiple * (blocks * rank // self.size), n) for rank in range(self.size + 1)]
         return [slice(a, b) for a, b in itertools.pairwise(edges)]
 
+    def dealt(self, n: int) -> Iterator[int]:
+        """Numbers from 0 to n - 1, each to one rank: the next one to whoever asks.
+
+        For parts of work of which nobody knows how long they take: no rank has nothing to do while another one has
+        several left. Every rank calls this, in the same order. Where there is no store to ask, as in a group that the
+        user has made, ranks take turns.
+        """
+        self._deals += 1
+        if self.size == 1 or self._store is None:
+            yield from range(self.rank, n, self.size)
+            return
+        name = f"torch_cntk/dealt/{self._deals}"
+        while (number := self._store.add(name, 1) - 1) < n:
+            yield number
+
     # Collectives: every rank calls them, in the same order.
 
     def sum(self, tensor: Tensor) -> Tensor:
@@ -143,7 +158,7 @@ class Mesh:
         parts = torch.empty_like(padded)
         self._call("a sum", lambda: dist.all_to_all_single(parts, padded, group=self._group))
         self.bytes_sent += (self.size - 1) * length * padded.element_size()
-        own = _added(list(parts.split(length)))
+        own = _added(list(torch.split(parts, length)))
         return torch.cat(self._gathered(own, "a sum"))[: len(flat)].reshape(tensor.shape)
 
     def gather(self, part: Tensor, n: int, multiple: int = 1) -> Tensor:
@@ -175,9 +190,35 @@ class Mesh:
         ]
         return torch.cat(whole)
 
+    def exchange(self, own: Tensor, lengths: Sequence[int], *, first: bool = False) -> list[Tensor] | None:
+        """The vectors of all ranks.
+
+        Args:
+            own: of this rank, [n], of one dtype and kind of device on all ranks.
+            lengths: of the vectors of all ranks.
+            first: whether rank 0 alone wants them.
+
+        Returns:
+            one vector a rank; None where they were not wanted.
+        """
+        if self.size == 1:
+            return [own]
+        padded = torch.nn.functional.pad(own, (0, max(lengths) - len(own)))
+        if not first:
+            found = self._gathered(padded, "an exchange of blocks")
+        else:
+            found = [torch.empty_like(padded) for _ in lengths] if self.rank == 0 else []
+            wanted = found if self.rank == 0 else None
+            self._call("an exchange of blocks", lambda: dist.gather(padded, wanted, dst=0, group=self._group))
+            self.bytes_sent += 0 if self.rank == 0 else padded.nbytes
+        return [part[:length] for part, length in zip(found, lengths, strict=True)] if found else None
+
     def broadcast(self, value: T) -> T:
         """What rank 0 passes, on all ranks; what others pass does not matter. It must be possible to pickle it."""
-        return self._exchanged(value if self.rank == 0 else None, "a broadcast")[0] if self.size > 1 else value
+        if self.size == 1:
+            return value
+        found: list[Any] = self._exchanged(value if self.rank == 0 else None, "a broadcast")
+        return cast("T", found[0])
 
     def barrier(self) -> None:
         """Wait until all ranks are here."""
@@ -200,18 +241,25 @@ class Mesh:
             own = {name: told(value) for name, value in values.items()}
         sentence = differences(self._exchanged(own, "a comparison of inputs"))
         if sentence:
-            raise ValueError(sentence)
+            error = known_to_all(ValueError(sentence))
+            raise error
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def together(self, what: str = "", same: Tensor | None = None) -> Iterator[None]:
         """Around work that a rank does by itself: an error on one rank is raised on all of them, at the block's end.
 
         An error that all ranks have alike is raised as it is. Others are raised, with the rank's number, as the same
         kind of error where that is one of Python's own or of this package. No collective may stand in the block: other
         ranks might wait there for a rank that has failed.
 
+        Each rank sends three numbers: one for an error, one for what it does, and a checksum.
+
+        Args:
+            what: names the work. Ranks that have come to different works do not go on.
+            same: what all ranks must have to the bit, a vector that each of them has computed, say.
+
         Raises:
-            RuntimeError: a collective stands in the block.
+            RuntimeError: a collective stands in the block, or ranks do different work, or have something else.
         """
         if self.size == 1:
             yield
@@ -226,23 +274,43 @@ class Mesh:
             error = caught
         finally:
             self._apart = False
-        self._raise_together(error)
+        own = torch.tensor([error is not None, zlib.crc32(what.encode()), 0 if same is None else checksum(same)])
+        reports = torch.stack(self._gathered(own, "a look for errors"))
+        if not bool(reports[:, 0].any()):
+            self._check_alike(reports, what)
+        else:
+            self._raise_together(error)
 
-    def _raise_together(self, error: Exception | None) -> None:
-        """Raise an error that any rank has.
+    def _check_alike(self, reports: Tensor, what: str) -> None:
+        """Make sure that all ranks do the same work on the same numbers; see ``together``.
 
         Raises:
-            Exception: that of the first rank that has one.
+            RuntimeError: they do not.
         """
-        failed = torch.tensor([error is not None], dtype=torch.uint8)
-        if not any(map(bool, self._gathered(failed, "a look for errors"))):
+        if bool((reports == reports[0]).all()):
             return
+        if not bool((reports[:, 1] == reports[0, 1]).all()):
+            works = self._exchanged({"work": what or "work of its own"}, "a comparison of works")
+            sentence = differences(works)
+        else:
+            sentence = differences([{"numbers": f"checksum {number:x}"} for number in reports[:, 2].tolist()])
+            sentence = f"in {what}: {sentence}; ranks need the same kind of processor and number of threads"
+        error = known_to_all(RuntimeError(sentence))
+        raise error
+
+    def _raise_together(self, error: Exception | None) -> None:
+        """Raise the first error that any rank has.
+
+        Raises:
+            Exception: so it is.
+        """
         told_by = self._exchanged(None if error is None else (type(error), str(error)), "an exchange of errors")
         if error is not None and all(entry == told_by[0] for entry in told_by):
+            known_to_all(error)
             raise error
         ranks = [rank for rank, entry in enumerate(told_by) if entry is not None]
         first: tuple[type[Exception], str] = told_by[ranks[0]]  # type: ignore[assignment]
-        failure = _as_told(*first, ranks[0])
+        failure = known_to_all(as_told(*first, ranks[0]))
         raise failure from error
 
     # How they talk.
@@ -282,40 +350,17 @@ class Mesh:
 
     def _end(self, what: str, reason: str) -> str:
         """Leave the group, so that no other rank waits for this one; the sentence that says why."""
-        here = self._roll_call()
+        announce(self._store, self.rank)
         group, self._group = self._group, None
         if group is not None and dist.is_initialized():
             dist.destroy_process_group(group)
         del group  # connections are closed when the last reference is gone, and other ranks stop waiting
         start = f"{what[0].upper()}{what[1:]} among {self.size} ranks failed on rank {self.rank}"
-        missing = [] if here is None else self._missing(here)
+        absent = missing(self._store, self.size)
         gc.collect()  # whatever else still refers to the group
-        if missing:
-            return f"{start}: {listed(missing)} ended, or did not come within {self.timeout:g} s"
+        if absent:
+            return f"{start}: {listed(absent)} ended, or did not come within {self.timeout:g} s"
         return f"{start} within {self.timeout:g} s: {reason}"
-
-    def _roll_call(self) -> Callable[[int], bool] | None:
-        """Tell the store that this rank is still there; how to ask for others. None without a store that answers."""
-        store = self._store
-        if store is None:
-            return None
-        try:
-            store.set(f"torch_cntk/here/{self.rank}", "")
-        except RuntimeError:
-            return None
-        return lambda rank: bool(store.check([f"torch_cntk/here/{rank}"]))
-
-    def _missing(self, here: Callable[[int], bool]) -> list[int]:
-        """Ranks that do not say within a short time that they are still there."""
-        until = time.monotonic() + _GRACE
-        missing = list(range(self.size))
-        try:
-            while missing and time.monotonic() < until:
-                missing = [rank for rank in missing if not here(rank)]
-                time.sleep(_POLL)
-        except RuntimeError:  # the rank that keeps the store has ended as well
-            return []
-        return missing
 
 
 _current: Mesh | None = None
@@ -326,7 +371,7 @@ def current() -> Mesh:
     return _current or Mesh.alone()
 
 
-def joined(device: torch.device, timeout: float, store: dist.Store | None) -> Mesh:
+def joined(device: torch.device, timeout: float, store: Store | None) -> Mesh:
     """The mesh of the default process group, which is the same object for as long as the group lasts.
 
     Messages go through a group of their own, so that they do not get between those of the user.
@@ -335,6 +380,7 @@ def joined(device: torch.device, timeout: float, store: dist.Store | None) -> Me
     if _current is None or _current.device != device or _current.timeout != timeout or _current.group is None:
         backend = "gloo" if device.type == "cpu" else f"cpu:gloo,{device.type}:nccl"
         group = dist.new_group(backend=backend, timeout=timedelta(seconds=timeout))
+        assert isinstance(group, dist.ProcessGroup)
         _current = Mesh(dist.get_rank(), dist.get_world_size(), device, timeout=timeout, group=group, store=store)
     return _current
 
@@ -345,12 +391,3 @@ def _added(parts: list[Tensor]) -> Tensor:
     for part in parts[1:]:
         total += part
     return total
-
-
-def _as_told(kind: type[Exception], text: str, rank: int) -> Exception:
-    """The error of another rank, with its number."""
-    try:
-        error = kind(f"on rank {rank}: {text}")
-    except TypeError:  # it wants other arguments
-        error = RuntimeError(f"on rank {rank}: {kind.__name__}: {text}")
-    return error

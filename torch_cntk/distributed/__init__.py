@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 from datetime import timedelta
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.distributed as dist
@@ -17,6 +17,9 @@ import torch.distributed as dist
 from torch_cntk._internal.checks import finite_number
 from torch_cntk._internal.meeting import fresh
 from torch_cntk._internal.ranks import Mesh, joined
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
 
 __all__ = ["Mesh", "mesh"]
 
@@ -73,7 +76,7 @@ def _device(backend: str | None) -> torch.device:
     return torch.device("cpu")
 
 
-def _connect(device: torch.device, timeout: float) -> dist.Store | None:
+def _connect(device: torch.device, timeout: float) -> Store | None:
     """Make the default process group unless there is one; the store by which it was made.
 
     Raises:

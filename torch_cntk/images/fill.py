@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from torch_cntk._internal.checks import shape_text
 from torch_cntk._internal.memory import require_bytes
+from torch_cntk._internal.ranks import Mesh
 from torch_cntk.images.coarse import Coarse, enlarged, smaller_estimate, smaller_image
-from torch_cntk.images.filler import Filler, Local, Pass, Refiner, check_filler, of_pass, to_read
+from torch_cntk.images.filler import Filler, Local, Pass, Refiner, check_filler, of_pass, over, to_read
 from torch_cntk.images.observed import Observed
 from torch_cntk.images.piecewise import fill_windows
 from torch_cntk.images.regression import Filled, OnSmaller, checked_equations, regress
@@ -28,6 +29,7 @@ def fill(
     guess: Filled | None = None,
     windows: bool = True,
     progress: bool = False,
+    mesh: Mesh | None = None,
 ) -> Filled:
     """Fill one image, or several that share an operator, by the regression that a filler poses.
 
@@ -40,9 +42,10 @@ def fill(
         windows: whether holes may be filled in windows of their own, where the filler is ``Local`` and that is cheaper;
             the result is that of the whole to half a grey level of 8 bits.
         progress: whether to show bars.
+        mesh: ranks that call this with the same arguments and divide the windows, or else the products with K.
 
     Returns:
-        the filled image and the quality of the solution.
+        the filled image and the quality of the solution, on every rank.
 
     Raises:
         TypeError: the filler has no method ``equations``, or gives something else.
@@ -55,13 +58,23 @@ def fill(
     if given.complete:
         return Filled(given.shaped(given.pixels.clone()), _nothing_solved(given), 0.0)
     if isinstance(filler, Refiner):
-        return _refined(given, filler, estimate, guess)
+        return _refined(given, over(mesh, filler), estimate, guess)
     locality = filler.locality(*to_read(filler, given, estimate)) if windows and isinstance(filler, Local) else None
     if locality is not None:
-        filled = fill_windows(given, locality, estimate, guess, progress)
+        filled = fill_windows(given, locality, estimate, guess, progress, mesh or Mesh.alone())
         if filled is not None:
             return filled
-    return _fill_whole(given, filler, estimate, guess=guess, windows=windows, progress=progress)
+    return _fill_whole(given, filler, estimate, _How(guess, windows, progress, mesh))
+
+
+@dataclass(frozen=True, eq=False)
+class _How:
+    """The options of ``fill``."""
+
+    guess: Filled | None
+    windows: bool
+    progress: bool
+    mesh: Mesh | None
 
 
 def _nothing_solved(given: Observed) -> Solution:
@@ -93,18 +106,16 @@ def _refined(given: Observed, refiner: Refiner, estimate: Tensor | None, guess: 
     return Filled(image, solution, ridge)
 
 
-def _fill_whole(
-    given: Observed, filler: Filler, estimate: Tensor | None, *, guess: Filled | None, windows: bool, progress: bool
-) -> Filled:
+def _fill_whole(given: Observed, filler: Filler, estimate: Tensor | None, how: _How) -> Filled:
     """By one regression."""
     _require_room(given)
     normal = given.normalised
     estimate = None if estimate is None else given.normalise(estimate)
     if isinstance(filler, Coarse):
-        filled = _fill_smaller(normal, filler, estimate, guess=guess, windows=windows, progress=progress)
+        filled = _fill_smaller(normal, filler, estimate, how)
     else:
-        equations = filler.equations(*to_read(filler, normal, estimate))
-        filled = regress(normal, checked_equations(normal, equations), guess, progress)
+        equations = over(how.mesh, filler).equations(*to_read(filler, normal, estimate))
+        filled = regress(normal, checked_equations(normal, equations), how.guess, how.progress, how.mesh)
     return replace(filled, image=given.shaped(given.restore(given.denormalise(filled.image))))
 
 
@@ -146,11 +157,9 @@ def _checked_estimate(given: Observed, estimate: Tensor) -> Tensor:
     return estimate.detach().to(given.pixels).reshape(given.pixels.shape)
 
 
-def _fill_smaller(
-    given: Observed, filler: Coarse, estimate: Tensor | None, *, guess: Filled | None, windows: bool, progress: bool
-) -> Filled:
+def _fill_smaller(given: Observed, filler: Coarse, estimate: Tensor | None, how: _How) -> Filled:
     """As ``regress``, by way of a smaller image."""
-    last = None if guess is None else guess.coarse
+    last = None if how.guess is None else how.guess.coarse
     if last is None or last.factor != filler.factor:
         last = None
         smaller = smaller_image(given, filler.factor)
@@ -164,8 +173,9 @@ def _fill_smaller(
         of_pass(filler.filler, 0),
         start if before is None else before.image,
         guess=before,
-        windows=windows,
-        progress=progress,
+        windows=how.windows,
+        progress=how.progress,
+        mesh=how.mesh,
     )
     change = enlarged(filled.image.reshape(start.shape) - start, filler.factor, given.size)
     below = OnSmaller(filler.factor, smaller, start, estimate, filled)
@@ -173,7 +183,13 @@ def _fill_smaller(
 
 
 def each_pass(
-    given: Observed, fillers: Iterable[Pass], estimate: Tensor, *, windows: bool = True, progress: bool = False
+    given: Observed,
+    fillers: Iterable[Pass],
+    estimate: Tensor,
+    *,
+    windows: bool = True,
+    progress: bool = False,
+    mesh: Mesh | None = None,
 ) -> Iterator[Filled]:
     """Fill an image by one filler after the other, each with the last one's result as estimate.
 
@@ -183,12 +199,13 @@ def each_pass(
         estimate: the first one, of the image's shape.
         windows: see ``fill``.
         progress: whether to show the bars of the solvers.
+        mesh: see ``fill``.
 
     Yields:
         the result of each pass.
     """
     filled: Filled | None = None
     for filler in fillers:
-        filled = fill(given, filler, estimate, guess=filled, windows=windows, progress=progress)
+        filled = fill(given, filler, estimate, guess=filled, windows=windows, progress=progress, mesh=mesh)
         estimate = filled.image
         yield filled

@@ -14,8 +14,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from torch_cntk._internal.checks import positive_int
+from torch_cntk._internal.dealing import by_rank
 from torch_cntk._internal.guesses import MASK, understands
 from torch_cntk._internal.memory import allocating
+from torch_cntk._internal.ranks import Mesh
 from torch_cntk.images.arrays import read
 from torch_cntk.images.default import default_kernel, kernel_of
 from torch_cntk.images.fill import Filled, each_pass, fill
@@ -59,6 +61,7 @@ def inpaint(
     guidance: Pass | Series | Sequence[Pass | Series] | None = None,
     windows: bool = True,
     progress: bool = False,
+    mesh: Mesh | None = None,
 ) -> InpaintingResult:
     """Fill the unobserved pixels of one image or several; of signals [channels, T] and videos [channels, T, H, W] too.
 
@@ -98,9 +101,14 @@ def inpaint(
         windows: whether holes may be filled in windows of their own where that is cheaper than the whole image, as it
             is for a few holes in a large one. The result is the same to half a grey level of 8 bits.
         progress: whether to show a bar.
+        mesh: of ``torch_cntk.distributed.mesh()``: processes that call this with the same arguments and divide the
+            work. The images of a batch are filled one by one then, each by one rank. Of a single image, windows are
+            divided, and the trials of ``passes="auto"``; an image that is filled as a whole takes the products with its
+            kernel and the making of guided kernels by parts. Images of a batch and windows have the same bits for any
+            number of ranks; the rest is the same to rounding.
 
     Returns:
-        the filled image, of the input's shape, dtype and device, with the quality of the solution.
+        the filled image, of the input's shape, dtype and device, with the quality of the solution; on every rank.
 
     Raises:
         TypeError: the image is not floating point, the mask not boolean, or the kernel none.
@@ -124,8 +132,11 @@ def inpaint(
     if len(parts) > 1 and getattr(chosen, "checkpoint", None) is not None:
         raise ValueError(f"expected one mask for all channels beside a checkpoint, got {len(parts)} masks")
     periodic = Periodic(kernel, ridge, chosen)
+    if mesh is not None:
+        mesh.agree(image=pixels, observed=parts[0][1].mask, ridge=ridge, wrap=wrap, passes=str(passes), windows=windows)
     checked = time.perf_counter() - start
-    results = [_filled(part, periodic, plan, windows, progress) for _, part in parts]
+    how = _How(plan, windows, progress, mesh)
+    results = [_filled(part, periodic, how) for _, part in parts]
     result = results[0] if len(parts) == 1 else _joined(pixels, parts, results)
     assert form is not None
     result = replace(result, image=form.give(result.image), seconds=result.seconds + checked)
@@ -160,9 +171,13 @@ def _joined(
     channels = filled.movedim(-parts[0][1].ndim - 1, 0)
     for (group, _), result in zip(parts, results, strict=True):
         channels[group] = result.image.transpose(0, 1).reshape(len(group), *channels.shape[1:])
+    return replace(_worst(results), image=filled)
+
+
+def _worst(results: list[InpaintingResult]) -> InpaintingResult:
+    """The worst numbers of several images, with the time and the guidance of all."""
     return replace(
         max(results, key=lambda result: (not result.converged, result.residual)),
-        image=filled,
         residual=max(result.residual for result in results),
         iterations=max(result.iterations for result in results),
         converged=all(result.converged for result in results),
@@ -173,22 +188,42 @@ def _joined(
     )
 
 
-def _filled(given: Observed, periodic: Periodic, plan: _Plan, windows: bool, progress: bool) -> InpaintingResult:
+@dataclass(frozen=True, eq=False)
+class _How:
+    """The options of ``inpaint`` that say how to go about it."""
+
+    plan: _Plan
+    windows: bool
+    progress: bool
+    mesh: Mesh | None
+
+
+def _by_rank(given: Observed, periodic: Periodic, how: _How) -> InpaintingResult:
+    """As ``_filled``, each image by one rank."""
+    assert how.mesh is not None
+    start = time.perf_counter()
+    alone = replace(how, mesh=None, progress=how.progress and how.mesh.size == 1)
+    results = by_rank(how.mesh, lambda one: _filled(one, periodic, alone), given.images(), given.pixels.device)
+    filled = given.shaped(torch.stack([result.image for result in results]))
+    return replace(_worst(results), image=filled, seconds=time.perf_counter() - start)
+
+
+def _filled(given: Observed, periodic: Periodic, how: _How) -> InpaintingResult:
     """Fill what has one mask for all channels: as ``inpaint``."""
     start = time.perf_counter()
     if periodic.kernel is None and not given.complete:
         building = time.perf_counter()
         periodic = replace(periodic, kernel=default_kernel(given.mask, given.ndim))
         start += time.perf_counter() - building
-    first = fill(given, periodic, windows=windows, progress=progress)
+    if how.mesh is not None and len(given.pixels) > 1:
+        return _by_rank(given, periodic, how)
+    plan = how.plan
+    first = fill(given, periodic, windows=how.windows, progress=how.progress, mesh=how.mesh)
     if plan.none or given.complete:
         return _result(first.image, [first], time.perf_counter() - start)
     periodic = replace(periodic, ridge=first.ridge, solver=without_checkpoint(periodic.solver))
     estimates = first.image.reshape(given.pixels.shape)
-    runs = [
-        plan.run(one, estimate, periodic, windows=windows, progress=progress)
-        for one, estimate in zip(given.images(), estimates, strict=True)
-    ]
+    runs = [plan.run(one, estimate, periodic, how) for one, estimate in zip(given.images(), estimates, strict=True)]
     filled = given.shaped(torch.stack([run.image for run in runs]))
     last = [run.last or first for run in runs]
     return replace(
@@ -277,16 +312,14 @@ class _Plan:
         """Whether there are no passes."""
         return self.passes == 0
 
-    def run(self, given: Observed, estimate: Tensor, periodic: Periodic, *, windows: bool, progress: bool) -> _Run:
+    def run(self, given: Observed, estimate: Tensor, periodic: Periodic, how: _How) -> _Run:
         """Make the passes on one image, from the first estimate [channels, *size]."""
         if self.fillers is not None:
-            return _run(given, estimate, self.fillers, None, windows=windows, progress=progress)
-        passes, guidance = self._chosen(given, periodic, progress)
-        return _run(
-            given, estimate, [of_pass(guidance, k) for k in range(passes)], guidance, windows=windows, progress=progress
-        )
+            return _run(given, estimate, self.fillers, None, how)
+        passes, guidance = self._chosen(given, periodic, how)
+        return _run(given, estimate, [of_pass(guidance, k) for k in range(passes)], guidance, how)
 
-    def _chosen(self, given: Observed, periodic: Periodic, progress: bool) -> tuple[int, Pass | Series]:
+    def _chosen(self, given: Observed, periodic: Periodic, how: _How) -> tuple[int, Pass | Series]:
         """Number of passes, and what they are made with."""
         if not isinstance(self.passes, str):
             usual = Guidance.for_share(float(given.single_mask.double().mean()), given.ndim)
@@ -297,7 +330,7 @@ class _Plan:
 
         candidates = self.guidance or tuple(guided_series(given.single_mask))
         flows = () if self.guidance else flows_for(float(given.single_mask.double().mean()))
-        return choose_passes(given, first, candidates, flows, progress=progress)
+        return choose_passes(given, first, candidates, flows, progress=how.progress, mesh=how.mesh)
 
 
 def _fillers(value: object, name: str) -> tuple[Pass | Series, ...]:
@@ -320,13 +353,11 @@ def _run(
     estimate: Tensor,
     fillers: Sequence[Pass],
     guidance: Pass | Series | None,
-    *,
-    windows: bool,
-    progress: bool,
+    how: _How,
 ) -> _Run:
     last: Filled | None = None
-    results = each_pass(given, fillers, estimate, windows=windows, progress=progress)
-    bar = tqdm(results, total=len(fillers), disable=not progress, desc="passes", unit="pass")
+    results = each_pass(given, fillers, estimate, windows=how.windows, progress=how.progress, mesh=how.mesh)
+    bar = tqdm(results, total=len(fillers), disable=not how.progress, desc="passes", unit="pass")
     for filler, filled in zip(fillers, bar, strict=True):
         estimate = filled.image
         # The others solve nothing whose quality could be told.

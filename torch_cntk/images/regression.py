@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from torch_cntk._internal.brief import Brief
+from torch_cntk._internal.ranks import Mesh
 from torch_cntk.images.canvas import crop
 from torch_cntk.images.filler import Equations
 from torch_cntk.images.observed import Observed
@@ -81,9 +82,20 @@ class Part:
     filled: Filled
 
 
-def regress(given: Observed, equations: Equations, guess: Filled | None, progress: bool) -> Filled:
-    """Solve; the image is in the units of ``given`` and its observed pixels are not put back yet."""
+def regress(
+    given: Observed, equations: Equations, guess: Filled | None, progress: bool, mesh: Mesh | None = None
+) -> Filled:
+    """Solve; the image is in the units of ``given`` and its observed pixels are not put back yet.
+
+    Args:
+        given: the image.
+        equations: of the regression.
+        guess: an earlier result, see ``fill``.
+        progress: whether to show bars.
+        mesh: ranks that call this with the same equations, and divide the products with K.
+    """
     operator, solver, mean = equations.operator, equations.solver, equations.mean
+    operator = operator if mesh is None else operator.divided(mesh)
     targets, known = given.on(operator.size, mean)
     ridge = equations.ridge
     if isinstance(ridge, str):
