@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 
 from torch_cntk._internal.checks import finite_number
+from torch_cntk._internal.meeting import fresh
 from torch_cntk._internal.ranks import Mesh, joined
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ def _connect(device: torch.device, timeout: float) -> Store | None:
     wait = timedelta(seconds=timeout)
     try:
         store, rank, size = next(iter(dist.rendezvous("env://", timeout=wait)))  # type: ignore[attr-defined]
+        store = fresh(store, rank, size, timeout)
         backend = "gloo" if device.type == "cpu" else f"cpu:gloo,{device.type}:nccl"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=wait)
     except RuntimeError as error:

@@ -33,6 +33,7 @@ from torch_cntk.images.result import InpaintingResult
 from torch_cntk.images.trials import choose_passes
 from torch_cntk.kernels.kernel import Kernel
 from torch_cntk.solvers import Solver, named_solver
+from torch_cntk.solvers.checkpoint import without_checkpoint
 
 if TYPE_CHECKING:
     from torch_cntk.images.photographs import Task
@@ -93,7 +94,8 @@ def inpaint(
             shape has T channels; a video of one channel is [1, T, H, W].
         solver: ``ConjugateGradient(...)``, ``Direct()``, ``EigenPro(...)``, their names "cg", "direct" and "eigenpro",
             or "auto", which chooses by the number of observed pixels and the kernel (see
-            ``torch_cntk.solvers.automatic``).
+            ``torch_cntk.solvers.automatic``). A checkpoint of the solver is one of the first regression, of the whole
+            image.
         ridge: relative to the mean of K's diagonal. Larger values forgive noise; 0 interpolates exactly, which is
             not possible with singular kernels. "cv" takes the one that predicts some of the observed pixels best if
             they are left out: for noisy images. A tensor of one number passes gradients on.
@@ -162,6 +164,8 @@ def inpaint(
     if draws is not None and (inputs is not None or mesh is not None):
         beside = "a mesh" if inputs is None else "what requires gradients"
         raise ValueError(f"expected samples=0 beside {beside}, got {samples}")
+    if len(parts) > 1 and getattr(chosen, "checkpoint", None) is not None:
+        raise ValueError(f"expected one mask for all channels beside a checkpoint, got {len(parts)} masks")
     periodic = Periodic(None if kernel is None else kernel.detach(), number, chosen)
     if mesh is not None:
         mesh.agree(image=pixels, observed=parts[0][1].mask, ridge=ridge, wrap=wrap, passes=str(passes), windows=windows)
@@ -288,7 +292,7 @@ def _filled(given: Observed, periodic: Periodic, how: _How) -> tuple[InpaintingR
     first = fill(given, periodic, windows=how.windows, progress=how.progress, mesh=how.mesh, keep=how.keep, draws=draws)
     if only:
         return _result(first.image, [first], time.perf_counter() - start, given), first
-    periodic = replace(periodic, ridge=first.ridge)
+    periodic = replace(periodic, ridge=first.ridge, solver=without_checkpoint(periodic.solver))
     estimates = first.image.reshape(given.pixels.shape)
     runs = [plan.run(one, estimate, periodic, how) for one, estimate in zip(given.images(), estimates, strict=True)]
     filled = given.shaped(torch.stack([run.image for run in runs]))
