@@ -1,6 +1,6 @@
 """The names that ``import torch_cntk as tc`` offers; each is imported when it is asked for."""
 
-from . import finite, images, matrices, operators, priors, zoo
+from . import distributed, finite, images, matrices, operators, priors, zoo
 from ._internal.memory import OutOfMemoryError
 from .conversion import from_torch, to_torch, with_width
 from .finite import (
@@ -98,6 +98,7 @@ from .solvers import (
     ConjugateGradient,
     Direct,
     EigenPro,
+    Landmarks,
     Factorisation,
     Regression,
     Solution,
@@ -195,6 +196,7 @@ __all__ = [
     "catalogue",
     "default_kernel",
     "default_network",
+    "distributed",
     "drug_response",
     "empirical_ntk",
     "expected_kernel",

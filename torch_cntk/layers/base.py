@@ -11,12 +11,14 @@ from torch import Tensor
 
 from torch_cntk._internal.memory import allocating
 from torch_cntk._internal.options import Option, as_json, as_typed, collapsed, options_of
+from torch_cntk._internal.tunable import Tunable
 from torch_cntk.covariance import Covariance
 from torch_cntk.covariance.signal import InexactError, Signal
 from torch_cntk.kernels.kernel import Kernel
 from torch_cntk.layers import computing
 
 if TYPE_CHECKING:
+    from torch_cntk._internal.ranks import Mesh
     from torch_cntk.layers.between import Output
     from torch_cntk.operators import GramOperator, InputsOperator
     from torch_cntk.priors.base import Prior
@@ -58,6 +60,13 @@ class Layer(torch.nn.Module):
         super().__init_subclass__(**options)
         if not abstract and not cls.__name__.startswith("_"):
             Layer._by_name[cls.__name__] = cls
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, Tensor) and isinstance(getattr(type(self), name, None), Tunable):
+            # In the place of a number, a parameter is none of the finite network.
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
 
     @abstractmethod
     def propagate(self, covariance: C) -> C:
@@ -128,6 +137,7 @@ class Layer(torch.nn.Module):
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
         progress: bool = False,
+        mesh: Mesh | None = None,
     ) -> Kernel:
         """Compute the exact kernel of this network as its width goes to infinity.
 
@@ -148,6 +158,10 @@ class Layer(torch.nn.Module):
                 of the largest entry then, others of 1e-6.
             device: where to compute; by default where the prior is, or the CPU.
             progress: whether to show a bar.
+            mesh: of ``torch_cntk.distributed.mesh()``: processes that call this with the same arguments. Each computes
+                and holds its share of the displacements of a kernel of one size (dense, or with a radius); whatever
+                the kernel is asked for then, all ranks have to ask for. Tables before an upsampling are computed by
+                every rank: a sixteenth of an image's, or less.
 
         Returns:
             the kernel between pixels of the output.
@@ -158,7 +172,9 @@ class Layer(torch.nn.Module):
                 would not be exact at its place in the network; the kind is unknown; or the radius is below 1.
             OutOfMemoryError: the kernel would not fit into memory; nothing has been computed then.
         """
-        return computing.kernel(self, prior, size, computing.Options(radius, kind, dtype, device, progress, input_size))
+        return computing.kernel(
+            self, prior, size, computing.Options(radius, kind, dtype, device, progress, input_size, mesh)
+        )
 
     def gram_operator(
         self, features: Tensor, *, kind: str = "ntk", white: float = 0.0, dtype: torch.dtype | None = None

@@ -39,7 +39,7 @@ from torch_cntk.covariance.lattice.shifts import (
 from torch_cntk.covariance.resampling import Nearest
 from torch_cntk.covariance.table import Slab, Table
 
-__all__ = ["Step", "as_pair", "step_of"]
+__all__ = ["Pointwise", "Step", "as_pair", "step_of"]
 
 L = TypeVar("L", bound=Lattice)
 
@@ -194,7 +194,7 @@ def _plus(images: Tensor, offset: float) -> Tensor:
     return images.add_(offset) if offset else images
 
 
-class _Pointwise(Step[L]):
+class Pointwise(Step[L]):
     """What needs the variances: the slab that starts at displacement zero carries them for all others."""
 
     needs_variances = True
@@ -222,7 +222,7 @@ class _Pointwise(Step[L]):
         return variance, shifted(self._tiles, geometry.period, slab)
 
 
-class _Activate(_Pointwise[Activated]):
+class _Activate(Pointwise[Activated]):
     def run(self, inputs: list[Tensor], slab: Slab) -> Tensor:
         pair = as_pair(inputs[0])
         sigma, theta = pair[0], pair[1]
@@ -234,7 +234,7 @@ class _Activate(_Pointwise[Activated]):
         return pair
 
 
-class _Normalise(_Pointwise[Normalised]):
+class _Normalise(Pointwise[Normalised]):
     def run(self, inputs: list[Tensor], slab: Slab) -> Tensor:
         node = self.node
         pair = as_pair(inputs[0])
