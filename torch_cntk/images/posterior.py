@@ -30,7 +30,7 @@ _FACTORISED = 2_500
 """Observed pixels of which the matrix is factorised for the exact variances, if the solver has not done so."""
 _OPERATIONS = 2e10
 """Most multiplications for exact variances by a factor, missing x observed^2: some seconds."""
-_FEW = 256
+_FEW = 64
 """Missing pixels for which as many equations are solved whatever the solver; more if the draws take more anyhow."""
 _LEAST = 32
 """Draws that a standard deviation takes at least: it is off by an eighth then."""
