@@ -76,8 +76,10 @@ class Operator(ABC):
             bounds their number, as no good preconditioner is known.
         stationary: [*size] in float64, the mean over positions a of K(a, a + u) for each displacement u (wrapping
             around); None where displacements mean nothing or the mean is not known.
+        mesh: the ranks that take its products together; None where this process takes them alone.
     """
 
+    mesh: Mesh | None = None
     __array_ufunc__ = None  # numpy's numbers leave products with operators to the operators
 
     def __init__(
@@ -156,6 +158,10 @@ class Operator(ABC):
         Args:
             mesh: the ranks, all of which have this operator and ask for the same products.
         """
+        return self
+
+    def undivided(self) -> Operator:
+        """The same kernel, of which this process takes products and entries alone."""
         return self
 
     def __matmul__(self, images: Tensor) -> Tensor:
