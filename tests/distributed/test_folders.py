@@ -125,6 +125,7 @@ def test_one_file_is_filled_by_all_and_written_once(work: Path, ranks: Launcher)
         (["inpaint", "in", "-o", "out", "--ridge", "-1", *OPTIONS], 2, "expected --ridge to be at least 0"),
         (["inpaint", "in/damaged.png", "-o", "out.png", *OPTIONS], 2, "error: expected a PNG"),
         (["inpaint", "in", "--nonsense"], 2, "the following arguments are required"),
+        (["complete", "none.csv", "-o", "out.csv"], 2, "error: "),
         (["kernels"], 2, "expected one process, got several of torchrun"),
     ],
 )
@@ -147,3 +148,19 @@ def test_the_real_command(work: Path) -> None:
     lines = done.stdout.splitlines()
     assert [line.split(": filled")[0] for line in sorted(lines[:-1])] == NAMES
     assert lines[-1].startswith("filled 5 files in ")
+
+
+def test_a_table_is_written_once(work: Path, ranks: Launcher) -> None:
+    random = np.random.default_rng(0)
+    table = random.normal(size=(14, 3)) @ random.normal(size=(3, 9))
+    cells = np.where(random.random(table.shape) < 0.7, table.round(6).astype(str), "")
+    rows = [",".join(["row", *"abcdefghi"]), *(",".join([f"r{k}", *line]) for k, line in enumerate(cells))]
+    Path("table.csv").write_text("\n".join(rows) + "\n")
+    options = ["complete", "table.csv", "--passes", "1", "--by-row", "rows.csv", "-o"]
+    alone = command(str(work), *options, "alone.csv")
+    errors = Path("rows.csv").read_bytes()
+    first, second = values(ranks, 2, str(work), *options, "out.csv")
+    assert (alone[0], first[0], second) == (0, 0, (0, "", ""))
+    assert Path("out.csv").read_bytes() == Path("alone.csv").read_bytes()
+    assert Path("rows.csv").read_bytes() == errors
+    assert alone[1].splitlines()[1:] == first[1].splitlines()[1:]  # the report

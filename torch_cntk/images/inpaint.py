@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from torch_cntk._internal.agreed_memory import agreed_memory, ranks_of
 from torch_cntk._internal.checks import positive_int
 from torch_cntk._internal.dealing import by_rank
 from torch_cntk._internal.guesses import MASK, understands
@@ -109,12 +110,14 @@ def inpaint(
         the filled image, of the input's shape, dtype and device, with the quality of the solution; on every rank.
 
     Raises:
-        TypeError: the image is not floating point, the mask not boolean, or the kernel none.
-        ValueError: shapes do not fit, an observed pixel is NaN or infinite, nothing is observed (of a channel), there
-            is no kernel of that name, or the kernel does not serve the image's size.
+        TypeError: the image is not floating point, the mask not boolean, or the kernel or the mesh none.
+        ValueError: ranks of the mesh have different images or options, shapes do not fit, an observed pixel is NaN or
+            infinite, nothing is observed (of a channel), there is no kernel of that name, or the kernel does not serve
+            the image's size.
         FileNotFoundError: there is no such file of a kernel.
         OutOfMemoryError: the kernel as an operator would not fit.
     """
+    ranks = ranks_of(mesh)
     plan = _Plan.of(passes, guidance)
     chosen = _checked_solver(solver)
     check_ridge(ridge)
@@ -128,11 +131,11 @@ def inpaint(
     pixels, mask, form = read(image, observed)
     parts = Observed.of_channels(pixels, mask, None if kernel is None else kernel.ndim, wrap=wrap)
     periodic = Periodic(kernel, ridge, chosen)
-    if mesh is not None:
-        mesh.agree(image=pixels, observed=parts[0][1].mask, ridge=ridge, wrap=wrap, passes=str(passes), windows=windows)
+    ranks.agree(image=pixels, observed=parts[0][1].mask, ridge=ridge, wrap=wrap, passes=str(passes), windows=windows)
     checked = time.perf_counter() - start
     how = _How(plan, windows, progress, mesh)
-    results = [_filled(part, periodic, how) for _, part in parts]
+    with agreed_memory(ranks):
+        results = [_filled(part, periodic, how) for _, part in parts]
     result = results[0] if len(parts) == 1 else _joined(pixels, parts, results)
     assert form is not None
     result = replace(result, image=form.give(result.image), seconds=result.seconds + checked)
