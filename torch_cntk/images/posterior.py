@@ -160,7 +160,8 @@ def _exact(given: Observed, solved: Solved, draws: Draws) -> tuple[str, Tensor |
     parts, index = solved.regression.distinct_masks()
     masks = [crop(part.observed, given.size) for part in parts]
     missing, known = max(int((~mask).sum()) for mask in masks), max(int(mask.sum()) for mask in masks)
-    if known <= _FACTORISED and missing * known**2 * len(masks) <= _OPERATIONS:
+    by_factor = known <= _FACTORISED and missing * known**2 * len(masks) <= _OPERATIONS
+    if by_factor:
         how = f"exact, by a factorisation of {known:,} equations"
         at_hand = isinstance(solved.solver, Direct) and len(parts) == 1
         ways: Iterator[Factorisation] = (
@@ -170,25 +171,26 @@ def _exact(given: Observed, solved: Solved, draws: Draws) -> tuple[str, Tensor |
         how, ways = f"exact, by {missing:,} equations, one for each missing pixel", iter([solved.factorisation])
     else:
         return "", None
-    found = [_variances(part, way, mask) for part, way, mask in zip(parts, ways, masks, strict=True)]
+    found = [_variances(part, way, mask, exact=by_factor) for part, way, mask in zip(parts, ways, masks, strict=True)]
     return how, torch.stack(found)[index.reshape(-1)][:, None]
 
 
-def _variances(regression: Regression, factorisation: Factorisation, mask: Tensor) -> Tensor:
+def _variances(regression: Regression, factorisation: Factorisation, mask: Tensor, *, exact: bool) -> Tensor:
     """k(x, x) - k_xO G^-1 k_Ox at missing pixels of an image in the corner of the canvas, else 0; [*size]."""
     operator = regression.operator
     canvas, pixels = operator.size, math.prod(operator.size)
     numbers = torch.arange(pixels, device=mask.device).reshape(canvas)
-    places = crop(numbers, tuple(mask.shape))[~mask]
+    places, known = crop(numbers, tuple(mask.shape))[~mask], numbers[regression.observed]
     found = torch.zeros(mask.shape, dtype=torch.float64, device=mask.device)
     parts = []
     for some in torch.split(places, max(_NUMBERS // pixels, 1)):
-        units = torch.nn.functional.one_hot(some, pixels).double().reshape(-1, *canvas)
-        sides = torch.where(regression.observed, operator @ units, 0)
+        sides = torch.zeros(len(some), pixels, dtype=torch.float64, device=mask.device)
+        sides[:, known] = operator.entries(some, known)
+        sides = sides.reshape(-1, *canvas)
         weights = factorisation.solve(sides).weights.double()
-        product = torch.where(regression.observed, operator @ weights, 0) + regression.ridge * weights
-        # 2 k w - w G w: what the solver has left of the equations enters by its square.
-        explained = ((2 * sides - product) * weights).flatten(1).sum(1)
+        left = 0 if exact else sides - regression.multiply(weights)
+        # 2 k w - w G w: what an iteration has left of the equations enters by its square.
+        explained = ((sides + left) * weights).flatten(1).sum(1)
         parts.append(operator.diagonal.flatten()[some] - explained)
     found[~mask] = torch.cat(parts) if parts else found[~mask]
     return found
