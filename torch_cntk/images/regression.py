@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from torch_cntk._internal.brief import Brief
+from torch_cntk._internal.ranks import Mesh
 from torch_cntk.images.canvas import crop
 from torch_cntk.images.filler import Equations
 from torch_cntk.images.observed import Observed
+from torch_cntk.images.posterior import Draws, Posterior, Solved, posterior_of
 from torch_cntk.images.windows import Window
 from torch_cntk.solvers import (
     Factorisation,
     Regression,
     Solution,
-    Solver,
     Status,
     automatic,
     cross_validated_ridge,
@@ -36,6 +37,7 @@ class Filled(Brief):
         coarse: of a ``Coarse`` filler, what the next pass goes on from.
         parts: the windows that were filled, each by a regression of its own; empty where the whole was.
         kept: what solves for further right-hand sides, if that was asked for.
+        posterior: what is left open, if that was asked for.
     """
 
     image: Tensor
@@ -44,6 +46,7 @@ class Filled(Brief):
     coarse: OnSmaller | None = None
     parts: tuple[Part, ...] = ()
     kept: Kept | None = None
+    posterior: Posterior | None = None
 
     @property
     def residual(self) -> float:
@@ -100,10 +103,28 @@ class Part:
 
 
 def regress(
-    given: Observed, equations: Equations, guess: Filled | None, progress: bool, *, keep: bool = False
+    given: Observed,
+    equations: Equations,
+    guess: Filled | None,
+    progress: bool,
+    *,
+    mesh: Mesh | None = None,
+    keep: bool = False,
+    draws: Draws | None = None,
 ) -> Filled:
-    """Solve; the image is in the units of ``given`` and its observed pixels are not put back yet."""
+    """Solve; the image is in the units of ``given`` and its observed pixels are not put back yet.
+
+    Args:
+        given: the image.
+        equations: of the regression.
+        guess: an earlier result, see ``fill``.
+        progress: whether to show bars.
+        mesh: ranks that call this with the same equations, and divide the products with K.
+        keep: whether the result keeps what solves for further right-hand sides.
+        draws: images to draw of what is left open.
+    """
     operator, solver, mean = equations.operator, equations.solver, equations.mean
+    operator = operator if mesh is None else operator.divided(mesh)
     targets, known = given.on(operator.size, mean)
     ridge = equations.ridge
     if isinstance(ridge, str):
@@ -111,23 +132,22 @@ def regress(
         ridge = cross_validated_ridge(operator, known, alike, solver=solver, progress=progress)
     regression = Regression(operator, known, ridge)
     solver = solver or automatic(regression)
-    kept = Kept(regression, solver.factorise(regression, progress=progress)) if keep else None
-    solution = (
-        _solve(solver, regression, targets, guess, progress)
-        if kept is None
-        else kept.factorisation.solve(targets, progress=progress)
-    )
+    weights = None if guess is None or guess.solution.weights.shape != targets.shape else guess.solution.weights
+    if weights is None and draws is None and not keep:
+        factorisation, solution = None, solver.solve(regression, targets, progress=progress)
+    else:
+        factorisation = solver.factorise(regression, progress=progress)
+        solution = factorisation.solve(targets, guess=weights, progress=progress)
     filled = operator @ solution.weights if solution.image is None else solution.image
     if mean is not None:
         filled = filled + mean
-    return Filled(crop(filled, given.size), solution, ridge, kept=kept)
-
-
-def _solve(solver: Solver, regression: Regression, targets: Tensor, guess: Filled | None, progress: bool) -> Solution:
-    weights = None if guess is None else guess.solution.weights
-    if weights is None or weights.shape != targets.shape:
-        return solver.solve(regression, targets, progress=progress)
-    return solver.factorise(regression, progress=progress).solve(targets, guess=weights, progress=progress)
+    image, posterior, kept = crop(filled, given.size), None, None
+    if factorisation is not None and draws is not None:
+        solved = Solved(regression, solver, factorisation, solution, targets, image, progress)
+        posterior = posterior_of(given, solved, draws)
+    if factorisation is not None and keep:
+        kept = Kept(regression, factorisation)
+    return Filled(image, solution, ridge, kept=kept, posterior=posterior)
 
 
 def checked_equations(given: Observed, equations: object) -> Equations:

@@ -264,6 +264,7 @@ class Kernel:
                 of a second when the file is read. Entries that are equal by symmetry come back equal to the bit.
 
         Raises:
+            ValueError: this is a rank's share of a kernel.
             FileNotFoundError: the folder does not exist.
             OSError: the file cannot be written; nothing is left behind then.
         """

@@ -49,6 +49,11 @@ class Uniform(_Independent):
     Raises:
         TypeError: a bound is no number.
         ValueError: ``low`` is not below ``high``.
+
+    Example:
+        >>> import torch_cntk as tc
+        >>> tc.priors.Uniform(0, 0.1).sample(4, size=(16, 16)).shape
+        torch.Size([4, 16, 16])
     """
 
     _unnamed = 2
