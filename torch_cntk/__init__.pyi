@@ -105,6 +105,7 @@ from .solvers import (
     Solver,
     Status,
 )
+from .tuning import Tuning, tune
 from .zoo import catalogue, hourglass, load_kernel
 
 __version__: str
@@ -191,6 +192,7 @@ __all__ = [
     "TrainingDynamics",
     "TrainingResult",
     "TrainingStatus",
+    "Tuning",
     "autocorrelation_network",
     "autocorrelation_passes",
     "baselines",
@@ -224,6 +226,7 @@ __all__ = [
     "sweep",
     "to_torch",
     "train",
+    "tune",
     "with_width",
     "zoo",
 ]
