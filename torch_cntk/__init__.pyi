@@ -98,13 +98,14 @@ from .solvers import (
     ConjugateGradient,
     Direct,
     EigenPro,
-    Landmarks,
     Factorisation,
+    Landmarks,
     Regression,
     Solution,
     Solver,
     Status,
 )
+from .tuning import Tuning, tune
 from .zoo import catalogue, hourglass, load_kernel
 
 __version__: str
@@ -150,6 +151,7 @@ __all__ = [
     "KernelClassifier",
     "KernelRegressor",
     "LanczosDown",
+    "Landmarks",
     "Layer",
     "LeakyReLU",
     "Linear",
@@ -190,6 +192,7 @@ __all__ = [
     "TrainingDynamics",
     "TrainingResult",
     "TrainingStatus",
+    "Tuning",
     "autocorrelation_network",
     "autocorrelation_passes",
     "baselines",
@@ -223,6 +226,7 @@ __all__ = [
     "sweep",
     "to_torch",
     "train",
+    "tune",
     "with_width",
     "zoo",
 ]
