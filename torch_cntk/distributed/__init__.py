@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 
 from torch_cntk._internal.checks import finite_number
+from torch_cntk._internal.meeting import fresh
 from torch_cntk._internal.ranks import Mesh, joined
 
 if TYPE_CHECKING:
@@ -112,7 +113,8 @@ def _connect(device: torch.device, timeout: float) -> None:
         os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")
     wait = timedelta(seconds=timeout)
     try:
-        _store, rank, size = next(iter(dist.rendezvous("env://", timeout=wait)))  # type: ignore[attr-defined]
+        store, rank, size = next(iter(dist.rendezvous("env://", timeout=wait)))  # type: ignore[attr-defined]
+        _store = fresh(store, rank, size, timeout)
         backend = "gloo" if device.type == "cpu" else f"cpu:gloo,{device.type}:nccl"
         dist.init_process_group(backend, store=_store, rank=rank, world_size=size, timeout=wait)
     except RuntimeError as error:
