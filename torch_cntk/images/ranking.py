@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from torch_cntk._internal.agreed_memory import ranks_of
 from torch_cntk._internal.checks import positive_int
 from torch_cntk._internal.dealing import by_rank
 from torch_cntk._internal.ranks import Mesh
@@ -42,6 +43,13 @@ def psnr(image: Tensor, truth: Tensor, where: Tensor | None = None) -> float:
 
     Raises:
         ValueError: shapes do not fit, or no pixel counts.
+
+    Example:
+        >>> import torch
+        >>> import torch_cntk as tc
+        >>> image = torch.zeros(1, 4, 4)
+        >>> round(tc.images.psnr(image + 0.1, image), 3)
+        20.0
     """
     if image.shape != truth.shape:
         raise ValueError(f"expected two images of one shape, got {tuple(image.shape)} and {tuple(truth.shape)}")
@@ -69,6 +77,11 @@ def random_mask(size: tuple[int, ...], missing: float, seed: int = 0) -> Tensor:
 
     Raises:
         ValueError: the probability is none.
+
+    Example:
+        >>> import torch_cntk as tc
+        >>> int(tc.images.random_mask((10, 10), missing=0.3).sum())  # known pixels
+        65
     """
     if not 0 <= missing <= 1:
         raise ValueError(f"expected missing to be a share from 0 to 1, got {missing!r}")
@@ -168,7 +181,7 @@ def sweep(
     observed = checked_mask(image, observed)
     if truth is not None and truth.shape != image.shape:
         raise ValueError(f"expected the truth of the image's shape {tuple(image.shape)}, got {tuple(truth.shape)}")
-    source = prior or Uniform(0, 0.1)
+    source, ranks = prior or Uniform(0, 0.1), ranks_of(mesh)
     for net in networks.values():
         _check_network(net, source)
     left_out = _left_out(observed, trials, seed)
@@ -177,7 +190,7 @@ def sweep(
         def tried(net: Layer | Kernel | str) -> _Tried:
             return _tried(_kernel(net, source, observed), image, observed, left_out, truth, bar)
 
-        found = by_rank(mesh or Mesh.alone(), tried, list(networks.values()))
+        found = by_rank(ranks, tried, list(networks.values()))
     errors = torch.tensor([one.errors for one in found], dtype=torch.float64)
     seconds, true = [one.seconds for one in found], [one.truth for one in found]
     return Sweep(_ranked(list(networks), errors, seconds, true), trials)

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -77,9 +77,11 @@ class Operator(ABC):
         stationary: [*size] in float64, the mean over positions a of K(a, a + u) for each displacement u (wrapping
             around); None where displacements mean nothing or the mean is not known.
         mesh: the ranks that take its products together; None where this process takes them alone.
+        takes_all_ranks: whether products can only be taken by several ranks together.
     """
 
     mesh: Mesh | None = None
+    takes_all_ranks: ClassVar[bool] = False
     __array_ufunc__ = None  # numpy's numbers leave products with operators to the operators
 
     def __init__(
@@ -116,6 +118,11 @@ class Operator(ABC):
         if self._lookup is None:
             raise NotImplementedError(f"expected {type(self).__name__} to define lookup, or to be given one")
         return self._lookup(first, second)
+
+    @property
+    def period(self) -> tuple[int, ...] | None:
+        """K is invariant to joint shifts by so many pixels along each axis; None where no such shift is known."""
+        return None
 
     @cached_property
     def diagonal(self) -> Tensor:

@@ -35,6 +35,7 @@ class InputsOperator(Operator):
         kind: "ntk" or "nngp".
         dtype: in which it multiplies; that of the images by default.
         entry_dtype: in which entries are computed.
+        recorded: whether entries are to have gradients by the images and the options of the layers.
 
     Raises:
         ValueError: the images do not fit the network, or the kind is unknown.
@@ -48,6 +49,7 @@ class InputsOperator(Operator):
         kind: str = "ntk",
         dtype: torch.dtype | None = None,
         entry_dtype: torch.dtype = torch.float64,
+        recorded: bool = False,
     ) -> None:
         if images.ndim < 2 or images.numel() == 0:
             raise ValueError(
@@ -57,7 +59,8 @@ class InputsOperator(Operator):
             raise ValueError(f'expected kind "ntk" or "nngp", got {kind!r}')
         self._propagate = propagate
         self._pixels = tuple(images.shape[2:])
-        self._evaluation = Evaluation(propagate(Pairs.of_images(self._pixels)), cast("Kind", kind), entry_dtype)
+        expression = propagate(Pairs.of_images(self._pixels))
+        self._evaluation = Evaluation(expression, cast("Kind", kind), entry_dtype, recorded=recorded)
         work = _CLOSED_FORM * self._evaluation.numbers_a_pair
         super().__init__(
             (len(images),),

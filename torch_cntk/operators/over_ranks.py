@@ -30,6 +30,8 @@ class SharedOperator(Operator):
         iterations: of K, see ``Operator``; by default those of the share.
     """
 
+    takes_all_ranks = True
+
     def __init__(
         self, share: Operator, mesh: Mesh, stationary: Tensor | None = None, iterations: int | None = None
     ) -> None:
