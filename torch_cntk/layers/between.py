@@ -175,9 +175,7 @@ def _between_images(network: Layer, images: Tensor, others: Tensor | None, asked
     _require_matrix(len(images) * len(held) * 8, len(images), len(held), images.device)
     recorded = _recorded(network, images, others)
     with recording() if recorded else plain():
-        operator = InputsOperator(
-            network.propagate, held, kind=asked.kind, entry_dtype=asked.dtype, recorded=recorded
-        )
+        operator = InputsOperator(network.propagate, held, kind=asked.kind, entry_dtype=asked.dtype, recorded=recorded)
         _check_output(operator, asked.output)
         _require_matrix(operator.bytes_needed(len(images), len(held)), len(images), len(held), images.device)
         matrix = (
