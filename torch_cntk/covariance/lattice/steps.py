@@ -23,6 +23,7 @@ from torch_cntk.covariance.lattice.expression import (
     Features,
     Lattice,
     Mixed,
+    Multiplied,
     Normalised,
     Resampled,
     Stored,
@@ -38,6 +39,7 @@ from torch_cntk.covariance.lattice.shifts import (
     tiled_entries,
     unshifted,
 )
+from torch_cntk.covariance.products import product_of
 from torch_cntk.covariance.resampling import Nearest
 from torch_cntk.covariance.table import Slab, Table
 
@@ -309,6 +311,14 @@ class _Mix(Step[Mixed]):
         view.add_(part.view(*part.shape[:-ndim], *(n for q in period for n in (1, q))), alpha=weight)
 
 
+class _Multiplied(Step[Multiplied]):
+    temporaries = 4
+
+    def run(self, inputs: list[Tensor], slab: Slab) -> Tensor:
+        positions = positions_of(self.node.geometry.period, slab)
+        return product_of([repeated(part, positions) for part in inputs])
+
+
 class _Subsample(Step[Subsampled]):
     temporaries = 0
 
@@ -351,6 +361,7 @@ _STEPS: dict[type[Lattice], type[Step]] = {
     Activated: _Activate,
     Normalised: _Normalise,
     Mixed: _Mix,
+    Multiplied: _Multiplied,
     Subsampled: _Subsample,
     Resampled: _Resample,
 }
