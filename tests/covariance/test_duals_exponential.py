@@ -12,10 +12,11 @@ import torch
 
 import torch_cntk as tc
 from torch_cntk.covariance import duals
+from torch_cntk.covariance.duals.gradients import differentiable
 
 
 def triples(decades: tuple[float, float], count: int = 40) -> list[tuple[float, float, float]]:
-    draw = np.random.default_rng(torch.randint(1 << 30, ()).item())
+    draw = np.random.default_rng(int(torch.randint(1 << 30, ())))
     result = []
     for k in range(count):
         v, w = 10 ** draw.uniform(*decades, 2)
@@ -49,7 +50,8 @@ def test_wave(frequency: float, phase: float, decades: tuple[float, float]) -> N
     dual = duals.Wave(frequency, phase, normalise=False)
     with mp.workdps(250):
         for triple, (value, slope) in zip(given, evaluate(dual, given), strict=True):
-            exact, exact_slope = wave(*map(mp.mpf, triple), mp.mpf(frequency), mp.mpf(phase))
+            s, v, w = map(mp.mpf, triple)
+            exact, exact_slope = wave(s, v, w, mp.mpf(frequency), mp.mpf(phase))
             # Rounding of variances in the exponent; values of a wave through 0 are small and exact.
             rounding = 1e-15 * (1 + frequency**2 * max(triple[1:]))
             scale = mp.sqrt(mp.mpf(triple[1]) * mp.mpf(triple[2])) if phase == 0 and decades[1] < 0 else 1
@@ -105,6 +107,17 @@ def test_normalised(layer: tc.layers.Activation) -> None:
     assert moment == pytest.approx(1, rel=1e-12)
     one = torch.ones(1, dtype=torch.float64)
     assert float(layer._dual()(one.clone(), one, one)[0]) == pytest.approx(1, rel=1e-13)
+
+
+@pytest.mark.parametrize("layer", [tc.RBF(0.6), tc.Exp(), tc.Gaussian(), tc.Sin(frequency=1.7, phase=0.4)], ids=repr)
+def test_gradients(layer: Any, generator: torch.Generator) -> None:
+    v, w = (torch.rand(5, generator=generator, dtype=torch.float64) + 0.3 for _ in range(2))
+    rho = 1.8 * torch.rand(5, generator=generator, dtype=torch.float64) - 0.9
+    given = tuple(t.requires_grad_() for t in (rho * (v * w).sqrt(), v, w))
+    assert torch.autograd.gradcheck(differentiable(layer._dual()), given)
+    x = torch.randn(2, 1, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    net = tc.Sequential(tc.Conv1d(1, 2, 3), layer, tc.Conv1d(2, 2, 3), layer, tc.GlobalAvgPool())
+    assert torch.autograd.gradcheck(lambda a: net.gram(a), (x,))
 
 
 @pytest.mark.parametrize(

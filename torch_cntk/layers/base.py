@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
 import torch
 from torch import Tensor
@@ -18,6 +18,9 @@ from torch_cntk.kernels.kernel import Kernel
 from torch_cntk.layers import computing
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from torch_cntk.layers.between import Output
     from torch_cntk.operators import GramOperator, InputsOperator
     from torch_cntk.priors.base import Prior
@@ -191,7 +194,7 @@ class Layer(torch.nn.Module):
         """
         return computing.gram_operator(self, features, kind=kind, white=white, dtype=dtype)
 
-    @allocating("the matrix of the kernel")
+    @overload
     def gram(
         self,
         features: Tensor,
@@ -201,7 +204,31 @@ class Layer(torch.nn.Module):
         output: Output = "inputs",
         dtype: torch.dtype = torch.float64,
         progress: bool = False,
-    ) -> Tensor:
+    ) -> Tensor: ...
+
+    @overload
+    def gram(
+        self,
+        features: NDArray[Any],
+        others: NDArray[Any] | None = None,
+        *,
+        kind: str = "ntk",
+        output: Output = "inputs",
+        dtype: torch.dtype = torch.float64,
+        progress: bool = False,
+    ) -> NDArray[np.float64]: ...
+
+    @allocating("the matrix of the kernel")
+    def gram(
+        self,
+        features: Any,
+        others: Any = None,
+        *,
+        kind: str = "ntk",
+        output: Output = "inputs",
+        dtype: torch.dtype = torch.float64,
+        progress: bool = False,
+    ) -> Any:
         """The exact kernel of this network between inputs, as a matrix.
 
         Images pass through the layers to a head that leaves no pixels, ``Flatten`` or ``GlobalAvgPool``, and what
@@ -211,8 +238,8 @@ class Layer(torch.nn.Module):
 
         Args:
             features: rows of numbers, [n, p], or images, [n, channels, *size] (of one to three dimensions), floating
-                point; Sigma_0(x, x') is the mean of their products over features or channels.
-            others: [m, ...]; the same inputs by default.
+                point; Sigma_0(x, x') is the mean of their products over features or channels. Tensors, or NumPy arrays.
+            others: [m, ...], likewise; the same inputs by default.
             kind: "ntk" (of training all layers) or "nngp" (of training the last layer only).
             output: "inputs", or "pixels" for the kernel between all pixels of the output of a network without a head.
             dtype: of the computation between images. float32 takes about half as long, and features that are equal to
@@ -220,10 +247,11 @@ class Layer(torch.nn.Module):
             progress: whether to show a bar, for images.
 
         Returns:
-            K between the inputs and the others, [n, m], in float64; between pixels [n, m, *size, *size].
+            K between the inputs and the others, [n, m], in float64; between pixels [n, m, *size, *size]. A tensor for
+            tensors, an array for arrays.
 
         Raises:
-            TypeError: the features are no floating point tensor.
+            TypeError: the features are no floating point numbers, or one of two a tensor and the other an array.
             ValueError: the features are not finite or do not fit the network, a layer's rule would not be exact at its
                 place in it, or the network ends in pixels and they were not asked for, or the other way round.
             OutOfMemoryError: the matrix would not fit; ``gram_operator`` multiplies by it without storing it.

@@ -258,6 +258,7 @@ class _Activate(Pointwise[Activated]):
         """Make Sigma the value, and return the slope."""
         geometry = self.node.geometry
         if self._lengths is None:
+            assert self._variance is not None, "the caller has asked for the variances"
             # Of the variance image, as roots take longer than products.
             self._lengths = [tiled(length, geometry.size) for length in dual.lengths(self._variance)]
         here = [unshifted(tiles, geometry.period, slab)[(0,) * geometry.ndim] for tiles in self._lengths]
