@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import count
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from torch_cntk.images.averaged import Averaged
 from torch_cntk.images.fill import each_pass, fill
 from torch_cntk.images.filler import Pass, Series, of_pass
 from torch_cntk.images.group_flow import Followed, GroupFlow
@@ -30,6 +32,8 @@ _SEED = 0x5EED_0FF5
 _FIRST_PASSES = 3
 """After which the better settings are known."""
 _MOST_PASSES = 6
+_PATIENCE = 3
+"""Iterations of a flow: it takes three sizes of patches in turn."""
 _GAIN = 0.01
 """Another choice must lower the error by this share to be preferred: smaller differences are chance."""
 _GAIN_IN_HOLES = 0.05
@@ -85,19 +89,52 @@ def choose_passes(
             trial.go_on(_MOST_PASSES)
             bar.update()
     passes = _worthwhile(races[best], holes)
-    flow = _flow(races[best], passes, flows, holes)
-    return (passes, candidates[best]) if flow is None else (passes + 1, Followed(candidates[best], passes, flow))
+    flow = _flow(races[best], candidates[best], passes, flows, holes)
+    if flow is None:
+        return passes, candidates[best]
+    return passes + (1 if flow.last is None else 2), flow
 
 
-def _flow(race: list[_Trial], passes: int, flows: Sequence[GroupFlow], holes: bool) -> GroupFlow | None:
-    """The flow that helps most behind so many passes, if one does; in holes, in every trial."""
-    before = torch.tensor([trial.errors[passes] for trial in race], dtype=torch.float64)
-    chosen, least = None, before.sum() * (1 - (_GAIN_IN_HOLES if holes else _GAIN))
+def _flow(
+    race: list[_Trial], candidate: Pass | Series, passes: int, flows: Sequence[GroupFlow], holes: bool
+) -> Followed | None:
+    """The flow that helps most behind so many passes, if one does, and a mean with a further pass, if that does."""
+    chosen: GroupFlow | None = None
+    estimates: tuple[Tensor, ...] = ()
+    least = torch.tensor([trial.errors[passes] for trial in race], dtype=torch.float64)
     for flow in flows:
-        after = torch.tensor([trial.error_after(flow, passes) for trial in race], dtype=torch.float64)
-        if after.sum() < least and (not holes or bool((after < before).all())):
-            chosen, least = flow, after.sum() * (1 - _GAIN)
-    return chosen
+        errors, images = _along(race, flow, passes)
+        totals = errors.sum(1)
+        # The fewest iterations that are as good as any.
+        enough = int((totals <= totals.min() * (1 + _GAIN / 2)).nonzero()[0])
+        if _better(errors[enough], least, holes):
+            chosen, estimates, least = replace(flow, iterations=enough + 1), images[enough], errors[enough]
+    if chosen is None:
+        return None
+    last = Averaged(of_pass(candidate, max(passes, _FIRST_PASSES - 1)))
+    pairs = zip(race, estimates, strict=True)
+    after = torch.tensor([trial.error_after(last, estimate) for trial, estimate in pairs], dtype=torch.float64)
+    # A mean seldom does harm: among scattered pixels it needs no proof beyond chance.
+    return Followed(candidate, passes, chosen, last if _better(after, least, holes, 0) else None)
+
+
+def _better(errors: Tensor, than: Tensor, holes: bool, gain: float = _GAIN) -> bool:
+    """Whether errors of trials are lower by more than this share; in holes, by more than chance and in every trial."""
+    gain = _GAIN_IN_HOLES if holes else gain
+    return float(errors.sum()) < float(than.sum()) * (1 - gain) and (not holes or bool((errors < than).all()))
+
+
+def _along(race: list[_Trial], flow: GroupFlow, passes: int) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
+    """Errors [iterations, trials] and estimates of the iterations of a flow, until they become no better."""
+    errors: list[list[float]] = []
+    images: list[tuple[Tensor, ...]] = []
+    for estimates in zip(*(trial.flowing(flow, passes) for trial in race), strict=True):
+        images.append(estimates)
+        errors.append([trial.error(estimate) for trial, estimate in zip(race, estimates, strict=True)])
+        totals = [sum(row) for row in errors]
+        if len(totals) > _PATIENCE and min(totals[-_PATIENCE:]) > min(totals[:-_PATIENCE]):
+            break
+    return torch.tensor(errors, dtype=torch.float64), images
 
 
 def _qualify(race: list[_Trial], bar: tqdm) -> None:
@@ -176,15 +213,23 @@ class _Trial:
 
     def _note(self, estimate: Tensor) -> None:
         self._estimates.append(estimate)
-        self.errors.append(self._error(estimate))
+        self.errors.append(self.error(estimate))
 
-    def _error(self, estimate: Tensor) -> float:
+    def error(self, estimate: Tensor) -> float:
+        """Sum of squares over the pixels that are left out."""
         values = estimate.reshape(-1, *self._left_out.shape)[:, self._left_out]
         return float((values.double() / self._unit - self._truth).square().sum())
 
-    def error_after(self, flow: GroupFlow, passes: int) -> float:
-        """As ``errors``, of a flow that follows so many passes."""
-        return self._error(fill(self._part, flow, self._estimates[passes]).image)
+    def flowing(self, flow: GroupFlow, passes: int) -> Iterator[Tensor]:
+        """What each iteration of a flow makes of the estimate after so many passes."""
+        part = self._part
+        start = part.normalise(self._estimates[passes].reshape(part.pixels.shape))
+        for estimate in flow.iterates(part.normalised, start):
+            yield part.shaped(part.restore(part.denormalise(estimate)))
+
+    def error_after(self, last: Pass, estimate: Tensor) -> float:
+        """As ``error``, of a pass that goes on from an estimate."""
+        return self.error(fill(self._part, last, estimate).image)
 
     def go_on(self, passes: int) -> None:
         """Until there have been so many passes."""
