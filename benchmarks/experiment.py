@@ -27,7 +27,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.images import cropped, psnr, shrunk, ssim
-from benchmarks.methods import METHODS, Filled, Options, available
+from benchmarks.methods import METHODS, Filled, Options, available, left_out
 from benchmarks.timing import markdown, peak_bytes
 from torch_cntk._internal.files import writing
 from torch_cntk.images.files import read_image, write_image
@@ -490,7 +490,13 @@ FAST = {"crop": 32, "shrink": 4, "filters": 4, "steps": 3, "minutes": 0.1, "netw
 def parser(description: str | None, name: str, **defaults: object) -> argparse.ArgumentParser:
     """The options that all experiments have."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--methods", nargs="+", choices=METHODS, default=None, help="default: all but finite")
+    made.add_argument(
+        "--methods",
+        nargs="+",
+        choices=METHODS,
+        default=None,
+        help="default: all but slow ones",
+    )
     made.add_argument("--only", nargs="+", metavar="IMAGE", help="names of images (default: all)")
     made.add_argument("--images", type=Path, metavar="FOLDER", help="with the images (default: TORCH_CNTK_DATA/images)")
     made.add_argument("--out", type=Path, default=Path("results") / name, help="folder of the table and the pictures")
@@ -543,9 +549,10 @@ def main(
     if options.fast:
         vars(options).update(FAST)
     if options.methods is None:
-        options.methods = [method for method in available() if method != "finite" or options.fast]
+        options.methods = [method for method in available() if not METHODS[method].slow or options.fast]
+        print(left_out(), file=sys.stderr)
     if unavailable := set(options.methods) - set(available()):
-        raise SystemExit(f"expected OpenCV to be installed for {', '.join(sorted(unavailable))}")
+        raise SystemExit(f"{left_out()} Asked for: {', '.join(sorted(unavailable))}.")
     tasks = tasks_of(options)
     if unknown := set(options.only or ()) - {task.image for task in tasks}:
         raise SystemExit(f"expected images among {', '.join(dict.fromkeys(t.image for t in tasks))}, got {unknown}")

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -28,12 +27,11 @@ from torch import Tensor
 
 import torch_cntk as tc
 from benchmarks.images import grey_images, large_holes, photographs, psnr, ssim
-from benchmarks.methods import biharmonic, opencv, radius_of
+from benchmarks.methods import radius_of
+from benchmarks.others import Fill, biharmonic, opencv
 from benchmarks.timing import medians, print_table
 from torch_cntk.images import guided, random_mask
 from torch_cntk.images.seen import Whole, local_mean
-
-Fill = Callable[[Tensor, Tensor], Tensor]
 
 
 def grey(options: argparse.Namespace) -> None:
