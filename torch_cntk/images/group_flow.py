@@ -38,6 +38,8 @@ _FALL = 8
 _MOST_ITERATIONS = 16
 _LEVELS = (2 / 3, 3 / 2)
 """Times the usual ones: natural pictures want the lower ones, regular patterns the higher ones (.1 to .2 dB each)."""
+_CLEAN = 1e-3
+"""A ridge up to this tells of no noise: a hundredth of the values' range and less."""
 _LOG2_EULER = 3
 """Eight steps of the Euler method: more make no difference to the picture."""
 _ENTRIES = 2**20
@@ -65,6 +67,8 @@ class GroupFlow:
         side: of a patch in pixels, along each axis; by default 49 in signals, 5, 7 and 9 in turn in images, and 4 in
             videos.
         network: K is its kernel, of layers that take rows, such as ``Linear``; by default A A^T.
+        noise: standard deviation of the noise in the observed values, relative to theirs. What they lose is added back
+            only while its root mean square is above that of the noise, which is not to be learnt.
 
     Raises:
         TypeError: a setting is no number, or the network none.
@@ -78,6 +82,7 @@ class GroupFlow:
     members: int = 32
     side: int | None = None
     network: Layer | None = None
+    noise: float = 0.0
 
     def __post_init__(self) -> None:
         positive_int(self.iterations, "iterations")
@@ -89,6 +94,7 @@ class GroupFlow:
                 raise ValueError(f"expected {name} to be above 0, got 0")
         if not finite_number(self.relaxation, "relaxation", minimum=0) < 1:
             raise ValueError(f"expected relaxation to be below 1, got {self.relaxation}")
+        finite_number(self.noise, "noise", minimum=0)
         if self.network is not None and not isinstance(self.network, Layer):
             raise TypeError(f"expected a network of torch_cntk, got {type(self.network).__name__}")
 
@@ -155,14 +161,23 @@ def before_flow(guidance: Pass | Series, passes: int) -> tuple[Pass | Series, in
     return (guidance.series, guidance.passes) if isinstance(guidance, Followed) else (guidance, passes)
 
 
-def flows_for(observed: float) -> tuple[GroupFlow, ...]:
-    """Flows to try for a share of observed pixels, from 0 to 1: the usual levels, lower and higher ones.
+def flows_for(observed: float, ridge: float = 0.0) -> tuple[GroupFlow, ...]:
+    """Flows to try: with the usual levels, with lower and higher ones, and for noisy pixels.
 
     Each has the most iterations to try: their results on the way are those of flows with fewer.
+
+    Args:
+        observed: share of observed pixels, from 0 to 1.
+        ridge: of the first regression, relative to the mean of the kernel's diagonal. It is the share of noise in the
+            variance of the observed values if that kernel is right.
     """
     usual = replace(GroupFlow.for_share(observed), iterations=_MOST_ITERATIONS)
     others = (replace(usual, first=usual.first * factor, last=usual.last * factor) for factor in _LEVELS)
-    return usual, *others
+    clean = usual, *others
+    if ridge <= _CLEAN:
+        return clean
+    # The ridge may be large for a picture that the first kernel is wrong for: the clean ones stay.
+    return *clean, *(replace(flow, noise=math.sqrt(ridge)) for flow in (clean[0], clean[-1]))
 
 
 class _Run:
@@ -174,6 +189,7 @@ class _Run:
         self._known = given.single_mask
         values = given.pixels[0][:, self._known]
         self._unit = float(values.max() - values.min()) or 1.0
+        self._noise = flow.noise * float(values.double().var(1, correction=0).mean().sqrt()) / self._unit
         # Of numbers of size 1, single precision keeps seven digits: enough for a picture, and half of the time.
         self._dtype = estimate.dtype
         values, estimate = values.float(), estimate.float()
@@ -196,7 +212,9 @@ class _Run:
         flowed = flow_in_groups(
             self._estimate - self._back, self._groups[turn], self._sides[turn], level, self._flow.network
         )
-        self._back = torch.where(self._known, self._back + flowed - self._observed, 0)
+        lost = torch.where(self._known, flowed - self._observed, 0)
+        if float(lost[:, self._known].square().mean().sqrt()) > self._noise:
+            self._back += lost
         beyond = flowed + self._flow.relaxation * (flowed - self._estimate)
         self._estimate = torch.where(self._known, self._observed, beyond)
         clamped: Tensor = self._estimate.clamp(self._low, self._high)

@@ -292,7 +292,8 @@ class _Plan:
             return fill(part, periodic.serving(part)).image
 
         candidates = self.guidance or tuple(guided_series(given.single_mask))
-        flows = () if self.guidance else flows_for(float(given.single_mask.double().mean()))
+        ridge = periodic.ridge if isinstance(periodic.ridge, float) else 0.0
+        flows = () if self.guidance else flows_for(float(given.single_mask.double().mean()), ridge)
         return choose_passes(given, first, candidates, flows, progress=progress)
 
 

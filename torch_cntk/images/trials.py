@@ -32,6 +32,8 @@ _SEED = 0x5EED_0FF5
 _FIRST_PASSES = 3
 """After which the better settings are known."""
 _MOST_PASSES = 6
+_FIRST_ITERATIONS = 6
+"""Of a flow, after which the better levels are known."""
 _PATIENCE = 3
 """Iterations of a flow: it takes three sizes of patches in turn."""
 _GAIN = 0.01
@@ -99,42 +101,32 @@ def _flow(
     race: list[_Trial], candidate: Pass | Series, passes: int, flows: Sequence[GroupFlow], holes: bool
 ) -> Followed | None:
     """The flow that helps most behind so many passes, if one does, and a mean with a further pass, if that does."""
-    chosen: GroupFlow | None = None
-    estimates: tuple[Tensor, ...] = ()
-    least = torch.tensor([trial.errors[passes] for trial in race], dtype=torch.float64)
-    for flow in flows:
-        errors, images = _along(race, flow, passes)
-        totals = errors.sum(1)
-        # The fewest iterations that are as good as any.
-        enough = int((totals <= totals.min() * (1 + _GAIN / 2)).nonzero()[0])
-        if _better(errors[enough], least, holes):
-            chosen, estimates, least = replace(flow, iterations=enough + 1), images[enough], errors[enough]
-    if chosen is None:
+    if not flows:
+        return None
+    runs = [_Flowing(race, flow, passes) for flow in flows]
+    for run in runs:
+        run.go_on(_FIRST_ITERATIONS)
+    best = runs[0]
+    for run in runs[1:]:
+        if run.least < best.least * (1 - _GAIN):
+            best = run
+    best.go_on(best.flow.iterations)
+    number, errors = best.enough()
+    before = torch.tensor([trial.errors[passes] for trial in race], dtype=torch.float64)
+    if not _better(errors, before, holes):
         return None
     last = Averaged(of_pass(candidate, max(passes, _FIRST_PASSES - 1)))
-    pairs = zip(race, estimates, strict=True)
+    pairs = zip(race, best.estimates[number - 1], strict=True)
     after = torch.tensor([trial.error_after(last, estimate) for trial, estimate in pairs], dtype=torch.float64)
     # A mean seldom does harm: among scattered pixels it needs no proof beyond chance.
-    return Followed(candidate, passes, chosen, last if _better(after, least, holes, 0) else None)
+    mean = last if _better(after, errors, holes, 0) else None
+    return Followed(candidate, passes, replace(best.flow, iterations=number), mean)
 
 
 def _better(errors: Tensor, than: Tensor, holes: bool, gain: float = _GAIN) -> bool:
     """Whether errors of trials are lower by more than this share; in holes, by more than chance and in every trial."""
     gain = _GAIN_IN_HOLES if holes else gain
     return float(errors.sum()) < float(than.sum()) * (1 - gain) and (not holes or bool((errors < than).all()))
-
-
-def _along(race: list[_Trial], flow: GroupFlow, passes: int) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
-    """Errors [iterations, trials] and estimates of the iterations of a flow, until they become no better."""
-    errors: list[list[float]] = []
-    images: list[tuple[Tensor, ...]] = []
-    for estimates in zip(*(trial.flowing(flow, passes) for trial in race), strict=True):
-        images.append(estimates)
-        errors.append([trial.error(estimate) for trial, estimate in zip(race, estimates, strict=True)])
-        totals = [sum(row) for row in errors]
-        if len(totals) > _PATIENCE and min(totals[-_PATIENCE:]) > min(totals[:-_PATIENCE]):
-            break
-    return torch.tensor(errors, dtype=torch.float64), images
 
 
 def _qualify(race: list[_Trial], bar: tqdm) -> None:
@@ -235,6 +227,47 @@ class _Trial:
         """Until there have been so many passes."""
         while len(self.errors) <= passes:
             self._note(next(self._results).image)
+
+
+class _Flowing:
+    """A flow in all trials, behind so many passes.
+
+    Attributes:
+        flow: with the most iterations to make.
+        errors: after each iteration so far, those of all trials.
+        estimates: likewise.
+    """
+
+    def __init__(self, race: list[_Trial], flow: GroupFlow, passes: int) -> None:
+        self.flow = flow
+        self.errors: list[list[float]] = []
+        self.estimates: list[tuple[Tensor, ...]] = []
+        self._race = race
+        self._results = zip(*(trial.flowing(flow, passes) for trial in race), strict=True)
+
+    @property
+    def _totals(self) -> list[float]:
+        return [sum(errors) for errors in self.errors]
+
+    @property
+    def least(self) -> float:
+        """Error of all trials together after the best iteration."""
+        return min(self._totals)
+
+    def go_on(self, iterations: int) -> None:
+        """Until there have been so many iterations, or they become no better."""
+        while len(self.errors) < iterations:
+            if len(self.errors) > _PATIENCE and min(self._totals[-_PATIENCE:]) > min(self._totals[:-_PATIENCE]):
+                return
+            estimates = next(self._results)
+            self.estimates.append(estimates)
+            pairs = zip(self._race, estimates, strict=True)
+            self.errors.append([trial.error(estimate) for trial, estimate in pairs])
+
+    def enough(self) -> tuple[int, Tensor]:
+        """The fewest iterations that are as good as any, and the errors [trials] after them."""
+        number = 1 + next(k for k, total in enumerate(self._totals) if total <= self.least * (1 + _GAIN / 2))
+        return number, torch.tensor(self.errors[number - 1], dtype=torch.float64)
 
 
 def _total(trials: list[_Trial]) -> Tensor:
