@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from torch_cntk._internal.brief import Brief
-from torch_cntk.images.canvas import crop
+from torch_cntk.images.canvas import crop, extend
 from torch_cntk.images.filler import Equations
 from torch_cntk.images.observed import Observed
 from torch_cntk.images.windows import Window
@@ -43,7 +44,7 @@ class Filled(Brief):
     @property
     def converged(self) -> bool:
         """Whether the solver ended as it should."""
-        return self.solution.status in (Status.CONVERGED, Status.EARLY)
+        return self.solution.status in (Status.CONVERGED, Status.EARLY, Status.SETTLED)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,20 +90,36 @@ def regress(given: Observed, equations: Equations, guess: Filled | None, progres
     if isinstance(ridge, str):
         alike = given.in_one_unit(targets)
         ridge = cross_validated_ridge(operator, known, alike, solver=solver, progress=progress)
-    regression = Regression(operator, known, ridge)
+    inside = extend(known.new_ones(given.size), tuple(operator.size))
+    regression = Regression(operator, known, ridge, inside=inside)
     solver = solver or automatic(regression)
-    solution = _solve(solver, regression, targets, guess, progress)
+    solution = _solve(solver, regression, targets, guess, given.size, progress)
     filled = operator @ solution.weights if solution.image is None else solution.image
     if mean is not None:
         filled = filled + mean
     return Filled(crop(filled, given.size), solution, ridge)
 
 
-def _solve(solver: Solver, regression: Regression, targets: Tensor, guess: Filled | None, progress: bool) -> Solution:
-    weights = None if guess is None else guess.solution.weights
-    if weights is None or weights.shape != targets.shape:
+def _solve(
+    solver: Solver,
+    regression: Regression,
+    targets: Tensor,
+    guess: Filled | None,
+    size: tuple[int, ...],
+    progress: bool,
+) -> Solution:
+    weights = None if guess is None else _on_canvas(guess.solution.weights, targets.shape, size)
+    if weights is None:
         return solver.solve(regression, targets, progress=progress)
     return solver.factorise(regression, progress=progress).solve(targets, guess=weights, progress=progress)
+
+
+def _on_canvas(weights: Tensor, shape: torch.Size, size: tuple[int, ...]) -> Tensor | None:
+    """Weights of an image of a size on another canvas; None if they are those of other images."""
+    ndim = len(size)
+    if weights.shape[:-ndim] != shape[:-ndim] or any(n < m for n, m in zip(weights.shape[-ndim:], size, strict=True)):
+        return None
+    return extend(crop(weights, size), tuple(shape[-ndim:]))
 
 
 def checked_equations(given: Observed, equations: object) -> Equations:

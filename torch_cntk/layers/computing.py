@@ -14,7 +14,7 @@ import torch
 from torch_cntk._internal.checks import as_device, as_precision, as_size, shape_text
 from torch_cntk._internal.contexts import plain
 from torch_cntk._internal.memory import require_bytes
-from torch_cntk.covariance import Extent
+from torch_cntk.covariance import TAPERS, Extent, Taper
 from torch_cntk.kernels.build import from_table, from_window
 from torch_cntk.kernels.kernel import Kernel
 from torch_cntk.layers.between import Between, gram, gram_operator
@@ -44,6 +44,7 @@ class Options:
     device: torch.device | str | None = None
     progress: bool = False
     input_size: tuple[int, ...] | None = None
+    taper: Taper = "wendland"
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,10 @@ def kernel(network: Layer, prior: Prior | str, size: tuple[int, ...] | None, opt
     """
     if options.kind not in ("ntk", "nngp"):
         raise ValueError(f'expected kind "ntk" or "nngp", got {options.kind!r}')
+    if options.taper not in TAPERS:
+        raise ValueError(f"expected a taper among {', '.join(TAPERS)}, got {options.taper!r}")
+    if options.radius is None and options.taper != TAPERS[0]:
+        raise ValueError(f"expected a radius, beyond which the taper {options.taper!r} is 0, got None")
     if isinstance(prior, str):
         prior = named_prior(prior)
     if not isinstance(prior, Prior):
@@ -93,7 +98,7 @@ def kernel(network: Layer, prior: Prior | str, size: tuple[int, ...] | None, opt
     task = _Task(network, prior, ndim, options.kind, dtype, device, options.progress, source)
     with plain():
         if options.radius is not None:
-            return _windowed(task, size, options.radius)
+            return _windowed(task, size, options.radius, options.taper)
         return _whole(task, size)
 
 
@@ -189,7 +194,7 @@ def _require_least(*toruses: tuple[int, ...]) -> None:
         )
 
 
-def _windowed(task: _Task, size: tuple[int, ...] | None, radius: int | tuple[int, ...]) -> Kernel:
+def _windowed(task: _Task, size: tuple[int, ...] | None, radius: int | tuple[int, ...], taper: Taper) -> Kernel:
     """A kernel under a taper.
 
     Raises:
@@ -208,8 +213,9 @@ def _windowed(task: _Task, size: tuple[int, ...] | None, radius: int | tuple[int
     _require_least(output, source)
     computed = torch.float64 if task.dtype == torch.float64 else torch.float32
     covariance = task.network.propagate(task.prior.covariance(source, task.device, computed))
-    table = covariance.tabulate_window(task.kind, task.dtype, clamped, progress=task.progress)
-    return from_window(table, {**task.origin, "radius": clamped})
+    table = covariance.tabulate_window(task.kind, task.dtype, clamped, taper, progress=task.progress)
+    named = {} if taper == TAPERS[0] else {"taper": taper}
+    return from_window(table, {**task.origin, "radius": clamped, **named})
 
 
 def _ndim(network: Layer, prior: Prior, size: tuple[int, ...] | None) -> int:

@@ -7,6 +7,7 @@ from torch_cntk.solvers.direct import Direct
 from torch_cntk.solvers.eigenpro import EigenPro
 from torch_cntk.solvers.names import named_solver
 from torch_cntk.solvers.policy import automatic
+from torch_cntk.solvers.settled import Settled
 
 __all__ = [
     "ConjugateGradient",
@@ -14,6 +15,7 @@ __all__ = [
     "EigenPro",
     "Factorisation",
     "Regression",
+    "Settled",
     "Solution",
     "Solver",
     "Status",

@@ -23,7 +23,7 @@ from torch_cntk.covariance.lattice.expression import Lattice, parents_first
 from torch_cntk.covariance.lattice.program import Program
 from torch_cntk.covariance.lattice.shifts import SpareMemory
 from torch_cntk.covariance.table import Slab, Table
-from torch_cntk.covariance.window import Window
+from torch_cntk.covariance.window import Taper, Window
 
 __all__ = ["Evaluation"]
 
@@ -189,14 +189,17 @@ class Evaluation:
 
     # Windows.
 
-    def tabulate_window(self, dtype: torch.dtype, reach: tuple[int, ...], *, progress: bool = False) -> Table:
-        """Compute the displacements of an ellipsoid only, times Wendland's taper, which vanishes at its surface.
+    def tabulate_window(
+        self, dtype: torch.dtype, reach: tuple[int, ...], taper: Taper = "wendland", *, progress: bool = False
+    ) -> Table:
+        """Compute the displacements of an ellipsoid only, times a taper, which vanishes at its surface.
 
         A product of positive semi-definite functions: the result is one, too.
 
         Args:
             dtype: of the stored numbers.
             reach: half axes of the ellipsoid, at most half of the image.
+            taper: see ``Window``.
             progress: whether to show a bar.
 
         Returns:
@@ -205,7 +208,7 @@ class Evaluation:
         Raises:
             OutOfMemoryError: before anything is computed, if the tables would not fit.
         """
-        window = Window.of(self._expression.geometry, reach)
+        window = Window.of(self._expression.geometry, reach, taper)
         boxes = self._boxes(tuple(r - 1 for r in reach))
         sizes = {node: box.entries * 2 * torch.float64.itemsize for node, box in boxes.items()}
         require_bytes(
@@ -254,7 +257,7 @@ class Evaluation:
                     images = values.view(len(part), -1, *window.period)
                 part = part.view(len(part), -1, count, *window.period[1:])
                 if window.tapered:
-                    part = part * window.taper(where).to(part).view(-1, *(1,) * node.ndim)
+                    part = part * window.weights(where).to(part).view(-1, *(1,) * node.ndim)
                 images[:, where, top : top + count] = part
                 self._count(part)
         assert values is not None

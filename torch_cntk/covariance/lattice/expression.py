@@ -22,6 +22,7 @@ from torch_cntk.covariance.patches import Gains, Patches
 from torch_cntk.covariance.resampling import Nearest, Resampling
 from torch_cntk.covariance.selection import Every
 from torch_cntk.covariance.table import Geometry, Table
+from torch_cntk.covariance.window import Taper
 
 __all__ = ["Activated", "Averaged", "AveragedInside", "Features", "Lattice", "Mixed", "Normalised", "Resampled"]
 __all__ += ["Stored", "Subsampled", "parents_first"]
@@ -190,12 +191,18 @@ class Lattice(Covariance):
         return Evaluation(self, kind).tabulate(dtype, radius=radius, progress=progress)
 
     def tabulate_window(
-        self, kind: str, dtype: torch.dtype, reach: tuple[int, ...], *, progress: bool = False
+        self,
+        kind: str,
+        dtype: torch.dtype,
+        reach: tuple[int, ...],
+        taper: Taper = "wendland",
+        *,
+        progress: bool = False,
     ) -> Table:
         """Compute the displacements of an ellipsoid only, tapered: see ``Evaluation.tabulate_window``."""
         from torch_cntk.covariance.lattice.evaluation import Evaluation
 
-        return Evaluation(self, kind).tabulate_window(dtype, reach, progress=progress)
+        return Evaluation(self, kind).tabulate_window(dtype, reach, taper, progress=progress)
 
     def bytes_needed(self, dtype: torch.dtype = torch.float64) -> int:
         """Bytes that ``tabulate`` holds at its peak: see ``Evaluation.bytes_needed``."""
