@@ -80,7 +80,7 @@ def weights(
 
     After content-aware passes these are the weights that one more pass would have, with the result as its estimate:
     passes settle. Those on smaller images are told by the pass of the whole image that they stand for; of a group flow
-    at the end, those of the passes before it are shown.
+    at the end, those of the passes before it are shown, and of patches those of the kernel they are blended with.
 
     Args:
         pixels: [channels, h, w], a part of the photograph.
@@ -93,11 +93,11 @@ def weights(
     Returns:
         float64 [h, w].
     """
-    filler: Pass = Periodic(default_kernel(observed), result.ridge)
+    filler: Filler = Periodic(default_kernel(observed), result.ridge)
     if result.guidance:
         guidance, passes = before_flow(result.guidance[0], result.passes)
-        filler = of_pass(_whole(guidance), passes) if passes else filler
-    assert isinstance(filler, Filler)
+        last = of_pass(_whole(guidance), passes) if passes else filler
+        filler = last if isinstance(last, Filler) else filler
     return influence(Observed.of(pixels, known, 2), filler, place, estimate, progress=True)
 
 

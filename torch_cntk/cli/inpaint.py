@@ -12,9 +12,8 @@ from torch import Tensor
 from torch_cntk._internal.checks import finite_number
 from torch_cntk.cli import folders, options, pictures
 from torch_cntk.cli.certainty import certainty
+from torch_cntk.images.automatic import passes_in_words
 from torch_cntk.images.files import check_output
-from torch_cntk.images.group_flow import Followed, before_flow
-from torch_cntk.images.guided import Guidance
 from torch_cntk.images.inpaint import InpaintingResult, inpaint
 from torch_cntk.kernels.kernel import Kernel
 from torch_cntk.solvers import ConjugateGradient, Direct, EigenPro, Solver
@@ -158,21 +157,14 @@ def warn_unless_converged(result: InpaintingResult) -> None:
         options.warn(f"{result.status.value}; residual {result.residual:.1e}")
 
 
-def _passes(result: InpaintingResult) -> str:
-    """The passes in words, such as "3 guided passes of radius 12 and a group flow"."""
-    last = result.guidance[0]
-    settings, count = before_flow(last, result.passes)
-    assert isinstance(settings, Guidance)  # there is no other kind on the command line
-    guided = f"{count} guided pass{'es' if count > 1 else ''} of radius {settings.radius}"
-    return " and ".join([*([guided] if count else []), *(["a group flow"] if isinstance(last, Followed) else [])])
-
-
 def summary(observed: Tensor, result: InpaintingResult, seconds: float) -> str:
     """What was filled, how and how well, in a line."""
     missing, size = int((~observed).sum()), f"{observed.shape[1]} x {observed.shape[0]}"
     how = result.solver if result.iterations == 0 else f"{result.solver}, {result.iterations} iterations"
-    if result.passes:
-        how = f"{_passes(result)}, {how}"
+    if result.choice:
+        how = f"{result.choice}; {how}"
+    elif result.passes:
+        how = f"{passes_in_words(result.guidance[0] if result.guidance else None, result.passes)}, {how}"
     return (
         f"filled {missing:,} of {observed.numel():,} pixels ({size}) in {seconds:.1f} s by {how}, "
         f"residual {result.residual:.1e}"

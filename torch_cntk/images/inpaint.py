@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from torch_cntk._internal.checks import positive_int
 from torch_cntk._internal.guesses import MASK, understands
 from torch_cntk._internal.memory import allocating
 from torch_cntk.images.arrays import read
 from torch_cntk.images.default import default_kernel, kernel_of
-from torch_cntk.images.fill import Filled, each_pass, fill
-from torch_cntk.images.filler import Filler, Pass, Refiner, Series, check_filler, check_ridge, check_solver, of_pass
-from torch_cntk.images.group_flow import flows_for
-from torch_cntk.images.guided import Guidance, guided_series
+from torch_cntk.images.fill import Filled, fill
+from torch_cntk.images.filler import Pass, Series, check_ridge, check_solver
 from torch_cntk.images.observed import Observed
 from torch_cntk.images.periodic import Periodic
+from torch_cntk.images.plan import Plan
 from torch_cntk.images.result import InpaintingResult
-from torch_cntk.images.trials import choose_passes
 from torch_cntk.kernels.kernel import Kernel
 from torch_cntk.solvers import Solver, named_solver
 
@@ -54,7 +50,7 @@ def inpaint(
     solver: Solver | Literal["auto", "direct", "cg", "eigenpro"] = "auto",
     ridge: float | Literal["cv"] = 1e-4,
     wrap: bool = False,
-    passes: int | Literal["auto"] | Pass | Sequence[Pass | Series] = 0,
+    passes: int | Literal["auto", "quick", "sharp"] | Pass | Sequence[Pass | Series] = 0,
     guidance: Pass | Series | Sequence[Pass | Series] | None = None,
     windows: bool = True,
     progress: bool = False,
@@ -89,8 +85,11 @@ def inpaint(
         wrap: whether the image's opposite edges are neighbours. By default it is set into a larger canvas of
             unobserved pixels, which keeps them apart and allows any size. A kernel of one size always wraps.
         passes: of content-aware kernels that follow: each takes the last estimate as a feature prior (see
-            ``torch_cntk.images.guided``). "auto" chooses their number and settings by leaving out observed pixels, and
-            is 0 where they do not help. A ``Filler``, or a list of them, is one pass of each.
+            ``torch_cntk.images.guided``). "auto" treats each hole by itself: those of more than eight pixels across
+            are filled from patches elsewhere (see ``PatchFill``), and for the others it chooses number and settings by
+            leaving out observed pixels; there are none where they do not help. "quick" does the same without trying
+            settings out, "sharp" as "auto" but so that thick holes look sharp rather than have the least error;
+            ``result.choice`` says what was chosen. A ``Filler``, or a list of them, is one pass of each.
         guidance: settings of the passes, or another ``Filler`` or ``Series``; by default they suit the share of
             observed pixels. With "auto" it may be a list of them to choose from.
         windows: whether holes may be filled in windows of their own where that is cheaper than the whole image, as it
@@ -107,7 +106,7 @@ def inpaint(
         FileNotFoundError: there is no such file of a kernel.
         OutOfMemoryError: the kernel as an operator would not fit.
     """
-    plan = _Plan.of(passes, guidance)
+    plan = Plan.of(passes, guidance)
     chosen = _checked_solver(solver)
     check_ridge(ridge)
     kernel = kernel_of(kernel)
@@ -169,7 +168,7 @@ def _joined(
     )
 
 
-def _filled(given: Observed, periodic: Periodic, plan: _Plan, windows: bool, progress: bool) -> InpaintingResult:
+def _filled(given: Observed, periodic: Periodic, plan: Plan, windows: bool, progress: bool) -> InpaintingResult:
     """Fill what has one mask for all channels: as ``inpaint``."""
     start = time.perf_counter()
     if periodic.kernel is None and not given.complete:
@@ -191,6 +190,7 @@ def _filled(given: Observed, periodic: Periodic, plan: _Plan, windows: bool, pro
         _result(filled, last, time.perf_counter() - start),
         passes=max(run.passes for run in runs),
         guidance=tuple(run.guidance for run in runs if run.guidance is not None),
+        choice="; ".join(dict.fromkeys(run.choice for run in runs if run.choice)),
     )
 
 
@@ -220,111 +220,3 @@ def _checked_solver(solver: object) -> Solver | None:
         return named_solver(solver)
     check_solver(solver)
     return cast("Solver", solver)
-
-
-@dataclass(frozen=True)
-class _Run:
-    """The passes on one image: its last estimate, the last pass, their number, and what they were made with."""
-
-    image: Tensor
-    last: Filled | None
-    passes: int
-    guidance: Pass | Series | None
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """Which passes follow the first regression.
-
-    Attributes:
-        fillers: one a pass; None where ``passes`` and ``guidance`` say them.
-        passes: their number, or "auto".
-        guidance: what to choose from; empty for the usual settings.
-    """
-
-    fillers: tuple[Pass, ...] | None
-    passes: int | str
-    guidance: tuple[Pass | Series, ...]
-
-    @classmethod
-    def of(cls, passes: object, guidance: object) -> _Plan:
-        """Check what the user gave.
-
-        Raises:
-            TypeError: the passes are no number, word or fillers, or the guidance is none.
-            ValueError: the word is not "auto", the number is negative, a list is empty, or guidance comes with fillers.
-        """
-        if isinstance(passes, str) and passes != "auto":
-            raise ValueError(f'expected passes to be a number or "auto", got {passes!r}')
-        if isinstance(passes, Filler | Refiner | Series | Sequence) and not isinstance(passes, str):
-            if guidance is not None:
-                raise ValueError("expected no guidance beside passes that are fillers themselves, got both")
-            fillers = _fillers(passes, "passes")
-            return cls(tuple(of_pass(filler, k) for k, filler in enumerate(fillers)), len(fillers), ())
-        choice = () if guidance is None else _fillers(guidance, "guidance")
-        if isinstance(passes, str):
-            return cls(None, passes, choice)
-        if len(choice) > 1:
-            raise ValueError(f'expected passes="auto" to choose from {len(choice)} kinds of guidance, got {passes}')
-        return cls(None, 0 if passes == 0 else positive_int(passes, "passes"), choice)
-
-    @property
-    def none(self) -> bool:
-        """Whether there are no passes."""
-        return self.passes == 0
-
-    def run(self, given: Observed, estimate: Tensor, periodic: Periodic, *, windows: bool, progress: bool) -> _Run:
-        """Make the passes on one image, from the first estimate [channels, *size]."""
-        if self.fillers is not None:
-            return _run(given, estimate, self.fillers, None, windows=windows, progress=progress)
-        passes, guidance = self._chosen(given, periodic, progress)
-        return _run(
-            given, estimate, [of_pass(guidance, k) for k in range(passes)], guidance, windows=windows, progress=progress
-        )
-
-    def _chosen(self, given: Observed, periodic: Periodic, progress: bool) -> tuple[int, Pass | Series]:
-        """Number of passes, and what they are made with."""
-        if not isinstance(self.passes, str):
-            usual = Guidance.for_share(float(given.single_mask.double().mean()), given.ndim)
-            return self.passes, self.guidance[0] if self.guidance else usual
-
-        def first(part: Observed) -> Tensor:
-            return fill(part, periodic.serving(part)).image
-
-        candidates = self.guidance or tuple(guided_series(given.single_mask))
-        flows = () if self.guidance else flows_for(float(given.single_mask.double().mean()))
-        return choose_passes(given, first, candidates, flows, progress=progress)
-
-
-def _fillers(value: object, name: str) -> tuple[Pass | Series, ...]:
-    """One filler or several, as a tuple.
-
-    Raises:
-        TypeError: one of them is none.
-        ValueError: there are none.
-    """
-    fillers = tuple(value) if isinstance(value, Sequence) else (value,)
-    for filler in fillers:
-        check_filler(filler, f"{name} as a Guidance or another filler")
-    if not fillers:
-        raise ValueError(f"expected at least one filler in {name}, got none")
-    return fillers
-
-
-def _run(
-    given: Observed,
-    estimate: Tensor,
-    fillers: Sequence[Pass],
-    guidance: Pass | Series | None,
-    *,
-    windows: bool,
-    progress: bool,
-) -> _Run:
-    last: Filled | None = None
-    results = each_pass(given, fillers, estimate, windows=windows, progress=progress)
-    bar = tqdm(results, total=len(fillers), disable=not progress, desc="passes", unit="pass")
-    for filler, filled in zip(fillers, bar, strict=True):
-        estimate = filled.image
-        # The others solve nothing whose quality could be told.
-        last = last if isinstance(filler, Refiner) else filled
-    return _Run(estimate, last, len(fillers), guidance)

@@ -37,6 +37,8 @@ class InpaintingResult(Brief):
         passes: how many there were after the first regression (the most of any image of the batch).
         guidance: what they were made with, of each image of the batch (of each mask's channels, if channels have masks
             of their own); empty without passes, or if ``passes`` names the fillers.
+        choice: what ``passes="auto"`` and the like chose, and why, in words; of images of a batch that were treated
+            differently, one after the other. Empty where nothing was to be chosen.
         photograph: if the image was a file, the filled one with its opacity and notes; ``save`` writes it.
     """
 
@@ -50,6 +52,7 @@ class InpaintingResult(Brief):
     seconds: float
     passes: int = 0
     guidance: tuple[Pass | Series, ...] = field(default=(), repr=False)
+    choice: str = field(default="", repr=False)
     photograph: Photograph | None = None
 
     def save(self, path: str | Path, quality: int | None = None) -> None:

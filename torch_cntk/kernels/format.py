@@ -148,7 +148,7 @@ class Header:
 
 
 def _entry(geometry: Geometry) -> dict[str, Any]:
-    """The fields of a geometry, and nothing that it keeps beside them; of the first taper no name, as files had none."""
+    """The fields of a geometry, and nothing that it keeps beside them. Files had no name for the first taper."""
     entry = {field.name: getattr(geometry, field.name) for field in fields(geometry)}
     return {name: value for name, value in entry.items() if (name, value) != ("taper", TAPERS[0])}
 

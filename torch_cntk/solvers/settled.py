@@ -142,7 +142,7 @@ class _Run:
         return Status.SETTLED
 
     def _step(self, direction: Tensor, product: Tensor) -> tuple[Tensor, bool]:
-        """Go along a direction; return by how much that moves the missing pixels, and whether K curves upwards there."""
+        """Go along a direction; return how far that moves the missing pixels, and whether K curves upwards there."""
         image = self._regression.operator @ direction
         left = (image * self._regression.mask).add_(direction, alpha=self._regression.ridge)
         curvature = dot(direction, left)
