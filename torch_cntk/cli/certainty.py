@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import scipy.ndimage
@@ -11,10 +11,11 @@ from torch import Tensor
 
 from torch_cntk.images.default import default_kernel
 from torch_cntk.images.inpaint import InpaintingResult, inpaint
+from torch_cntk.images.patch_fill import PatchFill
 from torch_cntk.kernels.kernel import Kernel
 from torch_cntk.solvers import Solver
 
-__all__ = ["certainty"]
+__all__ = ["Passes", "certainty"]
 
 _LEVELS = 255
 _SIDE, _HOLES = 96, 4
@@ -23,6 +24,9 @@ as long as the fill itself."""
 _FEWEST = 20
 """Left-out pixels, of which fewer say little."""
 
+Passes: TypeAlias = int | Literal["auto", "quick", "sharp"] | PatchFill
+"""What ``--passes`` stands for."""
+
 
 def certainty(
     image: Tensor,
@@ -30,6 +34,7 @@ def certainty(
     observed: Tensor,
     kernel: Kernel | None,
     solver: Solver | Literal["auto"],
+    passes: Passes,
     result: InpaintingResult,
 ) -> str:
     """A part of a sentence, empty where it cannot be told.
@@ -42,7 +47,8 @@ def certainty(
         observed: boolean [H, W]: False where it was filled. A transparent background may be neither filled nor known.
         kernel: that filled it, or None for the default one.
         solver: that was asked for.
-        result: of the fill, whose ridge and number of passes are taken.
+        passes: likewise; a choice is not made again, the usual one is taken.
+        result: of the fill, whose ridge is taken.
     """
     if bool(observed.all()) or (kernel is not None and kernel.size is not None):
         return ""
@@ -54,9 +60,8 @@ def certainty(
     if int(left_out.sum()) < _FEWEST or not bool((known & ~left_out).any()):
         return ""
     try:
-        filled = inpaint(
-            image, known & ~left_out, kernel, solver=solver, ridge=result.ridge, passes=result.passes
-        ).image
+        again: Passes = "quick" if isinstance(passes, str) else passes
+        filled = inpaint(image, known & ~left_out, kernel, solver=solver, ridge=result.ridge, passes=again).image
     except (ValueError, MemoryError):  # a part may be too small for passes; the picture is filled all the same
         return ""
     error = float((filled - image)[:, left_out].double().square().mean().sqrt())

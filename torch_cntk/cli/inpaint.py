@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import time
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from torch import Tensor
 
 from torch_cntk._internal.checks import finite_number
 from torch_cntk.cli import folders, options, pictures
-from torch_cntk.cli.certainty import certainty
+from torch_cntk.cli.certainty import Passes, certainty
 from torch_cntk.images.automatic import passes_in_words
 from torch_cntk.images.files import check_output
 from torch_cntk.images.inpaint import InpaintingResult, inpaint
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from torch_cntk.cli.options import Commands
 
 __all__ = ["add", "summary", "warn_unless_converged"]
+
+_RIDGE = 1e-4
+"""As that of ``inpaint``."""
 
 
 def add(commands: Commands) -> None:
@@ -43,7 +46,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--ridge",
         type=options.ridge,
-        default=1e-4,
+        default=_RIDGE,
         metavar="R|cv",
         help="more forgives more noise; cv chooses by leaving observed pixels out (default: %(default)g)",
     )
@@ -65,7 +68,7 @@ def add(commands: Commands) -> None:
         metavar="N",
         help=f"of cg (default: {ConjugateGradient.max_iterations}), or epochs of eigenpro ({EigenPro.epochs})",
     )
-    options.add_passes(parser)
+    options.add_passes(parser, "quick, and 0 with another --ridge, which passes would undo")
     folders.add_jobs(parser)
     options.add_machine(parser)
     parser.set_defaults(run=_inpaint)
@@ -116,6 +119,7 @@ def _fill(arguments: argparse.Namespace) -> str:
     check_output(arguments.output)
     device, solver = _checked_options(arguments)
     task = pictures.read_task(arguments)
+    passes = _passes(arguments)
     kernel = _kernel_for(task.observed, arguments.kernel, options.progress(arguments)) or task.kernel()
     start = time.perf_counter()
     result = inpaint(
@@ -124,15 +128,25 @@ def _fill(arguments: argparse.Namespace) -> str:
         kernel,
         solver=solver,
         ridge=arguments.ridge,
-        passes=arguments.passes,
+        passes=passes,
         progress=options.progress(arguments),
     )
     seconds = time.perf_counter() - start
     task.write(arguments.output, result.image)
     warn_unless_converged(result)
     known, observed = task.known.to(device), task.observed.to(device)
-    sure = certainty(task.photograph.pixels.to(device), known, observed, kernel, solver, result)
+    sure = certainty(task.photograph.pixels.to(device), known, observed, kernel, solver, passes, result)
     return f"{summary(task.observed, result, seconds)}{f'; {sure}' if sure else ''}"
+
+
+def _passes(arguments: argparse.Namespace) -> Passes:
+    """What was asked for, or else passes that make a better picture in some seconds.
+
+    The ridge is that of the first fill: passes have their own, and would take the noise back that another one forgave.
+    """
+    if arguments.passes is not None:
+        return cast("Passes", arguments.passes)
+    return "quick" if arguments.ridge == _RIDGE else 0
 
 
 def _kernel_for(observed: Tensor, name: str | None, progress: bool) -> Kernel | None:

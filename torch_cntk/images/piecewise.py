@@ -71,8 +71,9 @@ def fill_windows(
             return None
         solve = solve or _Solve.of(given, locality, estimate, guess)
         checked = _to_check(given, jobs)
-        parts = dict(zip(checked, _run([jobs[k] for k in checked], solve, given, plan, False), strict=True))
-        if all(solve.settled(part, plan) for part in parts.values()):
+        first = [jobs[k] for k in checked]
+        parts = dict(zip(checked, _run(first, solve, given, plan, progress), strict=True))
+        if all(solve.settled(part, plan, progress) for part in parts.values()):
             break
         plan = replace(plan, margin=tuple(math.ceil(m * _WIDER) for m in plan.margin))
     rest = [job for k, job in enumerate(jobs) if k not in parts]
@@ -126,8 +127,8 @@ class _Solve:
         common = None if locality.common is None else locality.common().to(given.pixels.dtype)
         return cls(given, locality.filler(), common, estimate, guess)
 
-    def __call__(self, job: _Job) -> Part:
-        """Solve the window as it is."""
+    def __call__(self, job: _Job, progress: bool = False) -> Part:
+        """Solve the window as it is, perhaps with a bar."""
         part = self.given.window(job.images, job.window.place)
         estimate = None
         if self.estimate is not None:
@@ -136,7 +137,7 @@ class _Solve:
         equations = checked_equations(part, self.filler.equations(*to_read(self.filler, part, estimate)))
         if self.common is not None:
             equations = replace(equations, mean=self.common[job.images])
-        filled = regress(part, equations, self._guess(job), False)
+        filled = regress(part, equations, self._guess(job), progress)
         # Only what is filled is kept, not the window.
         inside = filled.image[(slice(None), slice(None), *job.window.within)].clone()
         return Part(job.images, job.window, replace(filled, image=inside, solution=_light(filled.solution)))
@@ -147,14 +148,14 @@ class _Solve:
         same = (part.filled for part in before if (part.images, part.window) == (job.images, job.window))
         return next(same, None)
 
-    def settled(self, part: Part, plan: Cut) -> bool:
+    def settled(self, part: Part, plan: Cut, progress: bool = False) -> bool:
         """Whether a smaller margin would have given the same, so that a larger one would as well."""
         margin = tuple(int(m * _INNER) for m in plan.margin)
         size = self.given.size
         inner = plan.window(part.window.core, size, margin)
         if inner.place == part.window.place:
             return True
-        with_less = self(_Job(part.images, inner)).filled.image
+        with_less = self(_Job(part.images, inner), progress).filled.image
         missing = ~self.given.mask[(part.images, *part.window.core)][:, None]
         change = torch.where(missing, with_less - part.filled.image, 0).abs().max()
         return float(change) <= _SAME
@@ -167,7 +168,9 @@ def _light(solution: Solution) -> Solution:
 
 def _run(jobs: list[_Job], solve: _Solve, given: Observed, plan: Cut, progress: bool) -> Iterator[Part]:
     """Solve windows, as many at a time as there are threads and memory."""
-    if not jobs:
+    if len(jobs) < 2:
+        # Nothing runs beside it: its solver shows how far it is.
+        yield from (solve(job, progress) for job in jobs)
         return
     largest = max(plan.cost(job.window) for job in jobs)
     free = available_bytes(given.pixels.device)
