@@ -69,9 +69,9 @@ class Window(Geometry):
                 yield Slab((*leading, start), (*ones[1:], length), ones), slice(row, row + length)
                 row += length
 
-    def weights(self, where: slice) -> Tensor:
-        """The taper at a part of the list, [displacements] in float64."""
-        distance = (self.offsets[where] / torch.tensor(self.reach, dtype=torch.float64)).norm(dim=1)
+    def weights(self) -> Tensor:
+        """The taper of all displacements, [displacements] in float64."""
+        distance = (self.offsets / torch.tensor(self.reach, dtype=torch.float64)).norm(dim=1)
         return wendland(distance) if self.taper == "wendland" else overlap(distance, self.ndim)
 
     def holds(self, displacement: Sequence[Tensor]) -> Tensor:

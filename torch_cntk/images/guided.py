@@ -16,7 +16,7 @@ from torch_cntk import priors
 from torch_cntk._internal.checks import finite_number, positive_int
 from torch_cntk._internal.contexts import weightless
 from torch_cntk._internal.memory import available_bytes
-from torch_cntk.covariance import Extent
+from torch_cntk.covariance import Extent, Lattice, Stored, Table
 from torch_cntk.images.coarse import Coarse
 from torch_cntk.images.filler import Equations, Filler, Locality
 from torch_cntk.images.masks import has_holes, reach
@@ -253,13 +253,45 @@ def _blank_network(ndim: int) -> Layer:
 
 
 def _prior(estimate: Tensor, mean: Tensor, whole: Whole, guidance: Guided) -> priors.Prior:
-    terms: list[priors.Prior] = [priors.White(guidance.white), priors.Constant(guidance.constant)]
-    if guidance.coordinates:
-        terms.append(priors.Coordinates(guidance.length, guidance.coordinates))
-    if guidance.detail or guidance.level:
-        # One tensor, not two: half the work.
-        terms.append(priors.Tensor(features(estimate, mean, whole, guidance), 2 * len(estimate)))
-    return priors.Sum(*terms)
+    nearness = _Nearness(guidance.length, guidance.coordinates, guidance.white, guidance.constant)
+    if not guidance.detail and not guidance.level:
+        return nearness
+    # One tensor, not two: half the work.
+    return priors.Sum(nearness, priors.Tensor(features(estimate, mean, whole, guidance), 2 * len(estimate)))
+
+
+class _Nearness(priors.Coordinates, described=False):
+    """Coordinates, white noise and a constant, as one table: three take a tenth of a pass's time to be looked up."""
+
+    def __init__(self, length: float, weight: float, white: float, constant: float) -> None:
+        super().__init__(length, weight)
+        self._others = priors.White(white), priors.Constant(constant)
+
+    def covariance(
+        self, size: tuple[int, ...], device: torch.device | None = None, dtype: torch.dtype = torch.float64
+    ) -> Lattice:
+        """The sum of the three."""
+        table = super().covariance(size, device, dtype)
+        assert isinstance(table, Stored)
+        values = table.table.values.clone()
+        white, constant = self._others
+        values[0] += constant.variance
+        values[(0,) * values.ndim] += white.variance
+        return Stored(Table(values, table.geometry))
+
+    def description(self) -> None:
+        """None: it is no prior of its own."""
+
+    def _draw(
+        self,
+        shape: tuple[int, ...],
+        generator: torch.Generator | None,
+        dtype: torch.dtype | None,
+        device: torch.device | str | None,
+    ) -> Tensor:
+        """Channels of the three are shared out."""
+        coordinates = priors.Coordinates(self.length, self.weight)
+        return priors.Sum(coordinates, *self._others)._draw(shape, generator, dtype, device)
 
 
 def _stored_dtype(image: Tensor, canvas: tuple[int, ...], radius: int) -> torch.dtype:
