@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from torch_cntk._internal.ranks import Mesh
+from torch_cntk.images.coarse import Coarse
 from torch_cntk.images.fill import each_pass, fill
 from torch_cntk.images.filler import Pass, Refiner, Series, of_pass
 from torch_cntk.images.group_flow import before_flow, flows_for
@@ -20,6 +22,7 @@ from torch_cntk.images.guided import Guidance, guided_series
 from torch_cntk.images.masks import THIN, thick
 from torch_cntk.images.observed import Observed
 from torch_cntk.images.patch_fill import PatchFill
+from torch_cntk.images.posterior import Draws
 from torch_cntk.images.regression import Filled
 from torch_cntk.images.trials import choose_passes
 
@@ -35,10 +38,12 @@ _FEW = 1000
 
 @dataclass(frozen=True)
 class Way:
-    """How passes are made: whether in windows, and whether a bar is shown."""
+    """How passes are made: see ``fill``, whose arguments these are."""
 
     windows: bool
     progress: bool
+    mesh: Mesh | None = None
+    draws: Draws | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,9 @@ def run(
 ) -> Run:
     """Make passes, one after the other."""
     last: Filled | None = None
-    results = each_pass(given, fillers, estimate, windows=way.windows, progress=way.progress)
+    results = each_pass(
+        given, fillers, estimate, windows=way.windows, progress=way.progress, mesh=way.mesh, draws=way.draws
+    )
     bar = tqdm(results, total=len(fillers), disable=not way.progress, desc="passes", unit="pass")
     for filler, filled in zip(fillers, bar, strict=True):
         estimate = filled.image
@@ -93,7 +100,9 @@ def by_holes(
         way: of the passes.
     """
     observed = given.single_mask
-    holes = thick(observed) if given.ndim == 2 and not candidates else torch.zeros_like(observed)
+    # What samples are drawn of is a regression.
+    by_thickness = given.ndim == 2 and not candidates and way.draws is None
+    holes = thick(observed) if by_thickness else torch.zeros_like(observed)
     thin_only = _knowing(given, estimate, holes)
     if thin_only.complete:
         thin = Run(estimate, None, 0, None)
@@ -134,13 +143,16 @@ def _choose(
 ) -> tuple[int, Pass | Series, str]:
     """Number of passes, what they are made with, and why."""
     series = tuple(candidates or guided_series(given.single_mask))
+    if way.draws is not None:
+        # Samples are of a regression of the whole image.
+        series = tuple(one for one in series if not isinstance(of_pass(one, 0), Coarse | Refiner))
     if word == "quick":
         return _QUICK, series[0], "without trials"
     missing = int((~given.single_mask).sum())
     if missing < _FEW and not candidates:
         return _QUICK, series[0], f"as {missing:,} missing pixels are too few to try others out"
-    flows = () if candidates else flows_for(float(given.single_mask.double().mean()))
-    passes, guidance = choose_passes(given, first, series, flows, progress=way.progress)
+    flows = () if candidates or way.draws is not None else flows_for(float(given.single_mask.double().mean()))
+    passes, guidance = choose_passes(given, first, series, flows, progress=way.progress, mesh=way.mesh)
     better = "predicted left-out pixels best" if passes else "predicted left-out pixels better"
     return passes, guidance, f"as {'they' if passes else 'none'} {better}"
 

@@ -42,7 +42,7 @@ def _by_chance(observed: Tensor) -> float | None:
     if missing in (0, 1):
         return None
     pixels = math.log(observed.numel()) / -math.log(missing)
-    return 1.5 * (pixels ** (1 / observed.ndim) + 1) / 2
+    return 1.5 * (float(pixels ** (1 / observed.ndim)) + 1) / 2
 
 
 def thick(observed: Tensor) -> Tensor:

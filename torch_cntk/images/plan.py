@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from torch_cntk._internal.checks import positive_int
 from torch_cntk.images.automatic import WORDS, Run, Way, by_holes, run
-from torch_cntk.images.fill import fill
+from torch_cntk.images.fill import check_regression, fill
 from torch_cntk.images.filler import Filler, Pass, Refiner, Series, check_filler, of_pass
 from torch_cntk.images.guided import Guidance
 from torch_cntk.images.observed import Observed
 from torch_cntk.images.periodic import Periodic
+from torch_cntk.images.posterior import Draws
 
 __all__ = ["Plan"]
 
@@ -26,14 +27,16 @@ class Plan:
         fillers: one a pass; None where ``passes`` and ``guidance`` say them.
         passes: their number, or one of ``WORDS``.
         guidance: what to choose from; empty for the usual settings.
+        draws: images to draw of what the last pass leaves open; None for none.
     """
 
     fillers: tuple[Pass, ...] | None
     passes: int | str
     guidance: tuple[Pass | Series, ...]
+    draws: Draws | None = None
 
     @classmethod
-    def of(cls, passes: object, guidance: object) -> Plan:
+    def of(cls, passes: object, guidance: object, draws: Draws | None = None) -> Plan:
         """Check what the user gave.
 
         Raises:
@@ -48,24 +51,34 @@ class Plan:
             if guidance is not None:
                 raise ValueError("expected no guidance beside passes that are fillers themselves, got both")
             fillers = _fillers(passes, "passes")
-            return cls(tuple(of_pass(filler, k) for k, filler in enumerate(fillers)), len(fillers), ())
+            made = tuple(of_pass(filler, k) for k, filler in enumerate(fillers))
+            if draws is not None:
+                check_regression(made[-1])
+            return cls(made, len(fillers), (), draws)
         choice = () if guidance is None else _fillers(guidance, "guidance")
+        for one in choice if draws is not None and passes != 0 else ():
+            check_regression(of_pass(one, 0))
         if isinstance(passes, str):
             if choice and passes != "auto":
                 raise ValueError(f'expected passes="auto" or a number beside guidance, got passes={passes!r}')
-            return cls(None, passes, choice)
+            return cls(None, passes, choice, draws)
         if len(choice) > 1:
             raise ValueError(f'expected passes="auto" to choose from {len(choice)} kinds of guidance, got {passes}')
-        return cls(None, 0 if passes == 0 else positive_int(passes, "passes"), choice)
+        return cls(None, 0 if passes == 0 else positive_int(passes, "passes"), choice, draws)
 
     @property
     def none(self) -> bool:
         """Whether there are no passes."""
         return self.passes == 0
 
-    def run(self, given: Observed, estimate: Tensor, periodic: Periodic, *, windows: bool, progress: bool) -> Run:
+    def run(self, given: Observed, estimate: Tensor, periodic: Periodic, way: Way) -> Run:
         """Make the passes on one image, from the first estimate [channels, *size]."""
-        way = Way(windows, progress)
+        made = self._run(given, estimate, periodic, way)
+        if self.draws is None or made.passes:
+            return made
+        return replace(made, last=fill(given, periodic, progress=way.progress, draws=self.draws))
+
+    def _run(self, given: Observed, estimate: Tensor, periodic: Periodic, way: Way) -> Run:
         if self.fillers is not None:
             return run(given, estimate, self.fillers, way)
         if isinstance(self.passes, str):

@@ -39,6 +39,14 @@ class InpaintingResult(Brief):
             of their own); empty without passes, or if ``passes`` names the fillers.
         choice: what ``passes="auto"`` and the like chose, and why, in words; of images of a batch that were treated
             differently, one after the other. Empty where nothing was to be chosen.
+        std: of the image's shape and in its units, the standard deviation of each filled pixel, 0 at observed ones:
+            that of the Gaussian process whose covariance is the kernel, times the factor that makes the channel's
+            observed pixels most likely; of the image without the noise that the ridge stands for, and without what the
+            channel's mean is unsure of. None unless samples were asked for.
+        samples: [n, ...], images drawn from that process; observed pixels are those of the input, to the bit.
+        std_error: relative error of ``std`` (one standard deviation): 0 where it is exact, else that of the draws that
+            it was found from.
+        std_how: how it was found, in words.
         photograph: if the image was a file, the filled one with its opacity and notes; ``save`` writes it.
     """
 
@@ -53,6 +61,10 @@ class InpaintingResult(Brief):
     passes: int = 0
     guidance: tuple[Pass | Series, ...] = field(default=(), repr=False)
     choice: str = field(default="", repr=False)
+    std: Tensor | None = field(default=None, repr=False)
+    samples: Tensor | None = field(default=None, repr=False)
+    std_error: float = field(default=0.0, repr=False)
+    std_how: str = field(default="", repr=False)
     photograph: Photograph | None = None
 
     def save(self, path: str | Path, quality: int | None = None) -> None:
