@@ -71,7 +71,7 @@ class RecordedEvaluation(Evaluation):
             images = program.run(slab)
             images = images.reshape(len(images), -1, *window.period)
             if window.tapered:
-                images = images * window.taper(where).to(images).view(-1, *(1,) * ndim)
+                images = images * window.weights()[where].to(images).view(-1, *(1,) * ndim)
             rows[where.start] = images.to(dtype)
             self._count(images)
         values = torch.cat([rows[start] for start in sorted(rows)], 1)
