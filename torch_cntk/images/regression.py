@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 
@@ -15,7 +16,12 @@ from torch_cntk.images.canvas import crop
 from torch_cntk.images.filler import Equations
 from torch_cntk.images.observed import Observed
 from torch_cntk.images.windows import Window
+from torch_cntk.operators.base import Operator
 from torch_cntk.solvers import Regression, Solution, Solver, Status, automatic, cross_validated_ridge
+from torch_cntk.solvers.bands import band_count
+
+_OVERLAPS = 1.3
+"""Work on bands that overlap, times that on the image: an eighth to a half more, as bands are long or short."""
 
 __all__ = ["Filled", "OnSmaller", "Part", "checked_equations", "regress"]
 
@@ -98,7 +104,7 @@ def regress(
         mesh: ranks that call this with the same equations, and divide the channels, or else the products with K.
     """
     operator, solver, mean = equations.operator, equations.solver, equations.mean
-    by_channel = mesh is not None and mesh.size > 1 and given.pixels.shape[1] > 1 and not operator.takes_all_ranks
+    by_channel = mesh is not None and not operator.takes_all_ranks and _channels_pay(given, operator, mesh.size)
     if mesh is not None and (not by_channel or isinstance(equations.ridge, str)):
         operator = operator.divided(mesh)
     targets, known = given.on(operator.size, mean)
@@ -117,6 +123,14 @@ def regress(
     if mean is not None:
         filled = filled + mean
     return Filled(crop(filled, given.size), solution, ridge)
+
+
+def _channels_pay(given: Observed, operator: Operator, ranks: int) -> bool:
+    """Whether ranks that divide the channels have more to do than those that divide the image into bands."""
+    channels = given.pixels.shape[1]
+    # Of the channels, some rank has this share.
+    largest = math.ceil(channels / ranks) / channels
+    return channels > 1 and ranks > 1 and largest < _OVERLAPS / band_count(operator.size, ranks)
 
 
 def _by_channel(

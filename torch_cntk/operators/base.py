@@ -77,9 +77,11 @@ class Operator(ABC):
         stationary: [*size] in float64, the mean over positions a of K(a, a + u) for each displacement u (wrapping
             around); None where displacements mean nothing or the mean is not known.
         takes_all_ranks: whether products can only be taken by several ranks together.
+        ranks: that divide the products; None for one process.
     """
 
     takes_all_ranks: ClassVar[bool] = False
+    ranks: Mesh | None = None
 
     __array_ufunc__ = None  # numpy's numbers leave products with operators to the operators
 

@@ -47,7 +47,7 @@ class SharedOperator(Operator):
             traffic=costs[1],
             iterations=share.iterations if iterations is None else iterations,
         )
-        self._share, self._mesh = share, mesh
+        self._share, self._mesh, self.ranks = share, mesh, mesh
 
     def lookup(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
         """See ``Operator.lookup``."""
@@ -84,7 +84,7 @@ class _Divided(Operator):
             traffic=whole.traffic,
             iterations=whole.iterations,
         )
-        self._whole, self._mesh = whole, mesh
+        self._whole, self._mesh, self.ranks = whole, mesh, mesh
 
     def lookup(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
         """See ``Operator.lookup``."""

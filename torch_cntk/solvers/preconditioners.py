@@ -270,11 +270,16 @@ NAMES: tuple[Choice, ...] = (*_BY_NAME, "auto")
 
 
 def precondition(name: Name, regression: Regression) -> Preconditioner:
-    """Make the preconditioner of that name.
+    """Make the preconditioner of that name; an iteration by bands, where ranks divide an image that has room for some.
 
     Raises:
         ValueError: it needs the pixels of an image, and the operator has none.
     """
+    from torch_cntk.solvers.bands import Bands, band_count
+
+    ranks = regression.operator.ranks
+    if name == "nested" and ranks is not None and band_count(regression.operator.size, ranks.size) > 1:
+        return Bands(regression, ranks)
     return _BY_NAME[name](regression)
 
 
