@@ -10,6 +10,10 @@ from .finite import (
     TrainingResult,
     TrainingStatus,
     empirical_ntk,
+    expected_kernel,
+    linearise,
+    linearize,
+    monte_carlo_kernel,
     presets,
     train,
 )
@@ -89,17 +93,19 @@ from .layers import (
 )
 from .matrices import InfiniteAutoencoder, MatrixCompletion, baselines, drug_response, features
 from .operators import GramOperator, Operator
-from .regression import KernelClassifier, KernelRegressor
+from .regression import KernelClassifier, KernelRegressor, TrainingDynamics, max_learning_rate
 from .solvers import (
     ConjugateGradient,
     Direct,
     EigenPro,
     Factorisation,
+    Landmarks,
     Regression,
     Solution,
     Solver,
     Status,
 )
+from .tuning import Tuning, tune
 from .zoo import catalogue, hourglass, load_kernel
 
 __version__: str
@@ -145,6 +151,7 @@ __all__ = [
     "KernelClassifier",
     "KernelRegressor",
     "LanczosDown",
+    "Landmarks",
     "Layer",
     "LeakyReLU",
     "Linear",
@@ -182,8 +189,10 @@ __all__ = [
     "SumPool3d",
     "Tanh",
     "Training",
+    "TrainingDynamics",
     "TrainingResult",
     "TrainingStatus",
+    "Tuning",
     "autocorrelation_network",
     "autocorrelation_passes",
     "baselines",
@@ -193,6 +202,7 @@ __all__ = [
     "distributed",
     "drug_response",
     "empirical_ntk",
+    "expected_kernel",
     "features",
     "finite",
     "from_torch",
@@ -202,8 +212,12 @@ __all__ = [
     "inpaint",
     "leave_out_error",
     "levels_for",
+    "linearise",
+    "linearize",
     "load_kernel",
     "matrices",
+    "max_learning_rate",
+    "monte_carlo_kernel",
     "operators",
     "plotting",
     "presets",
@@ -212,6 +226,7 @@ __all__ = [
     "sweep",
     "to_torch",
     "train",
+    "tune",
     "with_width",
     "zoo",
 ]

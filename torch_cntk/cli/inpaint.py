@@ -12,7 +12,8 @@ from torch import Tensor
 from torch_cntk._internal.checks import finite_number
 from torch_cntk._internal.ranks import Mesh
 from torch_cntk.cli import folders, options, pictures
-from torch_cntk.cli.certainty import certainty
+from torch_cntk.cli.certainty import add_certainty, check_certainty, in_words, write_certainty
+from torch_cntk.images.certainty import left_out_error
 from torch_cntk.images.files import check_output
 from torch_cntk.images.group_flow import Followed, before_flow
 from torch_cntk.images.guided import Guidance
@@ -69,6 +70,7 @@ def add(commands: Commands) -> None:
         help=f"of cg (default: {ConjugateGradient.max_iterations}), or epochs of eigenpro ({EigenPro.epochs})",
     )
     options.add_passes(parser)
+    add_certainty(parser)
     folders.add_jobs(parser)
     options.add_machine(parser)
     parser.set_defaults(run=_inpaint, divides=True)
@@ -95,6 +97,7 @@ def _solver(arguments: argparse.Namespace) -> Solver | Literal["auto"]:
 
 def _inpaint(arguments: argparse.Namespace) -> int:
     """Fill the image, or those of the folder."""
+    check_certainty(arguments)
     mesh = options.mesh(arguments)
     if arguments.image.is_dir():
         with mesh.together():
@@ -146,8 +149,9 @@ def _fill(arguments: argparse.Namespace, mesh: Mesh | None = None) -> str:
         task.write(arguments.output, result.image)
         warn_unless_converged(result)
         known, observed = task.known.to(device), task.observed.to(device)
-        sure = certainty(task.photograph.pixels.to(device), known, observed, kernel, solver, result)
-        return f"{summary(task.observed, result, seconds)}{f'; {sure}' if sure else ''}"
+        sure = in_words(left_out_error(task.photograph.pixels.to(device), known, observed, kernel, solver, result))
+        spread = write_certainty(arguments, task, known, kernel, result)
+        return "; ".join(part for part in (summary(task.observed, result, seconds), sure, spread) if part)
 
 
 def _kernel_for(observed: Tensor, name: str | None, progress: bool) -> Kernel | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
-from torch_cntk.covariance.patches import Gains, Patches
+from torch_cntk.covariance.patches import Gains, Number, Patches
 
 if TYPE_CHECKING:
     from typing import Self
@@ -110,7 +110,7 @@ class Covariance(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} cannot be mixed")
 
-    def normalise(self, epsilon: float = 0.0, affine: bool = False) -> Self:
+    def normalise(self, epsilon: Number = 0.0, affine: bool = False) -> Self:
         """Features divided by their root mean square over channels: Sigma' = Sigma / n, Theta' = Theta / n.
 
         Here n^2 = (Sigma(x, x) + epsilon)(Sigma(x', x') + epsilon). Features that vanish do so afterwards as well, also

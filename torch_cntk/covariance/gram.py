@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from torch_cntk.covariance.base import NTK, Covariance
-from torch_cntk.covariance.patches import Gains, Patches
+from torch_cntk.covariance.patches import Gains, Number, Patches
 
 if TYPE_CHECKING:
     from torch_cntk.covariance.duals import Dual
@@ -106,7 +106,7 @@ class Gram(Covariance):
             _weighted_sum([(w, branch.other_variance) for w, branch in zip(weights, branches, strict=True)]),
         )
 
-    def normalise(self, epsilon: float = 0.0, affine: bool = False) -> Gram:
+    def normalise(self, epsilon: Number = 0.0, affine: bool = False) -> Gram:
         """Divide by the root mean square over features."""
         norm = _above_zero(((self.variance + epsilon) * (self.other_variance + epsilon)).sqrt_())
         sigma = self.sigma / norm

@@ -43,6 +43,13 @@ def psnr(image: Tensor, truth: Tensor, where: Tensor | None = None) -> float:
 
     Raises:
         ValueError: shapes do not fit, or no pixel counts.
+
+    Example:
+        >>> import torch
+        >>> import torch_cntk as tc
+        >>> image = torch.zeros(1, 4, 4)
+        >>> round(tc.images.psnr(image + 0.1, image), 3)
+        20.0
     """
     if image.shape != truth.shape:
         raise ValueError(f"expected two images of one shape, got {tuple(image.shape)} and {tuple(truth.shape)}")
@@ -70,6 +77,11 @@ def random_mask(size: tuple[int, ...], missing: float, seed: int = 0) -> Tensor:
 
     Raises:
         ValueError: the probability is none.
+
+    Example:
+        >>> import torch_cntk as tc
+        >>> int(tc.images.random_mask((10, 10), missing=0.3).sum())  # known pixels
+        65
     """
     if not 0 <= missing <= 1:
         raise ValueError(f"expected missing to be a share from 0 to 1, got {missing!r}")

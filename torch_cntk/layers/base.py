@@ -11,6 +11,7 @@ from torch import Tensor
 
 from torch_cntk._internal.memory import allocating
 from torch_cntk._internal.options import Option, as_json, as_typed, collapsed, options_of
+from torch_cntk._internal.tunable import Tunable
 from torch_cntk.covariance import Covariance
 from torch_cntk.covariance.signal import InexactError, Signal
 from torch_cntk.kernels.kernel import Kernel
@@ -59,6 +60,13 @@ class Layer(torch.nn.Module):
         super().__init_subclass__(**options)
         if not abstract and not cls.__name__.startswith("_"):
             Layer._by_name[cls.__name__] = cls
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, Tensor) and isinstance(getattr(type(self), name, None), Tunable):
+            # In the place of a number, a parameter is none of the finite network.
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
 
     @abstractmethod
     def propagate(self, covariance: C) -> C:

@@ -14,7 +14,9 @@ from torch_cntk._internal.checks import as_precision, shape_text
 from torch_cntk._internal.contexts import plain
 from torch_cntk._internal.memory import require_bytes
 from torch_cntk._internal.ranks import Mesh
+from torch_cntk._internal.tunable import asks_for_gradients
 from torch_cntk.kernels.build import check_finite
+from torch_cntk.layers.recording import recording, require_reached
 from torch_cntk.operators.gram import GramOperator
 from torch_cntk.operators.inputs import InputsOperator
 from torch_cntk.operators.sharded import ShardedGram
@@ -98,6 +100,11 @@ def gram_operator(
     if mesh is not None:
         return _shared_operator(network, features, kind, white, dtype, mesh)
     _checked(network, features)
+    if asks_for_gradients(network.modules()):
+        raise ValueError(
+            "expected layers whose options need no gradient, as an operator passes none on to them; net.gram(features) "
+            "does, and torch.no_grad() leaves them out"
+        )
     network.require_exact()
     if dtype is not None:
         as_precision(dtype)
@@ -160,7 +167,7 @@ def gram(network: Layer, features: Tensor, others: Tensor | None, asked: Between
         return _between_images(network, features, others, asked)
     if asked.output == "pixels" and features.ndim == 2:
         raise ValueError(f'expected output="inputs" for features of shape {tuple(features.shape)}, got "pixels"')
-    if _recorded(features, others):
+    if _recorded(network, features, others):
         return _between_images(network, features, others, asked)
     return _between_rows(network, features, others, asked.kind)
 
@@ -181,8 +188,8 @@ def _of_ranks(network: Layer, features: Tensor, others: Tensor | None, asked: Be
         _check_results(asked)
         for given in (features,) if others is None else (features, others):
             _checked(network, given)
-        if _recorded(features, others):
-            raise ValueError("expected features without gradients beside mesh, got some that require them")
+        if _recorded(network, features, others):
+            raise ValueError("expected features and layers without gradients beside mesh, got some that require them")
         operator = _operator_of(network, features, held, asked)
         shared = ShardedGram(operator, mesh)
     options = {"kind": asked.kind, "output": asked.output, "dtype": asked.dtype, "results": asked.results}
@@ -221,9 +228,12 @@ def _operator_of(network: Layer, features: Tensor, held: Tensor, asked: Between)
     return operator
 
 
-def _recorded(features: Tensor, others: Tensor | None) -> bool:
+def _recorded(network: Layer, features: Tensor, others: Tensor | None) -> bool:
     """Whether gradients will be taken."""
-    return torch.is_grad_enabled() and (features.requires_grad or (others is not None and others.requires_grad))
+    if not torch.is_grad_enabled():
+        return False
+    of_inputs = features.requires_grad or (others is not None and others.requires_grad)
+    return of_inputs or asks_for_gradients(network.modules())
 
 
 def _between_rows(network: Layer, features: Tensor, others: Tensor | None, kind: str) -> Tensor:
@@ -243,8 +253,9 @@ def _between_images(network: Layer, images: Tensor, others: Tensor | None, asked
             _check_images(network, given)
     network.require_exact()
     _require_matrix(len(images) * len(held) * 8, len(images), len(held), images.device)
-    with torch.enable_grad() if _recorded(images, others) else plain():
-        operator = InputsOperator(network.propagate, held, kind=asked.kind, entry_dtype=asked.dtype)
+    recorded = _recorded(network, images, others)
+    with recording() if recorded else plain():
+        operator = InputsOperator(network.propagate, held, kind=asked.kind, entry_dtype=asked.dtype, recorded=recorded)
         _check_output(operator, asked.output)
         _require_matrix(operator.bytes_needed(len(images), len(held)), len(images), len(held), images.device)
         matrix = (
@@ -253,6 +264,8 @@ def _between_images(network: Layer, images: Tensor, others: Tensor | None, asked
             else operator.cross(images, progress=asked.progress)
         )
     check_finite(matrix.detach())
+    if recorded:
+        require_reached([matrix], network.modules())
     return matrix
 
 

@@ -10,18 +10,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from torch_cntk._internal.agreed_memory import agreed_memory, ranks_of
 from torch_cntk._internal.checks import as_device, as_precision, as_size, shape_text
 from torch_cntk._internal.contexts import plain
 from torch_cntk._internal.memory import require_bytes
 from torch_cntk._internal.ranks import Mesh
-from torch_cntk.covariance import Extent
+from torch_cntk._internal.tunable import asks_for_gradients
+from torch_cntk.covariance import Extent, Lattice
 from torch_cntk.covariance.lattice.evaluation import Evaluation
+from torch_cntk.covariance.lattice.recorded import RecordedEvaluation
 from torch_cntk.kernels.build import check_finite, from_table, from_window
 from torch_cntk.kernels.kernel import Kernel
 from torch_cntk.kernels.shared import Shared
 from torch_cntk.layers.between import Between, gram, gram_operator
+from torch_cntk.layers.recording import recording, require_reached
 from torch_cntk.priors.base import Prior, named_prior
 
 if TYPE_CHECKING:
@@ -64,6 +68,11 @@ class _Task:
     progress: bool
     input_size: tuple[int, ...] | None
     mesh: Mesh | None
+    recorded: bool
+
+    def evaluation(self, output: Lattice) -> Evaluation:
+        """What computes the network's output."""
+        return (RecordedEvaluation if self.recorded else Evaluation)(output, self.kind)
 
     @property
     def origin(self) -> dict[str, Any]:
@@ -98,11 +107,16 @@ def kernel(network: Layer, prior: Prior | str, size: tuple[int, ...] | None, opt
     if prior.size not in (None, source):
         raise ValueError(f"expected the prior's size as input_size, {prior.size}, got {source}")
     dtype = options.dtype or prior.dtype
-    task = _Task(network, prior, ndim, options.kind, dtype, device, options.progress, source, options.mesh)
-    with plain(), agreed_memory(ranks_of(options.mesh)):
-        if options.radius is not None:
-            return _windowed(task, size, options.radius)
-        return _whole(task, size)
+    of_prior = prior.tensors(ndim) if torch.is_grad_enabled() else []
+    recorded = bool(of_prior) or asks_for_gradients(network.modules())
+    if recorded and options.mesh is not None:
+        raise ValueError("expected no options that require gradients with a mesh: ranks do not divide gradients")
+    task = _Task(network, prior, ndim, options.kind, dtype, device, options.progress, source, options.mesh, recorded)
+    with recording() if recorded else plain(), agreed_memory(ranks_of(options.mesh)):
+        made = _whole(task, size) if options.radius is None else _windowed(task, size, options.radius)
+    if recorded:
+        require_reached([table.values for table in made.storage.tables.values()], network.modules(), of_prior)
+    return made
 
 
 def _facts(prior: object) -> object:
@@ -134,12 +148,13 @@ def _whole(task: _Task, size: tuple[int, ...] | None) -> Kernel:
         return _share(task, source, task.mesh, free=free)
     output = task.network.propagate(task.prior.covariance(source, task.device))
     radius = extent.radius if free else None
-    far: float | None = None
+    far: float | Tensor | None = None
+    evaluation = task.evaluation(output)
     if radius is not None and not extent.uniform:
         # What is beyond the radius is a table itself: taken from the whole one before it is rounded.
-        table = output.tabulate(task.kind, torch.float64, progress=task.progress)[0]
+        table = evaluation.tabulate(torch.float64, progress=task.progress)[0]
     else:
-        table, far = output.tabulate(task.kind, task.dtype, radius=radius, progress=task.progress)
+        table, far = evaluation.tabulate(task.dtype, radius=radius, progress=task.progress)
     rebuild = Recomputed(task.network, task.prior, task.kind, task.dtype, task.device) if free else None
     return from_table(table, radius=radius, far=far, dtype=task.dtype, origin=task.origin, rebuild=rebuild)
 
@@ -246,7 +261,7 @@ def _windowed(task: _Task, size: tuple[int, ...] | None, radius: int | tuple[int
     computed = torch.float64 if task.dtype == torch.float64 else torch.float32
     covariance = task.network.propagate(task.prior.covariance(source, task.device, computed))
     origin = {**task.origin, "radius": clamped}
-    evaluation, mesh = Evaluation(covariance, task.kind), task.mesh
+    evaluation, mesh = task.evaluation(covariance), task.mesh
     if mesh is None:
         return from_window(evaluation.tabulate_window(task.dtype, clamped, progress=task.progress), origin)
     if covariance.geometry.period != covariance.geometry.size:

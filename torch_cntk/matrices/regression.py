@@ -16,6 +16,7 @@ from torch_cntk.matrices.systems import System
 from torch_cntk.matrices.tables import Matrix, name_of
 from torch_cntk.solvers import Solution, Solver, Status
 from torch_cntk.solvers.base import unit_of
+from torch_cntk.solvers.checkpoint import without_checkpoint
 
 __all__ = ["RIDGES", "Weights", "best_ridge", "row_offsets", "solved", "targets_of", "told_of_empty"]
 
@@ -107,6 +108,7 @@ def best_ridge(
     Returns:
         it, and all that were tried, in ascending order.
     """
+    trial = without_checkpoint(solver)
     # One unit for all: squares of errors are to be compared.
     unit = max((unit_of(system.targets) for system in systems), default=1.0)
     systems = [replace(system, targets=system.targets / unit) for system in systems]
@@ -116,11 +118,11 @@ def best_ridge(
         # Each time from the same seed: what is held out is the same.
         generator = torch.Generator().manual_seed(seed)
         some = _some(systems, generator)
-        ranks = mesh if mesh is not None and not any(system.draws(solver) for system in some) else None
+        ranks = mesh if mesh is not None and not any(system.draws(trial) for system in some) else None
         with tqdm(total=len(some), disable=not progress, desc="ridge", unit="system") as bar:
 
             def of_system(system: System) -> Tensor:
-                found = system.errors(ridges, solver, generator)
+                found = system.errors(ridges, trial, generator)
                 bar.update()
                 return found
 

@@ -76,12 +76,12 @@ class Operator(ABC):
             bounds their number, as no good preconditioner is known.
         stationary: [*size] in float64, the mean over positions a of K(a, a + u) for each displacement u (wrapping
             around); None where displacements mean nothing or the mean is not known.
+        mesh: the ranks that take its products together; None where this process takes them alone.
         takes_all_ranks: whether products can only be taken by several ranks together.
-        ranks: that divide the products; None for one process.
     """
 
+    mesh: Mesh | None = None
     takes_all_ranks: ClassVar[bool] = False
-    ranks: Mesh | None = None
 
     __array_ufunc__ = None  # numpy's numbers leave products with operators to the operators
 
@@ -120,6 +120,11 @@ class Operator(ABC):
             raise NotImplementedError(f"expected {type(self).__name__} to define lookup, or to be given one")
         return self._lookup(first, second)
 
+    @property
+    def period(self) -> tuple[int, ...] | None:
+        """K is invariant to joint shifts by so many pixels along each axis; None where no such shift is known."""
+        return None
+
     @cached_property
     def diagonal(self) -> Tensor:
         """K(x, x), [*size] in float64."""
@@ -156,6 +161,10 @@ class Operator(ABC):
         Args:
             mesh: the ranks, all of which have this operator and ask for the same products.
         """
+        return self
+
+    def undivided(self) -> Operator:
+        """The same kernel, of which this process takes products and entries alone."""
         return self
 
     def __matmul__(self, images: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from copy import copy
 from functools import cached_property, partial
-from typing import Any, cast, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from torch_cntk._internal.ranks import Mesh
 from torch_cntk.covariance.pairs import Evaluation, Images, Kind, Pairs
 from torch_cntk.operators.base import Operator
 from torch_cntk.operators.blocks import Blocks, Place, mirrored, slices
+
+if TYPE_CHECKING:
+    from torch_cntk.operators.sharded import ShardedGram
 
 __all__ = ["InputsOperator"]
 
@@ -35,6 +38,7 @@ class InputsOperator(Operator):
         kind: "ntk" or "nngp".
         dtype: in which it multiplies; that of the images by default.
         entry_dtype: in which entries are computed.
+        recorded: whether entries are to have gradients by the images and the options of the layers.
 
     Raises:
         ValueError: the images do not fit the network, or the kind is unknown.
@@ -48,6 +52,7 @@ class InputsOperator(Operator):
         kind: str = "ntk",
         dtype: torch.dtype | None = None,
         entry_dtype: torch.dtype = torch.float64,
+        recorded: bool = False,
     ) -> None:
         if images.ndim < 2 or images.numel() == 0:
             raise ValueError(
@@ -57,7 +62,8 @@ class InputsOperator(Operator):
             raise ValueError(f'expected kind "ntk" or "nngp", got {kind!r}')
         self._propagate = propagate
         self._pixels = tuple(images.shape[2:])
-        self._evaluation = Evaluation(propagate(Pairs.of_images(self._pixels)), cast("Kind", kind), entry_dtype)
+        expression = propagate(Pairs.of_images(self._pixels))
+        self._evaluation = Evaluation(expression, cast("Kind", kind), entry_dtype, recorded=recorded)
         work = _CLOSED_FORM * self._evaluation.numbers_a_pair
         super().__init__(
             (len(images),),
@@ -113,7 +119,7 @@ class InputsOperator(Operator):
         other.__dict__.update(self.__dict__)
         return other
 
-    def divided(self, mesh: Mesh) -> Operator:
+    def divided(self, mesh: Mesh) -> ShardedGram:
         """Each rank computes some blocks of K; see ``Operator.divided``."""
         from torch_cntk.operators.sharded import ShardedGram
 

@@ -42,6 +42,11 @@ class BlockCirculantOperator(Operator):
         transform = torch.fft.rfftn(blocks.reshape(*self._cells, phases, phases), dim=self._axes).conj()
         self._matrices = transform.resolve_conj().reshape(-1, phases, phases)
 
+    @property
+    def period(self) -> tuple[int, ...]:
+        """See ``Operator.period``."""
+        return self._period
+
     def _multiply(self, images: Tensor) -> Tensor:
         count, phases = images.shape[0], math.prod(self._period)
         cells = split_cells(images.to(self.dtype), self._period).reshape(count, *self._cells, phases)
@@ -82,6 +87,12 @@ class PeriodicOperator(Operator):
         self._far_period = tuple(far.shape[:ndim])
         self._far = far.double().reshape(math.prod(self._far_period), -1)
         self._factor = _factor(self._far, torch.finfo(far.dtype).eps)
+
+    @property
+    def period(self) -> tuple[int, ...]:
+        """See ``Operator.period``."""
+        both = zip(self._table.geometry.period, self._far_period, strict=True)
+        return tuple(math.lcm(near, far) for near, far in both)
 
     def entries(self, first: Tensor, second: Tensor) -> Tensor:
         """See ``Operator.entries``."""

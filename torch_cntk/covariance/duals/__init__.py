@@ -12,5 +12,7 @@ from torch_cntk.covariance.duals.closed import Erf, Gelu, Sine
 from torch_cntk.covariance.duals.hermite import Hermite
 from torch_cntk.covariance.duals.piecewise import Jump, Rectifier
 from torch_cntk.covariance.duals.tabulated import Tabulated
+from torch_cntk.covariance.duals.tuned import Tuned, rectifier
 
-__all__ = ["Clipped", "Dual", "Erf", "Gelu", "Hermite", "Jump", "Rectifier", "Scaled", "Sine", "Tabulated"]
+__all__ = ["Clipped", "Dual", "Erf", "Gelu", "Hermite", "Jump", "Rectifier", "Scaled", "Sine"]
+__all__ += ["Tabulated", "Tuned", "rectifier"]

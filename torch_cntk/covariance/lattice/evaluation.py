@@ -30,9 +30,10 @@ __all__ = ["Evaluation"]
 Share = Callable[[int], slice]
 """Gives the part of so many displacements that a rank computes."""
 
-_SLAB_ENTRIES = 1 << 17
-"""Numbers of one covariance in a slab (1 MB). A quarter of it is lost to the start of torch's threads, four times as
-much to the cache. Threads that take smaller slabs each are slower: Python's lock changes hands at every call."""
+_SLAB_ENTRIES = 1 << 15
+"""Numbers of one covariance in a slab, for each thread (256 kB): Sigma, Theta and some temporaries stay in the second
+cache of a core (1 or 2 MB; from twice as many on every pass takes four times as long), while calls still take longer
+than their beginnings. Torch cuts what is larger than this among its threads."""
 
 _LEAST_MARGINS = 8
 """A band of rows has at least as many times the rows that it gets wrong on one side: an eighth more work on each."""
@@ -51,18 +52,21 @@ class Evaluation:
         self._expression = expression
         self._tables: dict[Lattice, Table] = {}
         spare = SpareMemory()
-        programs: dict[Lattice | None, Program] = {None: Program(expression, kind, spare, self._tables)}
+        programs: dict[Lattice | None, Program] = {None: self._program(expression, kind, spare, self._tables)}
 
         def sources(node: Lattice | None) -> tuple[Lattice, ...]:
             if node not in programs:
                 assert node is not None
-                programs[node] = Program(node, "both", spare, self._tables)
+                programs[node] = self._program(node, "both", spare, self._tables)
             return programs[node].sources
 
         order = parents_first(None, sources)
         self._last = programs[None]
         self._before = [programs[node] for node in order if node is not None]
         self._bar: tqdm | None = None
+
+    def _program(self, node: Lattice, kind: str, spare: SpareMemory, tables: dict[Lattice, Table]) -> Program:
+        return Program(node, kind, spare, tables)
 
     # The whole table.
 
@@ -72,7 +76,7 @@ class Evaluation:
         *,
         radius: tuple[int, ...] | None = None,
         progress: bool = False,
-    ) -> tuple[Table, float]:
+    ) -> tuple[Table, float | Tensor]:
         """Compute the whole table, less what it is beyond a radius.
 
         Args:
@@ -128,7 +132,9 @@ class Evaluation:
         shrink = share ** (1 / (2 * geometry.ndim))
         return shape_text([max(1, int(n * shrink)) for n in geometry.size]) + " pixels"
 
-    def _whole_table(self, program: Program, dtype: torch.dtype, radius: tuple[int, ...] | None) -> tuple[Table, float]:
+    def _whole_table(
+        self, program: Program, dtype: torch.dtype, radius: tuple[int, ...] | None
+    ) -> tuple[Table, float | Tensor]:
         geometry, far = program.node.geometry, 0.0
         values: Tensor | None = None
         for slab in geometry.slabs(_displacements(program.node)):
@@ -317,7 +323,7 @@ def _band(program: Program, slab: Slab, top: int, count: int) -> Tensor:
 
 def _slab_entries(load: int, device: torch.device) -> int:
     """Numbers of one covariance in a slab; at least one displacement."""
-    return max(_SLAB_ENTRIES if device.type == "cpu" else _SLAB_ENTRIES << 6, load)
+    return max(_SLAB_ENTRIES * torch.get_num_threads() if device.type == "cpu" else _SLAB_ENTRIES << 8, load)
 
 
 def _displacements(node: Lattice) -> int:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch_cntk._internal.checks import shape_text
 from torch_cntk.covariance.base import NTK, Covariance
 from torch_cntk.covariance.duals import Dual
-from torch_cntk.covariance.patches import Gains, Patches
+from torch_cntk.covariance.patches import Gains, Number, Patches
 from torch_cntk.covariance.resampling import Nearest, Resampling
 from torch_cntk.covariance.selection import Every
 from torch_cntk.covariance.table import Geometry, Table
@@ -170,7 +170,7 @@ class Lattice(Covariance):
         """
         return Mixed((self, *others), weights)
 
-    def normalise(self, epsilon: float = 0.0, affine: bool = False) -> Lattice:
+    def normalise(self, epsilon: Number = 0.0, affine: bool = False) -> Lattice:
         """Pointwise, given the variance image and its shifts."""
         return Normalised(self, epsilon, affine)
 
@@ -183,7 +183,7 @@ class Lattice(Covariance):
         *,
         radius: tuple[int, ...] | None = None,
         progress: bool = False,
-    ) -> tuple[Table, float]:
+    ) -> tuple[Table, float | Tensor]:
         """Compute the whole table, less what it is beyond a radius: see ``Evaluation.tabulate``."""
         from torch_cntk.covariance.lattice.evaluation import Evaluation
 
@@ -235,7 +235,7 @@ class Features(Lattice):
     """
 
     features: Tensor
-    weight: float = 1.0
+    weight: Number = 1.0
     dtype: torch.dtype = torch.float64
 
     def __post_init__(self) -> None:
@@ -296,7 +296,7 @@ class Normalised(Lattice):
     """
 
     parent: Lattice
-    epsilon: float
+    epsilon: Number
     affine: bool
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from torch_cntk._internal.checks import shape_text
 from torch_cntk.covariance.base import NTK, Covariance
 from torch_cntk.covariance.pairs.displacements import Box, no_displacement, scaled
-from torch_cntk.covariance.patches import Gains, Patches
+from torch_cntk.covariance.patches import Gains, Number, Patches
 from torch_cntk.covariance.selection import Every
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class Pairs(Covariance):
         """
         return Mixed((self, *others), weights)
 
-    def normalise(self, epsilon: float = 0.0, affine: bool = False) -> Pairs:
+    def normalise(self, epsilon: Number = 0.0, affine: bool = False) -> Pairs:
         """Pointwise, given the variances of both images."""
         return Normalised(self, epsilon, affine)
 
@@ -193,7 +193,7 @@ class Normalised(Pairs):
     """Division by the root mean square over channels; see ``Covariance.normalise``."""
 
     parent: Pairs
-    epsilon: float
+    epsilon: Number
     affine: bool
     needs_variances = True
 
