@@ -15,6 +15,7 @@ import torch_cntk as tc
 from tests.helpers.ranks import Launcher, launcher
 from tests.helpers.regressions import deep, direct, random_operator
 from torch_cntk._internal.ranks import Mesh
+from torch_cntk.images.averaged import Averaged
 from torch_cntk.images.group_flow import GroupFlow
 from torch_cntk.operators import Operator
 from torch_cntk.solvers.bands import Bands, band_count
@@ -211,6 +212,7 @@ def fills() -> Numbers:
         "whole, passes": tc.inpaint(whole, mask, kernel, passes=2, guidance=guided, mesh=mesh).image,
         "coarse": tc.inpaint(whole, mask, kernel, passes=[tc.images.Coarse(guided, 2)], mesh=mesh).image,
         "flow": tc.inpaint(whole, mask, kernel, passes=[guided, GroupFlow(iterations=2)], mesh=mesh).image,
+        "averaged": tc.inpaint(whole, mask, kernel, passes=[guided, Averaged(guided)], mesh=mesh).image,
         "dense": tc.inpaint(whole[:2], mask, padded().kernel(tc.priors.White(1.0), (30, 26)), mesh=mesh).image,
         "channels": tc.inpaint(whole, torch.stack([mask, mask, ~mask]), kernel, mesh=mesh).image,
     }

@@ -135,7 +135,8 @@ def regress(
         draws: images to draw of what is left open.
     """
     operator, solver, mean = equations.operator, equations.solver, equations.mean
-    alone = mesh is None or operator.takes_all_ranks or keep or draws is not None
+    one_solve = keep or draws is not None or getattr(solver, "checkpoint", None) is not None
+    alone = mesh is None or operator.takes_all_ranks or one_solve
     by_channel = not alone and _channels_pay(given, operator, ranks_of(mesh).size)
     if mesh is not None and (not by_channel or isinstance(equations.ridge, str)):
         operator = operator.divided(mesh)
