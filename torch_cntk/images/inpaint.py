@@ -116,9 +116,9 @@ def inpaint(
         progress: whether to show a bar.
         mesh: of ``torch_cntk.distributed.mesh()``: processes that call this with the same arguments and divide the
             work. The images of a batch are filled one by one then, each by one rank. Of a single image, windows are
-            divided, and the trials of ``passes="auto"``; an image that is filled as a whole takes the products with its
-            kernel and the making of guided kernels by parts. Images of a batch and windows have the same bits for any
-            number of ranks; the rest is the same to rounding.
+            divided, and the trials of ``passes="auto"``; an image that is filled as a whole is divided into channels or
+            bands, and the kernels of guided passes into displacements. Images of a batch and windows have the same bits
+            for any number of ranks; the rest is the same to the tolerance of the solver.
 
     Returns:
         the filled image, of the input's shape, dtype and device, with the quality of the solution; on every rank.
