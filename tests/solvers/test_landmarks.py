@@ -110,7 +110,9 @@ def test_memory_is_counted_before(monkeypatch: pytest.MonkeyPatch) -> None:
     operator = net.gram_operator(torch.randn(200_000, 4, dtype=torch.float64))
     regression = tc.Regression(operator, torch.ones(200_000, dtype=torch.bool), 1e-3)
     monkeypatch.setattr("torch_cntk._internal.memory.available_bytes", lambda device: 10**9)
-    with pytest.raises(OutOfMemoryError, match="a preconditioner of 20,000 pivoted landmarks for 200,000 inputs needs 4"):
+    with pytest.raises(
+        OutOfMemoryError, match="a preconditioner of 20,000 pivoted landmarks for 200,000 inputs needs 4"
+    ):
         LandmarkNystrom(regression, tc.Landmarks(20_000))
 
 

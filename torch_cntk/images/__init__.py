@@ -8,6 +8,7 @@ or a user's own.
 from torch_cntk.images import plotting
 from torch_cntk.images.array_call import inpaint_array
 from torch_cntk.images.autocorrelation import Autocorrelated, autocorrelation_network, autocorrelation_passes
+from torch_cntk.images.certainty import std_picture
 from torch_cntk.images.coarse import Coarse
 from torch_cntk.images.default import default_kernel, default_network, levels_for
 from torch_cntk.images.files import Photograph, check_output, read_image, read_mask, write_image
@@ -21,6 +22,7 @@ from torch_cntk.images.module import Inpaint
 from torch_cntk.images.observed import Observed
 from torch_cntk.images.patch_fill import PatchFill
 from torch_cntk.images.periodic import Periodic
+from torch_cntk.images.posterior import Draws, Posterior
 from torch_cntk.images.ranking import Sweep, SweepRow, psnr, random_mask, sweep
 from torch_cntk.images.trials import leave_out_error
 from torch_cntk.images.windows import Cut
@@ -29,6 +31,7 @@ __all__ = [
     "Autocorrelated",
     "Coarse",
     "Cut",
+    "Draws",
     "Equations",
     "Filled",
     "Filler",
@@ -44,6 +47,7 @@ __all__ = [
     "PatchFill",
     "Periodic",
     "Photograph",
+    "Posterior",
     "Refiner",
     "Series",
     "Sweep",
@@ -66,6 +70,7 @@ __all__ = [
     "random_mask",
     "read_image",
     "read_mask",
+    "std_picture",
     "sweep",
     "write_image",
 ]
