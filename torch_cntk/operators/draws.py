@@ -98,12 +98,11 @@ def _by_blocks(operator: Operator, period: tuple[int, ...]) -> Drawing:
 
 def _roots(blocks: Tensor) -> Tensor:
     """A root R of each Hermitian matrix, R R^H; eigenvalues below 0 count as 0."""
-    factor, failed = torch.linalg.cholesky_ex(blocks)
-    if not bool(failed.any()):
-        root: Tensor = factor
-        return root
-    values, vectors = torch.linalg.eigh(blocks)
-    root = vectors * values.clamp_min(0).sqrt()[:, None, :]
+    root: Tensor
+    root, failed = torch.linalg.cholesky_ex(blocks)
+    if bool(failed.any()):
+        values, vectors = torch.linalg.eigh(blocks)
+        root = vectors * values.clamp_min(0).sqrt()[:, None, :]
     return root
 
 
