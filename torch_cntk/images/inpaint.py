@@ -166,8 +166,8 @@ def inpaint(
     if draws is not None and (inputs is not None or mesh is not None):
         beside = "a mesh" if inputs is None else "what requires gradients"
         raise ValueError(f"expected samples=0 beside {beside}, got {samples}")
-    if len(parts) > 1 and getattr(chosen, "checkpoint", None) is not None:
-        raise ValueError(f"expected one mask for all channels beside a checkpoint, got {len(parts)} masks")
+    if getattr(chosen, "checkpoint", None) is not None:
+        _check_one_solve(parts, mesh)
     periodic = Periodic(None if kernel is None else kernel.detach(), number, chosen)
     ranks.agree(image=pixels, observed=parts[0][1].mask, ridge=ridge, wrap=wrap, passes=str(passes), windows=windows)
     checked = time.perf_counter() - start
@@ -186,6 +186,19 @@ def inpaint(
         return result
     photograph = task.filled(result.image)
     return replace(result, image=photograph.pixels, photograph=photograph)
+
+
+def _check_one_solve(parts: list[tuple[list[int], Observed]], mesh: Mesh | None) -> None:
+    """Refuse several solves beside one checkpoint.
+
+    Raises:
+        ValueError: so it is.
+    """
+    if len(parts) > 1:
+        raise ValueError(f"expected one mask for all channels beside a checkpoint, got {len(parts)} masks")
+    images = len(parts[0][1].pixels)
+    if mesh is not None and mesh.size > 1 and images > 1:
+        raise ValueError(f"expected one image beside a checkpoint and a mesh, which divides images, got {images}")
 
 
 def _from_files(image: Any, observed: Any) -> tuple[Task | None, Any, Any]:
@@ -430,7 +443,9 @@ class _Plan:
         if self.draws is not None:
             # Samples are of a regression of the whole image.
             candidates = tuple(one for one in candidates if not isinstance(of_pass(one, 0), Coarse | Refiner))
-        flows = () if self.guidance or self.draws is not None else flows_for(float(given.single_mask.double().mean()))
+        ridge = periodic.ridge if isinstance(periodic.ridge, float) else 0.0
+        usual = not self.guidance and self.draws is None
+        flows = flows_for(float(given.single_mask.double().mean()), ridge) if usual else ()
         return choose_passes(given, first, candidates, flows, progress=how.progress, mesh=how.mesh)
 
 
