@@ -115,19 +115,19 @@ def settled(kernel: Kernel | None, result: InpaintingResult) -> Filler:
 
     After content-aware passes it is one more of them, with the result as its estimate: passes settle. Those on smaller
     images are told by the pass of the whole image that they stand for; a group flow at the end by the passes before it.
+    What is no regression at all, such as ``PatchFill``, is told by the first one.
 
     Args:
         kernel: of the first regression; None takes ``default_kernel``.
         result: of ``inpaint``: how it was filled.
     """
-    filler: Pass = Periodic(kernel, result.ridge)
-    if result.guidance:
-        guidance, passes = before_flow(result.guidance[0], result.passes)
-        last = of_pass(_whole(guidance), passes) if passes else filler
-        # Patches are no regression; the kernel that they are blended with is one.
-        filler = last if isinstance(last, Filler) else filler
-    assert isinstance(filler, Filler)
-    return filler
+    first = Periodic(kernel, result.ridge)
+    if not result.guidance:
+        return first
+    guidance, passes = before_flow(result.guidance[0], result.passes)
+    made = of_pass(_whole(guidance), passes) if passes else first
+    # Patches are no regression; the kernel that they are blended with is one.
+    return made if isinstance(made, Filler) else first
 
 
 def _whole(guidance: Pass | Series) -> Pass | Series:
