@@ -196,7 +196,7 @@ def test_what_differs_between_ranks_is_told(ranks: Launcher) -> None:
         "expected the same features on all ranks",
         "expected the same features on all ranks",
         "expected the same options on all ranks",
-        "expected features without gradients beside mesh",
+        "expected features and layers without gradients beside mesh",
         "expected the same targets on all ranks",
         "expected the same classes on all ranks",
         'on rank 1: expected results "all" or "first", got \'last\'',
