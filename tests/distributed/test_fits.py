@@ -164,6 +164,7 @@ def differing() -> list[tuple[str, str]]:
         lambda: tc.MatrixCompletion(ridge=0.1 if odd else 0.2, mesh=mesh).fit(values, features=features),
         lambda: tc.MatrixCompletion(ridge=-1.0 if odd else 0.2, mesh=mesh).fit(values, features=features),
         lambda: tc.MatrixCompletion(mesh=mesh).fit(values, features=features[: 12 - odd]),
+        lambda: tc.MatrixCompletion(mesh=mesh).fit(frame(values, 7 + odd), features=features),
         lambda: fitted.predict(features=features_of(1e-3)),
         lambda: net.gram(features_of(1e-12), mesh=mesh),
         lambda: net.gram(features, kind="nngp" if odd else "ntk", mesh=mesh),
@@ -184,6 +185,12 @@ def differing() -> list[tuple[str, str]]:
     return found
 
 
+def frame(values: torch.Tensor, last: int) -> Any:
+    """With labels that differ in the last one, if that differs."""
+    pandas = pytest.importorskip("pandas")
+    return pandas.DataFrame(values.numpy(), columns=[*range(100, 100 + values.shape[1] - 1), last])
+
+
 def test_what_differs_between_ranks_is_told(ranks: Launcher) -> None:
     found = ranks.values(differing, 3)
     assert found[0] == found[1] == found[2]
@@ -193,6 +200,7 @@ def test_what_differs_between_ranks_is_told(ranks: Launcher) -> None:
         "expected the same options on all ranks",
         "on rank 1: expected ridge to be at least 0, got -1",
         "on rank 1: expected",
+        "expected the same labels on all ranks",
         "expected the same features on all ranks",
         "expected the same features on all ranks",
         "expected the same options on all ranks",
