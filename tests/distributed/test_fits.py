@@ -33,11 +33,14 @@ def table(seed: int, rows: int, columns: int, *, masks: bool) -> tuple[torch.Ten
     return values.masked_fill(missing, torch.nan), features
 
 
+NYSTROM = tc.ConjugateGradient(tolerance=1e-12, preconditioner="nystrom")
 ITERATION = tc.ConjugateGradient(tolerance=1e-13, max_iterations=3000, preconditioner="jacobi")
 MODELS: list[tuple[dict[str, Any], bool, float]] = [
     ({"ridge": 1e-2}, False, 0.0),
     ({"ridge": "cv", "identity": 0.3}, True, 0.0),
     ({"ridge": 1e-2, "solver": ITERATION, "clip": (-1, None)}, False, 1e-9),
+    ({"ridge": 0.1, "solver": NYSTROM}, False, 1e-9),
+    ({"ridge": 0.1, "solver": tc.EigenPro(epochs=3)}, False, 1e-9),
     ({"ridge": 0.1, "solver": ITERATION, "precision": "float64", "hidden_layers": 2}, True, 1e-9),
 ]
 """Options, whether rows have masks of their own, and what results may differ by: the iteration's error."""
@@ -52,17 +55,21 @@ def completed(seed: int) -> list[float]:
         single = tc.MatrixCompletion(**options).fit(values, features=features)
         shared = tc.MatrixCompletion(**options, mesh=mesh).fit(values, features=features)
         assert (shared.ridge_, shared.solver_) == (single.ridge_, single.solver_), number
-        for ours, theirs in (
+        pairs = [
             (shared.weights_, single.weights_),
             (shared.predict(), single.predict()),
             (shared.predict(features=new), single.predict(features=new)),
-            (shared.transform(values[:2]), single.transform(values[:2])),
-        ):
+        ]
+        if number == 1:
+            pairs.append((shared.transform(values[:2]), single.transform(values[:2])))
+        for ours, theirs in pairs:
             assert (ours - theirs).abs().max() <= tolerance * theirs.abs().max(), number
+        found.append(float(shared.predict().sum()))
+        if number != 1:
+            continue
         for ours, theirs in zip(shared.predict(return_std=True), single.predict(return_std=True), strict=True):
             assert torch.allclose(ours, theirs, rtol=1e-7, atol=0), number
         assert shared.score(values) == pytest.approx(single.score(values), rel=1e-9)
-        found.append(float(shared.predict().sum()))
     return found
 
 

@@ -52,7 +52,7 @@ class Judged(Completer):
     device: str | None
     progress: bool
     clip: tuple[float | None, float | None] | None
-    mesh: Mesh | None
+    mesh: Mesh | None = None
     _matrix: Matrix
     _columns: Side
     _rows: Side | None
