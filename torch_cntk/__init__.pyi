@@ -1,6 +1,6 @@
 """The names that ``import torch_cntk as tc`` offers; each is imported when it is asked for."""
 
-from . import finite, images, matrices, operators, priors, zoo
+from . import distributed, finite, images, matrices, operators, priors, zoo
 from ._internal.memory import OutOfMemoryError
 from .conversion import from_torch, to_torch, with_width
 from .finite import (
@@ -10,6 +10,10 @@ from .finite import (
     TrainingResult,
     TrainingStatus,
     empirical_ntk,
+    expected_kernel,
+    linearise,
+    linearize,
+    monte_carlo_kernel,
     presets,
     train,
 )
@@ -32,6 +36,7 @@ from .layers import (
     CELU,
     ELU,
     GELU,
+    RBF,
     SELU,
     ABReLU,
     Abs,
@@ -50,7 +55,9 @@ from .layers import (
     Dropout,
     Elementwise,
     Erf,
+    Exp,
     Flatten,
+    Gaussian,
     GaussianBlur,
     GlobalAvgPool,
     Graph,
@@ -65,6 +72,7 @@ from .layers import (
     MultipleOf,
     NearestUp,
     Node,
+    Product,
     ReLU,
     ReLU6,
     Residual,
@@ -89,17 +97,19 @@ from .layers import (
 )
 from .matrices import InfiniteAutoencoder, MatrixCompletion, baselines, drug_response, features
 from .operators import GramOperator, Operator
-from .regression import KernelClassifier, KernelRegressor
+from .regression import KernelClassifier, KernelRegressor, TrainingDynamics, max_learning_rate
 from .solvers import (
     ConjugateGradient,
     Direct,
     EigenPro,
     Factorisation,
+    Landmarks,
     Regression,
     Solution,
     Solver,
     Status,
 )
+from .tuning import Tuning, tune
 from .zoo import catalogue, hourglass, load_kernel
 
 __version__: str
@@ -108,6 +118,7 @@ __all__ = [
     "CELU",
     "ELU",
     "GELU",
+    "RBF",
     "SELU",
     "ABReLU",
     "Abs",
@@ -130,8 +141,10 @@ __all__ = [
     "EigenPro",
     "Elementwise",
     "Erf",
+    "Exp",
     "Factorisation",
     "Flatten",
+    "Gaussian",
     "GaussianBlur",
     "GlobalAvgPool",
     "GramOperator",
@@ -145,6 +158,7 @@ __all__ = [
     "KernelClassifier",
     "KernelRegressor",
     "LanczosDown",
+    "Landmarks",
     "Layer",
     "LeakyReLU",
     "Linear",
@@ -157,6 +171,7 @@ __all__ = [
     "Node",
     "Operator",
     "OutOfMemoryError",
+    "Product",
     "ReLU",
     "ReLU6",
     "Regression",
@@ -182,16 +197,20 @@ __all__ = [
     "SumPool3d",
     "Tanh",
     "Training",
+    "TrainingDynamics",
     "TrainingResult",
     "TrainingStatus",
+    "Tuning",
     "autocorrelation_network",
     "autocorrelation_passes",
     "baselines",
     "catalogue",
     "default_kernel",
     "default_network",
+    "distributed",
     "drug_response",
     "empirical_ntk",
+    "expected_kernel",
     "features",
     "finite",
     "from_torch",
@@ -201,8 +220,12 @@ __all__ = [
     "inpaint",
     "leave_out_error",
     "levels_for",
+    "linearise",
+    "linearize",
     "load_kernel",
     "matrices",
+    "max_learning_rate",
+    "monte_carlo_kernel",
     "operators",
     "plotting",
     "presets",
@@ -211,6 +234,7 @@ __all__ = [
     "sweep",
     "to_torch",
     "train",
+    "tune",
     "with_width",
     "zoo",
 ]

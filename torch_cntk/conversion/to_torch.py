@@ -38,6 +38,15 @@ def to_torch(net: Layer, width: int | None = None) -> torch.nn.Module:
         TypeError: the width is no integer.
         ValueError: torch.nn has no such layer, the gain of a normalised activation has no weight layer to go into, or
             the network has forward hooks, such as the batch normalisation that training has added.
+
+    Example:
+        >>> import torch_cntk as tc
+        >>> tc.to_torch(tc.Sequential(tc.Linear(3, 8), tc.ReLU(), tc.Linear(8, 1)))
+        Sequential(
+          (0): Linear(in_features=3, out_features=8, bias=False)
+          (1): ReLU()
+          (2): Linear(in_features=8, out_features=1, bias=False)
+        )
     """
     if any(module._forward_hooks for module in net.modules()):
         raise ValueError("expected a network without forward hooks, got some: batch normalisation added by training?")
@@ -94,10 +103,10 @@ def _graph(nodes: Sequence[Node], modules: Sequence[Target | None]) -> torch.fx.
         name = f"layer{place}"
         if node.does == "concat":
             values.append(graph.call_function(torch.cat, (tuple(given), 1)))
-        elif node.does == "sum":
+        elif isinstance(node.does, str):
             total = given[0]
             for term in given[1:]:
-                total = graph.call_function(operator.add, (total, term))
+                total = graph.call_function(operator.add if node.does == "sum" else operator.mul, (total, term))
             values.append(total)
         elif isinstance(module, torch.nn.LayerNorm):
             root.add_module(name, module)

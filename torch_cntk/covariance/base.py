@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
-from torch_cntk.covariance.patches import Gains, Patches
+from torch_cntk.covariance.patches import Gains, Number, Patches
 
 if TYPE_CHECKING:
     from typing import Self
@@ -99,6 +99,17 @@ class Covariance(ABC):
         """
         return self.mix(shares, others) if others else self
 
+    def multiply(self, others: tuple[Self, ...]) -> Self:
+        """The covariance of a product of features, this branch's and the others', which are independent.
+
+        Sigma' is the product of theirs, Theta' the sum over branches of its Theta times the Sigma of all others.
+
+        Raises:
+            NotImplementedError: the form cannot.
+            ValueError: the branches' images differ in size.
+        """
+        raise NotImplementedError(f"{type(self).__name__} knows no products")
+
     def mix(self, weights: tuple[float, ...], others: tuple[Self, ...]) -> Self:
         """A weighted sum of this covariance (of the first weight) and those of other branches.
 
@@ -110,7 +121,7 @@ class Covariance(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} cannot be mixed")
 
-    def normalise(self, epsilon: float = 0.0, affine: bool = False) -> Self:
+    def normalise(self, epsilon: Number = 0.0, affine: bool = False) -> Self:
         """Features divided by their root mean square over channels: Sigma' = Sigma / n, Theta' = Theta / n.
 
         Here n^2 = (Sigma(x, x) + epsilon)(Sigma(x', x') + epsilon). Features that vanish do so afterwards as well, also

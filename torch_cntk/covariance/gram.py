@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from torch_cntk.covariance.base import NTK, Covariance
-from torch_cntk.covariance.patches import Gains, Patches
+from torch_cntk.covariance.patches import Gains, Number, Patches
+from torch_cntk.covariance.products import product_of
 
 if TYPE_CHECKING:
     from torch_cntk.covariance.duals import Dual
@@ -106,7 +107,21 @@ class Gram(Covariance):
             _weighted_sum([(w, branch.other_variance) for w, branch in zip(weights, branches, strict=True)]),
         )
 
-    def normalise(self, epsilon: float = 0.0, affine: bool = False) -> Gram:
+    def multiply(self, others: tuple[Gram, ...]) -> Gram:
+        """A product, of variances as of covariances."""
+        branches = (self, *others)
+        parts = [
+            branch.sigma[None] if branch.theta is None else torch.stack([branch.sigma, branch.theta])
+            for branch in branches
+        ]
+        sigma, *theta = product_of(parts)
+        variance, other = (
+            product_of([getattr(branch, name)[None] for branch in branches])[0]
+            for name in ("variance", "other_variance")
+        )
+        return Gram(sigma, theta[0] if theta else None, variance, other)
+
+    def normalise(self, epsilon: Number = 0.0, affine: bool = False) -> Gram:
         """Divide by the root mean square over features."""
         norm = _above_zero(((self.variance + epsilon) * (self.other_variance + epsilon)).sqrt_())
         sigma = self.sigma / norm

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
-__all__ = ["Edge", "Gains", "Patches", "Sharing"]
+__all__ = ["Edge", "Gains", "Number", "Patches", "Sharing"]
 
 Edge = Literal["circular", "zeros"]
 """What lies beyond the border of an image: its other side, or zeros."""
 Sharing = Literal["all", "group", "channel"]
 """Which channels of the input an output is made from: all, those of its group, or one (a depthwise convolution)."""
+Number: TypeAlias = Any
+"""A number; where gradients by it are recorded, a tensor [] in its place, which the other forms never see."""
 
 
 @dataclass(frozen=True)
@@ -90,17 +92,17 @@ class Gains:
         trained_bias: squared derivative of an output by its bias, or 0.
     """
 
-    weight: float = 1.0
-    bias: float = 0.0
-    trained_weight: float = 1.0
-    trained_bias: float = 0.0
+    weight: Number = 1.0
+    bias: Number = 0.0
+    trained_weight: Number = 1.0
+    trained_bias: Number = 0.0
 
     @classmethod
-    def ntk(cls, weight: float = 1.0, bias: float = 0.0) -> Gains:
+    def ntk(cls, weight: Number = 1.0, bias: Number = 0.0) -> Gains:
         """Those of the NTK parameterisation, given the variances."""
         return cls(weight, bias, weight, bias)
 
     @property
     def like(self) -> bool:
         """Whether a Theta of 0 becomes what Sigma does."""
-        return self.weight == self.trained_weight and self.bias == self.trained_bias
+        return bool(self.weight == self.trained_weight) and bool(self.bias == self.trained_bias)

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from torch_cntk._internal.brief import Brief
+from torch_cntk._internal.dealing import exchanged
+from torch_cntk._internal.ranks import Mesh
 from torch_cntk.images.canvas import crop
 from torch_cntk.images.filler import Equations
 from torch_cntk.images.observed import Observed
+from torch_cntk.images.posterior import Draws, Posterior, Solved, posterior_of
 from torch_cntk.images.windows import Window
-from torch_cntk.solvers import Regression, Solution, Solver, Status, automatic, cross_validated_ridge
+from torch_cntk.solvers import (
+    Factorisation,
+    Regression,
+    Solution,
+    Solver,
+    Status,
+    automatic,
+    cross_validated_ridge,
+)
 
-__all__ = ["Filled", "OnSmaller", "Part", "checked_equations", "regress"]
+__all__ = ["Filled", "Kept", "OnSmaller", "Part", "checked_equations", "regress"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -27,6 +40,8 @@ class Filled(Brief):
         ridge: that was taken, relative to the mean of K's diagonal.
         coarse: of a ``Coarse`` filler, what the next pass goes on from.
         parts: the windows that were filled, each by a regression of its own; empty where the whole was.
+        kept: what solves for further right-hand sides, if that was asked for.
+        posterior: what is left open, if that was asked for.
     """
 
     image: Tensor
@@ -34,6 +49,8 @@ class Filled(Brief):
     ridge: float
     coarse: OnSmaller | None = None
     parts: tuple[Part, ...] = ()
+    kept: Kept | None = None
+    posterior: Posterior | None = None
 
     @property
     def residual(self) -> float:
@@ -44,6 +61,14 @@ class Filled(Brief):
     def converged(self) -> bool:
         """Whether the solver ended as it should."""
         return self.solution.status in (Status.CONVERGED, Status.EARLY)
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """The equations of a fill, and what solves them."""
+
+    regression: Regression
+    factorisation: Factorisation
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,28 +106,88 @@ class Part:
     filled: Filled
 
 
-def regress(given: Observed, equations: Equations, guess: Filled | None, progress: bool) -> Filled:
-    """Solve; the image is in the units of ``given`` and its observed pixels are not put back yet."""
+def regress(
+    given: Observed,
+    equations: Equations,
+    guess: Filled | None,
+    progress: bool,
+    *,
+    mesh: Mesh | None = None,
+    keep: bool = False,
+    draws: Draws | None = None,
+) -> Filled:
+    """Solve; the image is in the units of ``given`` and its observed pixels are not put back yet.
+
+    Args:
+        given: the image.
+        equations: of the regression.
+        guess: an earlier result, see ``fill``.
+        progress: whether to show bars.
+        mesh: ranks that call this with the same equations, and divide the channels, or else the products with K.
+        keep: whether the result keeps what solves for further right-hand sides.
+        draws: images to draw of what is left open.
+    """
     operator, solver, mean = equations.operator, equations.solver, equations.mean
+    by_channel = mesh is not None and mesh.size > 1 and given.pixels.shape[1] > 1 and not operator.takes_all_ranks
+    if mesh is not None and (not by_channel or isinstance(equations.ridge, str)):
+        operator = operator.divided(mesh)
     targets, known = given.on(operator.size, mean)
     ridge = equations.ridge
     if isinstance(ridge, str):
         alike = given.in_one_unit(targets)
         ridge = cross_validated_ridge(operator, known, alike, solver=solver, progress=progress)
-    regression = Regression(operator, known, ridge)
+    regression = Regression(equations.operator if by_channel else operator, known, ridge)
     solver = solver or automatic(regression)
-    solution = _solve(solver, regression, targets, guess, progress)
+    weights = None if guess is None or guess.solution.weights.shape != targets.shape else guess.solution.weights
+    factorisation: Factorisation | None = None
+    if by_channel:
+        assert mesh is not None
+        solution = _by_channel(mesh, solver, regression, targets, weights, progress)
+    elif weights is None and draws is None and not keep:
+        solution = solver.solve(regression, targets, progress=progress)
+    else:
+        factorisation = solver.factorise(regression, progress=progress)
+        solution = factorisation.solve(targets, guess=weights, progress=progress)
     filled = operator @ solution.weights if solution.image is None else solution.image
     if mean is not None:
         filled = filled + mean
-    return Filled(crop(filled, given.size), solution, ridge)
+    image, posterior, kept = crop(filled, given.size), None, None
+    if factorisation is not None and draws is not None:
+        solved = Solved(regression, solver, factorisation, solution, targets, image, progress)
+        posterior = posterior_of(given, solved, draws)
+    if factorisation is not None and keep:
+        kept = Kept(regression, factorisation)
+    return Filled(image, solution, ridge, kept=kept, posterior=posterior)
 
 
-def _solve(solver: Solver, regression: Regression, targets: Tensor, guess: Filled | None, progress: bool) -> Solution:
-    weights = None if guess is None else guess.solution.weights
-    if weights is None or weights.shape != targets.shape:
-        return solver.solve(regression, targets, progress=progress)
-    return solver.factorise(regression, progress=progress).solve(targets, guess=weights, progress=progress)
+def _by_channel(
+    mesh: Mesh, solver: Solver, regression: Regression, targets: Tensor, weights: Tensor | None, progress: bool
+) -> Solution:
+    """Each rank solves for some of the channels: right-hand sides know nothing of each other.
+
+    Most of the time goes into the preconditioner, which the ranks do not divide otherwise.
+    """
+    start = time.perf_counter()
+    mine = mesh.share(targets.shape[1])
+    own: Solution | None = None
+    with mesh.together():
+        if mine.start < mine.stop:
+            first = None if weights is None else weights[:, mine]
+            own = solver.factorise(regression, progress=progress).solve(
+                targets[:, mine], guess=first, progress=progress
+            )
+            own = replace(own, image=regression.operator @ own.weights if own.image is None else own.image)
+    solutions = [one for one in exchanged(mesh, own, targets.device) if one is not None]
+    order = list(Status)
+    return Solution(
+        torch.cat([one.weights for one in solutions], 1),
+        torch.cat([one.residual for one in solutions], 1),
+        max(one.iterations for one in solutions),
+        time.perf_counter() - start,
+        max((one.status for one in solutions), key=order.index),
+        solutions[0].solver,
+        torch.cat([one.image for one in solutions if one.image is not None], 1),
+    )
 
 
 def checked_equations(given: Observed, equations: object) -> Equations:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 
@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from torch_cntk._internal.dealing import by_rank, collected, exchanged
+from torch_cntk._internal.ranks import Mesh
 from torch_cntk.images.averaged import Averaged
 from torch_cntk.images.fill import each_pass, fill
 from torch_cntk.images.filler import Pass, Series, of_pass
@@ -49,6 +51,7 @@ def choose_passes(
     flows: Sequence[GroupFlow] = (),
     *,
     progress: bool = False,
+    mesh: Mesh | None = None,
 ) -> tuple[int, Pass | Series]:
     """Choose the number of passes, and their fillers, by leaving out observed pixels; and whether a flow follows.
 
@@ -61,6 +64,8 @@ def choose_passes(
         candidates: fillers, or series of them, to choose from; the first is preferred where they are equally good.
         flows: to choose from for a last pass, likewise.
         progress: whether to show a bar.
+        mesh: ranks that divide the trials: each follows some candidates in some parts of the image, and tells the
+            others its errors. The choice is that of one process.
 
     Returns:
         number of passes, 0 if none of them helps, and the filler or series, ``Followed`` by the flow if one helps.
@@ -72,25 +77,26 @@ def choose_passes(
         return 0, candidates[0]
     # Squares of the differences must stay finite, and not vanish.
     unit = float(given.scale.max()) or 1.0
-    races: list[list[_Trial]] = [[] for _ in candidates]
-    for place, left_out in trials:
-        part = given.part(place, left_out)
-        truth = given.pixels[0][(slice(None), *place)][:, left_out].double() / unit
-        start = first(part)
-        for race, candidate in zip(races, candidates, strict=True):
-            race.append(_Trial(part, truth, left_out, start, candidate, unit))
+    ranks = mesh or Mesh.alone()
+    parts = [given.part(place, left_out) for place, left_out in trials]
+    starts = by_rank(ranks, first, parts, given.pixels.device)
+    races: list[_Race] = []
+    for candidate in candidates:
+        followed = []
+        for (place, left_out), part, start in zip(trials, parts, starts, strict=True):
+            truth = given.pixels[0][(slice(None), *place)][:, left_out].double() / unit
+            followed.append(_Trial(part, truth, left_out, start, candidate, unit))
+        races.append(_Race(followed, ranks, len(races) * len(trials)))
     with tqdm(total=len(trials) * (len(candidates) + 1), disable=not progress, desc="leaving out", unit="trial") as bar:
         if len(candidates) > 1:
-            for race in races:
-                _qualify(race, bar)
+            _qualify(races, ranks, bar)
         best = 0
-        for rank, race in enumerate(races):
-            if _total(race).min() < _total(races[best]).min() * (1 - _GAIN):
-                best = rank
-        for trial in races[best]:
-            trial.go_on(_MOST_PASSES)
-            bar.update()
-    passes = _worthwhile(races[best], holes)
+        for number, race in enumerate(races):
+            if race.total.min() < races[best].total.min() * (1 - _GAIN):
+                best = number
+        _go_on([races[best]], [_MOST_PASSES], ranks)
+        bar.update(len(trials))
+    passes = _worthwhile(races[best].errors, holes)
     flow = _flow(races[best], candidates[best], passes, flows, holes)
     if flow is None:
         return passes, candidates[best]
@@ -98,7 +104,7 @@ def choose_passes(
 
 
 def _flow(
-    race: list[_Trial], candidate: Pass | Series, passes: int, flows: Sequence[GroupFlow], holes: bool
+    race: _Race, candidate: Pass | Series, passes: int, flows: Sequence[GroupFlow], holes: bool
 ) -> Followed | None:
     """The flow that helps most behind so many passes, if one does, and a mean with a further pass, if that does."""
     if not flows:
@@ -112,14 +118,13 @@ def _flow(
             best = run
     best.go_on(best.flow.iterations)
     number, errors = best.enough()
-    before = torch.tensor([trial.errors[passes] for trial in race], dtype=torch.float64)
+    before = torch.tensor([of_trial[passes] for of_trial in race.errors], dtype=torch.float64)
     if not _better(errors, before, holes):
         return None
     last = Averaged(of_pass(candidate, max(passes, _FIRST_PASSES - 1)))
-    pairs = zip(race, best.estimates[number - 1], strict=True)
-    after = torch.tensor([trial.error_after(last, estimate) for trial, estimate in pairs], dtype=torch.float64)
+    after = race.errors_after(last, best.estimates[number - 1])
     # A mean seldom does harm: among scattered pixels it needs no proof beyond chance.
-    mean = last if _better(after, errors, holes, 0) else None
+    mean = last if _better(torch.tensor(after, dtype=torch.float64), errors, holes, 0) else None
     return Followed(candidate, passes, replace(best.flow, iterations=number), mean)
 
 
@@ -129,15 +134,23 @@ def _better(errors: Tensor, than: Tensor, holes: bool, gain: float = _GAIN) -> b
     return float(errors.sum()) < float(than.sum()) * (1 - gain) and (not holes or bool((errors < than).all()))
 
 
-def _qualify(race: list[_Trial], bar: tqdm) -> None:
-    """The first passes of a candidate."""
-    for trial in race:
-        trial.go_on(1)
+def _qualify(races: list[_Race], mesh: Mesh, bar: tqdm) -> None:
+    """The first passes of all candidates."""
+    _go_on(races, [1] * len(races), mesh)
     # A candidate that does harm at once is out.
-    promising = float(_total(race)[1]) < float(_total(race)[0])
-    for trial in race:
-        trial.go_on(_FIRST_PASSES if promising else 1)
-        bar.update()
+    promising = [float(race.total[1]) < float(race.total[0]) for race in races]
+    _go_on(races, [_FIRST_PASSES if goes_on else 1 for goes_on in promising], mesh)
+    bar.update(sum(len(race.errors) for race in races))
+
+
+def _go_on(races: list[_Race], passes: list[int], mesh: Mesh) -> None:
+    """Make so many passes of each race, each rank its own trials, and tell all ranks their errors."""
+    with mesh.together():
+        for race, count in zip(races, passes, strict=True):
+            race.go_on(count)
+    found = exchanged(mesh, [race.own_errors for race in races])
+    for place, race in enumerate(races):
+        race.learn([of_rank[place] for of_rank in found])
 
 
 def leave_out_error(image: Tensor, observed: Tensor, fill: Callable[[Tensor, Tensor], Tensor]) -> float:
@@ -229,21 +242,79 @@ class _Trial:
             self._note(next(self._results).image)
 
 
+class _Race:
+    """The trials of one candidate, each of which one rank follows.
+
+    Args:
+        trials: one a part of the image.
+        mesh: the ranks.
+        first: number of the first trial among those of all candidates: ranks take turns.
+
+    Attributes:
+        own: the trials of this rank.
+        errors: of each trial, before the first pass and after each.
+    """
+
+    def __init__(self, trials: list[_Trial], mesh: Mesh, first: int) -> None:
+        self._mesh = mesh
+        self.own = {k: trial for k, trial in enumerate(trials) if (first + k) % mesh.size == mesh.rank}
+        self.errors = [list(trial.errors) for trial in trials]
+
+    def go_on(self, passes: int) -> None:
+        """Until the trials of this rank have had so many passes."""
+        for trial in self.own.values():
+            trial.go_on(passes)
+
+    @property
+    def own_errors(self) -> dict[int, list[float]]:
+        """Of the trials of this rank."""
+        return {k: trial.errors for k, trial in self.own.items()}
+
+    def learn(self, found: list[dict[int, list[float]]]) -> None:
+        """The errors that all ranks have found."""
+        for of_rank in found:
+            for k, errors in of_rank.items():
+                self.errors[k] = list(errors)
+
+    def errors_of(self, estimates: Mapping[int, Tensor]) -> list[float]:
+        """Sums of squares of all trials, of which each rank gives the estimates of its own."""
+        return collected(self._mesh, {k: self.own[k].error(estimate) for k, estimate in estimates.items()})
+
+    def errors_after(self, last: Pass, estimates: Mapping[int, Tensor]) -> list[float]:
+        """The same, of a pass that goes on from these estimates."""
+        with self._mesh.together():
+            own = {k: self.own[k].error_after(last, estimate) for k, estimate in estimates.items()}
+        return collected(self._mesh, own)
+
+    def flowing(self, flow: GroupFlow, passes: int) -> Iterator[dict[int, Tensor]]:
+        """What each iteration of a flow makes of the estimates of this rank after so many passes."""
+        results = {k: trial.flowing(flow, passes) for k, trial in self.own.items()}
+        for _ in range(flow.iterations):
+            with self._mesh.together():
+                estimates = {k: next(of_trial) for k, of_trial in results.items()}
+            yield estimates
+
+    @property
+    def total(self) -> Tensor:
+        """Errors of all trials together, one a pass."""
+        return _total(self.errors)
+
+
 class _Flowing:
     """A flow in all trials, behind so many passes.
 
     Attributes:
         flow: with the most iterations to make.
         errors: after each iteration so far, those of all trials.
-        estimates: likewise.
+        estimates: likewise, of the trials of this rank.
     """
 
-    def __init__(self, race: list[_Trial], flow: GroupFlow, passes: int) -> None:
+    def __init__(self, race: _Race, flow: GroupFlow, passes: int) -> None:
         self.flow = flow
         self.errors: list[list[float]] = []
-        self.estimates: list[tuple[Tensor, ...]] = []
+        self.estimates: list[dict[int, Tensor]] = []
         self._race = race
-        self._results = zip(*(trial.flowing(flow, passes) for trial in race), strict=True)
+        self._results = race.flowing(flow, passes)
 
     @property
     def _totals(self) -> list[float]:
@@ -259,10 +330,8 @@ class _Flowing:
         while len(self.errors) < iterations:
             if len(self.errors) > _PATIENCE and min(self._totals[-_PATIENCE:]) > min(self._totals[:-_PATIENCE]):
                 return
-            estimates = next(self._results)
-            self.estimates.append(estimates)
-            pairs = zip(self._race, estimates, strict=True)
-            self.errors.append([trial.error(estimate) for trial, estimate in pairs])
+            self.estimates.append(next(self._results))
+            self.errors.append(self._race.errors_of(self.estimates[-1]))
 
     def enough(self) -> tuple[int, Tensor]:
         """The fewest iterations that are as good as any, and the errors [trials] after them."""
@@ -270,15 +339,19 @@ class _Flowing:
         return number, torch.tensor(self.errors[number - 1], dtype=torch.float64)
 
 
-def _total(trials: list[_Trial]) -> Tensor:
-    """Errors of all trials together, one a pass."""
-    return torch.tensor([trial.errors for trial in trials], dtype=torch.float64).sum(0)
+def _total(errors: Sequence[Sequence[float]]) -> Tensor:
+    """Errors of some trials together, one a pass."""
+    return torch.tensor(errors, dtype=torch.float64).sum(0)
 
 
-def _worthwhile(trials: list[_Trial], holes: bool) -> int:
+def _worthwhile(trials: Sequence[Sequence[float]], holes: bool) -> int:
     """The fewest passes after which there is nothing to gain, or 0 if they are not better than none.
 
     In holes, which are few and each has its own error, they must be better in every trial.
+
+    Args:
+        trials: the errors of each, before the first pass and after each.
+        holes: whether there are holes.
     """
     total = _total(trials)
     lowest = float(total.min())

@@ -22,7 +22,7 @@ def from_table(
     table: Table,
     *,
     radius: tuple[int, ...] | None,
-    far: float | None,
+    far: float | Tensor | None,
     dtype: torch.dtype,
     origin: Mapping[str, Any],
     rebuild: Rebuild | None = None,
@@ -45,13 +45,13 @@ def from_table(
     Raises:
         ValueError: a number is not finite.
     """
-    check_finite(table.values)
+    check_finite(table.values.detach())
     geometry = table.geometry
     if radius is None:
         return Kernel(Dense(Table(table.values.to(dtype), geometry)), origin)
     if far is not None:
         ones = (1,) * geometry.ndim
-        number = torch.full((1, *ones, *ones), far, dtype=dtype, device=table.values.device)
+        number = torch.as_tensor(far, dtype=dtype, device=table.values.device).reshape(1, *ones, *ones)
         far_table = Table(number, replace(geometry, size=ones, period=ones))
         return Kernel(Periodic(table, far_table, radius), origin, rebuild)
     phases = _far_table(table, radius)
@@ -68,7 +68,7 @@ def from_window(table: Table, origin: Mapping[str, Any]) -> Kernel:
     Raises:
         ValueError: a number is not finite.
     """
-    check_finite(table.values)
+    check_finite(table.values.detach())
     return Kernel(Windowed(table), origin)
 
 

@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from torch_cntk._internal.checks import finite_number, positive_int
+from torch_cntk._internal.options import Option
+from torch_cntk._internal.tunable import Tunable, live
 from torch_cntk.covariance import duals
 from torch_cntk.layers.base import C, Layer
 
@@ -51,16 +53,19 @@ class LeakyReLU(Activation):
     """sqrt(2 / (1 + a^2)) times the leaky rectifier of negative slope a.
 
     Args:
-        negative_slope: a, finite; below 0 it makes a fold, -1 the absolute value.
+        negative_slope: a, finite; below 0 it makes a fold, -1 the absolute value. A tensor of one number passes
+            gradients on.
 
     Raises:
         TypeError: the slope is no number.
         ValueError: the slope is not finite.
     """
 
-    def __init__(self, negative_slope: float = 0.01) -> None:
+    negative_slope = Tunable()
+
+    def __init__(self, negative_slope: float | Tensor = 0.01) -> None:
         super().__init__()
-        self.negative_slope = finite_number(negative_slope, "negative_slope")
+        self.negative_slope = negative_slope
 
     @property
     def gain(self) -> float:
@@ -69,10 +74,13 @@ class LeakyReLU(Activation):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch.nn's name
         """Rectify a tensor of any shape."""
-        return self.gain * functional.leaky_relu(input, self.negative_slope)
+        slope = live(self, "negative_slope")
+        if isinstance(slope, torch.Tensor):
+            return torch.sqrt(2 / (1 + slope**2)) * (functional.relu(input) - slope * functional.relu(-input))
+        return self.gain * functional.leaky_relu(input, slope)
 
     def _dual(self) -> duals.Dual:
-        return duals.Rectifier(self.negative_slope)
+        return duals.rectifier(live(self, "negative_slope"))
 
 
 class ReLU(Activation):
@@ -105,18 +113,20 @@ class ABReLU(Activation):
     """sqrt(2 / (a^2 + b^2)) times the function of slope a below 0 and b above.
 
     Args:
-        negative_slope: a, finite.
-        positive_slope: b, finite; not both are 0.
+        negative_slope: a, finite; a tensor of one number passes gradients on.
+        positive_slope: b, finite; not both are 0; likewise.
 
     Raises:
         TypeError: a slope is no number.
         ValueError: a slope is not finite, or both are 0.
     """
 
-    def __init__(self, negative_slope: float, positive_slope: float = 1.0) -> None:
+    negative_slope = Tunable()
+    positive_slope = Tunable()
+
+    def __init__(self, negative_slope: float | Tensor, positive_slope: float | Tensor = 1.0) -> None:
         super().__init__()
-        self.negative_slope = finite_number(negative_slope, "negative_slope")
-        self.positive_slope = finite_number(positive_slope, "positive_slope")
+        self.negative_slope, self.positive_slope = negative_slope, positive_slope
         if self.negative_slope == self.positive_slope == 0:
             raise ValueError("expected negative_slope or positive_slope to differ from 0, got 0 for both")
 
@@ -127,11 +137,14 @@ class ABReLU(Activation):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch.nn's name
         """Of a tensor of any shape."""
-        below, above = self.gain * self.negative_slope, self.gain * self.positive_slope
-        return above * functional.relu(input) - below * functional.relu(-input)
+        low, high = live(self, "negative_slope"), live(self, "positive_slope")
+        gain: float | Tensor = self.gain
+        if isinstance(low, torch.Tensor) or isinstance(high, torch.Tensor):
+            gain = math.sqrt(2) / (low**2 + high**2) ** 0.5
+        return gain * high * functional.relu(input) - gain * low * functional.relu(-input)
 
     def _dual(self) -> duals.Dual:
-        return duals.Rectifier(self.negative_slope, self.positive_slope)
+        return duals.rectifier(live(self, "negative_slope"), live(self, "positive_slope"))
 
 
 class Sign(Activation):
@@ -221,17 +234,35 @@ class GELU(Scalable):
 
 
 class Sin(Scalable):
-    """The sine.
+    """The sine, sin(b u + c); with c = pi/2 it is the cosine.
 
     Args:
         normalise: scale it so that E[phi(u)^2] = 1 for u ~ N(0, 1), rather than take it as ``torch.sin``.
+        frequency: b, finite and not 0.
+        phase: c, finite.
+
+    Raises:
+        TypeError: frequency or phase is no number.
+        ValueError: they are not finite, or the frequency is 0.
     """
 
-    def _phi(self, u: Tensor) -> Tensor:
-        return torch.sin(u)
+    def __init__(self, *, normalise: bool = True, frequency: float = 1.0, phase: float = 0.0) -> None:
+        super().__init__(normalise=normalise)
+        self.frequency, self.phase = finite_number(frequency, "frequency"), finite_number(phase, "phase")
+        if self.frequency == 0:
+            raise ValueError("expected a frequency other than 0, got 0")
 
-    def _dual(self) -> duals.Sine:
-        return duals.Sine(self.normalise)
+    def _phi(self, u: Tensor) -> Tensor:
+        return torch.sin(self.frequency * u + self.phase)
+
+    def _dual(self) -> duals.Sine | duals.Wave:
+        if self.frequency == 1 and self.phase == 0:
+            return duals.Sine(self.normalise)
+        return duals.Wave(self.frequency, self.phase, self.normalise)
+
+    def _describes(self, option: Option, value: object) -> bool:
+        # Files of versions that knew the sine alone are understood, and theirs are the same.
+        return option.name == "normalise" or value != {"frequency": 1, "phase": 0}[option.name]
 
 
 class Elementwise(Activation):

@@ -140,8 +140,8 @@ class _StridedConv(_Conv):
         dilation: int | Sequence[int] = 1,
         groups: int = 1,
         bias: bool = False,
-        bias_std: float = 1.0,
-        weight_std: float = 1.0,
+        bias_std: float | Tensor = 1.0,
+        weight_std: float | Tensor = 1.0,
         padding_mode: PaddingMode = "circular",
         parameterisation: Parameterisation = "ntk",
     ) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torch_cntk._internal.checks import finite_number, positive_int
+from torch_cntk._internal.checks import positive_int
 from torch_cntk.covariance import Patches
 from torch_cntk.layers.base import C
-from torch_cntk.layers.weights import Parameterisation, Weighted, checked_parameterisation, positive_std
+from torch_cntk.layers.weights import Parameterisation, Weighted, checked_parameterisation
 
 __all__ = ["Linear"]
 
@@ -42,15 +42,14 @@ class Linear(Weighted):
         out_features: int,
         *,
         bias: bool = False,
-        bias_std: float = 1.0,
-        weight_std: float = 1.0,
+        bias_std: float | Tensor = 1.0,
+        weight_std: float | Tensor = 1.0,
         parameterisation: Parameterisation = "ntk",
     ) -> None:
         super().__init__()
         self.in_channels = positive_int(in_features, "in_features")
         self.out_channels = positive_int(out_features, "out_features")
-        self.bias_std = finite_number(bias_std, "bias_std", minimum=0)
-        self.weight_std = positive_std(weight_std, "weight_std")
+        self.bias_std, self.weight_std = bias_std, weight_std
         self.parameterisation = checked_parameterisation(parameterisation)
         self.weight = torch.nn.Parameter(torch.empty(out_features, in_features))
         self.bias = torch.nn.Parameter(torch.empty(out_features)) if bias else None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torch_cntk._internal.checks import finite_number, positive_int
+from torch_cntk._internal.checks import positive_int
+from torch_cntk._internal.tunable import Tunable, live
 from torch_cntk.layers.base import C, Layer
 
 __all__ = ["ChannelNorm"]
@@ -21,6 +22,7 @@ class ChannelNorm(Layer):
     Args:
         channels: of the input; needed for ``affine`` only.
         eps: added to the variance. With 0, features that vanish at a pixel do so afterwards as well: the limit to 0.
+            A tensor of one number passes gradients of the kernel on.
         affine: whether each channel has a scale and an offset, trained from 1 and 0, which add Sigma' + 1 to Theta'.
             That is exact if a weight layer comes before the next activation, and refused otherwise.
 
@@ -29,12 +31,14 @@ class ChannelNorm(Layer):
         ValueError: the channels are missing or below 1, or eps is negative.
     """
 
-    def __init__(self, channels: int | None = None, *, eps: float = 1e-5, affine: bool = False) -> None:
+    eps = Tunable(minimum=0)
+
+    def __init__(self, channels: int | None = None, *, eps: float | Tensor = 1e-5, affine: bool = False) -> None:
         super().__init__()
         if affine and channels is None:
             raise ValueError("expected the number of channels for a scale and an offset each, got None")
         self.in_channels = self.out_channels = None if channels is None else positive_int(channels, "channels")
-        self.eps = finite_number(eps, "eps", minimum=0)
+        self.eps = eps
         self.affine = bool(affine)
         self.scale = torch.nn.Parameter(torch.empty(self.in_channels or 0)) if affine else None
         self.offset = torch.nn.Parameter(torch.empty(self.in_channels or 0)) if affine else None
@@ -62,7 +66,7 @@ class ChannelNorm(Layer):
 
     def propagate(self, covariance: C) -> C:
         """Divide by the root mean square over channels."""
-        return covariance.normalise(self.eps, self.affine)
+        return covariance.normalise(live(self, "eps"), self.affine)
 
     @property
     def channels(self) -> int | None:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from torch_cntk._internal.checks import finite_number
-from torch_cntk.covariance.duals.gradients import Gradients, gradients_of
+from torch_cntk._internal.tunable import Tunable, live
+from torch_cntk.covariance.duals import Dual, Tuned
+from torch_cntk.covariance.duals.gradients import Gradients, Sensitivities, gradients_of, sensitivities_of
 from torch_cntk.layers.base import C, Layer
 
 __all__ = ["Scale"]
@@ -34,27 +35,35 @@ def _of_multiple(dual: _Multiple) -> Gradients:
     return lambda s, v, w, value, slope: (square * value, torch.zeros_like(v), torch.zeros_like(w))
 
 
+@sensitivities_of.register
+def _by_square(dual: _Multiple) -> Sensitivities:
+    """By c^2."""
+    return lambda s, v, w: [(s, torch.ones_like(s))]
+
+
 class Scale(Layer):
     """A constant times the features: Sigma' = c^2 Sigma, Theta' = c^2 Theta. ``Residual(ReLU(), conv, Scale(0.1))``.
 
     Args:
-        factor: c, finite and not 0.
+        factor: c, finite and not 0; a tensor of one number passes gradients on.
 
     Raises:
         TypeError: the factor is no number.
         ValueError: it is not finite, or 0.
     """
 
-    def __init__(self, factor: float) -> None:
+    factor = Tunable(but_zero=True)
+
+    def __init__(self, factor: float | Tensor) -> None:
         super().__init__()
-        self.factor = finite_number(factor, "factor")
-        if self.factor == 0:
-            raise ValueError("expected a factor that is not 0, got 0")
+        self.factor = factor
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch.nn's name
         """Multiply a tensor of any shape."""
-        return self.factor * input
+        return live(self, "factor") * input
 
     def propagate(self, covariance: C) -> C:
         """A linear function, by its dual."""
-        return covariance.activate(_Multiple(self.factor))
+        factor = live(self, "factor")
+        dual: Dual = _Multiple(self.factor)
+        return covariance.activate(dual if isinstance(factor, float) else Tuned(dual, (factor**2,)))

@@ -8,11 +8,11 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
-from torch_cntk._internal.checks import finite_number, positive_int
+from torch_cntk._internal.checks import positive_int
 from torch_cntk.covariance import Extended, Patches
 from torch_cntk.covariance.patches import Sharing
 from torch_cntk.layers.base import C
-from torch_cntk.layers.weights import Parameterisation, Weighted, checked_parameterisation, positive_std
+from torch_cntk.layers.weights import Parameterisation, Weighted, checked_parameterisation
 
 __all__ = ["Padding", "PaddingMode", "Spatial", "check_images", "pad_circular", "per_axis"]
 
@@ -39,8 +39,8 @@ class Spatial(Weighted, abstract=True):
         dilation: int | Sequence[int] = 1,
         groups: int = 1,
         bias: bool = False,
-        bias_std: float = 1.0,
-        weight_std: float = 1.0,
+        bias_std: float | Tensor = 1.0,
+        weight_std: float | Tensor = 1.0,
         padding_mode: PaddingMode = "circular",
         parameterisation: Parameterisation = "ntk",
     ) -> None:
@@ -57,8 +57,7 @@ class Spatial(Weighted, abstract=True):
                 raise ValueError(f"expected {name} that {groups} groups divide, got {channels}")
         if padding_mode not in get_args(PaddingMode):
             raise ValueError(f'expected padding_mode "circular" or "zeros", got {padding_mode!r}')
-        self.bias_std = finite_number(bias_std, "bias_std", minimum=0)
-        self.weight_std = positive_std(weight_std, "weight_std")
+        self.bias_std, self.weight_std = bias_std, weight_std
         self.padding_mode = padding_mode
         self.parameterisation = checked_parameterisation(parameterisation)
         self.weight = torch.nn.Parameter(torch.empty(*self._filters(), *self.kernel_size))

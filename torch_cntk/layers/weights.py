@@ -10,12 +10,12 @@ from typing import Any, Literal, TypeVar, cast
 import torch
 from torch import Tensor
 
-from torch_cntk._internal.checks import finite_number
 from torch_cntk._internal.options import Option
+from torch_cntk._internal.tunable import Tunable, live
 from torch_cntk.covariance import Gains
 from torch_cntk.layers.base import Layer
 
-__all__ = ["Parameterisation", "Weighted", "checked_parameterisation", "positive_std", "reparameterise"]
+__all__ = ["Parameterisation", "Weighted", "checked_parameterisation", "reparameterise"]
 
 Parameterisation = Literal["ntk", "standard"]
 
@@ -37,7 +37,7 @@ def checked_parameterisation(parameterisation: str) -> Parameterisation:
 
 
 class Weighted(Layer, abstract=True):
-    """A layer with ``weight``, ``bias`` (or None), ``weight_std`` and ``bias_std``.
+    """A layer with ``weight``, ``bias`` (or None), ``weight_std`` and ``bias_std``, both of which may be tensors.
 
     The function is the same in both parameterisations: effective weights are N(0, weight_std^2 / fan_in), the effective
     bias is N(0, bias_std^2), and so are the NNGP kernels. What differs is how training moves it, and with that the NTK.
@@ -54,8 +54,8 @@ class Weighted(Layer, abstract=True):
 
     weight: torch.nn.Parameter
     bias: torch.nn.Parameter | None
-    weight_std: float
-    bias_std: float
+    weight_std = Tunable(minimum=0, above=True)
+    bias_std = Tunable(minimum=0)
     parameterisation: Parameterisation = "ntk"
 
     @property
@@ -74,22 +74,23 @@ class Weighted(Layer, abstract=True):
         # What is not told has its default, so that files of versions with fewer options are understood.
         return self._shows(option, value)
 
-    def _scales(self) -> tuple[float, float]:
+    def _scales(self) -> tuple[float | Tensor, float | Tensor]:
         """What parameters that are N(0, 1) are multiplied by: weight and bias."""
-        return self.weight_std / math.sqrt(self.fan_in), self.bias_std
+        return live(self, "weight_std") / math.sqrt(self.fan_in), live(self, "bias_std")
 
     @property
     def gains(self) -> Gains:
         """What the layer makes of the average over its patches, on the way of a covariance."""
-        bias = 0.0 if self.bias is None else self.bias_std**2
+        weight = live(self, "weight_std") ** 2
+        bias = 0.0 if self.bias is None else live(self, "bias_std") ** 2
         if self.parameterisation == "ntk":
-            return Gains.ntk(self.weight_std**2, bias)
-        return Gains(self.weight_std**2, bias, float(self.fan_in), 0.0 if self.bias is None else 1.0)
+            return Gains.ntk(weight, bias)
+        return Gains(weight, bias, float(self.fan_in), 0.0 if self.bias is None else 1.0)
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw weights and biases from N(0, 1), scaled in the standard parameterisation; none on the meta device."""
-        scales = (1.0, 1.0) if self.parameterisation == "ntk" else self._scales()
         with torch.no_grad():
+            scales = (1.0, 1.0) if self.parameterisation == "ntk" else self._scales()
             for parameter, scale in zip((self.weight, self.bias), scales, strict=True):
                 if parameter is not None and not parameter.is_meta:
                     parameter.normal_(generator=generator)
@@ -111,8 +112,8 @@ class Weighted(Layer, abstract=True):
         """
         if weight.shape != self.weight.shape:
             raise ValueError(f"expected weights of shape {tuple(self.weight.shape)}, got {tuple(weight.shape)}")
-        scales = (1.0, 1.0) if self.parameterisation == "standard" else self._scales()
         with torch.no_grad():
+            scales = (1.0, 1.0) if self.parameterisation == "standard" else self._scales()
             self.weight.copy_(weight / scales[0])
             if bias is not None and bool((bias != 0).any()):
                 if self.bias is None or scales[1] == 0:
@@ -143,19 +144,6 @@ class Weighted(Layer, abstract=True):
         wanted, self.parameterisation = self.parameterisation, stored
         super()._load_from_state_dict(state_dict, prefix, *arguments, **options)
         self._convert(wanted)
-
-
-def positive_std(value: float, name: str) -> float:
-    """A standard deviation above 0.
-
-    Raises:
-        TypeError: it is no number.
-        ValueError: it is not above 0, or not finite.
-    """
-    checked = finite_number(value, name, minimum=0)
-    if checked == 0:
-        raise ValueError(f"expected {name} > 0, got 0")
-    return checked
 
 
 def reparameterise(net: L, parameterisation: Parameterisation) -> L:

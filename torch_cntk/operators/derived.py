@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from torch_cntk._internal.checks import finite_number, shape_text
+from torch_cntk._internal.ranks import Mesh
 from torch_cntk.operators.base import Operator
 
 __all__ = ["MultipleOperator", "ScaledOperator", "SelectedOperator", "SumOperator"]
@@ -46,6 +47,7 @@ class SumOperator(Operator):
             iterations=max(first.iterations, second.iterations) if bounded else None,  # type: ignore[type-var]
         )
         self._first, self._second = first, second
+        self.mesh = first.mesh or second.mesh
 
     def lookup(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
         """See ``Operator.lookup``."""
@@ -63,6 +65,14 @@ class SumOperator(Operator):
     def select(self, index: Tensor) -> Operator:
         """See ``Operator.select``."""
         return SumOperator(self._first.select(index), self._second.select(index))
+
+    def divided(self, mesh: Mesh) -> Operator:
+        """See ``Operator.divided``."""
+        return SumOperator(self._first.divided(mesh), self._second.divided(mesh))
+
+    def undivided(self) -> Operator:
+        """See ``Operator.undivided``."""
+        return SumOperator(self._first.undivided(), self._second.undivided())
 
     def _multiply(self, images: Tensor) -> Tensor:
         return (self._first @ images).add_(self._second @ images)
@@ -95,6 +105,7 @@ class MultipleOperator(Operator):
             iterations=operator.iterations,
         )
         self._operator, self._factor = operator, float(factor)
+        self.mesh = operator.mesh
 
     def lookup(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
         """See ``Operator.lookup``."""
@@ -112,6 +123,14 @@ class MultipleOperator(Operator):
     def select(self, index: Tensor) -> Operator:
         """See ``Operator.select``."""
         return MultipleOperator(self._operator.select(index), self._factor)
+
+    def divided(self, mesh: Mesh) -> Operator:
+        """See ``Operator.divided``."""
+        return MultipleOperator(self._operator.divided(mesh), self._factor)
+
+    def undivided(self) -> Operator:
+        """See ``Operator.undivided``."""
+        return MultipleOperator(self._operator.undivided(), self._factor)
 
     def _multiply(self, images: Tensor) -> Tensor:
         return (self._operator @ images).mul_(self._factor)
@@ -138,6 +157,7 @@ class SelectedOperator(Operator):
         )
         self._operator = operator
         self._index = index
+        self.mesh = operator.mesh
 
     def lookup(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
         """See ``Operator.lookup``."""
@@ -155,6 +175,14 @@ class SelectedOperator(Operator):
     @cached_property
     def _own(self) -> Operator:
         return self._operator.select(self._index)
+
+    def divided(self, mesh: Mesh) -> Operator:
+        """See ``Operator.divided``."""
+        return SelectedOperator(self._operator.divided(mesh), self._index)
+
+    def undivided(self) -> Operator:
+        """See ``Operator.undivided``."""
+        return SelectedOperator(self._operator.undivided(), self._index)
 
     def _multiply(self, images: Tensor) -> Tensor:
         return self._own @ images
@@ -182,6 +210,7 @@ class ScaledOperator(Operator):
             traffic=operator.traffic,
         )
         self._operator = operator
+        self.mesh = operator.mesh
         self._scale = scale.double().expand(operator.size)
 
     def lookup(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
@@ -198,6 +227,14 @@ class ScaledOperator(Operator):
         """S K s between some pixels and others, [m, n] in float64; see ``Operator.entries``."""
         scale = self._scale.flatten()
         return self._operator.entries(first, second) * scale[first, None] * scale[second]
+
+    def divided(self, mesh: Mesh) -> Operator:
+        """See ``Operator.divided``."""
+        return ScaledOperator(self._operator.divided(mesh), self._scale)
+
+    def undivided(self) -> Operator:
+        """See ``Operator.undivided``."""
+        return ScaledOperator(self._operator.undivided(), self._scale)
 
     def _multiply(self, images: Tensor) -> Tensor:
         scale = self._scale.to(images.dtype)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from torch_cntk._internal.checks import as_size, positive_int, shape_text
 from torch_cntk._internal.options import as_json, as_typed, options_of
+from torch_cntk._internal.tunable import tensors_of
 from torch_cntk.covariance import Extent, Lattice
 
 __all__ = ["Prior", "Sum", "from_description", "named_prior"]
@@ -110,6 +111,10 @@ class Prior(ABC):
     def extent(self, ndim: int) -> Extent | None:
         """Period and radius of Sigma_0 in ``ndim`` dimensions, or None if it is not stationary."""
         return None
+
+    def tensors(self, ndim: int) -> list[Tensor]:
+        """The tensors that gradients of Sigma_0 in ``ndim`` dimensions are to pass on to."""
+        return [tensor for _, tensor in tensors_of(self)]
 
     def description(self) -> dict[str, Any] | None:
         """What rebuilds the prior (see ``from_description``), or None where that would hold the data itself."""
@@ -221,6 +226,10 @@ class Sum(Prior):
         own = [term.channels(ndim) for term in self.terms]
         known = [count for count in own if count is not None]
         return sum(known) if len(known) == len(own) else None
+
+    def tensors(self, ndim: int) -> list[Tensor]:
+        """Those of all terms."""
+        return [tensor for term in self.terms for tensor in term.tensors(ndim)]
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> Prior:

@@ -8,7 +8,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor as _Tensor
 
-from torch_cntk._internal.checks import finite_number
+from torch_cntk._internal.tunable import Tunable, live
 from torch_cntk.covariance import Features, Lattice
 from torch_cntk.priors.base import Prior
 
@@ -41,7 +41,7 @@ class _Given(Prior):
         self, size: tuple[int, ...], device: torch.device | None = None, dtype: torch.dtype = torch.float64
     ) -> Lattice:
         """Weight * mean over channels of Z_c(x) Z_c(x')."""
-        return Features(self._features(size).to(device=device), self.weight, dtype)
+        return Features(self._features(size).to(device=device), live(self, "weight"), dtype)
 
 
 class Tensor(_Given, described=False):
@@ -50,14 +50,16 @@ class Tensor(_Given, described=False):
     Args:
         features: Z.
         weight: Sigma_0(x, x') = weight * mean over channels of Z_c(x) Z_c(x'). For a sum over the channels, give
-            their number.
+            their number. Gradients by it pass where it is a tensor, and those by Z where Z requires them.
 
     Raises:
         TypeError: Z is no floating point tensor, or the weight no number.
         ValueError: Z has no spatial dimension, no entries, or entries that are not finite, or the weight is negative.
     """
 
-    def __init__(self, features: _Tensor, weight: float = 1.0) -> None:
+    weight = Tunable(minimum=0)
+
+    def __init__(self, features: _Tensor, weight: float | _Tensor = 1.0) -> None:
         if not isinstance(features, torch.Tensor) or not features.is_floating_point():
             got = features.dtype if isinstance(features, torch.Tensor) else type(features).__name__
             raise TypeError(f"expected a floating point tensor [channels, *size], got {got}")
@@ -66,7 +68,7 @@ class Tensor(_Given, described=False):
         if not torch.isfinite(features).all():
             raise ValueError("expected finite features, got NaN or infinity among them")
         self.features = features
-        self.weight = finite_number(weight, "weight", minimum=0)
+        self.weight = weight
         self.size = tuple(features.shape[1:])
         self.device = features.device
         self.dtype = features.dtype
@@ -88,6 +90,10 @@ class Tensor(_Given, described=False):
         device: torch.device | str | None,
     ) -> _Tensor:
         return super()._draw(shape, generator, dtype or self.dtype, device or self.device)
+
+    def tensors(self, ndim: int) -> list[_Tensor]:
+        """Z and the weight, as far as they require gradients."""
+        return super().tensors(ndim) + [self.features] * self.features.requires_grad
 
     def description(self) -> None:
         """None: the tensor is not kept with a kernel."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 
 import torch
 from torch import Tensor
 
-from torch_cntk._internal.checks import finite_number
+from torch_cntk._internal.tunable import Tunable, live
 from torch_cntk.covariance import Extent, Geometry, Lattice, Stored, Table
+from torch_cntk.covariance.patches import Number
 from torch_cntk.priors.base import Prior
 
 __all__ = ["Constant", "Normal", "Uniform", "White"]
@@ -17,17 +19,20 @@ __all__ = ["Constant", "Normal", "Uniform", "White"]
 class _Independent(Prior):
     """Pixels and channels i.i.d.; the subclass knows its moments."""
 
-    _moments: tuple[float, float]  # (mean, second moment)
+    @property
+    @abstractmethod
+    def _moments(self) -> tuple[Number, Number]:
+        """Squared mean, and second moment."""
 
     def covariance(
         self, size: tuple[int, ...], device: torch.device | None = None, dtype: torch.dtype = torch.float64
     ) -> Lattice:
         """The squared mean everywhere, the second moment at displacement zero."""
-        mean, second_moment = self._moments
+        squared_mean, second_moment = self._moments
         ndim = len(size)
         geometry = Geometry(size, (1,) * ndim, reflective=True, square=ndim > 1 and size[0] == size[1])
         values = torch.zeros((2, *geometry.box, *geometry.period), dtype=torch.float64, device=device)
-        values[0] = mean**2
+        values[0] = squared_mean
         values[(0, *(0,) * (2 * ndim))] = second_moment
         return Stored(Table(values, geometry))
 
@@ -39,19 +44,31 @@ class _Independent(Prior):
 class Uniform(_Independent):
     """Independent U[low, high] in every pixel and channel; the deep image prior takes U[0, 0.1].
 
+    A tensor of one number in the place of a bound passes gradients of the kernel on; so do the options of other priors.
+
     Raises:
         TypeError: a bound is no number.
         ValueError: ``low`` is not below ``high``.
+
+    Example:
+        >>> import torch_cntk as tc
+        >>> tc.priors.Uniform(0, 0.1).sample(4, size=(16, 16)).shape
+        torch.Size([4, 16, 16])
     """
 
     _unnamed = 2
+    low = Tunable()
+    high = Tunable()
 
-    def __init__(self, low: float = 0.0, high: float = 0.1) -> None:
-        self.low, self.high = finite_number(low, "low"), finite_number(high, "high")
+    def __init__(self, low: float | Tensor = 0.0, high: float | Tensor = 0.1) -> None:
+        self.low, self.high = low, high
         if self.low >= self.high:
-            raise ValueError(f"expected low < high, got low={low} and high={high}")
-        mean = (self.low + self.high) / 2
-        self._moments = mean, (self.low**2 + self.low * self.high + self.high**2) / 3
+            raise ValueError(f"expected low < high, got low={self.low} and high={self.high}")
+
+    @property
+    def _moments(self) -> tuple[Number, Number]:
+        low, high = live(self, "low"), live(self, "high")
+        return ((low + high) / 2) ** 2, (low**2 + low * high + high**2) / 3
 
     def _draw(
         self,
@@ -73,13 +90,21 @@ class Normal(_Independent):
     """
 
     _unnamed = 2
+    mean = Tunable()
+    std = Tunable(minimum=0, above=True)
 
-    def __init__(self, mean: float = 0.0, std: float = 1.0) -> None:
-        self.mean, self.std = finite_number(mean, "mean"), finite_number(std, "std", minimum=0)
-        if self.std == 0:
-            raise ValueError("expected std > 0, got 0: all pixels would be the same")
-        self._moments = self.mean, self.mean**2 + self.std**2
-        self.gaussian = self.mean == 0
+    def __init__(self, mean: float | Tensor = 0.0, std: float | Tensor = 1.0) -> None:
+        self.mean, self.std = mean, std
+
+    @property
+    def gaussian(self) -> bool:  # type: ignore[override]
+        """Whether the mean is 0."""
+        return self.mean == 0
+
+    @property
+    def _moments(self) -> tuple[Number, Number]:
+        mean, std = live(self, "mean"), live(self, "std")
+        return mean**2, mean**2 + std**2
 
     def _draw(
         self,
@@ -99,11 +124,21 @@ class White(Normal):
         ValueError: the variance is not positive.
     """
 
-    def __init__(self, variance: float) -> None:
-        self.variance = finite_number(variance, "variance", minimum=0)
-        if self.variance == 0:
-            raise ValueError("expected variance > 0, got 0: leave the prior out")
-        super().__init__(0.0, math.sqrt(self.variance))
+    variance = Tunable(minimum=0, above=True)
+    mean = 0.0
+
+    def __init__(self, variance: float | Tensor) -> None:
+        self.variance = variance
+
+    @property
+    def std(self) -> float:  # type: ignore[override]
+        """Root of the variance."""
+        return math.sqrt(self.variance)
+
+    @property
+    def _moments(self) -> tuple[Number, Number]:
+        variance = live(self, "variance")
+        return 0.0, variance if isinstance(variance, Tensor) else self.std**2
 
 
 class Constant(_Independent):
@@ -114,9 +149,15 @@ class Constant(_Independent):
         ValueError: the variance is negative.
     """
 
-    def __init__(self, variance: float) -> None:
-        self.variance = finite_number(variance, "variance", minimum=0)
-        self._moments = math.sqrt(self.variance), self.variance
+    variance = Tunable(minimum=0)
+
+    def __init__(self, variance: float | Tensor) -> None:
+        self.variance = variance
+
+    @property
+    def _moments(self) -> tuple[Number, Number]:
+        variance = live(self, "variance")
+        return variance if isinstance(variance, Tensor) else math.sqrt(variance) ** 2, variance
 
     def _draw(
         self,

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from torch_cntk._internal.checks import finite_number, shape_text
+from torch_cntk._internal.checks import shape_text
+from torch_cntk._internal.tunable import Tunable, live, tensors_of
 from torch_cntk.covariance import Extent, Geometry, Lattice, Stored, Table
 from torch_cntk.priors import given
 from torch_cntk.priors.base import Prior
@@ -76,11 +77,12 @@ class Stationary(Prior, described=False):
         if not bool(torch.isfinite(values).all()):
             raise ValueError("expected finite values of psi, got NaN or infinity among them")
         around = tuple(range(len(size)))
-        mirrored = values.flip(around).roll((1,) * len(size), around)
-        largest = float(values.abs().max())
-        if float((values - mirrored).abs().max()) > 1e-12 * largest:
+        numbers = values.detach()
+        mirrored = numbers.flip(around).roll((1,) * len(size), around)
+        largest = float(numbers.abs().max())
+        if float((numbers - mirrored).abs().max()) > 1e-12 * largest:
             raise ValueError("expected psi(u) = psi(-u) on the torus, got a function that is not symmetric")
-        spectrum = torch.fft.fftn(values).real
+        spectrum = torch.fft.fftn(numbers).real
         if float(spectrum.min()) < -1e-10 * float(spectrum.max()):
             raise ValueError(
                 f"expected a positive semi-definite psi on {shape_text(size)} pixels, got the eigenvalue "
@@ -98,6 +100,11 @@ class Stationary(Prior, described=False):
         geometry = Geometry(size, (1,) * len(size), reflective=even, square=square)
         stored = values[tuple(slice(n) for n in geometry.box)].reshape(*geometry.box, *geometry.period)
         return Stored(Table(torch.stack((stored, torch.zeros_like(stored))).to(device=device), geometry))
+
+    def tensors(self, ndim: int) -> list[Tensor]:
+        """Psi at displacement 0, if it has gradients."""
+        at_zero = self.psi(*(torch.zeros((1,) * ndim, dtype=torch.float64) for _ in range(ndim)))
+        return [at_zero] if isinstance(at_zero, torch.Tensor) and at_zero.requires_grad else []
 
     def description(self) -> None:
         """None: a function is not kept with a kernel."""
@@ -124,8 +131,10 @@ class Autocorrelation(Stationary, described=False):
             negative.
     """
 
-    def __init__(self, estimate: Tensor, weight: float = 1.0) -> None:
-        checked = given.Tensor(estimate, weight)
+    weight = Tunable(minimum=0)
+
+    def __init__(self, estimate: Tensor, weight: float | Tensor = 1.0) -> None:
+        checked = given.Tensor(estimate)
         features, around = checked.features.double(), tuple(range(1, estimate.ndim))
         features = features - features.mean(around, keepdim=True)
         for axis in around:
@@ -135,7 +144,7 @@ class Autocorrelation(Stationary, described=False):
         if not bool((features != 0).any()):
             raise ValueError("expected an estimate that varies, got a constant: it has no autocorrelation")
         super().__init__(lambda *u: self._at(u))  # the size of the torus is that of u
-        self.weight = checked.weight
+        self.weight = weight
         self.device, self.dtype = checked.device, checked.dtype
         self._features = features
 
@@ -154,7 +163,11 @@ class Autocorrelation(Stationary, described=False):
         # Rounding must not make it asymmetric.
         mirrored = values.flip(axes).roll((1,) * len(size), axes)
         values = (values + mirrored) / 2
-        return values * (self.weight / values.flatten()[0])
+        return values * (live(self, "weight") / values.flatten()[0])
+
+    def tensors(self, ndim: int) -> list[Tensor]:
+        """The estimate and the weight, as far as they require gradients."""
+        return [tensor for _, tensor in tensors_of(self)] + [self._features] * self._features.requires_grad
 
     def __repr__(self) -> str:
         return f"Autocorrelation({tuple(self._features.shape)})"
@@ -176,18 +189,18 @@ class Coordinates(Prior):
         ValueError: the length is not positive, or the weight negative.
     """
 
-    def __init__(self, length: float, weight: float = 1.0) -> None:
-        self.length = finite_number(length, "length", minimum=0)
-        if self.length == 0:
-            raise ValueError("expected length > 0, got 0: White(variance) has independent pixels")
-        self.weight = finite_number(weight, "weight", minimum=0)
+    length = Tunable(minimum=0, above=True)
+    weight = Tunable(minimum=0)
+
+    def __init__(self, length: float | Tensor, weight: float | Tensor = 1.0) -> None:
+        self.length, self.weight = length, weight
 
     def covariance(
         self, size: tuple[int, ...], device: torch.device | None = None, dtype: torch.dtype = torch.float64
     ) -> Lattice:
         """A product over the axes, of period 1."""
         geometry = Geometry(size, (1,) * len(size), reflective=True, square=len(size) > 1 and size[0] == size[1])
-        values = torch.full((1,) * (2 * len(size)), self.weight, dtype=torch.float64)
+        values = torch.ones((1,) * (2 * len(size)), dtype=torch.float64) * live(self, "weight")
         for axis, (n, kept) in enumerate(zip(size, geometry.box, strict=True)):
             shape = [-1 if k == axis else 1 for k in range(2 * len(size))]
             values = values * self._along_axis(n)[:kept].reshape(shape)
@@ -195,9 +208,10 @@ class Coordinates(Prior):
 
     def _along_axis(self, n: int) -> Tensor:
         """The covariance of an axis of n pixels at distances 0 .. n - 1."""
+        length = live(self, "length")
         copies = math.ceil(8 * self.length / n) + 1  # exp(-8^2 / 2) is 1e-14
         u = torch.arange(n, dtype=torch.float64) + n * torch.arange(-copies, copies + 1)[:, None]
-        total = torch.exp(-(u**2) / (2 * self.length**2)).sum(0)
+        total = torch.exp(-(u**2) / (2 * length**2)).sum(0)
         return total / total[0]
 
     def _draw(
@@ -211,7 +225,7 @@ class Coordinates(Prior):
         kind = {"generator": generator, "dtype": torch.float64}
         phase = torch.rand((channels, *(1,) * len(size)), **kind)  # type: ignore[arg-type]
         for axis, n in enumerate(size):
-            spectrum = torch.fft.fft(self._along_axis(n)).real.clamp_min(0)
+            spectrum = torch.fft.fft(self._along_axis(n)).real.clamp_min(0).detach()
             wave = torch.multinomial(spectrum, channels, replacement=True, generator=generator)
             turns = wave[:, None] * torch.arange(n, dtype=torch.float64) / n
             phase = phase + turns.reshape(channels, *(n if k == axis else 1 for k in range(len(size))))

@@ -16,14 +16,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torch_cntk._internal.derivatives import first_order
 from torch_cntk.covariance.duals.base import ROUNDING, Dual
 from torch_cntk.covariance.duals.closed import Erf, Gelu, Sine
+from torch_cntk.covariance.duals.exponential import Bump, Exponential, Wave
 from torch_cntk.covariance.duals.piecewise import Jump, Rectifier
+from torch_cntk.covariance.duals.tuned import Tuned
 
-__all__ = ["Gradients", "differentiable", "gradients_of"]
+__all__ = ["Gradients", "Sensitivities", "differentiable", "gradients_of", "sensitivities_of"]
 
 Gradients = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 """Given sigma, v, v' and the gradients of value and slope: those of sigma, v and v'."""
+Sensitivities = Callable[[Tensor, Tensor, Tensor], list[tuple[Tensor, Tensor]]]
+"""Given sigma, v, v': the derivatives of value and slope by each parameter of a ``Tuned`` dual."""
 Formula = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -36,21 +41,34 @@ def gradients_of(dual: Any) -> Gradients:
     """
     raise ValueError(
         f"expected features that need no gradient (features.detach()), as there is no rule for that of {dual}; ReLU, "
-        "LeakyReLU, ABReLU, Abs, Sign, Step, Erf, GELU and Sin have one"
+        "LeakyReLU, ABReLU, Abs, Sign, Step, Erf, GELU, Sin, RBF, Exp and Gaussian have one"
     )
 
 
+@singledispatch
+def sensitivities_of(dual: Any) -> Sensitivities:
+    """What the parameters of a ``Tuned`` dual change.
+
+    Raises:
+        ValueError: there is no rule.
+    """
+    raise ValueError(f"expected options of an activation that need no gradient, as there is no rule for that of {dual}")
+
+
 def differentiable(dual: Dual) -> Dual:
-    """The dual, through which gradients pass.
+    """The dual, through which gradients pass, to its parameters as well if it is ``Tuned``.
 
     Raises:
         ValueError: there is no rule for it.
     """
-    gradients = gradients_of(dual)
+    parameters, sensitivities = (), None
+    if isinstance(dual, Tuned):
+        parameters, sensitivities, dual = dual.parameters, sensitivities_of(dual.dual), dual.dual
+    rules = gradients_of(dual), sensitivities
 
     def through(sigma: Tensor, variance: Tensor, other_variance: Tensor) -> tuple[Tensor, Tensor]:
         first, second = (v.expand_as(sigma) for v in (variance, other_variance))
-        pair: tuple[Tensor, Tensor] = _Through.apply(sigma, first, second, dual, gradients)
+        pair: tuple[Tensor, Tensor] = _Through.apply(sigma, first, second, dual, rules, *parameters)
         return pair
 
     return through
@@ -61,18 +79,29 @@ class _Through(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, sigma: Tensor, variance: Tensor, other: Tensor, dual: Dual, gradients: Gradients
+        ctx: Any,
+        sigma: Tensor,
+        variance: Tensor,
+        other: Tensor,
+        dual: Dual,
+        rules: tuple[Gradients, Sensitivities | None],
+        *parameters: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Value and slope."""
         ctx.save_for_backward(sigma, variance, other)
-        ctx.gradients = gradients
+        ctx.rules = rules
         return dual(sigma.clone(), variance.contiguous(), other.contiguous())
 
     @staticmethod
+    @first_order
     def backward(ctx: Any, *given: Tensor) -> tuple[Tensor | None, ...]:
         """By the dual's rule."""
         value, slope = given
-        return (*ctx.gradients(*ctx.saved_tensors, value, slope), None, None)
+        gradients, sensitivities = ctx.rules
+        of_inputs = gradients(*ctx.saved_tensors, value, slope)
+        changes = [] if sensitivities is None else sensitivities(*ctx.saved_tensors)
+        of_parameters = [((value * a).sum() + (slope * b).sum()).to("cpu", torch.float64) for a, b in changes]
+        return (*of_inputs, None, None, *of_parameters)
 
 
 def _over(numerator: Tensor, denominator: Tensor) -> Tensor:
@@ -103,6 +132,18 @@ def _of_rectifier(dual: Rectifier) -> Gradients:
         return (1 - dual.bend * angle) * value + of_slope[0], _over(half, v) + of_slope[1], _over(half, w) + of_slope[2]
 
     return gradients
+
+
+@sensitivities_of.register
+def _by_bend(dual: Rectifier) -> Sensitivities:
+    """Of value = sigma (1 - b t) + b n sin t and slope = 1 - b t, by b."""
+
+    def sensitivities(s: Tensor, v: Tensor, w: Tensor) -> list[tuple[Tensor, Tensor]]:
+        root = _sine(s, v, w)
+        angle = torch.atan2(root, s)
+        return [(root - s * angle, -angle)]
+
+    return sensitivities
 
 
 @gradients_of.register
@@ -163,5 +204,39 @@ def _of_sine(dual: Sine) -> Gradients:
         mean = (v + w) / 2
         rising, falling = torch.exp(s - mean), torch.exp(-s - mean)
         return half * (rising - falling), half * (rising + falling)
+
+    return _by_autograd(formula)
+
+
+@gradients_of.register
+def _of_wave(dual: Wave) -> Gradients:
+    half, square, turned = dual.gain**2 / 2, dual.frequency**2, math.cos(2 * dual.phase)
+
+    def formula(s: Tensor, v: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+        mean = (v + w) / 2
+        rising, falling = torch.exp(square * (s - mean)), torch.exp(-square * (s + mean)) * turned
+        return half * (rising - falling), half * square * (rising + falling)
+
+    return _by_autograd(formula)
+
+
+@gradients_of.register
+def _of_exponential(dual: Exponential) -> Gradients:
+    factor = dual.gain**2
+
+    def formula(s: Tensor, v: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+        value = factor * torch.exp(s + (v + w) / 2)
+        return value, value.clone()
+
+    return _by_autograd(formula)
+
+
+@gradients_of.register
+def _of_bump(dual: Bump) -> Gradients:
+    factor = dual.gain**2
+
+    def formula(s: Tensor, v: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+        root = (1 + v + w + (v * w - s * s)).sqrt()
+        return factor / root, factor * s / root**3
 
     return _by_autograd(formula)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -42,7 +43,7 @@ class Rectifier:
         back: tuple[Tensor, ...] = ()
         if not (ordinary(variance) and ordinary(other_variance)):
             (sigma, variance, other_variance), back = levelled(sigma, variance, other_variance)
-        # n sin t as in ``legs``, but shrunk at another place: kernels stay the same to the last bit.
+        # n sin t as in ``legs``, but shrunk at another place.
         root = torch.mul(variance * (1 - ROUNDING[sigma.dtype]), other_variance, out=torch.empty_like(sigma))
         root.addcmul_(sigma, sigma, value=-1).clamp_min_(0).sqrt_()
         angle = torch.atan2(root, sigma)
@@ -52,22 +53,37 @@ class Rectifier:
             value.mul_(power)
         return value, slope
 
-    def by_arcsine(self, sigma: Tensor, cosine: Tensor, product: Tensor) -> Tensor:
-        """The same in two thirds of the time, but for the last digit: an arcsine takes a third of an arctangent's.
+    def lengths(self, variance: Tensor) -> tuple[Tensor, Tensor]:
+        """What ``by_arcsine`` wants of a variance: 1 / sqrt(v), and sqrt(v), times roots of its constants."""
+        more = math.sqrt(1 + ROUNDING[variance.dtype])
+        return variance.rsqrt().mul_(more), variance.sqrt().mul_(math.sqrt(self.bend))
+
+    def by_arcsine(
+        self,
+        sigma: Tensor,
+        lengths: Sequence[Tensor],
+        other_lengths: Sequence[Tensor],
+        cosine: Tensor,
+        sine: Tensor,
+    ) -> Tensor:
+        """The same in half of the time, but for the last digit: an arcsine takes a third of an arctangent's.
 
         The angle is pi/2 - arcsin(sigma / n), whose absolute error is as that of the arctangent of a root that is a
-        difference. What must be the same to the last bit, as kernels of pixels are, takes the other formula.
+        difference. Where variances are 0, or very large or small, the other formula has to be taken.
 
         Args:
             sigma: covariances, which become the value.
-            cosine: sigma / sqrt(v v'), times 1 + ROUNDING; overwritten by the slope, which is returned.
-            product: v v', times 1 - ROUNDING; overwritten.
+            lengths: of the variances, which broadcast against sigma.
+            other_lengths: of the other ones.
+            cosine: memory of sigma's shape; becomes the slope, which is returned.
+            sine: memory of sigma's shape.
         """
-        bend = self.bend
-        root = product.addcmul_(sigma, sigma, value=-1).clamp_min_(0).sqrt_()
-        slope = cosine.clamp_(-1, 1).asin_()
-        torch.add(slope.new_tensor(1 - bend * math.pi / 2), slope, alpha=bend, out=slope)
-        sigma.mul_(slope).add_(root, alpha=bend)
+        (inverse, length), (other_inverse, other_length) = lengths, other_lengths
+        torch.mul(sigma, inverse, out=cosine).mul_(other_inverse).clamp_(-1, 1)
+        torch.addcmul(cosine.new_ones(()), cosine, cosine, value=-1, out=sine).sqrt_().mul_(length)
+        at_right_angle = cosine.new_tensor(1 - self.bend * math.pi / 2)
+        slope = torch.add(at_right_angle, cosine.asin_(), alpha=self.bend, out=cosine)
+        sigma.mul_(slope).addcmul_(sine, other_length)
         return slope
 
 

@@ -8,7 +8,7 @@ cache. A result is overwritten by the last step that reads it; earlier ones get 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -20,7 +20,10 @@ from torch_cntk.covariance.lattice.shifts import SpareMemory
 from torch_cntk.covariance.lattice.steps import Step, as_pair, step_of
 from torch_cntk.covariance.table import Slab, Table
 
-__all__ = ["Program"]
+__all__ = ["Program", "StepOf"]
+
+StepOf = Callable[[Lattice, bool, SpareMemory, Mapping[Lattice, Table]], Step]
+"""Gives the step that computes a node: see ``step_of``."""
 
 
 class _Instruction(NamedTuple):
@@ -41,9 +44,19 @@ class Program:
     Attributes:
         node: whose table it computes.
         sources: nodes whose tables it reads.
+        instructions: its steps.
     """
 
-    def __init__(self, node: Lattice, kind: str, spare: SpareMemory, tables: Mapping[Lattice, Table]) -> None:
+    def __init__(
+        self,
+        node: Lattice,
+        kind: str,
+        spare: SpareMemory,
+        tables: Mapping[Lattice, Table],
+        step: StepOf = step_of,
+        *,
+        reduced: bool = True,
+    ) -> None:
         """Compile.
 
         Args:
@@ -51,15 +64,17 @@ class Program:
             kind: "ntk" (Theta), "nngp" (Sigma) or "both".
             spare: memory that slabs take turns in.
             tables: of the sources, from when it first runs on.
+            step: gives each node's.
+            reduced: whether steps of which Theta is all that is read compute nothing else.
         """
         self.node = node
-        self._kind = kind
+        self._kind, self._step_of, self._reduced = kind, step, reduced
         self._scales: dict[tuple[int, ...], int] = {(1,) * node.ndim: 0}
         nodes = parents_first(node, attrgetter("level"))
         # What is read by a resampling is no part of the level.
         self.sources = tuple(dict.fromkeys([p for n in nodes if n.level is not n.parents for p in n.parents]))
-        self._instructions = self._compile(nodes, spare, tables)
-        self._knows_variances = not any(i.step.needs_variances for i in self._instructions)
+        self.instructions = self._compile(nodes, spare, tables)
+        self._knows_variances = not any(i.step.needs_variances for i in self.instructions)
 
     def _compile(self, nodes: list[Lattice], spare: SpareMemory, tables: Mapping[Lattice, Table]) -> list[_Instruction]:
         places = {node: place for place, node in enumerate(nodes)}
@@ -70,13 +85,13 @@ class Program:
         for place, (node, read) in enumerate(zip(nodes, inputs, strict=True)):
             finished = tuple([k for k in set(read) if last_reader[k] == place])
             copies = bool(read) and (read[0] not in finished or read[0] in read[1:])
-            step = step_of(node, node in theta_alone, spare, tables)
+            step = self._step_of(node, node in theta_alone, spare, tables)
             instructions.append(_Instruction(step, read, copies, finished, self._scale_of(node)))
         return instructions
 
     def _with_theta_alone(self, nodes: list[Lattice]) -> set[Lattice]:
         """The nodes of which Theta is all that is read."""
-        if self._kind != "ntk" or not _can_give_theta(self.node):
+        if not self._reduced or self._kind != "ntk" or not _can_give_theta(self.node):
             return set()
         alone, both = {self.node}, set[Lattice]()
         if isinstance(self.node, Mixed):
@@ -114,7 +129,7 @@ class Program:
     def _execute(self, slab: Slab) -> Tensor:
         slabs = [slab, *(slab.strided(scale) for scale in list(self._scales)[1:])]
         results: list[Tensor | None] = []
-        for step, read, copies, finished, scale in self._instructions:
+        for step, read, copies, finished, scale in self.instructions:
             inputs: list[Tensor] = [results[place] for place in read]  # type: ignore[misc]
             for place in finished:
                 results[place] = None
@@ -129,7 +144,7 @@ class Program:
         """The largest displacement of each source that is read for displacements up to ``largest`` of the node."""
         found: dict[Lattice, tuple[int, ...]] = {}
         scales = list(self._scales)
-        for instruction in self._instructions:
+        for instruction in self.instructions:
             node = instruction.step.node
             if isinstance(node, Resampled):
                 own = (u * r for u, r in zip(largest, scales[instruction.scale], strict=True))
@@ -144,7 +159,7 @@ class Program:
         """Bytes that the steps hold at their peak, for slabs of so many displacements."""
         held: list[int] = []
         peak = now = kept = 0
-        for step, read, copies, finished, _ in self._instructions:
+        for step, read, copies, finished, _ in self.instructions:
             one = displacements * math.prod(step.node.geometry.period) * torch.float64.itemsize
             held.append(one if step.theta_alone or step.node.untrained else 2 * one)
             now += held[-1]

@@ -95,8 +95,8 @@ def positions_in(box: Box, size: Sequence[int]) -> tuple[int, ...] | None:
 
 
 def at_displaced(images: Tensor, box: Box) -> Tensor:
-    """A copy of images [*size, k] at all displaced pixels: [*size, k, *box], entry [a, :, u] is ``images[a + u]``."""
-    for axis, displacements in enumerate(box):
+    """A copy of images [k, *size, J] at all displaced pixels: [k, *size, J, *box], entry [:, a, :, u] is at a + u."""
+    for axis, displacements in enumerate(box, 1):
         n = images.shape[axis]
         index = (torch.arange(n)[:, None] + torch.tensor(list(displacements))) % n
         moved = images.index_select(axis, index.flatten().to(images.device)).reshape(
@@ -107,47 +107,33 @@ def at_displaced(images: Tensor, box: Box) -> Tensor:
 
 
 class Displaced:
-    """The same without a copy of all entries, for any part of a box.
-
-    The last axis is copied at each of its displacements, side by side; the others are repeated, so that a displacement
-    along them is another place to begin.
+    """The same without a copy, for any part of a box: the image is continued, and a displacement is a place to begin.
 
     Args:
-        images: [*size, k].
+        images: [k, *size, J].
         box: all displacements that will be asked for.
     """
 
     def __init__(self, images: Tensor, box: Box) -> None:
-        self._size = tuple(images.shape[:-1])
-        self._box = box
-        *outer, last = box
-        for axis, displacements in enumerate(outer):
-            n = images.shape[axis]
+        # What is small stays in the nearest cache; the images come first, so that displacements are side by side.
+        tiles = images.movedim(-1, 1)
+        for axis, displacements in enumerate(box, 2):
+            n = tiles.shape[axis]
             around = torch.arange(displacements[0], displacements[-1] + n) % n
-            images = images.index_select(axis, around.to(images.device))
-        self._tiles = _last_displaced(images, last)
+            tiles = tiles.index_select(axis, around.to(images.device))
+        self._tiles = tiles.contiguous()
+        self._box, self._size, count = box, images.shape[1:-1], images.shape[-1]
+        kind, image, *self._strides = self._tiles.stride()
+        self._shape = (len(images), *self._size, count)
+        self._stride = (kind, *self._strides, image)
 
     def part(self, box: Box) -> Tensor | None:
-        """The view [*size, k, *box], of overlapping entries; None if the box is no part of the whole one."""
-        places = []
-        for own, asked, n in zip(self._box, box, self._size, strict=True):
+        """The view [k, *size, J, *box], of overlapping entries; None if the box is no part of the whole one."""
+        offset = 0
+        for own, asked, n, stride in zip(self._box, box, self._size, self._strides, strict=True):
             start = (asked[0] - own[0]) % n
-            if start + asked[-1] - asked[0] > own[-1] - own[0] or start % own.step or asked.step % own.step:
+            if start + asked[-1] - asked[0] > own[-1] - own[0]:
                 return None
-            places.append(start)
-        stride = self._tiles.stride()
-        outer, (last, images, one) = stride[:-3], stride[-3:]
-        step = self._box[-1].step
-        offset = sum(p * s for p, s in zip(places[:-1], outer, strict=True)) + places[-1] // step * one
-        moved_on = (*(r.step * s for r, s in zip(box[:-1], outer, strict=True)), box[-1].step // step * one)
-        shape = (*self._size, self._tiles.shape[-2], *map(len, box))
-        return torch.as_strided(self._tiles, shape, (*outer, last, images, *moved_on), offset)
-
-
-def _last_displaced(images: Tensor, displacements: range) -> Tensor:
-    """[..., n, k] as [..., n, k, displacements]: the last axis of pixels at each of its displacements."""
-    n = images.shape[-2]
-    index = (torch.arange(n)[:, None] + torch.tensor(list(displacements))) % n
-    moved = images.index_select(-2, index.flatten().to(images.device))
-    moved = moved.reshape((*images.shape[:-2], *index.shape, images.shape[-1]))
-    return moved.movedim(-2, -1).contiguous()
+            offset += start * stride
+        moved_on = [r.step * stride for r, stride in zip(box, self._strides, strict=True)]
+        return torch.as_strided(self._tiles, (*self._shape, *map(len, box)), (*self._stride, *moved_on), offset)

@@ -16,18 +16,20 @@ import torch
 from torch import Tensor
 
 from torch_cntk.covariance.lattice.expression import parents_first
+from torch_cntk.covariance.pairs.block import Block
 from torch_cntk.covariance.pairs.displacements import Box, chunks, covering, index_in, no_displacement, scaled, whole
 from torch_cntk.covariance.pairs.expression import Flattened, Given, Pairs, Pooled, Resampled
-from torch_cntk.covariance.pairs.steps import Block, run
+from torch_cntk.covariance.pairs.steps import run
 
 __all__ = ["Evaluation", "Images", "Kind"]
 
 Kind = Literal["ntk", "nngp"]
 Tables = dict[Pairs, tuple[Tensor, Box]]
 
-_SLAB_ENTRIES = {"cpu": 1 << 16, "cuda": 1 << 23}
-"""Numbers of one covariance that are worked on at once (512 kB of float64): with their temporaries they stay in the
-cache of a core; a GPU wants work."""
+_SLAB_ENTRIES = {"cpu": 1 << 15, "cuda": 1 << 23}
+"""Numbers of float64 of one covariance that are worked on at once, on each thread of a CPU (256 kB): Sigma, Theta and
+as much memory again stay in the second cache of a core (1 or 2 MB; from twice as many on every pass takes four times as
+long), while calls still take longer than their beginnings. A GPU wants work."""
 
 _LONG_LOOP = 64
 """Numbers in the innermost loops, from which on their beginnings no longer count."""
@@ -126,10 +128,18 @@ class Evaluation:
         expression: of the network's output.
         kind: "ntk" (Theta) or "nngp" (Sigma).
         dtype: of the computation.
+        recorded: whether gradients are to be recorded, by the images and the options of the layers.
     """
 
-    def __init__(self, expression: Pairs, kind: Kind = "ntk", dtype: torch.dtype = torch.float64) -> None:
-        self.kind, self.dtype = kind, dtype
+    def __init__(
+        self,
+        expression: Pairs,
+        kind: Kind = "ntk",
+        dtype: torch.dtype = torch.float64,
+        *,
+        recorded: bool = False,
+    ) -> None:
+        self.kind, self.dtype, self.recorded = kind, dtype, recorded
         self._last = expression
         self._nodes = parents_first(expression, attrgetter("parents"))
         self._tables_of = [node for node in self._nodes if node.reads_table]
@@ -165,7 +175,7 @@ class Evaluation:
 
     def pairs_at_once(self, device: torch.device) -> tuple[int, int]:
         """Images of either side in a block, so that its inner loops are long: over displacements, or images of B."""
-        pairs = max(1, _slab_entries(device) // self._entries(self._wanted))
+        pairs = max(1, _slab_entries(device, self.dtype) // self._entries(self._wanted))
         if any(len(axis) > 1 for box in self._wanted.values() for axis in box):
             return pairs, 1
         side = math.isqrt(pairs)
@@ -193,7 +203,7 @@ class Evaluation:
             if isinstance(n, Resampled)
         ]
         pixels = math.prod(self.size) ** 2 if self.size else 0
-        slab = 12 * max(_slab_entries(device), *(level.pixels for level in self._levels.values()))
+        slab = 12 * max(_slab_entries(device, self.dtype), *(level.pixels for level in self._levels.values()))
         return (tables + rows * columns * (4 * max(read, default=0) + 2 * pixels) + slab) * self.dtype.itemsize
 
     # Readings.
@@ -202,7 +212,7 @@ class Evaluation:
         """Take images, [n, channels, *pixels], in; their variances are computed."""
         last = features.to(self.dtype).movedim(0, -1).contiguous()
         entries = self._entries(self._wanted_alone) if self._wanted_alone else 1
-        most = max(1, _slab_entries(last.device) // entries)
+        most = max(1, _slab_entries(last.device, self.dtype) // entries)
         found: dict[Pairs, list[Tensor]] = {node: [] for node in self._pointwise}
         for some in torch.split(last, most, dim=-1):
             block = self._alone(some)
@@ -226,7 +236,7 @@ class Evaluation:
             second.variances,
             self.kind == "ntk",
             equal=equal if equal is not None and len(equal[0]) else None,
-            recorded=_recorded(first.features, second.features),
+            recorded=self.recorded,
             boxes=self._wanted,
         )
         return self._result(block)
@@ -234,7 +244,7 @@ class Evaluation:
     def alone(self, images: Images) -> Tensor:
         """K between each image and itself: [n], or [n, *size, *size]."""
         values = []
-        most = max(1, _slab_entries(images.features.device) // self._entries(self._wanted))
+        most = max(1, _slab_entries(images.features.device, self.dtype) // self._entries(self._wanted))
         for start in range(0, len(images), most):
             block = self._alone(images.select(slice(start, start + most)).features)
             self._complete_variances(block)
@@ -242,8 +252,7 @@ class Evaluation:
         return torch.cat(values)
 
     def _alone(self, features: Tensor) -> Block:
-        recorded = _recorded(features)
-        return Block(features, features, {}, {}, self.kind == "ntk", paired=True, recorded=recorded)
+        return Block(features, features, {}, {}, self.kind == "ntk", paired=True, recorded=self.recorded)
 
     def _complete_variances(self, block: Block) -> None:
         """Compute the variances of all nodes of a block of images that meet themselves."""
@@ -273,11 +282,14 @@ class Evaluation:
     # Tables.
 
     def _parts(self, end: Pairs, box: Box, block: Block, tables: Tables) -> Iterator[tuple[Box, Tensor]]:
-        """An end's images, some displacements at a time."""
+        """An end's images, some displacements at a time, in memory that the next ones take."""
         level = self._levels[end]
-        most = max(1, _slab_entries(block.first.device) // (level.pixels * block.pairs))
+        most = max(1, _slab_entries(block.first.device, self.dtype) // (level.pixels * block.pairs))
         for some in chunks(box, most):
-            yield some, level.run(block, some, tables)
+            part = level.run(block, some, tables)
+            yield some, part
+            if not end.reads_table:
+                block.keep(part)
 
     def _whole(self, end: Pairs, box: Box, block: Block, tables: Tables) -> Tensor:
         """An end's images at all displacements of a box."""
@@ -305,17 +317,14 @@ class Evaluation:
         for _, images in self._parts(parent, read, block, tables):
             part = _total(images, parent.ndim, keep=not flat)
             total = part if total is None else total + part
-            block.keep(images)
         assert total is not None
         return total * math.prod(parent.size) ** (-1.0 if flat else -2.0), no_displacement(node.ndim)
 
 
-def _recorded(*features: Tensor) -> bool:
-    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in features)
-
-
-def _slab_entries(device: torch.device) -> int:
-    return _SLAB_ENTRIES.get(device.type, _SLAB_ENTRIES["cuda"])
+def _slab_entries(device: torch.device, dtype: torch.dtype) -> int:
+    if device.type != "cpu":
+        return _SLAB_ENTRIES["cuda"]
+    return _SLAB_ENTRIES["cpu"] * torch.get_num_threads() * torch.float64.itemsize // dtype.itemsize
 
 
 def _total(images: Tensor, ndim: int, *, keep: bool) -> Tensor:

@@ -8,116 +8,35 @@ a few operations on contiguous memory.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from torch_cntk.covariance.duals import Rectifier
-from torch_cntk.covariance.duals.base import ROUNDING, extremes, ordinary
 from torch_cntk.covariance.duals.gradients import differentiable
-from torch_cntk.covariance.pairs.displacements import Box, Displaced, at_displaced, positions_in
-from torch_cntk.covariance.pairs.expression import Activated, Averaged, Given, Mixed, Normalised, Pairs, Subsampled
-from torch_cntk.covariance.patches import Gains
+from torch_cntk.covariance.pairs.block import Block
+from torch_cntk.covariance.pairs.displacements import Box
+from torch_cntk.covariance.pairs.expression import (
+    Activated,
+    Averaged,
+    Given,
+    Mixed,
+    Multiplied,
+    Normalised,
+    Pairs,
+    Subsampled,
+)
+from torch_cntk.covariance.pairs.neighbours import inside_along
+from torch_cntk.covariance.patches import Gains, Number
+from torch_cntk.covariance.products import product_of
 
-__all__ = ["Block", "run"]
+__all__ = ["run"]
 
 
 _FEW_CHANNELS = 16
 """Up to so many are multiplied and added one by one: a matrix product for each pixel takes longer to begin."""
-
-
-@dataclass
-class Block:
-    """Pairs of images that are worked on at once: each of one set with each of another, or each with itself.
-
-    Attributes:
-        first: features of the images A, [channels, *size, I].
-        second: those of the images B, [channels, *size, J].
-        variances: Sigma(A at a, A at a) by the node that needs it, [*size, I].
-        other_variances: those of B, [*size, J].
-        trained: whether Theta is wanted.
-        paired: whether each image meets itself alone: J is 1, and B the same images as A.
-        equal: pairs that are an image with itself, as their places in A and in B, [k] both.
-        recorded: whether gradients will be taken, so that nothing may be overwritten.
-        boxes: all displacements that will be asked of a node.
-    """
-
-    first: Tensor
-    second: Tensor
-    variances: dict[Pairs, Tensor]
-    other_variances: dict[Pairs, Tensor]
-    trained: bool
-    paired: bool = False
-    equal: tuple[Tensor, ...] | None = None
-    recorded: bool = False
-    boxes: Mapping[Pairs, Box] = field(default_factory=dict)
-    _spare: dict[torch.Size, list[Tensor]] = field(default_factory=dict)
-    _displaced: dict[tuple[Pairs, int], Displaced] = field(default_factory=dict)
-
-    @property
-    def pairs(self) -> int:
-        """How many there are."""
-        return self.first.shape[-1] * (1 if self.paired else self.second.shape[-1])
-
-    def between(self, node: Pairs, first: Tensor, second: Tensor, box: Box, place: int = 0) -> tuple[Tensor, Tensor]:
-        """Images [*size, I] of A and [*size, J] of B displaced, to broadcast to [*size, I, J, *box].
-
-        Args:
-            node: that needs them.
-            first: the images of A.
-            second: those of B.
-            box: the displacements.
-            place: which one it is of several images that the node needs.
-        """
-        ndim = len(box)
-        moved = self._moved(node, second, box, place)
-        # The axis of the images of B, or of A where each meets itself.
-        moved = moved.unsqueeze(ndim + 1 if self.paired else ndim)
-        return first.reshape(*first.shape, *(1,) * (1 + ndim)), moved
-
-    def _moved(self, node: Pairs, images: Tensor, box: Box, place: int) -> Tensor:
-        """Images [*size, J] displaced, [*size, J, *box]."""
-        if all(axis == range(1) for axis in box):
-            return images[(..., *(None,) * len(box))]
-        whole = self.boxes.get(node)
-        if self.recorded or whole is None or whole == box or len(whole[-1]) == 1:
-            return at_displaced(images, box).contiguous()
-        known = self._displaced.get((node, place))
-        if known is None:
-            known = self._displaced[node, place] = Displaced(images, whole)
-        part = known.part(box)
-        return at_displaced(images, box).contiguous() if part is None else part
-
-    def variances_of(self, node: Pairs, sigma: Tensor, box: Box) -> tuple[Tensor, Tensor]:
-        """Sigma(A at a, A at a) and Sigma(B at a + u, B at a + u), given the node's parent."""
-        if self.paired and node not in self.variances:
-            zero = positions_in(box, node.size)
-            assert zero is not None, "displacement 0 is computed first"
-            here: tuple[Any, ...] = (..., 0, *zero)
-            self.variances[node] = sigma[here].clone()
-        variance = self.variances[node]
-        other = variance if self.paired else self.other_variances[node]
-        if self.equal is not None and (zero := positions_in(box, node.size)) is not None:
-            # An input with itself: exactly its variance, which rounding might miss.
-            first, second = self.equal
-            same: tuple[Any, ...] = (..., first, second, *zero)
-            sigma[same] = variance[..., first]
-        return self.between(node, variance, other, box)
-
-    def spare(self, shape: torch.Size) -> Tensor:
-        """Memory of a shape: fresh memory costs as much as writing into it."""
-        kept = self._spare.get(shape)
-        return kept.pop() if kept else self.first.new_empty(shape)
-
-    def keep(self, *images: Tensor) -> None:
-        """Take memory that nobody reads any more."""
-        if not self.recorded:
-            for some in images:
-                self._spare.setdefault(some.shape, []).append(some)
 
 
 def run(node: Pairs, block: Block, inputs: list[Tensor], box: Box, own: bool) -> Tensor:
@@ -149,40 +68,39 @@ def _given(node: Given, block: Block, inputs: list[Tensor], box: Box) -> Tensor:
         b = second.reshape(channels, -1, second.shape[-1]).permute(1, 0, 2)
         sigma = torch.bmm(a, b / channels)
         return sigma.reshape(1, *node.size, *sigma.shape[1:], *(1,) * len(box))
-    total: Tensor | None = None
-    for place, (one, other) in enumerate(zip(first / channels, second, strict=True)):
-        x, y = block.between(node, one, other, box, place)
-        if block.recorded:
-            total = x * y if total is None else torch.addcmul(total, x, y)
-        elif total is None:
-            both = block.spare(torch.Size((1, *map(max, x.shape, y.shape))))
-            total = torch.mul(x, y, out=both[0])
-        else:
-            total.addcmul_(x, y)
-    assert total is not None
-    return total[None] if block.recorded else both
+    ones, others = block.between(node, "features", box, lambda: (first / channels, second))
+    if block.recorded:
+        return torch.stack([x * y for x, y in zip(ones, others, strict=True)]).sum(0)[None]
+    total = block.spare(torch.Size((1, *map(max, ones[0].shape, others[0].shape))))
+    torch.mul(ones[0], others[0], out=total[0])
+    for x, y in zip(ones[1:], others[1:], strict=True):
+        total[0].addcmul_(x, y)
+    return total
 
 
 def _averaged(node: Averaged, block: Block, inputs: list[Tensor], box: Box) -> Tensor:
     (images,) = inputs
     gains = node.gains
+    if block.recorded:
+        return _averaged_recorded(node, block, images, box)
     if len(images) > 1:
-        images = _with_what_is_trained(gains, block, images)
-        return _plus(block, _mean(node, block, images, box), gains.bias, gains.trained_bias)
-    mean = _mean(node, block, images, box)
+        if gains.weight == gains.trained_weight:
+            images[1].add_(images[0])
+            return _plus(_mean(node, block, images, box, gains.weight), gains.bias, gains.trained_bias)
+        images = _with_what_is_trained(gains, images)
+        return _plus(_mean(node, block, images, box), gains.bias, gains.trained_bias)
     if not block.trained:
-        return _plus(block, mean if gains.weight == 1 else mean * gains.weight, gains.bias)
+        return _plus(_mean(node, block, images, box, gains.weight), gains.bias)
     # What training adds to 0 is made of Sigma.
     if gains.like:
-        return _twice(block, _plus(block, mean if gains.weight == 1 else mean * gains.weight, gains.bias))
+        return _twice(block, _plus(_mean(node, block, images, box, gains.weight), gains.bias))
+    mean = _mean(node, block, images, box)
     both = torch.cat((mean * gains.weight, mean * gains.trained_weight))
-    return _plus(block, both, gains.bias, gains.trained_bias)
+    return _plus(both, gains.bias, gains.trained_bias)
 
 
-def _with_what_is_trained(gains: Gains, block: Block, images: Tensor) -> Tensor:
+def _with_what_is_trained(gains: Gains, images: Tensor) -> Tensor:
     """W Sigma and w Theta + r Sigma."""
-    if block.recorded:
-        return torch.stack([gains.weight * images[0], gains.trained_weight * images[0] + gains.weight * images[1]])
     if gains.weight != 1:
         images[1].mul_(gains.weight)
     images[1].add_(images[0], alpha=gains.trained_weight)
@@ -191,102 +109,57 @@ def _with_what_is_trained(gains: Gains, block: Block, images: Tensor) -> Tensor:
     return images
 
 
-def _plus(block: Block, images: Tensor, *biases: float) -> Tensor:
+def _plus(images: Tensor, *biases: Number) -> Tensor:
     """Add a number to each of Sigma and Theta, or to what there is of them."""
     if not any(biases):
         return images
-    added = images.new_tensor(biases).view(-1, *(1,) * (images.ndim - 1))
-    return images + added if block.recorded else images.add_(added)
+    return images.add_(images.new_tensor(biases).view(-1, *(1,) * (images.ndim - 1)))
 
 
 def _twice(block: Block, images: Tensor) -> Tensor:
     """Sigma as Theta as well."""
-    if block.recorded:
-        return torch.cat((images, images))
     both = block.spare(torch.Size((2, *images.shape[1:])))
     both.copy_(images.expand_as(both))
     block.keep(images)
     return both
 
 
-def _mean(node: Averaged, block: Block, images: Tensor, box: Box) -> Tensor:
-    """The mean over patches, axis by axis."""
-    steps = [(axis, node.patches.offsets(axis)) for axis in range(node.ndim)]
-    steps = [(axis, offsets) for axis, offsets in steps if any(offsets) and (node.size[axis] > 1 or node.inside)]
-    if block.recorded:
-        for axis, offsets in steps:
-            images = _mean_recorded(node, images, offsets, axis, box)
-        return images
-    # Sigma and Theta one after another: half of the memory stays in the cache.
-    for part in images.unbind():
-        source, mean = part, block.spare(part.shape)
-        for axis, offsets in steps:
-            if node.inside:
-                _mean_inside(source, offsets, axis, box, mean)
-            else:
-                _mean_around(source, offsets, axis, mean)
-            source, mean = mean, source
-        if source is not part:
-            part.copy_(source)
-        block.keep(mean if source is part else source)
-    return images
-
-
-def _mean_around(images: Tensor, offsets: Sequence[int], axis: int, mean: Tensor) -> None:
-    """Write the mean of the neighbours along an axis, around the edge, into ``mean``."""
-    n = images.shape[axis]
-    if sorted(offsets) == [-1, 0, 1] and n > 2:
-        # Means of two are fewer passes than a multiplication and two additions: first of the outer neighbours.
-        torch.lerp(images.narrow(axis, 0, n - 2), images.narrow(axis, 2, n - 2), 0.5, out=mean.narrow(axis, 1, n - 2))
-        second, last = images.select(axis, 1), images.select(axis, n - 1)
-        torch.lerp(last, second, 0.5, out=mean.select(axis, 0))
-        torch.lerp(images.select(axis, n - 2), images.select(axis, 0), 0.5, out=mean.select(axis, n - 1))
-        torch.lerp(mean, images, 1 / 3, out=mean)
-        return
-    counts = Counter(offset % n for offset in offsets)
-    torch.mul(images, counts.pop(0, 0) / len(offsets), out=mean)
-    for shift, count in counts.items():
-        rest, weight = n - shift, count / len(offsets)
-        mean.narrow(axis, 0, rest).add_(images.narrow(axis, shift, rest), alpha=weight)
-        mean.narrow(axis, rest, shift).add_(images.narrow(axis, 0, shift), alpha=weight)
-
-
-def _mean_inside(images: Tensor, offsets: Sequence[int], axis: int, box: Box, mean: Tensor) -> None:
-    """The same over the neighbours of which both pixels, a + d and a + u + d, are inside."""
-    n, weight = images.shape[axis], 1 / len(offsets)
-    inside = _inside(images, axis, box)
-    torch.mul(images, weight if 0 in offsets else 0.0, out=mean)
-    for offset in offsets:
-        rest = n - abs(offset)
-        if offset == 0 or rest <= 0:
-            continue
-        start = max(0, -offset)
-        target, source = mean.narrow(axis, start, rest), images.narrow(axis, start + offset, rest)
-        if box[axis] == range(1):
-            target.add_(source, alpha=weight)
+def _mean(node: Averaged, block: Block, images: Tensor, box: Box, factor: Number = 1.0) -> Tensor:
+    """The mean over patches times a factor: sums axis by axis, which are divided once."""
+    for axis, offsets in _axes(node):
+        total = block.spare(images.shape)
+        if node.inside:
+            block.sums.inside(images, offsets, axis, box, total)
         else:
-            target.addcmul_(source, inside(offset).narrow(axis, start, rest), value=weight)
+            block.sums.around(images, offsets, axis, total)
+        block.keep(images)
+        images = total
+        factor = factor / len(offsets)
+    return images if factor == 1 else images.mul_(factor)
 
 
-def _inside(images: Tensor, axis: int, box: Box) -> Callable[[int], Tensor]:
-    """Whether a + d and a + u + d are inside along an axis, 1 or 0, to broadcast against the images."""
-    n, ndim = images.shape[axis], len(box)
-    first = torch.arange(n, device=images.device)[:, None]
-    second = (first + torch.tensor(list(box[axis]), device=images.device)) % n
-    shape = [1] * images.ndim
-    shape[axis], shape[ndim + 2 + axis] = n, len(box[axis])
+def _axes(node: Averaged) -> list[tuple[int, tuple[int, ...]]]:
+    """The axes along which neighbours are read, and where these are."""
+    steps = [(axis, node.patches.offsets(axis)) for axis in range(node.ndim)]
+    return [(axis, offsets) for axis, offsets in steps if any(offsets) and (node.size[axis] > 1 or node.inside)]
 
-    def inside(offset: int) -> Tensor:
-        places = (first + offset, second + offset)
-        both = torch.stack([((place >= 0) & (place < n)).expand(second.shape) for place in places]).all(0)
-        return both.to(images.dtype).view(shape)
 
-    return inside
+def _averaged_recorded(node: Averaged, block: Block, images: Tensor, box: Box) -> Tensor:
+    """The layer without overwriting anything; its gains may be tensors, so that those of 1 and 0 count as well."""
+    gains = node.gains
+    mean = images
+    for axis, offsets in _axes(node):
+        mean = _mean_recorded(node, mean, offsets, axis, box)
+    sigma = gains.weight * mean[0] + gains.bias
+    if not block.trained:
+        return sigma[None]
+    theta = gains.trained_weight * mean[0] + gains.trained_bias
+    return torch.stack([sigma, theta + gains.weight * mean[1] if len(mean) > 1 else theta])
 
 
 def _mean_recorded(node: Averaged, images: Tensor, offsets: Sequence[int], axis: int, box: Box) -> Tensor:
     """Either mean without overwriting anything."""
-    inside = _inside(images[0], axis, box)
+    inside = inside_along(images[0], axis, box)
     terms = []
     for offset in offsets:
         neighbours = images.roll(-offset, 1 + axis)
@@ -299,12 +172,12 @@ def _activated(node: Activated, block: Block, inputs: list[Tensor], box: Box) ->
     if block.recorded:
         images = images.clone()
     sigma = images[0]
+    if isinstance(node.dual, Rectifier) and not block.paired and not block.recorded and block.plain(node):
+        return _rectified(node, node.dual, block, images, box)
     variances = block.variances_of(node, sigma, box)
     if block.recorded:
         value, slope = differentiable(node.dual)(sigma, *variances)
         return torch.stack([value, *(images[1:] * slope)])
-    if isinstance(node.dual, Rectifier) and not block.paired and _plain(*variances):
-        return _rectified(node, node.dual, block, images, variances, box)
     value, slope = node.dual(sigma, *variances)
     # Before the value is put into its place, where some duals leave the slope.
     images[1:].mul_(slope)
@@ -313,24 +186,16 @@ def _activated(node: Activated, block: Block, inputs: list[Tensor], box: Box) ->
     return images
 
 
-def _plain(variance: Tensor, other: Tensor) -> bool:
-    """Whether no variance is 0, or so large or small that products of two would be."""
-    return ordinary(variance) and ordinary(other) and not extremes(variance, other).vanish
-
-
-def _rectified(
-    node: Activated, dual: Rectifier, block: Block, images: Tensor, variances: tuple[Tensor, Tensor], box: Box
-) -> Tensor:
-    sigma = images[0]
-    rounding = ROUNDING[sigma.dtype]
-    # Of the variance images, which are small: roots take five times as long as products.
-    first, second = block.variances[node].rsqrt(), block.other_variances[node].rsqrt()
-    first, second = block.between(node, first, second, box, 1)
-    cosine, product = (block.spare(sigma.shape) for _ in range(2))
-    torch.mul(sigma, first * (1 + rounding), out=cosine).mul_(second)
-    torch.mul(variances[0] * (1 - rounding), variances[1], out=product)
-    images[1:].mul_(dual.by_arcsine(sigma, cosine, product))
-    block.keep(cosine, product)
+def _rectified(node: Activated, dual: Rectifier, block: Block, images: Tensor, box: Box) -> Tensor:
+    sigma, *theta = images
+    block.set_equal(node, sigma, box)
+    # As large as both of them together: the memory that a mean takes as well.
+    spare = [block.spare(images.shape) for _ in range(3 - len(images))]
+    cosine, sine = (part for some in spare for part in some)
+    slope = dual.by_arcsine(sigma, *block.lengths_of(node, box, dual.lengths), cosine, sine)
+    for some in theta:
+        some.mul_(slope)
+    block.keep(*spare)
     return images
 
 
@@ -357,6 +222,10 @@ def _mixed(node: Mixed, block: Block, inputs: list[Tensor], box: Box) -> Tensor:
     return total
 
 
+def _multiplied(node: Multiplied, block: Block, inputs: list[Tensor], box: Box) -> Tensor:
+    return product_of(inputs)
+
+
 def _subsampled(node: Subsampled, block: Block, inputs: list[Tensor], box: Box) -> Tensor:
     """T'[u][a] = T[r u][r a]; the parent holds the displacements r u."""
     kept = tuple(slice(None, None, r) for r in node.steps)
@@ -369,5 +238,6 @@ _STEPS: dict[type[Pairs], Callable[[Any, Block, list[Tensor], Box], Tensor]] = {
     Activated: _activated,
     Normalised: _normalised,
     Mixed: _mixed,
+    Multiplied: _multiplied,
     Subsampled: _subsampled,
 }
