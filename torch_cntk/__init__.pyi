@@ -98,7 +98,6 @@ from .solvers import (
     ConjugateGradient,
     Direct,
     EigenPro,
-    Landmarks,
     Factorisation,
     Regression,
     Solution,
