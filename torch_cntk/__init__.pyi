@@ -98,6 +98,7 @@ from .solvers import (
     ConjugateGradient,
     Direct,
     EigenPro,
+    Landmarks,
     Factorisation,
     Regression,
     Solution,

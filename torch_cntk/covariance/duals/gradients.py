@@ -64,7 +64,8 @@ def differentiable(dual: Dual) -> Dual:
     Raises:
         ValueError: there is no rule for it.
     """
-    parameters, sensitivities = (), None
+    parameters: tuple[Tensor, ...] = ()
+    sensitivities: Sensitivities | None = None
     if isinstance(dual, Tuned):
         parameters, sensitivities, dual = dual.parameters, sensitivities_of(dual.dual), dual.dual
     rules = gradients_of(dual), sensitivities

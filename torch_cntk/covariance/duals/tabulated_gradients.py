@@ -201,5 +201,5 @@ def _turning(dual: Tabulated, table: Table, first: _Side, other: _Side, angle: T
 
 def _has_kink(dual: Tabulated) -> bool:
     """Whether the function's derivative jumps at 0."""
-    above, below = dual.function.slope(torch.tensor([1e-200, -1e-200], dtype=torch.float64)).tolist()
-    return abs(above - below) > 1e-12 * (abs(above) + abs(below))
+    above, below = dual.function.slope(torch.tensor([1e-200, -1e-200], dtype=torch.float64))
+    return not torch.allclose(above, below, rtol=1e-12, atol=0)
