@@ -119,6 +119,14 @@ class Extent(Covariance):
             tuple(dict.fromkeys([pair for branch in branches for pair in branch.same] + met)),
         )
 
+    def multiply(self, others: tuple[Extent, ...]) -> Extent:
+        """Pointwise: as for a sum.
+
+        Raises:
+            ValueError: the branches' images differ in size.
+        """
+        return self.mix((1.0,) * (1 + len(others)), others) if others else self
+
     def normalise(self, epsilon: float = 0.0, affine: bool = False) -> Extent:
         """Pointwise: nothing changes."""
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, overload
 
 import torch
 from torch import Tensor
@@ -18,9 +18,12 @@ from torch_cntk.kernels.kernel import Kernel
 from torch_cntk.layers import computing
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from torch_cntk._internal.ranks import Mesh
-    from torch_cntk.layers.between import Output
-    from torch_cntk.operators import GramOperator, InputsOperator
+    from torch_cntk.layers.between import Output, Results
+    from torch_cntk.operators import GramOperator, InputsOperator, ShardedGram
     from torch_cntk.priors.base import Prior
 
 __all__ = ["Layer", "from_description"]
@@ -177,8 +180,14 @@ class Layer(torch.nn.Module):
         )
 
     def gram_operator(
-        self, features: Tensor, *, kind: str = "ntk", white: float = 0.0, dtype: torch.dtype | None = None
-    ) -> GramOperator | InputsOperator:
+        self,
+        features: Tensor,
+        *,
+        kind: str = "ntk",
+        white: float = 0.0,
+        dtype: torch.dtype | None = None,
+        mesh: Mesh | None = None,
+    ) -> GramOperator | InputsOperator | ShardedGram:
         """The exact kernel of this network between inputs, as a linear map that stores no matrix.
 
         Args:
@@ -188,6 +197,8 @@ class Layer(torch.nn.Module):
             white: added to the variance of each row, as by a block of the identity matrix behind the features; 0 for
                 images.
             dtype: in which it multiplies; that of the features by default.
+            mesh: of ``torch_cntk.distributed.mesh()``: processes that call this with the same arguments. Each computes
+                some blocks of the matrix in each product.
 
         Returns:
             the operator, of size (n,).
@@ -197,9 +208,9 @@ class Layer(torch.nn.Module):
             ValueError: the features are not finite or do not fit the network, a layer's rule would not be exact at its
                 place in it, or the network ends in pixels.
         """
-        return computing.gram_operator(self, features, kind=kind, white=white, dtype=dtype)
+        return computing.gram_operator(self, features, kind=kind, white=white, dtype=dtype, mesh=mesh)
 
-    @allocating("the matrix of the kernel")
+    @overload
     def gram(
         self,
         features: Tensor,
@@ -209,7 +220,51 @@ class Layer(torch.nn.Module):
         output: Output = "inputs",
         dtype: torch.dtype = torch.float64,
         progress: bool = False,
-    ) -> Tensor:
+        mesh: Mesh | None = None,
+        results: Literal["all"] = "all",
+    ) -> Tensor: ...
+
+    @overload
+    def gram(
+        self,
+        features: Tensor,
+        others: Tensor | None = None,
+        *,
+        kind: str = "ntk",
+        output: Output = "inputs",
+        dtype: torch.dtype = torch.float64,
+        progress: bool = False,
+        mesh: Mesh | None = None,
+        results: Literal["first"],
+    ) -> Tensor | None: ...
+
+    @overload
+    def gram(
+        self,
+        features: NDArray[Any],
+        others: NDArray[Any] | None = None,
+        *,
+        kind: str = "ntk",
+        output: Output = "inputs",
+        dtype: torch.dtype = torch.float64,
+        progress: bool = False,
+        mesh: Mesh | None = None,
+        results: Literal["all"] = "all",
+    ) -> NDArray[np.float64]: ...
+
+    @allocating("the matrix of the kernel")
+    def gram(
+        self,
+        features: Any,
+        others: Any = None,
+        *,
+        kind: str = "ntk",
+        output: Output = "inputs",
+        dtype: torch.dtype = torch.float64,
+        progress: bool = False,
+        mesh: Mesh | None = None,
+        results: Results = "all",
+    ) -> Any:
         """The exact kernel of this network between inputs, as a matrix.
 
         Images pass through the layers to a head that leaves no pixels, ``Flatten`` or ``GlobalAvgPool``, and what
@@ -219,24 +274,29 @@ class Layer(torch.nn.Module):
 
         Args:
             features: rows of numbers, [n, p], or images, [n, channels, *size] (of one to three dimensions), floating
-                point; Sigma_0(x, x') is the mean of their products over features or channels.
-            others: [m, ...]; the same inputs by default.
+                point; Sigma_0(x, x') is the mean of their products over features or channels. Tensors, or NumPy arrays.
+            others: [m, ...], likewise; the same inputs by default.
             kind: "ntk" (of training all layers) or "nngp" (of training the last layer only).
             output: "inputs", or "pixels" for the kernel between all pixels of the output of a network without a head.
             dtype: of the computation between images. float32 takes about half as long, and features that are equal to
                 seven digits without being the same get an error of some 1e-4 of the largest entry then.
             progress: whether to show a bar, for images.
+            mesh: of ``torch_cntk.distributed.mesh()``: processes that call this with the same arguments. Each block of
+                the matrix is computed by one of them; the bits are those of one process. Without gradients.
+            results: which ranks get the matrix: "all" of them, or the "first" alone.
 
         Returns:
-            K between the inputs and the others, [n, m], in float64; between pixels [n, m, *size, *size].
+            K between the inputs and the others, [n, m], in float64; between pixels [n, m, *size, *size]. A tensor for
+            tensors, an array for arrays; None on ranks that do not get it.
 
         Raises:
-            TypeError: the features are no floating point tensor.
+            TypeError: the features are no floating point numbers, or one of two a tensor and the other an array.
             ValueError: the features are not finite or do not fit the network, a layer's rule would not be exact at its
-                place in it, or the network ends in pixels and they were not asked for, or the other way round.
+                place in it, or the network ends in pixels and they were not asked for, or the other way round;
+                arguments differ between ranks, or gradients are to be recorded beside a mesh.
             OutOfMemoryError: the matrix would not fit; ``gram_operator`` multiplies by it without storing it.
         """
-        return computing.gram(self, features, others, computing.Between(kind, output, dtype, progress))
+        return computing.gram(self, features, others, computing.Between(kind, output, dtype, progress, mesh, results))
 
 
 def from_description(description: Mapping[str, Any]) -> Layer:

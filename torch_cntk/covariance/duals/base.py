@@ -22,6 +22,7 @@ __all__ = [
     "once",
     "ordinary",
     "overlapping",
+    "plain",
     "viewed",
 ]
 
@@ -159,6 +160,12 @@ def ordinary(variance: Tensor) -> bool:
     base = variance._base
     known: bool = once(variance if base is None else base, "ordinary", _ordinary)
     return known
+
+
+def plain(variance: Tensor, other_variance: Tensor) -> bool:
+    """Whether no variance is 0, or so large or small that products of two would be."""
+    vanish = extremes(variance, other_variance).vanish
+    return not vanish and ordinary(variance) and ordinary(other_variance)
 
 
 def _ordinary(numbers: Tensor) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -42,7 +43,7 @@ class Rectifier:
         back: tuple[Tensor, ...] = ()
         if not (ordinary(variance) and ordinary(other_variance)):
             (sigma, variance, other_variance), back = levelled(sigma, variance, other_variance)
-        # n sin t as in ``legs``, but shrunk at another place: kernels stay the same to the last bit.
+        # n sin t as in ``legs``, but shrunk at another place.
         root = torch.mul(variance * (1 - ROUNDING[sigma.dtype]), other_variance, out=torch.empty_like(sigma))
         root.addcmul_(sigma, sigma, value=-1).clamp_min_(0).sqrt_()
         angle = torch.atan2(root, sigma)
@@ -60,15 +61,15 @@ class Rectifier:
     def by_arcsine(
         self,
         sigma: Tensor,
-        lengths: tuple[Tensor, ...],
-        other_lengths: tuple[Tensor, ...],
+        lengths: Sequence[Tensor],
+        other_lengths: Sequence[Tensor],
         cosine: Tensor,
         sine: Tensor,
     ) -> Tensor:
         """The same in half of the time, but for the last digit: an arcsine takes a third of an arctangent's.
 
         The angle is pi/2 - arcsin(sigma / n), whose absolute error is as that of the arctangent of a root that is a
-        difference. What must be the same to the last bit, as kernels of pixels are, takes the other formula.
+        difference. Where variances are 0, or very large or small, the other formula has to be taken.
 
         Args:
             sigma: covariances, which become the value.

@@ -19,7 +19,7 @@ from torch_cntk.covariance.table import Slab
 
 __all__ = [
     "SpareMemory",
-    "circular_mean",
+    "circular_sum",
     "positions_of",
     "repeated",
     "shifted",
@@ -30,7 +30,7 @@ __all__ = [
 
 
 _FEW_NUMBERS = 1 << 13
-"""Up to this many, a mean is bound by the number of calls: one that copies a whole shift is faster than two pieces."""
+"""Up to this many, a sum is bound by the number of calls: one that copies a whole shift is faster than two pieces."""
 
 
 class SpareMemory:
@@ -51,8 +51,8 @@ class SpareMemory:
         self._images = images
 
 
-def circular_mean(images: Tensor, offsets: Sequence[int], axis: int, out: Tensor) -> None:
-    """Write the mean of neighbours along ``axis``, around the edge, into ``out``.
+def circular_sum(images: Tensor, offsets: Sequence[int], axis: int, out: Tensor) -> None:
+    """Write the sum of neighbours along ``axis``, around the edge, into ``out``.
 
     Args:
         images: of any shape.
@@ -60,25 +60,41 @@ def circular_mean(images: Tensor, offsets: Sequence[int], axis: int, out: Tensor
         axis: a dimension of the images.
         out: memory of their shape.
     """
-    length, weight = images.shape[axis], 1 / len(offsets)
-    mean = torch.mul(images, weight, out=out) if offsets[0] == 0 else out.zero_()
+    length = images.shape[axis]
+    if sorted(offsets) == [-1, 0, 1] and length > 2 and images.numel() > _FEW_NUMBERS:
+        _sum_three(images, axis, out)
+        return
+    if offsets[0] == 0:
+        out.copy_(images)
+    else:
+        out.zero_()
     for _, members in groupby(offsets[offsets[0] == 0 :], key=abs):
         pair = list(members)
         if pair[0] % length == 0:
-            mean.add_(images, alpha=len(pair) * weight)
+            out.add_(images, alpha=len(pair))
             continue
         for offset in pair:
-            _add_shifted(mean, images, offset % length, axis, weight)
+            _add_shifted(out, images, offset % length, axis)
 
 
-def _add_shifted(mean: Tensor, images: Tensor, shift: int, axis: int, weight: float) -> None:
+def _sum_three(images: Tensor, axis: int, out: Tensor) -> None:
+    """Two passes over all: a pixel and the next one, and then the one before; the last pixel's next is the first."""
+    rest = images.shape[axis] - 1
+    before = images.narrow(axis, 0, rest)
+    torch.add(before, images.narrow(axis, 1, rest), out=out.narrow(axis, 0, rest))
+    torch.add(out.select(axis, rest - 1), images.select(axis, 0), out=out.select(axis, rest))
+    out.narrow(axis, 1, rest - 1).add_(before.narrow(axis, 0, rest - 1))
+    out.select(axis, 0).add_(images.select(axis, rest))
+
+
+def _add_shifted(total: Tensor, images: Tensor, shift: int, axis: int) -> None:
     """Add the neighbours so far ahead; in two pieces, as they come around the edge."""
     if images.numel() <= _FEW_NUMBERS:
-        mean.add_(images.roll(-shift, axis), alpha=weight)
+        total.add_(images.roll(-shift, axis))
         return
     rest = images.shape[axis] - shift
-    mean.narrow(axis, 0, rest).add_(images.narrow(axis, shift, rest), alpha=weight)
-    mean.narrow(axis, rest, shift).add_(images.narrow(axis, 0, shift), alpha=weight)
+    total.narrow(axis, 0, rest).add_(images.narrow(axis, shift, rest))
+    total.narrow(axis, rest, shift).add_(images.narrow(axis, 0, shift))
 
 
 def repeated(images: Tensor, period: tuple[int, ...]) -> Tensor:

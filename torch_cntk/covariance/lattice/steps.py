@@ -14,6 +14,8 @@ from typing import ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from torch_cntk.covariance.duals import Rectifier
+from torch_cntk.covariance.duals.base import plain
 from torch_cntk.covariance.lattice.expression import (
     Activated,
     Averaged,
@@ -21,6 +23,7 @@ from torch_cntk.covariance.lattice.expression import (
     Features,
     Lattice,
     Mixed,
+    Multiplied,
     Normalised,
     Resampled,
     Stored,
@@ -28,7 +31,7 @@ from torch_cntk.covariance.lattice.expression import (
 )
 from torch_cntk.covariance.lattice.shifts import (
     SpareMemory,
-    circular_mean,
+    circular_sum,
     positions_of,
     repeated,
     shifted,
@@ -36,6 +39,7 @@ from torch_cntk.covariance.lattice.shifts import (
     tiled_entries,
     unshifted,
 )
+from torch_cntk.covariance.products import product_of
 from torch_cntk.covariance.resampling import Nearest
 from torch_cntk.covariance.table import Slab, Table
 
@@ -139,16 +143,17 @@ class _Average(Step[Averaged]):
         return torch.cat((_plus(_times(mean, gains.weight), gains.bias), theta))
 
     def _mean(self, images: Tensor, slab: Slab) -> Tensor:
-        node = self.node
+        node, taken = self.node, 1
         for axis, (q, p) in enumerate(zip(node.patches.width, node.geometry.period, strict=True)):
             offsets = node.patches.offsets(axis)
             if p > 1 and (q > 1 or offsets[0] != 0):
                 # Of a band the first and the last rows get wrong values; they are cut off in the end.
-                mean = self._spare.like(images)
-                circular_mean(images, offsets, axis - node.ndim, out=mean)
+                total = self._spare.like(images)
+                circular_sum(images, offsets, axis - node.ndim, out=total)
                 self._spare.keep(images)
-                images = mean
-        return images
+                images = total
+                taken *= len(offsets)
+        return _times(images, 1 / taken)
 
 
 class _AverageInside(_Average):
@@ -223,15 +228,42 @@ class Pointwise(Step[L]):
 
 
 class _Activate(Pointwise[Activated]):
+    def __init__(self, node: Activated, theta_alone: bool, spare: SpareMemory, tables: Mapping[Lattice, Table]) -> None:
+        super().__init__(node, theta_alone, spare, tables)
+        self._lengths: list[Tensor] | None = None
+
+    def kept_bytes(self) -> int:
+        """The variance image and its roots, tiled."""
+        return 3 * super().kept_bytes()
+
     def run(self, inputs: list[Tensor], slab: Slab) -> Tensor:
         pair = as_pair(inputs[0])
         sigma, theta = pair[0], pair[1]
-        value, slope = self.node.dual(sigma, *self._variances(sigma, slab))
+        variances = self._variances(sigma, slab)
+        dual = self.node.dual
+        if isinstance(dual, Rectifier) and plain(self._tiles, self._tiles):
+            # As large as both, as what a mean takes: the same memory.
+            free = self._spare.like(pair)
+            theta.mul_(self._rectify(dual, sigma, slab, free))
+            self._spare.keep(free)
+            return pair
+        value, slope = dual(sigma, *variances)
         # Before the value is put into its place, where some duals leave the slope.
         theta.mul_(slope)
         if value.data_ptr() != sigma.data_ptr():
             sigma.copy_(value)
         return pair
+
+    def _rectify(self, dual: Rectifier, sigma: Tensor, slab: Slab, free: Tensor) -> Tensor:
+        """Make Sigma the value, and return the slope."""
+        geometry = self.node.geometry
+        if self._lengths is None:
+            assert self._variance is not None, "the caller has asked for the variances"
+            # Of the variance image, as roots take longer than products.
+            self._lengths = [tiled(length, geometry.size) for length in dual.lengths(self._variance)]
+        here = [unshifted(tiles, geometry.period, slab)[(0,) * geometry.ndim] for tiles in self._lengths]
+        there = [shifted(tiles, geometry.period, slab) for tiles in self._lengths]
+        return dual.by_arcsine(sigma, here, there, *free)
 
 
 class _Normalise(Pointwise[Normalised]):
@@ -280,6 +312,14 @@ class _Mix(Step[Mixed]):
         view.add_(part.view(*part.shape[:-ndim], *(n for q in period for n in (1, q))), alpha=weight)
 
 
+class _Multiplied(Step[Multiplied]):
+    temporaries = 4
+
+    def run(self, inputs: list[Tensor], slab: Slab) -> Tensor:
+        positions = positions_of(self.node.geometry.period, slab)
+        return product_of([repeated(part, positions) for part in inputs])
+
+
 class _Subsample(Step[Subsampled]):
     temporaries = 0
 
@@ -322,6 +362,7 @@ _STEPS: dict[type[Lattice], type[Step]] = {
     Activated: _Activate,
     Normalised: _Normalise,
     Mixed: _Mix,
+    Multiplied: _Multiplied,
     Subsampled: _Subsample,
     Resampled: _Resample,
 }

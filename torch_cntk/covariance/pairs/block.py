@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torch_cntk.covariance.duals.base import extremes, ordinary
+from torch_cntk.covariance.duals.base import plain
 from torch_cntk.covariance.pairs.displacements import Box, Displaced, at_displaced, positions_in
 from torch_cntk.covariance.pairs.expression import Pairs
 from torch_cntk.covariance.pairs.neighbours import Sums
@@ -102,9 +102,7 @@ class Block:
     def plain(self, node: Pairs) -> bool:
         """Whether no variance is 0, or so large or small that products of two would be."""
         if node not in self._plain:
-            variance, other = self._both_variances(node)
-            vanish = extremes(variance, other).vanish
-            self._plain[node] = ordinary(variance) and ordinary(other) and not vanish
+            self._plain[node] = plain(*self._both_variances(node))
         return self._plain[node]
 
     def lengths_of(
