@@ -6,6 +6,7 @@ import importlib
 import inspect
 import os
 import re
+import runpy
 import zlib
 from pathlib import Path
 
@@ -102,7 +103,9 @@ def escape_stars(app: object, what: str, name: str, obj: object, options: object
 
 
 def setup(app: object) -> None:
-    """Tell Sphinx what to leave out."""
+    """Draw the figures, and tell Sphinx what to leave out."""
     importlib.import_module("torch_cntk")
+    # By its path: docs is no package.
+    runpy.run_path(str(HERE / "figures.py"))["draw"](HERE / "_figures")
     app.connect("autodoc-skip-member", skip_torch_members)  # type: ignore[attr-defined]
     app.connect("autodoc-process-docstring", escape_stars)  # type: ignore[attr-defined]

@@ -19,10 +19,13 @@ from torch_cntk._internal.files import writing
 from torch_cntk.kernels import files
 
 FOLDER = Path(__file__).parent
-MOST_BYTES = 64_000_000
+MOST_BYTES = 40_000_000
+# The paper's network of 5 and 6 levels is computed in the time that it takes to read its file (.04 and .3 s), of up to
+# 9 MB: it does not ship. Others of more than a hundred kilobytes are read in .2 to .5 of the time to compute them.
 NAMES = [
     f"uniform-{net}{levels}x128-{activation}"
-    for net, levels, activation in itertools.product(("", "plain-"), range(1, 7), ("relu", "leaky0.1"))
+    for net, most in (("", 6), ("plain-", 4))
+    for levels, activation in itertools.product(range(1, most + 1), ("relu", "leaky0.1"))
 ] + [f"{prior}-3x128-leaky0.1-{side}x{side}" for prior, side in itertools.product(("identity", "meshgrid"), (32, 64))]
 NAMES += [f"uniform-fine-{levels}x128-leaky0.3" for levels in (3, 4, 5)] + ["uniform-wide-6x128-leaky0.1"]
 

@@ -1,6 +1,6 @@
 """The names that ``import torch_cntk as tc`` offers; each is imported when it is asked for."""
 
-from . import finite, images, matrices, operators, priors, zoo
+from . import distributed, finite, images, matrices, operators, priors, zoo
 from ._internal.memory import OutOfMemoryError
 from .conversion import from_torch, to_torch, with_width
 from .finite import (
@@ -10,6 +10,10 @@ from .finite import (
     TrainingResult,
     TrainingStatus,
     empirical_ntk,
+    expected_kernel,
+    linearise,
+    linearize,
+    monte_carlo_kernel,
     presets,
     train,
 )
@@ -93,7 +97,7 @@ from .layers import (
 )
 from .matrices import InfiniteAutoencoder, MatrixCompletion, baselines, drug_response, features
 from .operators import GramOperator, Operator
-from .regression import KernelClassifier, KernelRegressor
+from .regression import KernelClassifier, KernelRegressor, TrainingDynamics, max_learning_rate
 from .solvers import (
     ConjugateGradient,
     Direct,
@@ -104,6 +108,7 @@ from .solvers import (
     Solver,
     Status,
 )
+from .tuning import Tuning, tune
 from .zoo import catalogue, hourglass, load_kernel
 
 __version__: str
@@ -190,16 +195,20 @@ __all__ = [
     "SumPool3d",
     "Tanh",
     "Training",
+    "TrainingDynamics",
     "TrainingResult",
     "TrainingStatus",
+    "Tuning",
     "autocorrelation_network",
     "autocorrelation_passes",
     "baselines",
     "catalogue",
     "default_kernel",
     "default_network",
+    "distributed",
     "drug_response",
     "empirical_ntk",
+    "expected_kernel",
     "features",
     "finite",
     "from_torch",
@@ -209,8 +218,12 @@ __all__ = [
     "inpaint",
     "leave_out_error",
     "levels_for",
+    "linearise",
+    "linearize",
     "load_kernel",
     "matrices",
+    "max_learning_rate",
+    "monte_carlo_kernel",
     "operators",
     "plotting",
     "presets",
@@ -219,6 +232,7 @@ __all__ = [
     "sweep",
     "to_torch",
     "train",
+    "tune",
     "with_width",
     "zoo",
 ]

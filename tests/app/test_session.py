@@ -195,6 +195,21 @@ def test_a_large_picture_is_refused_before_it_is_decoded(
             sessions.of("one").open(tmp_path / name)
 
 
+def test_how_sure_the_fill_is(sessions: Sessions, tmp_path: Path, generator: torch.Generator) -> None:
+    session = sessions.of("one")
+    session.open(photograph(tmp_path / "a.png", generator))
+    with pytest.raises(ValueError, match="fill the picture"):
+        finished(session.uncertainty())
+    finished(session.fill(session.mask(strokes(), grown=1), "fast"))
+    *_, last = answers.unsure(session)
+    path = Path(last["map"]["value"])
+    picture = np.asarray(PIL.Image.open(path))
+    assert picture.shape[0] % HEIGHT == 0
+    assert picture[..., 0].max() == 255
+    assert "Yellow" in last["sentence"]["value"]
+    assert "exact" in last["sentence"]["value"]
+
+
 def test_heat_map(sessions: Sessions, tmp_path: Path, generator: torch.Generator) -> None:
     session = sessions.of("one")
     session.open(photograph(tmp_path / "a.png", generator))

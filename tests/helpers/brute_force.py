@@ -138,8 +138,11 @@ def sine(sigma: Tensor, theta: Tensor, gain: float) -> tuple[Tensor, Tensor]:
     return gain**2 * (minus - plus) / 2, gain**2 * (minus + plus) / 2 * theta
 
 
-def by_quadrature(function: Any, sigma: Tensor, theta: Tensor, gain: float, points: int = 40) -> tuple[Tensor, Tensor]:
-    """Any smooth function, by Gauss-Hermite quadrature in two dimensions."""
+def by_quadrature(function: Any, sigma: Tensor, theta: Tensor, gain: float, points: int = 80) -> tuple[Tensor, Tensor]:
+    """Any smooth function, by Gauss-Hermite quadrature in two dimensions.
+
+    80 points give GELU, and its slope, eight digits up to a variance of 3; 40 gave five.
+    """
     places, weights = (torch.from_numpy(array) for array in np.polynomial.hermite_e.hermegauss(points))
     weights = weights / weights.sum()
     v, other = (variance.expand(sigma.shape).flatten() for variance in variances(sigma))
@@ -182,6 +185,8 @@ def between_kinks(layer: Any, sigma: Tensor, theta: Tensor, points: int = 40) ->
     kinks = torch.tensor(KINKS.get(type(layer), (0.0,)), dtype=torch.float64)
     v, other = (variance.expand(sigma.shape).flatten().sqrt()[:, None] for variance in variances(sigma))
     rho = (sigma.flatten()[:, None] / (v * other)).clamp(-1, 1)
+    # Equal features: rounding must not part them, by 1e-8 deviations, which are many of kinks that lie as close.
+    rho = torch.where((rho.abs() - 1).abs() < 4e-15, rho.sign(), rho)
     rest = torch.sqrt(1 - rho**2)
     limit = 9.0  # beyond, the density is 1e-18
     steps = torch.tensor([-4.0, -1, -0.3, -0.1, 0, 0.1, 0.3, 1, 4], dtype=torch.float64)

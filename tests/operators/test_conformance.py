@@ -12,6 +12,7 @@ import torch
 import torch_cntk as tc
 from tests.helpers.operator_contract import OperatorContract
 from tests.helpers.regressions import deep, random_operator
+from torch_cntk._internal.ranks import Mesh
 from torch_cntk.operators import (
     BlockCirculantOperator,
     DenseOperator,
@@ -21,6 +22,7 @@ from torch_cntk.operators import (
     StencilOperator,
 )
 from torch_cntk.operators.derived import MultipleOperator, ScaledOperator, SelectedOperator, SumOperator
+from torch_cntk.operators.over_ranks import GatheredOperator, SharedOperator, SummedOperator
 from torch_cntk.operators.row_column import RowColumnOperator
 
 
@@ -130,6 +132,43 @@ class TestWindowOfAStationaryPrior(OperatorContract):
         operator = deep(1).kernel(tc.priors.Uniform(), (12, 8), radius=3, dtype=torch.float64).operator()
         assert type(operator) is PeriodicOperator
         return operator
+
+
+class TestGathered(OperatorContract):
+    """Of one rank; those of several are in tests/distributed."""
+
+    @pytest.fixture
+    def operator(self) -> Any:
+        operator = periodic().divided(Mesh.alone())
+        assert type(operator) is GatheredOperator
+        return operator
+
+
+class TestSummed(OperatorContract):
+    @pytest.fixture
+    def operator(self) -> Any:
+        prior = tc.priors.White(0.1) + tc.priors.Tensor(features(8, 10))
+        operator = deep(1).kernel(prior, (8, 10), radius=3).operator().divided(Mesh.alone())
+        assert type(operator) is SummedOperator
+        return operator
+
+
+class TestSharedOfAllDisplacements(OperatorContract):
+    """Along an axis of an even number of pixels, half of it is its own negative."""
+
+    @pytest.fixture
+    def operator(self) -> Any:
+        kernel = deep(1).kernel(tc.priors.Tensor(features(8, 6)), mesh=Mesh.alone())
+        operator = kernel.operator()
+        assert type(operator) is SharedOperator
+        return operator
+
+
+class TestSharedWindow(OperatorContract):
+    @pytest.fixture
+    def operator(self) -> Any:
+        prior = tc.priors.White(0.1) + tc.priors.Tensor(features(8, 10))
+        return deep(1).kernel(prior, (8, 10), radius=3, mesh=Mesh.alone()).operator()
 
 
 class TestGram(OperatorContract):

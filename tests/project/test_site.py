@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import re
+import runpy
 from pathlib import Path
 from types import FunctionType
 
@@ -58,9 +59,23 @@ def test_every_page_is_in_a_table_of_contents() -> None:
     assert {str(page.relative_to(DOCS).with_suffix("")) for page in PAGES} <= listed
 
 
+def test_figures_are_drawn(tmp_path: Path) -> None:
+    shown = {name for page in PAGES for name in re.findall(r"_figures/(\w+)\.svg", page.read_text())}
+    written = runpy.run_path(str(DOCS / "figures.py"))["draw"](tmp_path)
+    assert {path.stem for path in written} == shown
+    assert all(path.read_text().rstrip().endswith("</svg>") for path in written)
+
+
 @pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.name)
 def test_commands_exist(page: Path) -> None:
     for module in re.findall(r"python -m (benchmarks(?:\.\w+)*)", page.read_text()):
         assert importlib.util.find_spec(module), module
     for script in re.findall(r"python (examples/\w+\.py)", page.read_text()):
         assert (ROOT / script).is_file(), script
+
+
+def test_changelog_and_citation_name_one_version() -> None:
+    """The newest section of the changelog, which has a date once it is released, is the version to cite."""
+    title = re.search(r"^## (\S+) \((unreleased|\d{4}-\d\d-\d\d)\)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    cited = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    assert title and cited and title[1] == cited[1]

@@ -301,7 +301,7 @@ def test_preconditioner_that_needs_displacements_is_refused_without(name: Any, g
 
 
 def test_unknown_preconditioner_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"expected a preconditioner among .*, got 'ilu'"):
+    with pytest.raises(ValueError, match=r"expected Landmarks, or one of .*, got 'ilu'"):
         tc.ConjugateGradient(preconditioner="ilu")  # type: ignore[arg-type]
 
 

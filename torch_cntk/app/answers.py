@@ -15,7 +15,7 @@ from torch_cntk.app.repair import Method, Repaired
 from torch_cntk.app.session import Session
 from torch_cntk.app.work import CancelledError, Progress
 
-__all__ = ["Answer", "cancelled", "clicked", "dropped", "filled", "masked", "opened", "waiting"]
+__all__ = ["Answer", "cancelled", "clicked", "dropped", "filled", "masked", "opened", "unsure", "waiting"]
 
 Answer = dict[str, dict[str, Any]]
 
@@ -58,6 +58,7 @@ def opened(session: Session, path: str | None) -> Answer:
             "download": {"value": None, "interactive": False},
             "slider": _HIDDEN,
             "filled": _HIDDEN,
+            "unsure": {"interactive": False},
             "map": _HIDDEN,
             "sentence": {"value": ""},
         }
@@ -93,6 +94,7 @@ def filled(
             "slider": {"value": (str(session.preview()), str(session.result_preview())), "visible": True},
             "filled": {"value": str(session.result_preview()), "visible": True},
             "download": {"value": str(session.download()), "interactive": True},
+            "unsure": {"interactive": True},
             "map": _HIDDEN,
             "sentence": {"value": ""},
         }
@@ -110,10 +112,21 @@ def cancelled(session: Session) -> Answer:
 
 def clicked(session: Session, column: int, row: int) -> Iterator[Answer]:
     """A pixel of the filled picture was clicked."""
+    yield from _mapped(session.heat_map((row, column)), "Which pixels fill it")
+
+
+def unsure(session: Session) -> Iterator[Answer]:
+    """The user asked how sure the fill is."""
+    yield from _mapped(session.uncertainty(), "How sure the fill is: yellow where it is least so")
+
+
+def _mapped(work: Generator[Progress, None, tuple[Any, str]], label: str) -> Iterator[Answer]:
+    """Compute a map and show it with its sentence."""
     try:
         yield {"fill": {"interactive": False}, "cancel": {"interactive": True}}
-        picture, sentence = yield from _bar(session.heat_map((row, column)))
-        yield _STOPPED | {"map": {"value": str(picture), "visible": True}, "sentence": {"value": sentence}}
+        picture, sentence = yield from _bar(work)
+        shown = {"value": str(picture), "visible": True, "label": label}
+        yield _STOPPED | {"map": shown, "sentence": {"value": sentence}}
     except CancelledError:
         yield _STOPPED
     except _ERRORS as error:

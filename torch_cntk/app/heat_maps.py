@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-__all__ = ["around", "coloured", "enlarged", "in_words", "nearby"]
+__all__ = ["around", "around_holes", "coloured", "enlarged", "in_words", "nearby"]
 
 _AROUND = 96
 """Pixels around a hole that its heat map looks at: more than the kernels of six levels reach."""
@@ -25,6 +25,14 @@ def around(observed: Tensor, place: tuple[int, int]) -> tuple[tuple[slice, slice
     part = _square(place, 2 * far + _AROUND)
     clipped = [slice(s.start, min(s.stop, n)) for s, n in zip(part, observed.shape, strict=True)]
     return (clipped[0], clipped[1]), (place[0] - clipped[0].start, place[1] - clipped[1].start)
+
+
+def around_holes(observed: Tensor) -> tuple[slice, slice]:
+    """The part of a photograph around all that was filled."""
+    places = (~observed).nonzero()
+    low, high = places.amin(0).tolist(), places.amax(0).tolist()
+    rows, columns = (slice(max(a - _AROUND, 0), b + _AROUND + 1) for a, b in zip(low, high, strict=True))
+    return rows, columns
 
 
 def _square(place: tuple[int, int], far: int) -> tuple[slice, slice]:

@@ -144,6 +144,7 @@ def _right() -> dict[str, Any]:
             visible=False,
             elem_id="filled",
         ),
+        "unsure": gr.Button("How sure is it?", interactive=False, elem_id="unsure"),
         "sentence": gr.Markdown(elem_id="sentence"),
         "map": gr.Image(
             label="Which pixels fill it", interactive=False, buttons=["fullscreen"], visible=False, elem_id="map"
@@ -180,6 +181,10 @@ def _connect(sessions: Sessions, parts: dict[str, Any]) -> None:
         for answer in answers.clicked(of(request), *event.index):
             yield _updates(parts, answer)
 
+    def asked_how_sure(request: gr.Request) -> Any:
+        for answer in answers.unsure(of(request)):
+            yield _updates(parts, answer)
+
     def when(event: Callable[..., Any], function: Any, *names: str, **options: Any) -> Any:
         inputs = [parts[name] for name in names]
         return event(
@@ -194,6 +199,7 @@ def _connect(sessions: Sessions, parts: dict[str, Any]) -> None:
     running = [
         when(asked.then, filled, "editor", "transparent", "growth", "method", **options),
         when(parts["filled"].select, clicked, **options),
+        when(parts["unsure"].click, asked_how_sure, **options),
     ]
     when(parts["cancel"].click, cancelled, cancels=running)
 

@@ -7,24 +7,24 @@ from typing import Literal
 
 from torch import Tensor
 
+from torch_cntk.images.certainty import posterior_after, settled
 from torch_cntk.images.default import default_kernel
 from torch_cntk.images.files import Photograph
-from torch_cntk.images.filler import Filler, Pass, Series, of_pass
-from torch_cntk.images.group_flow import before_flow
-from torch_cntk.images.guided import Guidance
 from torch_cntk.images.influence import influence
 from torch_cntk.images.inpaint import inpaint
 from torch_cntk.images.observed import Observed
-from torch_cntk.images.periodic import Periodic
 from torch_cntk.images.photographs import Task
+from torch_cntk.images.posterior import Posterior
 from torch_cntk.images.result import InpaintingResult
 
-__all__ = ["METHODS", "Method", "Repaired", "repair", "weights"]
+__all__ = ["METHODS", "Method", "Repaired", "deviations", "repair", "weights"]
 
 Method = Literal["fast", "careful", "automatic"]
 
 METHODS: dict[Method, int | Literal["auto"]] = {"fast": 0, "careful": 3, "automatic": "auto"}
 """Content-aware passes of each method; they settle within three or four."""
+_DRAWS = 8
+"""Images from which deviations are told, where they are not exact: to an eighth, with three colours."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,14 +93,25 @@ def weights(
     Returns:
         float64 [h, w].
     """
-    filler: Pass = Periodic(default_kernel(observed), result.ridge)
-    if result.guidance:
-        guidance, passes = before_flow(result.guidance[0], result.passes)
-        filler = of_pass(_whole(guidance), passes) if passes else filler
-    assert isinstance(filler, Filler)
+    filler = settled(default_kernel(observed), result)
     return influence(Observed.of(pixels, known, 2), filler, place, estimate, progress=True)
 
 
-def _whole(guidance: Pass | Series) -> Pass | Series:
-    """The same guidance on the image's own pixels."""
-    return replace(guidance, coarse=1) if isinstance(guidance, Guidance) else guidance
+def deviations(
+    pixels: Tensor, known: Tensor, estimate: Tensor, result: InpaintingResult, observed: Tensor
+) -> Posterior:
+    """How sure the fill is of each pixel (see ``posterior_after``).
+
+    Args:
+        pixels: [channels, h, w], a part of the photograph.
+        known: boolean [h, w], the pixels that were filled from.
+        estimate: [channels, h, w], the result.
+        result: of ``inpaint``: how it was filled.
+        observed: boolean [H, W], the mask of the whole photograph, which chose the kernel.
+
+    Returns:
+        standard deviations [1, channels, h, w], and a few samples.
+    """
+    return posterior_after(
+        pixels, known, default_kernel(observed), replace(result, image=estimate), samples=_DRAWS, progress=True
+    )

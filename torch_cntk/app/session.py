@@ -16,10 +16,11 @@ import PIL.Image
 import torch
 from torch import Tensor
 
-from torch_cntk.app.heat_maps import around, coloured, enlarged, in_words, nearby
-from torch_cntk.app.repair import METHODS, Method, Repaired, repair, weights
+from torch_cntk.app.heat_maps import around, around_holes, coloured, enlarged, in_words, nearby
+from torch_cntk.app.repair import METHODS, Method, Repaired, deviations, repair, weights
 from torch_cntk.app.strokes import colours, on_copy, painted, shown
 from torch_cntk.app.work import Progress, Work
+from torch_cntk.images.certainty import std_picture
 from torch_cntk.images.files import Photograph, read_image, write_image
 from torch_cntk.images.mask_files import Mask, find_mask, grow
 from torch_cntk.images.photographs import LEAST, growth, own_mask
@@ -244,7 +245,7 @@ class Session:
         repaired: Repaired = yield from self._follow(work)
         if self.photograph is photograph:
             self.repaired = repaired
-            self._forget("after", "download", "map")
+            self._forget("after", "download", "map", "spread")
         return repaired
 
     def _follow(self, work: Work[Any]) -> Generator[Progress, None, Any]:
@@ -317,6 +318,41 @@ class Session:
         seen = nearby(found, inside)
         image = coloured(found, picture, inside)[seen]
         return self._picture("map", enlarged(image)), in_words(found, (row, column), inside)
+
+    def uncertainty(self) -> Generator[Progress, None, tuple[Path, str]]:
+        """How sure the fill is of each pixel.
+
+        Yields:
+            how far it is.
+
+        Returns:
+            a PNG file of what is around the holes, yellow where the fill is least sure, and a sentence about it.
+
+        Raises:
+            ValueError: nothing was filled yet.
+            CancelledError: see ``fill``.
+            MemoryError: see ``fill``.
+        """
+        repaired = self._filled()
+        part = around_holes(repaired.observed)
+        cut = (slice(None), *part)
+        work = Work(
+            deviations,
+            self.opened.pixels[cut].clone(),
+            repaired.known[part].clone(),
+            repaired.photograph.pixels[cut].clone(),
+            replace(repaired.result, image=torch.zeros(0)),
+            repaired.observed,
+            threads=self.machine.threads,
+        )
+        posterior = yield from self._follow(work)
+        std = posterior.std[0].cpu() * ~repaired.observed[part]
+        picture, largest = std_picture(std, colours(self.opened)[cut])
+        sentence = (
+            f"Yellow is where the fill is least sure: a standard deviation of {255 * largest:.0f} of 255 grey levels. "
+            f"Found {posterior.how}."
+        )
+        return self._picture("spread", enlarged((picture * 255).byte().movedim(0, -1).numpy())), sentence
 
     def download(self) -> Path:
         """Write the filled photograph: in the format, depth and mode of the original, with its metadata.

@@ -1,87 +1,109 @@
-"""How sure a fill is, in words: by how much known pixels were missed that were left out and filled in the same way."""
+"""How sure a fill is, in words and files."""
 
 from __future__ import annotations
 
-from typing import Literal
+import argparse
+from pathlib import Path
 
 import numpy as np
-import scipy.ndimage
-import torch
 from torch import Tensor
 
-from torch_cntk.images.default import default_kernel
-from torch_cntk.images.inpaint import InpaintingResult, inpaint
+from torch_cntk._internal.checks import positive_int
+from torch_cntk.images.certainty import Missed, posterior_after, std_picture
+from torch_cntk.images.files import check_output, write_image
+from torch_cntk.images.inpaint import InpaintingResult
+from torch_cntk.images.photographs import Task
 from torch_cntk.kernels.kernel import Kernel
-from torch_cntk.solvers import Solver
 
-__all__ = ["certainty"]
+__all__ = ["add_certainty", "check_certainty", "in_words", "write_certainty"]
 
 _LEVELS = 255
-_SIDE, _HOLES = 96, 4
-"""Of the part of the image that is tried: pixels at least, and times the largest hole's reach. A larger one would take
-as long as the fill itself."""
-_FEWEST = 20
-"""Left-out pixels, of which fewer say little."""
+_NUMBERS = ".npy"
+_USUAL = 8
+"""Images that are drawn where only deviations are asked for: with three colours they tell them to an eighth."""
+_MOST = 1000
 
 
-def certainty(
-    image: Tensor,
-    known: Tensor,
-    observed: Tensor,
-    kernel: Kernel | None,
-    solver: Solver | Literal["auto"],
-    result: InpaintingResult,
+def add_certainty(parser: argparse.ArgumentParser) -> None:
+    """The options."""
+    parser.add_argument(
+        "--std",
+        type=Path,
+        metavar="FILE",
+        help="write the standard deviation of each filled pixel: a picture, yellow where it is largest, or .npy, "
+        "[channels, H, W] in [0, 1]",
+    )
+    parser.add_argument(
+        "--samples",
+        type=int,
+        default=0,
+        metavar="N",
+        help="write N images that what is known leaves possible, beside OUT: OUT-sample-1 and so on",
+    )
+
+
+def check_certainty(arguments: argparse.Namespace) -> None:
+    """Refuse what cannot be written, before long work.
+
+    Raises:
+        ValueError: the number is out of range, or there is more than one image.
+        FileNotFoundError: the folder of the numbers does not exist.
+        OSError: a file cannot be written.
+    """
+    if positive_int(arguments.samples, "--samples", least=0) > _MOST:
+        raise ValueError(f"expected --samples of at most {_MOST}, got {arguments.samples}")
+    if arguments.image.is_dir() and (arguments.std is not None or arguments.samples):
+        raise ValueError("expected one image for --std and --samples, got a folder")
+    if arguments.std is None or arguments.image.is_dir():
+        return
+    if arguments.std.suffix.lower() != _NUMBERS:
+        check_output(arguments.std)
+    elif not arguments.std.parent.is_dir():
+        raise FileNotFoundError(f"expected an existing folder for {arguments.std}, got {arguments.std.parent}")
+
+
+def write_certainty(
+    arguments: argparse.Namespace, task: Task, known: Tensor, kernel: Kernel | None, result: InpaintingResult
 ) -> str:
-    """A part of a sentence, empty where it cannot be told.
-
-    The holes around the largest one are moved to where most is known; what is known there is left out and filled.
+    """Write what was asked for, and say what it is; empty if nothing was.
 
     Args:
-        image: [channels, H, W] in [0, 1], or in units of its own.
-        known: boolean [H, W]: False where there are no colours to go by.
-        observed: boolean [H, W]: False where it was filled. A transparent background may be neither filled nor known.
-        kernel: that filled it, or None for the default one.
-        solver: that was asked for.
-        result: of the fill, whose ridge and number of passes are taken.
+        arguments: of the command.
+        task: the photograph.
+        known: boolean [H, W], on the device.
+        kernel: that filled it.
+        result: of the fill.
     """
-    if bool(observed.all()) or (kernel is not None and kernel.size is not None):
+    if arguments.std is None and not arguments.samples:
         return ""
-    kernel = default_kernel(known) if kernel is None else kernel
-    low, high = (float(level) for level in torch.aminmax(image[:, known]))
-    place = _around_the_largest(observed)
-    image, known = image[(slice(None), *place)], known[place]
-    left_out = _moved(known, ~observed[place])
-    if int(left_out.sum()) < _FEWEST or not bool((known & ~left_out).any()):
+    pixels = task.photograph.pixels.to(known.device)
+    posterior = posterior_after(pixels, known, kernel, result, samples=arguments.samples or _USUAL)
+    for number, sample in enumerate(posterior.samples[: arguments.samples, 0], start=1):
+        path = arguments.output.with_stem(f"{arguments.output.stem}-sample-{number}")
+        task.write(path, sample)
+    if arguments.std is None:
         return ""
-    try:
-        filled = inpaint(
-            image, known & ~left_out, kernel, solver=solver, ridge=result.ridge, passes=result.passes
-        ).image
-    except (ValueError, MemoryError):  # a part may be too small for passes; the picture is filled all the same
-        return ""
-    error = float((filled - image)[:, left_out].double().square().mean().sqrt())
-    return f"known pixels that were left out were off by {_in_words(error, low, high)}"
+    std = posterior.std[0].cpu() * ~task.observed
+    picture, largest = std_picture(std, task.photograph.pixels)
+    if arguments.std.suffix.lower() == _NUMBERS:
+        np.save(arguments.std, std.numpy())
+    else:
+        write_image(arguments.std, picture.float())
+    return f"standard deviations up to {_levels(largest)}, {posterior.how}"
 
 
-def _in_words(error: float, low: float, high: float) -> str:
-    """An error of values from ``low`` to ``high``: in grey levels, unless these are in units of their own."""
-    if low < 0 or high > 1:
-        return f"{error:.2g}, of values from {low:.4g} to {high:.4g}"
+def in_words(missed: Missed | None) -> str:
+    """A part of a sentence, empty where it cannot be told."""
+    if missed is None:
+        return ""
+    if missed.low < 0 or missed.high > 1:
+        size = f"{missed.error:.2g}, of values from {missed.low:.4g} to {missed.high:.4g}"
+    else:
+        size = _levels(missed.error)
+    return f"known pixels that were left out were off by {size}"
+
+
+def _levels(error: float) -> str:
+    """An error of values from 0 to 1, in grey levels."""
     levels = _LEVELS * error
     return f"{f'{levels:.0f}' if levels >= 1 else 'less than 1'} of {_LEVELS}"
-
-
-def _around_the_largest(observed: Tensor) -> tuple[slice, ...]:
-    """The part of the image around the pixel that is most remote from one that is not filled."""
-    distance = scipy.ndimage.distance_transform_cdt(~observed.cpu().numpy(), "chessboard")
-    middle = np.unravel_index(int(distance.argmax()), distance.shape)
-    side = max(_SIDE, _HOLES * int(distance.max()))
-    starts = [max(min(int(at) - side // 2, n - side), 0) for at, n in zip(middle, distance.shape, strict=True)]
-    return tuple(slice(start, start + side) for start in starts)
-
-
-def _moved(known: Tensor, holes: Tensor) -> Tensor:
-    """What is known where the holes are after they are moved by parts of the image: as much as possible."""
-    moves = [[n * eighths // 8 for n in known.shape] for eighths in range(1, 8)]
-    moved = [known & torch.roll(holes, move, (0, 1)) for move in moves]
-    return max(moved, key=lambda left_out: int(left_out.sum()))

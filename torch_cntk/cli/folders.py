@@ -19,6 +19,8 @@ import torch
 from tqdm import tqdm
 
 from torch_cntk._internal.checks import positive_int
+from torch_cntk._internal.dealing import collected
+from torch_cntk._internal.ranks import Mesh
 from torch_cntk.cli import options
 from torch_cntk.cli.process import complain
 from torch_cntk.images.files import SUFFIXES
@@ -60,23 +62,60 @@ def add_jobs(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def fill_folder(arguments: argparse.Namespace, fill: Fill) -> int:
+def fill_folder(arguments: argparse.Namespace, fill: Fill, mesh: Mesh) -> int:
     """Fill all images of a folder that have not been filled yet.
+
+    Under torchrun each file is filled by one rank, the next one by whoever has nothing to do. Rank 0 tells what it has
+    done itself as it goes on, and what others have done in the end.
 
     Args:
         arguments: of the command, with a folder as image and output, and a folder or file as mask.
         fill: fills the image that its arguments name, writes it, and says in a line what it did; a function that can
             be pickled.
+        mesh: the ranks that divide the files; all of them see both folders.
 
     Returns:
-        the exit status: 0, or ``FAILED``.
+        the exit status, on every rank: 0, or ``FAILED``.
 
     Raises:
         ValueError: the folders are the same, there is no image, or the number of jobs is out of range.
         OSError: a folder does not exist and cannot be made.
     """
     start = time.perf_counter()
+    with mesh.together():
+        images = _checked(arguments, mesh)
+        arguments.output.mkdir(parents=True, exist_ok=True)
+    todo = mesh.broadcast([image for image in images if not (arguments.output / image.name).exists()])
+    work = [_for_file(arguments, image) for image in todo]
+    before = len(images) - len(todo)
+    own: dict[int, _Outcome] = {}
+    # Ten seconds may pass within one file: then the bar of the files alone would stand still.
+    with tqdm(total=len(images), initial=before, unit="file", disable=not options.progress(arguments)) as bar:
+        for place, outcome in _outcomes(work, fill, arguments.jobs, mesh):
+            own[place] = outcome
+            _tell(outcome)
+            bar.update(place + 1 + before - bar.n if mesh.size > 1 else 1)
+    outcomes = collected(mesh, own)
+    for place, outcome in enumerate(outcomes):
+        if place not in own:
+            _tell(outcome)
+    failed = [outcome for outcome in outcomes if outcome.error]
+    for outcome in failed:
+        complain(f"failed: {outcome.name}: {outcome.error}")
+    print(_sentence(len(todo) - len(failed), before, failed, time.perf_counter() - start, arguments.output), flush=True)
+    mesh.barrier()  # torchrun ends all processes as soon as one fails: not before all is told
+    return FAILED if failed else 0
+
+
+def _checked(arguments: argparse.Namespace, mesh: Mesh) -> list[Path]:
+    """The images of the folder.
+
+    Raises:
+        ValueError: see ``fill_folder``.
+    """
     options.at_most(positive_int(arguments.jobs, "--jobs"), _MOST_JOBS, "--jobs")
+    if arguments.jobs > 1 and mesh.size > 1:
+        raise ValueError(f"expected --jobs or several processes of torchrun, got {arguments.jobs} and {mesh.size}")
     if arguments.mask is not None and not arguments.mask.exists():
         raise ValueError(f"expected a mask's file or folder, got nothing of the name {arguments.mask}")
     if arguments.output.suffix.lower() in SUFFIXES and not arguments.output.is_dir():
@@ -85,28 +124,7 @@ def fill_folder(arguments: argparse.Namespace, fill: Fill) -> int:
         raise ValueError(
             f"expected a folder of its own for the filled images, got that of the images: {arguments.output}"
         )
-    images = _images(arguments.image, arguments.mask)
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    todo = [image for image in images if not (arguments.output / image.name).exists()]
-    work = [_for_file(arguments, image) for image in todo]
-    failed = []
-    # Ten seconds may pass within one file: then the bar of the files alone would stand still.
-    with tqdm(
-        total=len(images), initial=len(images) - len(todo), unit="file", disable=not options.progress(arguments)
-    ) as bar:
-        for outcome in _outcomes(work, fill, arguments.jobs):
-            _tell(outcome)
-            bar.update()
-            if outcome.error:
-                failed.append(outcome)
-    for outcome in failed:
-        complain(f"failed: {outcome.name}: {outcome.error}")
-    print(
-        _sentence(
-            len(todo) - len(failed), len(images) - len(todo), failed, time.perf_counter() - start, arguments.output
-        )
-    )
-    return FAILED if failed else 0
+    return _images(arguments.image, arguments.mask)
 
 
 def _images(folder: Path, masks: Path | None) -> list[Path]:
@@ -157,20 +175,21 @@ def _mask_of(image: Path, masks: Path) -> Path:
     return found[0]
 
 
-def _outcomes(work: Sequence[argparse.Namespace], fill: Fill, jobs: int) -> Iterator[_Outcome]:
-    """Fill the files, as they are done."""
+def _outcomes(work: Sequence[argparse.Namespace], fill: Fill, jobs: int, mesh: Mesh) -> Iterator[tuple[int, _Outcome]]:
+    """Fill the files of this rank, as they are done, with their places in the work."""
     if jobs == 1 or len(work) < 2:
-        yield from (_outcome(one, fill) for one in work)
+        yield from ((place, _outcome(work[place], fill)) for place in mesh.dealt(len(work)))
         return
     # Not forked: torch's threads do not survive that.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(jobs, len(work)), context, initializer=_begin) as pool:
-        futures = {pool.submit(_outcome, one, fill): one for one in work}
+        futures = {pool.submit(_outcome, one, fill): place for place, one in enumerate(work)}
         try:
             for future in as_completed(futures):
                 error = future.exception()
                 # A process that was killed, for its memory say, takes the others with it.
-                yield _Outcome(futures[future].image.name, "", (), str(error)) if error else future.result()
+                place = futures[future]
+                yield place, _Outcome(work[place].image.name, "", (), str(error)) if error else future.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from torch_cntk._internal.checks import finite_number
+from torch_cntk._internal.ranks import Mesh
 from torch_cntk.cli import folders, options, pictures
-from torch_cntk.cli.certainty import certainty
+from torch_cntk.cli.certainty import add_certainty, check_certainty, in_words, write_certainty
+from torch_cntk.images.certainty import left_out_error
 from torch_cntk.images.files import check_output
 from torch_cntk.images.group_flow import Followed, before_flow
 from torch_cntk.images.guided import Guidance
@@ -33,7 +35,8 @@ def add(commands: Commands) -> None:
         "inpaint",
         help="fill the missing pixels of an image, or of all images of a folder",
         description="Fill the missing pixels of an image, or of all images of a folder: those that are "
-        "in the folder OUT already are left as they are, and the exit status is 3 if some failed.",
+        "in the folder OUT already are left as they are, and the exit status is 3 if some failed. Started as "
+        "torchrun --nproc-per-node=N -m torch_cntk inpaint ..., N processes divide the files or the work on one image.",
     )
     pictures.add_files(parser)
     parser.add_argument(
@@ -67,9 +70,10 @@ def add(commands: Commands) -> None:
         help=f"of cg (default: {ConjugateGradient.max_iterations}), or epochs of eigenpro ({EigenPro.epochs})",
     )
     options.add_passes(parser)
+    add_certainty(parser)
     folders.add_jobs(parser)
     options.add_machine(parser)
-    parser.set_defaults(run=_inpaint)
+    parser.set_defaults(run=_inpaint, divides=True)
 
 
 def _solver(arguments: argparse.Namespace) -> Solver | Literal["auto"]:
@@ -93,10 +97,13 @@ def _solver(arguments: argparse.Namespace) -> Solver | Literal["auto"]:
 
 def _inpaint(arguments: argparse.Namespace) -> int:
     """Fill the image, or those of the folder."""
+    check_certainty(arguments)
+    mesh = options.mesh(arguments)
     if arguments.image.is_dir():
-        _checked_options(arguments)
-        return folders.fill_folder(arguments, _fill)
-    options.report(f"{_fill(arguments)}: {arguments.output}", arguments.output)
+        with mesh.together():
+            _checked_options(arguments)
+        return folders.fill_folder(arguments, _fill, mesh)
+    options.report(f"{_fill(arguments, mesh)}: {arguments.output}", arguments.output)
     return 0
 
 
@@ -112,12 +119,18 @@ def _checked_options(arguments: argparse.Namespace) -> tuple[torch.device, Solve
     return device, solver
 
 
-def _fill(arguments: argparse.Namespace) -> str:
-    """Check all that can be checked, fill, write, and say what was done."""
-    check_output(arguments.output)
-    device, solver = _checked_options(arguments)
-    task = pictures.read_task(arguments)
-    kernel = _kernel_for(task.observed, arguments.kernel, options.progress(arguments)) or task.kernel()
+def _fill(arguments: argparse.Namespace, mesh: Mesh | None = None) -> str:
+    """Check all that can be checked, fill, write, and say what was done.
+
+    Ranks that fill one image together all read it; rank 0 writes.
+    """
+    mesh = mesh or Mesh.alone()
+    with mesh.together():
+        if mesh.rank == 0:
+            check_output(arguments.output)
+        device, solver = _checked_options(arguments)
+        task = pictures.read_task(arguments)
+        kernel = _kernel_for(task.observed, arguments.kernel, options.progress(arguments)) or task.kernel()
     start = time.perf_counter()
     result = inpaint(
         task.photograph.pixels.to(device),
@@ -127,13 +140,18 @@ def _fill(arguments: argparse.Namespace) -> str:
         ridge=arguments.ridge,
         passes=arguments.passes,
         progress=options.progress(arguments),
+        mesh=mesh if mesh.size > 1 else None,
     )
     seconds = time.perf_counter() - start
-    task.write(arguments.output, result.image)
-    warn_unless_converged(result)
-    known, observed = task.known.to(device), task.observed.to(device)
-    sure = certainty(task.photograph.pixels.to(device), known, observed, kernel, solver, result)
-    return f"{summary(task.observed, result, seconds)}{f'; {sure}' if sure else ''}"
+    with mesh.together():
+        if mesh.rank > 0:
+            return ""
+        task.write(arguments.output, result.image)
+        warn_unless_converged(result)
+        known, observed = task.known.to(device), task.observed.to(device)
+        sure = in_words(left_out_error(task.photograph.pixels.to(device), known, observed, kernel, solver, result))
+        spread = write_certainty(arguments, task, known, kernel, result)
+        return "; ".join(part for part in (summary(task.observed, result, seconds), sure, spread) if part)
 
 
 def _kernel_for(observed: Tensor, name: str | None, progress: bool) -> Kernel | None:

@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 
 from torch_cntk.cli import process
@@ -18,6 +19,8 @@ __all__ = ["command", "main"]
 
 _USER_ERRORS = (ValueError, TypeError, IndexError, ArithmeticError, OSError, MemoryError, ImportError)
 _DEBUG = "TORCH_CNTK_DEBUG"
+_HEAD_START = 1.0
+"""Seconds after which a rank ends that leaves it to rank 0 to tell: torchrun ends all as soon as one has failed."""
 _BROKEN_PIPE = 141
 """What shells report of a program that wrote to a pipe nobody reads: 128 + SIGPIPE."""
 
@@ -76,25 +79,47 @@ def _guarded(argv: Sequence[str] | None) -> int:
     return status
 
 
+def _refused() -> int:
+    """Say, on rank 0, that a command is one for a single process; the exit status."""
+    if process.rank():
+        time.sleep(_HEAD_START)
+    else:
+        process.complain("error: expected one process, got several of torchrun: this command does not divide its work")
+    return 2
+
+
 def _tell(error: Exception) -> int:
-    """Say what went wrong in a line, and return the exit status."""
+    """Say what went wrong in a line, and return the exit status.
+
+    Rank 0 alone tells what all ranks have raised.
+    """
+    from torch_cntk._internal.shared_errors import is_known_to_all
+
+    status = 2 if isinstance(error, _USER_ERRORS) else 1
+    if process.rank() and is_known_to_all(error):
+        time.sleep(_HEAD_START)
+        return status
+    where = f"on rank {process.rank()}, " if process.rank() else ""
     if isinstance(error, _USER_ERRORS):
-        process.complain(f"error: {str(error) or type(error).__name__}")
-        return 2
-    process.complain(f"unexpected {type(error).__name__}: {error} ({_DEBUG}=1 in the environment shows where)")
-    return 1
+        process.complain(f"{where}error: {str(error) or type(error).__name__}")
+        return status
+    process.complain(f"{where}unexpected {type(error).__name__}: {error} ({_DEBUG}=1 in the environment shows where)")
+    return status
 
 
 def _run(argv: Sequence[str] | None) -> int:
     from torch_cntk._internal.memory import allocating
     from torch_cntk.cli.progress import lines_for_bars
 
-    arguments = _parser().parse_args(argv)
-    run: Callable[[argparse.Namespace], int | None] = arguments.run
-    # Who asks for bars gets them, be there a terminal or not.
-    lines = contextlib.nullcontext() if getattr(arguments, "progress", None) else lines_for_bars()
-    with allocating("the command"), lines:
-        return run(arguments) or 0
+    with process.quiet() if process.rank() else contextlib.nullcontext():
+        arguments = _parser().parse_args(argv)
+        run: Callable[[argparse.Namespace], int | None] = arguments.run
+        if process.several_ranks() and not getattr(arguments, "divides", False):
+            return _refused()
+        # Who asks for bars gets them, be there a terminal or not.
+        lines = contextlib.nullcontext() if getattr(arguments, "progress", None) else lines_for_bars()
+        with allocating("the command"), lines:
+            return run(arguments) or 0
 
 
 def _forget_stdout() -> None:

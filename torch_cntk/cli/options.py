@@ -8,12 +8,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from torch_cntk._internal.checks import positive_int, shape_text
-from torch_cntk.cli.process import complain
+from torch_cntk._internal.ranks import Mesh
+from torch_cntk.cli.process import complain, several_ranks
 
 if TYPE_CHECKING:
     # Not at run time: the class of the group that add_subparsers returns is private to argparse.
@@ -26,6 +27,7 @@ __all__ = [
     "at_most",
     "check_levels",
     "device",
+    "mesh",
     "progress",
     "report",
     "ridge",
@@ -34,6 +36,8 @@ __all__ = [
 
 _MOST_THREADS = max(64, 4 * (os.cpu_count() or 1))
 """More threads than this only wait for each other, and systems with a limit on processes end the program."""
+_PATIENCE = 3600.0
+"""Seconds for which ranks that have nothing left to do wait for the last file of another one."""
 _MOST_PASSES = 100
 """Passes settle within ten; a larger number is a slip of the finger that would compute for hours."""
 
@@ -66,6 +70,19 @@ def device(arguments: argparse.Namespace) -> torch.device:
     at_most(threads, _MOST_THREADS, "--threads", " on this machine")
     torch.set_num_threads(threads)
     return torch.device(arguments.device)
+
+
+def mesh(arguments: argparse.Namespace) -> Mesh:
+    """The processes that torchrun has started, or this one alone.
+
+    Raises:
+        ValueError: there are fewer GPUs than processes of this machine, or versions differ between them.
+        RuntimeError: not all of them have come.
+    """
+    from torch_cntk import distributed
+
+    backend: Literal["gloo", "nccl"] = "nccl" if arguments.device == "cuda" else "gloo"
+    return distributed.mesh(_PATIENCE, backend) if several_ranks() else Mesh.alone()
 
 
 def at_most(value: int | None, most: int, name: str, why: str = "") -> None:

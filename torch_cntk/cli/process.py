@@ -8,15 +8,33 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from pathlib import Path
 from types import FrameType
 
-__all__ = ["complain", "governed", "interrupted"]
+__all__ = ["complain", "governed", "interrupted", "quiet", "rank", "several_ranks"]
 
 Handler = Callable[[int, FrameType | None], None]
 
 _pressed: list[int] = []
 """Numbers of the signals that Ctrl-C sent so far."""
+
+
+def several_ranks() -> bool:
+    """Whether torchrun has started this process beside others."""
+    return os.environ.get("WORLD_SIZE", "1") != "1" and "RANK" in os.environ
+
+
+def rank() -> int:
+    """The number of this process among those that torchrun has started; 0 without it. Rank 0 tells the user."""
+    return int(os.environ["RANK"]) if several_ranks() else 0
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Let nothing be told but errors; what is told comes from rank 0."""
+    with Path(os.devnull).open("w") as nothing, redirect_stdout(nothing), redirect_stderr(nothing):
+        yield
 
 
 def complain(message: str) -> None:

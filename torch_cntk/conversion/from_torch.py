@@ -54,6 +54,13 @@ def from_torch(
         TypeError: ``module`` is no torch.nn.Module.
         ValueError: the model cannot be traced or holds something that has no rule (it is named, with its place), its
             kernel would not be exact, or its weights cannot be mapped.
+
+    Example:
+        >>> from torch import nn
+        >>> import torch_cntk as tc
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, padding_mode="circular"), nn.ReLU(), nn.Conv2d(8, 1, 1))
+        >>> tc.from_torch(model).kernel(tc.priors.Uniform(0, 1)).dense((4, 6)).shape
+        torch.Size([4, 6, 4, 6])
     """
     if not isinstance(module, torch.nn.Module):
         raise TypeError(f"expected a torch.nn.Module, got {type(module).__name__}")

@@ -38,6 +38,15 @@ def to_torch(net: Layer, width: int | None = None) -> torch.nn.Module:
         TypeError: the width is no integer.
         ValueError: torch.nn has no such layer, the gain of a normalised activation has no weight layer to go into, or
             the network has forward hooks, such as the batch normalisation that training has added.
+
+    Example:
+        >>> import torch_cntk as tc
+        >>> tc.to_torch(tc.Sequential(tc.Linear(3, 8), tc.ReLU(), tc.Linear(8, 1)))
+        Sequential(
+          (0): Linear(in_features=3, out_features=8, bias=False)
+          (1): ReLU()
+          (2): Linear(in_features=8, out_features=1, bias=False)
+        )
     """
     if any(module._forward_hooks for module in net.modules()):
         raise ValueError("expected a network without forward hooks, got some: batch normalisation added by training?")

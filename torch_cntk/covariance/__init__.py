@@ -9,7 +9,7 @@ from torch_cntk.covariance.patches import Gains, Patches
 from torch_cntk.covariance.resampling import Filter, Linear, Nearest, Resampling
 from torch_cntk.covariance.selection import Every, Extended, Inserted, Pooled, Whole
 from torch_cntk.covariance.table import Geometry, Slab, Table
-from torch_cntk.covariance.window import Window
+from torch_cntk.covariance.window import Window, WindowShare
 
 __all__ = [
     "Covariance",
@@ -34,4 +34,5 @@ __all__ = [
     "Table",
     "Whole",
     "Window",
+    "WindowShare",
 ]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, TypeAlias, get_args
-
-from torch import Tensor
+from typing import Any, Literal, TypeAlias, get_args
 
 __all__ = ["Edge", "Gains", "Number", "Patches", "Sharing"]
 
@@ -14,8 +12,8 @@ Edge = Literal["circular", "zeros"]
 """What lies beyond the border of an image: its other side, or zeros."""
 Sharing = Literal["all", "group", "channel"]
 """Which channels of the input an output is made from: all, those of its group, or one (a depthwise convolution)."""
-Number: TypeAlias = float | Tensor
-"""A tensor [] in the place of a number, where gradients by it are recorded."""
+Number: TypeAlias = Any
+"""A number; where gradients by it are recorded, a tensor [] in its place, which the other forms never see."""
 
 
 @dataclass(frozen=True)

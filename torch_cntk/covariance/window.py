@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from itertools import product
 
@@ -13,7 +13,10 @@ from torch import Tensor
 
 from torch_cntk.covariance.table import Geometry, Slab
 
-__all__ = ["Window", "wendland"]
+__all__ = ["Window", "WindowShare", "wendland"]
+
+_Shape = tuple[tuple[int, ...], bool, tuple[int, ...] | None]
+"""Reach, whether it is an ellipsoid, and the torus if these are all of its displacements."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +46,18 @@ class Window(Geometry):
         return cls(geometry.size, geometry.period, reflective=False, square=False, reach=reach, tapered=False)
 
     @property
+    def _shape(self) -> _Shape:
+        return self.reach, self.tapered, None
+
+    @property
+    def _rows(self) -> slice:
+        """The part of the list that there is."""
+        return slice(None)
+
+    @property
     def offsets(self) -> Tensor:
         """The displacements, [displacements, ndim]; zero first."""
-        return _offsets(self.reach, self.tapered)
+        return _offsets(self._shape)[self._rows]
 
     @property
     def box(self) -> tuple[int, ...]:
@@ -55,12 +67,15 @@ class Window(Geometry):
     def pieces(self, displacements: int) -> Iterator[tuple[Slab, slice]]:
         """Slabs of about so many displacements, and where in the list they are; zero comes first."""
         ones = (1,) * self.ndim
+        begin, end, _ = self._rows.indices(len(_offsets(self._shape)))
         row = 0
-        for leading, first, count in _runs(self.reach, self.tapered):
-            for start in range(first, first + count, max(displacements, 1)):
-                length = min(max(displacements, 1), first + count - start)
-                yield Slab((*leading, start), (*ones[1:], length), ones), slice(row, row + length)
-                row += length
+        for leading, first, count in _runs(self._shape):
+            low, high = max(begin - row, 0), min(end - row, count)
+            for start in range(low, high, max(displacements, 1)):
+                length = min(max(displacements, 1), high - start)
+                place = row + start - begin
+                yield Slab((*leading, first + start), (*ones[1:], length), ones), slice(place, place + length)
+            row += count
 
     def taper(self, where: slice) -> Tensor:
         """Wendland's function at a part of the list, [displacements] in float64."""
@@ -80,7 +95,7 @@ class Window(Geometry):
 
     def _place(self, displacement: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Where displacements are in the list (-1: nowhere), and whether their negatives are, in their stead."""
-        places, swapped = _places(self.reach, self.tapered)
+        places, swapped = _places(self._shape)
         cell: Tensor | None = None
         inside: Tensor | None = None
         for u, n, r in zip(displacement, self.size, self.reach, strict=True):
@@ -92,7 +107,55 @@ class Window(Geometry):
             inside = near if inside is None else inside & near
         assert cell is not None
         assert inside is not None
-        return torch.where(inside, places.to(cell.device)[cell], -1), swapped.to(cell.device)[cell]
+        row = torch.where(inside, places.to(cell.device)[cell], -1)
+        begin, end, _ = self._rows.indices(len(_offsets(self._shape)))
+        row = torch.where((row >= begin) & (row < end), row - begin, -1)
+        return row, swapped.to(cell.device)[cell]
+
+
+@dataclass(frozen=True)
+class WindowShare(Window):
+    """A part of a window's list, or of that of all displacements of a torus.
+
+    Attributes:
+        rows: (first, last + 1) of the list.
+        whole: whether these are displacements of the whole torus, each of which the list has once.
+    """
+
+    rows: tuple[int, int] = (0, 0)
+    whole: bool = False
+
+    @classmethod
+    def of_window(cls, window: Window, share: Callable[[int], slice]) -> WindowShare:
+        """Of a window.
+
+        Args:
+            window: the whole one.
+            share: gives the part of so many rows.
+        """
+        return cls._of(window, share, False)
+
+    @classmethod
+    def of_torus(cls, geometry: Geometry, share: Callable[[int], slice]) -> WindowShare:
+        """Of all displacements of a table; see ``of_window``."""
+        reach = tuple(n // 2 + 1 for n in geometry.size)
+        window = Window(geometry.size, geometry.period, reflective=False, square=False, reach=reach, tapered=False)
+        return cls._of(window, share, True)
+
+    @classmethod
+    def _of(cls, window: Window, share: Callable[[int], slice], whole: bool) -> WindowShare:
+        options = {option.name: getattr(window, option.name) for option in fields(window)}
+        every = cls(**options, whole=whole)
+        rows = share(len(_offsets(every._shape)))
+        return replace(every, rows=(rows.start, rows.stop))
+
+    @property
+    def _shape(self) -> _Shape:
+        return self.reach, self.tapered, self.size if self.whole else None
+
+    @property
+    def _rows(self) -> slice:
+        return slice(*self.rows)
 
 
 def wendland(distance: Tensor) -> Tensor:
@@ -102,8 +165,11 @@ def wendland(distance: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _runs(reach: tuple[int, ...], round_: bool) -> list[tuple[tuple[int, ...], int, int]]:
+def _runs(shape: _Shape) -> list[tuple[tuple[int, ...], int, int]]:
     """The half of the displacements that is kept, as runs along the last axis: (leading entries, first, count)."""
+    reach, round_, torus = shape
+    if torus is not None:
+        return _runs_of_torus(torus)
     runs = []
     *before, last = reach
     for leading in product(*(range(1 - r, r) for r in before)):
@@ -119,22 +185,37 @@ def _runs(reach: tuple[int, ...], round_: bool) -> list[tuple[tuple[int, ...], i
     return sorted(runs, key=lambda run: any(run[0]))
 
 
-@lru_cache(maxsize=64)
-def _offsets(reach: tuple[int, ...], round_: bool) -> Tensor:
-    rows = [(*leading, first + k) for leading, first, count in _runs(reach, round_) for k in range(count)]
-    return torch.tensor(rows, dtype=torch.long).reshape(-1, len(reach))
+def _runs_of_torus(size: tuple[int, ...]) -> list[tuple[tuple[int, ...], int, int]]:
+    """As ``_runs``, of all displacements: entries from above -n / 2 to n / 2, which is its own negative."""
+    *before, last = size
+    runs = []
+    for leading in product(*(range(-((n - 1) // 2), n // 2 + 1) for n in before)):
+        negative = tuple(u if 2 * u == n else -u for u, n in zip(leading, before, strict=True))
+        if leading < negative:
+            continue
+        first = 0 if leading == negative else -((last - 1) // 2)
+        runs.append((leading, first, last // 2 - first + 1))
+    return sorted(runs, key=lambda run: any(run[0]))
 
 
 @lru_cache(maxsize=64)
-def _places(reach: tuple[int, ...], round_: bool) -> tuple[Tensor, Tensor]:
+def _offsets(shape: _Shape) -> Tensor:
+    rows = [(*leading, first + k) for leading, first, count in _runs(shape) for k in range(count)]
+    return torch.tensor(rows, dtype=torch.long).reshape(-1, len(shape[0]))
+
+
+@lru_cache(maxsize=64)
+def _places(shape: _Shape) -> tuple[Tensor, Tensor]:
     """For each displacement of a box [2 reach - 1, ...], flattened: its row, and whether it is that of its negative."""
-    offsets = _offsets(reach, round_)
+    reach, _, torus = shape
+    offsets = _offsets(shape)
     sides = [2 * r - 1 for r in reach]
     strides = torch.tensor([math.prod(sides[k + 1 :]) for k in range(len(sides))])
     middle = torch.tensor([r - 1 for r in reach])
     places = torch.full((math.prod(sides),), -1, dtype=torch.long)
     swapped = torch.zeros(len(places), dtype=torch.bool)
-    negative = ((middle - offsets) * strides).sum(1)
+    own_negative = torch.zeros_like(offsets) if torus is None else offsets * (2 * offsets == torch.tensor(torus))
+    negative = ((middle - offsets + 2 * own_negative) * strides).sum(1)
     places[negative], swapped[negative] = torch.arange(len(offsets)), True
     positive = ((middle + offsets) * strides).sum(1)
     places[positive], swapped[positive] = torch.arange(len(offsets)), False

@@ -77,6 +77,13 @@ def empirical_ntk(
         ValueError: an input does not fit the network, there is no such channel, kind or method, or there are no
             weights.
         OutOfMemoryError: the kernel, or the Jacobian that was asked for, would not fit.
+
+    Example:
+        >>> import torch
+        >>> import torch_cntk as tc
+        >>> net = tc.Sequential(tc.Linear(3, 64), tc.ReLU(), tc.Linear(64, 1))
+        >>> tc.empirical_ntk(net, torch.randn(5, 3)).shape
+        torch.Size([5, 5])
     """
     for name, value, choices in (("method", method, Method), ("outputs", outputs, Outputs)):
         if value not in get_args(choices):

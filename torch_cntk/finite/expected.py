@@ -18,7 +18,7 @@ from torch_cntk.finite.empirical import Method, Outputs, checked_channels, check
 from torch_cntk.finite.functions import Function, Kind, Side, headless
 from torch_cntk.layers import Layer
 
-__all__ = ["ExpectedKernel", "Redraw", "expected_kernel"]
+__all__ = ["ExpectedKernel", "Redraw", "expected_kernel", "monte_carlo_kernel"]
 
 Redraw: TypeAlias = Callable[[torch.nn.Module, torch.Generator], None]
 """Gives a network new weights, in place, of the generator's numbers."""
@@ -111,6 +111,10 @@ def expected_kernel(
 
     with allocating(f"the expected kernel of {sides[0].text}", z.device, lambda: "take fewer or smaller inputs"):
         return _average(one, sides, draws, progress)
+
+
+monte_carlo_kernel = expected_kernel
+"""Under the name that it has in neural-tangents."""
 
 
 def _average(one: Callable[[], Tensor], sides: tuple[Side, Side], draws: int, progress: bool) -> ExpectedKernel:

@@ -139,6 +139,14 @@ def train(
         OSError: the checkpoint is a folder, cannot be read, or nothing may be written in its folder.
         OutOfMemoryError: the training does not fit into the device's memory. Where that can be counted, nothing has
             been trained then.
+
+    Example:
+        >>> import torch
+        >>> import torch_cntk as tc
+        >>> net = tc.Sequential(tc.Conv2d(4, 8, 3), tc.ReLU(), tc.Conv2d(8, 1, 3))
+        >>> run = tc.train(net, torch.rand(1, 8, 8), torch.rand(8, 8) < 0.5, steps=10, seed=0)
+        >>> run.image.shape, len(run.losses)
+        (torch.Size([1, 8, 8]), 10)
     """
     training = changed(
         training,

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from torch_cntk._internal.checks import shape_text
 from torch_cntk._internal.memory import require_bytes
+from torch_cntk._internal.ranks import Mesh
 from torch_cntk.images.coarse import Coarse, enlarged, smaller_estimate, smaller_image
-from torch_cntk.images.filler import Filler, Local, Pass, Refiner, check_filler, of_pass, to_read
+from torch_cntk.images.filler import Filler, Local, Pass, Refiner, check_filler, of_pass, over, to_read
 from torch_cntk.images.observed import Observed
 from torch_cntk.images.piecewise import fill_windows
+from torch_cntk.images.posterior import Draws, nothing_open
 from torch_cntk.images.regression import Filled, OnSmaller, checked_equations, regress
 from torch_cntk.solvers import Solution, Status
 
-__all__ = ["Filled", "each_pass", "fill"]
+__all__ = ["Filled", "check_regression", "each_pass", "fill"]
 
 
 def fill(
@@ -28,6 +30,9 @@ def fill(
     guess: Filled | None = None,
     windows: bool = True,
     progress: bool = False,
+    mesh: Mesh | None = None,
+    keep: bool = False,
+    draws: Draws | None = None,
 ) -> Filled:
     """Fill one image, or several that share an operator, by the regression that a filler poses.
 
@@ -40,28 +45,62 @@ def fill(
         windows: whether holes may be filled in windows of their own, where the filler is ``Local`` and that is cheaper;
             the result is that of the whole to half a grey level of 8 bits.
         progress: whether to show bars.
+        mesh: ranks that call this with the same arguments and divide the windows, or else the products with K.
+        keep: whether the result keeps what solves for further right-hand sides; then the image is filled as a whole.
+        draws: images to draw from what is left open, by way of one regression of the whole; None for none.
 
     Returns:
-        the filled image and the quality of the solution.
+        the filled image and the quality of the solution, on every rank.
 
     Raises:
         TypeError: the filler has no method ``equations``, or gives something else.
-        ValueError: the estimate or the equations do not fit the image, or the filler cannot serve it.
+        ValueError: the estimate or the equations do not fit the image, the filler cannot serve it, or images are to be
+            drawn of what is no regression of the whole image.
         OutOfMemoryError: the operator would not fit.
     """
     check_filler(filler, series=False)
     filler = of_pass(filler, 0)
+    if draws is not None:
+        check_regression(filler)
+        windows = False
     estimate = None if estimate is None else _checked_estimate(given, estimate)
     if given.complete:
-        return Filled(given.shaped(given.pixels.clone()), _nothing_solved(given), 0.0)
+        posterior = None if draws is None else nothing_open(given, draws)
+        return Filled(given.shaped(given.pixels.clone()), _nothing_solved(given), 0.0, posterior=posterior)
     if isinstance(filler, Refiner):
-        return _refined(given, filler, estimate, guess)
+        return _refined(given, over(mesh, filler), estimate, guess)
+    windows = windows and not keep
     locality = filler.locality(*to_read(filler, given, estimate)) if windows and isinstance(filler, Local) else None
     if locality is not None:
-        filled = fill_windows(given, locality, estimate, guess, progress)
+        filled = fill_windows(given, locality, estimate, guess, progress, mesh or Mesh.alone())
         if filled is not None:
             return filled
-    return _fill_whole(given, filler, estimate, guess=guess, windows=windows, progress=progress)
+    return _fill_whole(given, filler, estimate, _How(guess, windows, progress, mesh, keep, draws))
+
+
+@dataclass(frozen=True, eq=False)
+class _How:
+    """The options of ``fill``."""
+
+    guess: Filled | None
+    windows: bool
+    progress: bool
+    mesh: Mesh | None
+    keep: bool
+    draws: Draws | None
+
+
+def check_regression(filler: Pass) -> None:
+    """Refuse to draw images of what is no regression of the whole image.
+
+    Raises:
+        ValueError: it is a ``Refiner``, or on a smaller image.
+    """
+    if isinstance(filler, Refiner | Coarse):
+        raise ValueError(
+            f"expected a last pass that is a regression of the whole image to draw samples of, got "
+            f"{type(filler).__name__}; pass samples=0, or other passes"
+        )
 
 
 def _nothing_solved(given: Observed) -> Solution:
@@ -93,19 +132,19 @@ def _refined(given: Observed, refiner: Refiner, estimate: Tensor | None, guess: 
     return Filled(image, solution, ridge)
 
 
-def _fill_whole(
-    given: Observed, filler: Filler, estimate: Tensor | None, *, guess: Filled | None, windows: bool, progress: bool
-) -> Filled:
+def _fill_whole(given: Observed, filler: Filler, estimate: Tensor | None, how: _How) -> Filled:
     """By one regression."""
     _require_room(given)
     normal = given.normalised
     estimate = None if estimate is None else given.normalise(estimate)
     if isinstance(filler, Coarse):
-        filled = _fill_smaller(normal, filler, estimate, guess=guess, windows=windows, progress=progress)
+        filled = _fill_smaller(normal, filler, estimate, how)
     else:
-        equations = filler.equations(*to_read(filler, normal, estimate))
-        filled = regress(normal, checked_equations(normal, equations), guess, progress)
-    return replace(filled, image=given.shaped(given.restore(given.denormalise(filled.image))))
+        equations = over(how.mesh, filler).equations(*to_read(filler, normal, estimate))
+        checked = checked_equations(normal, equations)
+        filled = regress(normal, checked, how.guess, how.progress, mesh=how.mesh, keep=how.keep, draws=how.draws)
+    posterior = None if filled.posterior is None else filled.posterior.denormalised(given)
+    return replace(filled, image=given.shaped(given.restore(given.denormalise(filled.image))), posterior=posterior)
 
 
 _WORK = (10, 19)
@@ -146,11 +185,9 @@ def _checked_estimate(given: Observed, estimate: Tensor) -> Tensor:
     return estimate.detach().to(given.pixels).reshape(given.pixels.shape)
 
 
-def _fill_smaller(
-    given: Observed, filler: Coarse, estimate: Tensor | None, *, guess: Filled | None, windows: bool, progress: bool
-) -> Filled:
+def _fill_smaller(given: Observed, filler: Coarse, estimate: Tensor | None, how: _How) -> Filled:
     """As ``regress``, by way of a smaller image."""
-    last = None if guess is None else guess.coarse
+    last = None if how.guess is None else how.guess.coarse
     if last is None or last.factor != filler.factor:
         last = None
         smaller = smaller_image(given, filler.factor)
@@ -164,8 +201,9 @@ def _fill_smaller(
         of_pass(filler.filler, 0),
         start if before is None else before.image,
         guess=before,
-        windows=windows,
-        progress=progress,
+        windows=how.windows,
+        progress=how.progress,
+        mesh=how.mesh,
     )
     change = enlarged(filled.image.reshape(start.shape) - start, filler.factor, given.size)
     below = OnSmaller(filler.factor, smaller, start, estimate, filled)
@@ -173,7 +211,14 @@ def _fill_smaller(
 
 
 def each_pass(
-    given: Observed, fillers: Iterable[Pass], estimate: Tensor, *, windows: bool = True, progress: bool = False
+    given: Observed,
+    fillers: Iterable[Pass],
+    estimate: Tensor,
+    *,
+    windows: bool = True,
+    progress: bool = False,
+    mesh: Mesh | None = None,
+    draws: Draws | None = None,
 ) -> Iterator[Filled]:
     """Fill an image by one filler after the other, each with the last one's result as estimate.
 
@@ -183,12 +228,18 @@ def each_pass(
         estimate: the first one, of the image's shape.
         windows: see ``fill``.
         progress: whether to show the bars of the solvers.
+        mesh: see ``fill``.
+        draws: see ``fill``; of the last filler, of a sequence of them.
 
     Yields:
         the result of each pass.
     """
     filled: Filled | None = None
-    for filler in fillers:
-        filled = fill(given, filler, estimate, guess=filled, windows=windows, progress=progress)
+    last = len(fillers) - 1 if isinstance(fillers, Sequence) else None
+    for number, filler in enumerate(fillers):
+        wanted = draws if number == last else None
+        filled = fill(
+            given, filler, estimate, guess=filled, windows=windows, progress=progress, mesh=mesh, draws=wanted
+        )
         estimate = filled.image
         yield filled

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from torch_cntk._internal.checks import finite_number
+from torch_cntk._internal.ranks import Mesh
 from torch_cntk.images.observed import Observed
 from torch_cntk.images.windows import Cut
 from torch_cntk.operators.base import Operator
 from torch_cntk.solvers import Solver
 
 __all__ = [
+    "Divisible",
     "Equations",
     "Filler",
     "Local",
@@ -26,7 +28,10 @@ __all__ = [
     "check_ridge",
     "check_solver",
     "of_pass",
+    "over",
 ]
+
+N = TypeVar("N")
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,6 +171,23 @@ class Refiner(Protocol):
             of the same shape, in the same units; observed pixels do not matter.
         """
         ...
+
+
+@runtime_checkable
+class Divisible(Protocol):
+    """A filler or a refiner whose work several ranks can divide."""
+
+    def divided(self, mesh: Mesh) -> Any:
+        """The same filler or refiner for all ranks together, which call it with the same image and estimate."""
+        ...
+
+
+def over(mesh: Mesh | None, filler: N) -> N:
+    """The filler as all ranks use it together; itself where there is one, or where each does all of its work."""
+    if mesh is None or not isinstance(filler, Divisible):
+        return filler
+    divided: N = filler.divided(mesh)
+    return divided
 
 
 Pass: TypeAlias = Filler | Refiner

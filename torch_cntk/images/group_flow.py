@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 
 from torch_cntk._internal.checks import finite_number, positive_int
+from torch_cntk._internal.dealing import collected, mine
+from torch_cntk._internal.ranks import Mesh
 from torch_cntk.images.filler import Pass, Series, of_pass
 from torch_cntk.images.observed import Observed
 from torch_cntk.layers.base import Layer
@@ -112,13 +114,31 @@ class GroupFlow:
         *_, last = self.iterates(given, estimate)
         return last
 
-    def iterates(self, given: Observed, estimate: Tensor) -> Iterator[Tensor]:
-        """As ``refine``: what each iteration gives."""
-        runs = [_Run(self, one, start) for one, start in given.each_in_one_unit(estimate)]
+    def divided(self, mesh: Mesh) -> _OnRanks:
+        """See ``Divisible``: each rank finds some of the groups, and lets some of them flow."""
+        return _OnRanks(self, mesh)
+
+    def iterates(self, given: Observed, estimate: Tensor, mesh: Mesh | None = None) -> Iterator[Tensor]:
+        """As ``refine``: what each iteration gives; perhaps by several ranks together."""
+        ranks = mesh or Mesh.alone()
+        runs = [_Run(self, one, start, ranks) for one, start in given.each_in_one_unit(estimate)]
         for iteration in range(self.iterations):
             share = iteration / max(self.iterations - 1, 1)
             level = self.first * (self.last / self.first) ** share
             yield given.from_one_unit(torch.stack([run.step(level) for run in runs]))
+
+
+@dataclass(frozen=True, eq=False)
+class _OnRanks:
+    """A flow whose groups several ranks divide; the same to rounding."""
+
+    flow: GroupFlow
+    mesh: Mesh
+
+    def refine(self, given: Observed, estimate: Tensor) -> Tensor:
+        """See ``Refiner``."""
+        *_, last = self.flow.iterates(given, estimate, self.mesh)
+        return last
 
 
 @dataclass(frozen=True)
@@ -154,9 +174,9 @@ def flows_for(observed: float) -> tuple[GroupFlow, ...]:
 class _Run:
     """The flow of one image, in units in which its observed values have a range of 1."""
 
-    def __init__(self, flow: GroupFlow, given: Observed, estimate: Tensor) -> None:
+    def __init__(self, flow: GroupFlow, given: Observed, estimate: Tensor, mesh: Mesh) -> None:
         ndim = given.ndim
-        self._flow = flow
+        self._flow, self._mesh = flow, mesh
         self._known = given.single_mask
         values = given.pixels[0][:, self._known]
         self._unit = float(values.max() - values.min()) or 1.0
@@ -170,11 +190,14 @@ class _Run:
         self._estimate = torch.where(self._known, self._observed, estimate)
         self._back = torch.zeros_like(self._estimate)
         self._sides = tuple(min(flow.side or _SIDES[ndim], n) for n in given.size)
-        self._groups = groups(self._estimate, self._sides, _STEPS[ndim], _REACHES[ndim], flow.members, ~self._known)
+        self._groups = groups(
+            self._estimate, self._sides, _STEPS[ndim], _REACHES[ndim], flow.members, ~self._known, mesh
+        )
 
     def step(self, level: float) -> Tensor:
         """One iteration, in the units of what is given, [channels, *size]."""
-        flowed = flow_in_groups(self._estimate - self._back, self._groups, self._sides, level, self._flow.network)
+        start, network = self._estimate - self._back, self._flow.network
+        flowed = flow_in_groups(start, self._groups, self._sides, level, network, self._mesh)
         self._back = torch.where(self._known, self._back + flowed - self._observed, 0)
         beyond = flowed + self._flow.relaxation * (flowed - self._estimate)
         self._estimate = torch.where(self._known, self._observed, beyond)
@@ -189,7 +212,13 @@ def _places(n: int, side: int, step: int, device: torch.device) -> Tensor:
 
 
 def groups(
-    image: Tensor, sides: tuple[int, ...], step: int, reach: int, members: int, wanted: Tensor | None = None
+    image: Tensor,
+    sides: tuple[int, ...],
+    step: int,
+    reach: int,
+    members: int,
+    wanted: Tensor | None = None,
+    mesh: Mesh | None = None,
 ) -> Tensor:
     """The patches that are most like each reference patch, itself first.
 
@@ -200,6 +229,7 @@ def groups(
         reach: largest displacement along each axis.
         members: of a group.
         wanted: boolean, [*size]: only patches in which a pixel is wanted are reference patches; by default all.
+        mesh: ranks that divide the reference patches.
 
     Returns:
         numbers of the pixels in the patches' corners, int64 [groups, members]; fewer members in small images.
@@ -211,7 +241,9 @@ def groups(
     places = [torch.split(_places(n, side, step, image.device), block) for n, side in zip(size, sides, strict=True)]
     # Patches that reach out of the image are further than any other.
     count = min(members, beside, math.prod(n - side + 1 for n, side in zip(size, sides, strict=True)))
-    found = [_groups_of(image, sides, part, reaches, count, wanted) for part in product(*places)]
+    ranks, parts = mesh or Mesh.alone(), list(product(*places))
+    own = mine(ranks, [math.prod(map(len, part)) for part in parts])
+    found = collected(ranks, {k: _groups_of(image, sides, parts[k], reaches, count, wanted) for k in own}, image.device)
     nothing = torch.zeros(0, count, dtype=torch.int64, device=image.device)
     return torch.cat([nothing, *(part for part in found if part is not None)])
 
@@ -282,7 +314,12 @@ def _box_sums(values: Tensor, sides: tuple[int, ...], places: list[Tensor]) -> T
 
 
 def flow_in_groups(
-    image: Tensor, members: Tensor, sides: tuple[int, ...], level: float, network: Layer | None = None
+    image: Tensor,
+    members: Tensor,
+    sides: tuple[int, ...],
+    level: float,
+    network: Layer | None = None,
+    mesh: Mesh | None = None,
 ) -> Tensor:
     """Let each group flow for a while, and put the patches back.
 
@@ -295,6 +332,7 @@ def flow_in_groups(
         sides: of a patch.
         level: see ``GroupFlow``.
         network: whose kernel K is.
+        mesh: ranks that divide the groups.
 
     Returns:
         [channels, *size]; what is in no group stays as it is.
@@ -308,7 +346,8 @@ def flow_in_groups(
         cell = cell[..., None] + torch.arange(side, device=image.device) * stride
     flat, cell = image.reshape(channels, -1), cell.flatten()
     total, weight = torch.zeros_like(flat), torch.zeros_like(flat[0])
-    for part in torch.split(members, _GROUPS):
+    ranks = mesh or Mesh.alone()
+    for part in torch.split(members[ranks.share(len(members))], _GROUPS):
         place = part[:, :, None] + cell
         patches = flat[:, place].permute(1, 2, 0, 3).flatten(2)  # [groups, members, channels * pixels]
         kernel = _kernel(patches, network) * (_NUMBERS / patches.shape[2])
@@ -317,6 +356,7 @@ def flow_in_groups(
         learnt = (share @ patches * own[:, None, None]).reshape(*part.shape, channels, -1).permute(2, 0, 1, 3)
         total.index_add_(1, place.flatten(), learnt.reshape(channels, -1))
         weight.index_add_(0, place.flatten(), own[:, None, None].expand(place.shape).flatten())
+    total, weight = ranks.sum(total), ranks.sum(weight)
     return torch.where(weight > 0, total / weight, flat).reshape(image.shape)
 
 

@@ -16,6 +16,7 @@ from torch_cntk import priors
 from torch_cntk._internal.checks import finite_number, positive_int
 from torch_cntk._internal.contexts import weightless
 from torch_cntk._internal.memory import available_bytes
+from torch_cntk._internal.ranks import Mesh
 from torch_cntk.images.coarse import Coarse
 from torch_cntk.images.filler import Equations, Filler, Locality
 from torch_cntk.images.masks import has_holes, reach
@@ -98,6 +99,10 @@ class Guided:
         """
         return self._posed(given, estimate, None)
 
+    def divided(self, mesh: Mesh) -> _OnRanks:
+        """See ``Divisible``: each rank makes and keeps a share of the kernel's displacements."""
+        return _OnRanks(self, mesh)
+
     def locality(self, given: Observed, estimate: Tensor | None) -> Locality | None:
         """See ``Local``: what windows take from the whole image are the scale and the range of the estimate."""
         if given.wrap or estimate is None or len(given.pixels) != 1:
@@ -108,7 +113,9 @@ class Guided:
         plan = Cut((margin,) * given.ndim, (1,) * given.ndim, self._torus)
         return Locality(lambda: _OfPart(self, Whole.of(given, estimate, self)), plan, self.ridge)
 
-    def _posed(self, given: Observed, estimate: Tensor | None, whole: Whole | None) -> Equations:
+    def _posed(
+        self, given: Observed, estimate: Tensor | None, whole: Whole | None, mesh: Mesh | None = None
+    ) -> Equations:
         """The equations of an image, or of a part of ``whole``.
 
         Raises:
@@ -134,6 +141,7 @@ class Guided:
             radius=tuple(max(min(self.radius, n // 2), 1) for n in canvas),
             dtype=_stored_dtype(extended, canvas, self.radius),
             device=extended.device,
+            mesh=mesh,
         )
         solver = self.solver or ConjugateGradient(_TOLERANCE, preconditioner="jacobi")
         return Equations(kernel.operator(dtype=extended.dtype), ridge, mean, solver)
@@ -166,6 +174,18 @@ class _OfPart:
     def equations(self, given: Observed, estimate: Tensor | None) -> Equations:
         """See ``Filler``."""
         return self.guided._posed(given, estimate, self.whole)
+
+
+@dataclass(frozen=True, eq=False)
+class _OnRanks:
+    """A guided pass whose kernel several ranks make and multiply by together."""
+
+    guided: Guided
+    mesh: Mesh
+
+    def equations(self, given: Observed, estimate: Tensor | None) -> Equations:
+        """See ``Filler``."""
+        return self.guided._posed(given, estimate, None, self.mesh)
 
 
 @dataclass(frozen=True)

@@ -14,20 +14,26 @@ from torch import Tensor
 from tqdm import tqdm
 
 from torch_cntk._internal.checks import positive_int
+from torch_cntk._internal.dealing import by_rank
 from torch_cntk._internal.guesses import MASK, understands
 from torch_cntk._internal.memory import allocating
+from torch_cntk._internal.ranks import Mesh
 from torch_cntk.images.arrays import read
+from torch_cntk.images.coarse import Coarse
 from torch_cntk.images.default import default_kernel, kernel_of
-from torch_cntk.images.fill import Filled, each_pass, fill
+from torch_cntk.images.fill import Filled, check_regression, each_pass, fill
 from torch_cntk.images.filler import Filler, Pass, Refiner, Series, check_filler, check_ridge, check_solver, of_pass
+from torch_cntk.images.gradients import Inputs, with_gradients
 from torch_cntk.images.group_flow import flows_for
 from torch_cntk.images.guided import Guidance, guided_series
 from torch_cntk.images.observed import Observed
 from torch_cntk.images.periodic import Periodic
+from torch_cntk.images.posterior import Draws
 from torch_cntk.images.result import InpaintingResult
 from torch_cntk.images.trials import choose_passes
 from torch_cntk.kernels.kernel import Kernel
 from torch_cntk.solvers import Solver, named_solver
+from torch_cntk.solvers.checkpoint import without_checkpoint
 
 if TYPE_CHECKING:
     from torch_cntk.images.photographs import Task
@@ -52,17 +58,23 @@ def inpaint(
     kernel: Kernel | str | Path | None = None,
     *,
     solver: Solver | Literal["auto", "direct", "cg", "eigenpro"] = "auto",
-    ridge: float | Literal["cv"] = 1e-4,
+    ridge: float | Tensor | Literal["cv"] = 1e-4,
     wrap: bool = False,
     passes: int | Literal["auto"] | Pass | Sequence[Pass | Series] = 0,
     guidance: Pass | Series | Sequence[Pass | Series] | None = None,
     windows: bool = True,
+    samples: int = 0,
+    seed: int | torch.Generator = 0,
     progress: bool = False,
+    mesh: Mesh | None = None,
 ) -> InpaintingResult:
     """Fill the unobserved pixels of one image or several; of signals [channels, T] and videos [channels, T, H, W] too.
 
     Solves (K_OO + ridge * mean(diag K) I) w = y_O - m on the observed pixels O for every channel, m the mean of its
     observed pixels, and sets the others to K_UO w + m. All channels and images are right-hand sides of one solve.
+
+    Where the image requires gradients the result has them, at the price of one more solve; so do a ridge that is a
+    tensor and a kernel with gradients. Holes are not filled in windows of their own then.
 
     Args:
         image: [channels, *size] or [batch, channels, *size], or [*size] for one channel; floating point, of any
@@ -82,10 +94,11 @@ def inpaint(
             shape has T channels; a video of one channel is [1, T, H, W].
         solver: ``ConjugateGradient(...)``, ``Direct()``, ``EigenPro(...)``, their names "cg", "direct" and "eigenpro",
             or "auto", which chooses by the number of observed pixels and the kernel (see
-            ``torch_cntk.solvers.automatic``).
+            ``torch_cntk.solvers.automatic``). A checkpoint of the solver is one of the first regression, of the whole
+            image.
         ridge: relative to the mean of K's diagonal. Larger values forgive noise; 0 interpolates exactly, which is
             not possible with singular kernels. "cv" takes the one that predicts some of the observed pixels best if
-            they are left out: for noisy images.
+            they are left out: for noisy images. A tensor of one number passes gradients on.
         wrap: whether the image's opposite edges are neighbours. By default it is set into a larger canvas of
             unobserved pixels, which keeps them apart and allows any size. A kernel of one size always wraps.
         passes: of content-aware kernels that follow: each takes the last estimate as a feature prior (see
@@ -95,22 +108,49 @@ def inpaint(
             observed pixels. With "auto" it may be a list of them to choose from.
         windows: whether holes may be filled in windows of their own where that is cheaper than the whole image, as it
             is for a few holes in a large one. The result is the same to half a grey level of 8 bits.
+        samples: images to draw from what the observed pixels leave possible, ``result.samples``; with at least one
+            there is ``result.std`` as well, the standard deviation of each filled pixel. After passes they are those
+            of the last one, given the estimate that it took; "auto" chooses among passes of the whole image then. The
+            whole image is filled at once.
+        seed: of the samples; an integer, or a generator on the CPU.
         progress: whether to show a bar.
+        mesh: of ``torch_cntk.distributed.mesh()``: processes that call this with the same arguments and divide the
+            work. The images of a batch are filled one by one then, each by one rank. Of a single image, windows are
+            divided, and the trials of ``passes="auto"``; an image that is filled as a whole takes the products with its
+            kernel and the making of guided kernels by parts. Images of a batch and windows have the same bits for any
+            number of ranks; the rest is the same to rounding.
 
     Returns:
-        the filled image, of the input's shape, dtype and device, with the quality of the solution.
+        the filled image, of the input's shape, dtype and device, with the quality of the solution; on every rank.
 
     Raises:
         TypeError: the image is not floating point, the mask not boolean, or the kernel none.
         ValueError: shapes do not fit, an observed pixel is NaN or infinite, nothing is observed (of a channel), there
-            is no kernel of that name, or the kernel does not serve the image's size.
+            is no kernel of that name, the kernel does not serve the image's size, or samples are asked for of a last
+            pass that is no regression of the whole image.
         FileNotFoundError: there is no such file of a kernel.
         OutOfMemoryError: the kernel as an operator would not fit.
+
+    Example:
+        >>> import torch
+        >>> import torch_cntk as tc
+        >>> image = torch.linspace(0, 1, 32).expand(1, 32, 32)
+        >>> observed = tc.images.random_mask((32, 32), missing=0.5)
+        >>> result = tc.inpaint(image, observed)
+        >>> bool((result.image - image).abs().max() < 0.1)
+        True
     """
-    plan = _Plan.of(passes, guidance)
+    draws = Draws.of(samples, seed)
+    plan = _Plan.of(passes, guidance, draws)
     chosen = _checked_solver(solver)
-    check_ridge(ridge)
+    number = _number(ridge)
     kernel = kernel_of(kernel)
+    inputs = Inputs.of(image, ridge, kernel)
+    if inputs is not None and not plan.none:
+        raise ValueError(
+            f"expected passes=0 where gradients are asked for, as passes are no linear function of the pixels, got "
+            f"{plan.passes}; image.detach() is filled without gradients"
+        )
     start = time.perf_counter()
     if isinstance(image, str | Path) or isinstance(observed, str | Path):
         task, image, observed = _from_files(image, observed)
@@ -119,12 +159,27 @@ def inpaint(
         task = None
     pixels, mask, form = read(image, observed)
     parts = Observed.of_channels(pixels, mask, None if kernel is None else kernel.ndim, wrap=wrap)
-    periodic = Periodic(kernel, ridge, chosen)
+    if inputs is not None and mesh is not None:
+        raise ValueError("expected nothing that requires gradients with a mesh: ranks do not divide them")
+    if draws is not None and (inputs is not None or mesh is not None):
+        beside = "a mesh" if inputs is None else "what requires gradients"
+        raise ValueError(f"expected samples=0 beside {beside}, got {samples}")
+    if len(parts) > 1 and getattr(chosen, "checkpoint", None) is not None:
+        raise ValueError(f"expected one mask for all channels beside a checkpoint, got {len(parts)} masks")
+    periodic = Periodic(None if kernel is None else kernel.detach(), number, chosen)
+    if mesh is not None:
+        mesh.agree(image=pixels, observed=parts[0][1].mask, ridge=ridge, wrap=wrap, passes=str(passes), windows=windows)
     checked = time.perf_counter() - start
-    results = [_filled(part, periodic, plan, windows, progress) for _, part in parts]
+    how = _How(plan, windows, progress, mesh, keep=inputs is not None)
+    filled = [_filled(part, periodic, how) for _, part in parts]
+    results = [one for one, _ in filled]
     result = results[0] if len(parts) == 1 else _joined(pixels, parts, results)
+    if inputs is not None:
+        fills = [first for _, first in filled if first is not None]
+        result = replace(result, image=with_gradients(inputs, result.image, parts, fills))
     assert form is not None
-    result = replace(result, image=form.give(result.image), seconds=result.seconds + checked)
+    std, drawn = (None if one is None else form.give(one) for one in (result.std, result.samples))
+    result = replace(result, image=form.give(result.image), std=std, samples=drawn, seconds=result.seconds + checked)
     if task is None:
         return result
     photograph = task.filled(result.image)
@@ -152,13 +207,32 @@ def _joined(
     image: Tensor, parts: list[tuple[list[int], Observed]], results: list[InpaintingResult]
 ) -> InpaintingResult:
     """One result of those of the channels that have the same masks: the worst numbers, and the time of all."""
-    filled = torch.empty_like(image)
-    channels = filled.movedim(-parts[0][1].ndim - 1, 0)
-    for (group, _), result in zip(parts, results, strict=True):
-        channels[group] = result.image.transpose(0, 1).reshape(len(group), *channels.shape[1:])
+    filled = _of_channels(image, parts, [result.image for result in results])
+    open_ones = [(one.std, one.samples) for one in results if one.std is not None and one.samples is not None]
+    return replace(
+        _worst(results),
+        image=filled,
+        std=_of_channels(image, parts, [std for std, _ in open_ones]) if open_ones else None,
+        samples=_of_channels(image, parts, [samples for _, samples in open_ones]) if open_ones else None,
+    )
+
+
+def _of_channels(image: Tensor, parts: list[tuple[list[int], Observed]], of_parts: list[Tensor]) -> Tensor:
+    """What has been computed of groups of channels, in one tensor."""
+    ndim = parts[0][1].ndim
+    lead = of_parts[0].shape[: -ndim - 2]
+    together = image.new_empty((*lead, *image.shape))
+    channels = together.movedim(-ndim - 1, 0)
+    for (group, _), part in zip(parts, of_parts, strict=True):
+        channels[group] = part.movedim(-ndim - 1, 0).reshape(len(group), *channels.shape[1:])
+    return together
+
+
+def _worst(results: list[InpaintingResult]) -> InpaintingResult:
+    """The worst numbers of several images, with the time and the guidance of all."""
     return replace(
         max(results, key=lambda result: (not result.converged, result.residual)),
-        image=filled,
+        std_error=max(result.std_error for result in results),
         residual=max(result.residual for result in results),
         iterations=max(result.iterations for result in results),
         converged=all(result.converged for result in results),
@@ -169,35 +243,72 @@ def _joined(
     )
 
 
-def _filled(given: Observed, periodic: Periodic, plan: _Plan, windows: bool, progress: bool) -> InpaintingResult:
-    """Fill what has one mask for all channels: as ``inpaint``."""
+@dataclass(frozen=True, eq=False)
+class _How:
+    """The options of ``inpaint`` that say how to go about it."""
+
+    plan: _Plan
+    windows: bool
+    progress: bool
+    mesh: Mesh | None
+    keep: bool
+
+
+def _by_rank(given: Observed, periodic: Periodic, how: _How) -> InpaintingResult:
+    """As ``_filled``, each image by one rank."""
+    assert how.mesh is not None
+    start = time.perf_counter()
+    alone = replace(how, mesh=None, progress=how.progress and how.mesh.size == 1)
+    results = by_rank(how.mesh, lambda one: _filled(one, periodic, alone)[0], given.images(), given.pixels.device)
+    filled = given.shaped(torch.stack([result.image for result in results]))
+    return replace(_worst(results), image=filled, seconds=time.perf_counter() - start)
+
+
+def _number(ridge: float | Tensor | Literal["cv"]) -> float | Literal["cv"]:
+    """The ridge without its gradient.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is another word than "cv", negative or not finite.
+    """
+    if isinstance(ridge, Tensor) and ridge.numel() == 1 and ridge.is_floating_point():
+        ridge = ridge.item()
+    check_ridge(ridge)
+    return cast("float | Literal['cv']", ridge)
+
+
+def _filled(given: Observed, periodic: Periodic, how: _How) -> tuple[InpaintingResult, Filled | None]:
+    """Fill what has one mask for all channels. Gives the first regression as well, unless ranks did it."""
     start = time.perf_counter()
     if periodic.kernel is None and not given.complete:
         building = time.perf_counter()
         periodic = replace(periodic, kernel=default_kernel(given.mask, given.ndim))
         start += time.perf_counter() - building
-    first = fill(given, periodic, windows=windows, progress=progress)
-    if plan.none or given.complete:
-        return _result(first.image, [first], time.perf_counter() - start)
-    periodic = replace(periodic, ridge=first.ridge)
+    if how.mesh is not None and len(given.pixels) > 1:
+        return _by_rank(given, periodic, how), None
+    plan = how.plan
+    only = plan.none or given.complete
+    draws = plan.draws if only else None
+    first = fill(given, periodic, windows=how.windows, progress=how.progress, mesh=how.mesh, keep=how.keep, draws=draws)
+    if only:
+        return _result(first.image, [first], time.perf_counter() - start, given), first
+    periodic = replace(periodic, ridge=first.ridge, solver=without_checkpoint(periodic.solver))
     estimates = first.image.reshape(given.pixels.shape)
-    runs = [
-        plan.run(one, estimate, periodic, windows=windows, progress=progress)
-        for one, estimate in zip(given.images(), estimates, strict=True)
-    ]
+    runs = [plan.run(one, estimate, periodic, how) for one, estimate in zip(given.images(), estimates, strict=True)]
     filled = given.shaped(torch.stack([run.image for run in runs]))
     last = [run.last or first for run in runs]
-    return replace(
-        _result(filled, last, time.perf_counter() - start),
+    result = replace(
+        _result(filled, last, time.perf_counter() - start, given),
         passes=max(run.passes for run in runs),
         guidance=tuple(run.guidance for run in runs if run.guidance is not None),
     )
+    return result, first
 
 
-def _result(image: Tensor, fills: list[Filled], seconds: float) -> InpaintingResult:
+def _result(image: Tensor, fills: list[Filled], seconds: float, given: Observed) -> InpaintingResult:
     """The quality of all fills: of the numbers the largest, of the solvers the one that ended worst."""
     worst = max(fills, key=lambda filled: (not filled.converged, filled.residual))
-    return InpaintingResult(
+    result = InpaintingResult(
         image,
         max(filled.residual for filled in fills),
         max(filled.solution.iterations for filled in fills),
@@ -206,6 +317,18 @@ def _result(image: Tensor, fills: list[Filled], seconds: float) -> InpaintingRes
         worst.solution.solver,
         max(filled.ridge for filled in fills),
         seconds,
+    )
+    left_open = [filled.posterior for filled in fills if filled.posterior is not None]
+    if not left_open:
+        return result
+    rough = max(left_open, key=lambda posterior: posterior.error)
+    samples = torch.cat([posterior.samples for posterior in left_open], 1)
+    return replace(
+        result,
+        std=given.shaped(torch.cat([posterior.std for posterior in left_open])),
+        samples=samples.reshape(len(samples), *given.shape),
+        std_error=rough.error,
+        std_how=rough.how,
     )
 
 
@@ -240,14 +363,16 @@ class _Plan:
         fillers: one a pass; None where ``passes`` and ``guidance`` say them.
         passes: their number, or "auto".
         guidance: what to choose from; empty for the usual settings.
+        draws: images to draw of what the last pass leaves open; None for none.
     """
 
     fillers: tuple[Pass, ...] | None
     passes: int | str
     guidance: tuple[Pass | Series, ...]
+    draws: Draws | None = None
 
     @classmethod
-    def of(cls, passes: object, guidance: object) -> _Plan:
+    def of(cls, passes: object, guidance: object, draws: Draws | None) -> _Plan:
         """Check what the user gave.
 
         Raises:
@@ -260,29 +385,37 @@ class _Plan:
             if guidance is not None:
                 raise ValueError("expected no guidance beside passes that are fillers themselves, got both")
             fillers = _fillers(passes, "passes")
-            return cls(tuple(of_pass(filler, k) for k, filler in enumerate(fillers)), len(fillers), ())
+            made = tuple(of_pass(filler, k) for k, filler in enumerate(fillers))
+            if draws is not None:
+                check_regression(made[-1])
+            return cls(made, len(fillers), (), draws)
         choice = () if guidance is None else _fillers(guidance, "guidance")
+        for one in choice if draws is not None and passes != 0 else ():
+            check_regression(of_pass(one, 0))
         if isinstance(passes, str):
-            return cls(None, passes, choice)
+            return cls(None, passes, choice, draws)
         if len(choice) > 1:
             raise ValueError(f'expected passes="auto" to choose from {len(choice)} kinds of guidance, got {passes}')
-        return cls(None, 0 if passes == 0 else positive_int(passes, "passes"), choice)
+        return cls(None, 0 if passes == 0 else positive_int(passes, "passes"), choice, draws)
 
     @property
     def none(self) -> bool:
         """Whether there are no passes."""
         return self.passes == 0
 
-    def run(self, given: Observed, estimate: Tensor, periodic: Periodic, *, windows: bool, progress: bool) -> _Run:
+    def run(self, given: Observed, estimate: Tensor, periodic: Periodic, how: _How) -> _Run:
         """Make the passes on one image, from the first estimate [channels, *size]."""
-        if self.fillers is not None:
-            return _run(given, estimate, self.fillers, None, windows=windows, progress=progress)
-        passes, guidance = self._chosen(given, periodic, progress)
-        return _run(
-            given, estimate, [of_pass(guidance, k) for k in range(passes)], guidance, windows=windows, progress=progress
-        )
+        guidance: Pass | Series | None = None
+        fillers: Sequence[Pass] | None = self.fillers
+        if fillers is None:
+            passes, guidance = self._chosen(given, periodic, how)
+            fillers = [of_pass(guidance, k) for k in range(passes)]
+        run = _run(given, estimate, fillers, guidance, how)
+        if self.draws is None or fillers:
+            return run
+        return replace(run, last=fill(given, periodic, progress=how.progress, draws=self.draws))
 
-    def _chosen(self, given: Observed, periodic: Periodic, progress: bool) -> tuple[int, Pass | Series]:
+    def _chosen(self, given: Observed, periodic: Periodic, how: _How) -> tuple[int, Pass | Series]:
         """Number of passes, and what they are made with."""
         if not isinstance(self.passes, str):
             usual = Guidance.for_share(float(given.single_mask.double().mean()), given.ndim)
@@ -292,8 +425,11 @@ class _Plan:
             return fill(part, periodic.serving(part)).image
 
         candidates = self.guidance or tuple(guided_series(given.single_mask))
-        flows = () if self.guidance else flows_for(float(given.single_mask.double().mean()))
-        return choose_passes(given, first, candidates, flows, progress=progress)
+        if self.draws is not None:
+            # Samples are of a regression of the whole image.
+            candidates = tuple(one for one in candidates if not isinstance(of_pass(one, 0), Coarse | Refiner))
+        flows = () if self.guidance or self.draws is not None else flows_for(float(given.single_mask.double().mean()))
+        return choose_passes(given, first, candidates, flows, progress=how.progress, mesh=how.mesh)
 
 
 def _fillers(value: object, name: str) -> tuple[Pass | Series, ...]:
@@ -316,13 +452,14 @@ def _run(
     estimate: Tensor,
     fillers: Sequence[Pass],
     guidance: Pass | Series | None,
-    *,
-    windows: bool,
-    progress: bool,
+    how: _How,
 ) -> _Run:
     last: Filled | None = None
-    results = each_pass(given, fillers, estimate, windows=windows, progress=progress)
-    bar = tqdm(results, total=len(fillers), disable=not progress, desc="passes", unit="pass")
+    draws = how.plan.draws
+    results = each_pass(
+        given, fillers, estimate, windows=how.windows, progress=how.progress, mesh=how.mesh, draws=draws
+    )
+    bar = tqdm(results, total=len(fillers), disable=not how.progress, desc="passes", unit="pass")
     for filler, filled in zip(fillers, bar, strict=True):
         estimate = filled.image
         # The others solve nothing whose quality could be told.

@@ -21,7 +21,8 @@ __all__ = ["Inpaint"]
 class Inpaint(torch.nn.Module):
     """Fill the missing pixels of images: ``inpaint`` as a module that maps tensors to tensors.
 
-    It has no weights, and no gradient flows through it. It can be one of torchvision's transforms, and be pickled for
+    It has no weights. Gradients flow through it to the pixels that are observed, and to a ridge that is a tensor or a
+    parameter (see ``inpaint``). It can be one of torchvision's transforms, and be pickled for
     the workers of a ``DataLoader``; with two inputs in a ``Compose`` of ``transforms.v2`` it must be the last.
 
     Args:
@@ -45,7 +46,7 @@ class Inpaint(torch.nn.Module):
         *,
         kernel: Kernel | str | Path | None = None,
         solver: Solver | Literal["auto", "direct", "cg", "eigenpro"] = "auto",
-        ridge: float | Literal["cv"] = 1e-4,
+        ridge: float | Tensor | Literal["cv"] = 1e-4,
         passes: int | Literal["auto"] = 0,
     ) -> None:
         super().__init__()
@@ -55,7 +56,6 @@ class Inpaint(torch.nn.Module):
         self.register_buffer("observed", mask, persistent=False)
         self.kernel, self.solver, self.ridge, self.passes = kernel, solver, ridge, passes
 
-    @torch.no_grad()
     def forward(self, image: Tensor, observed: Tensor | None = None) -> Tensor:
         """Fill one image or several.
 

@@ -60,7 +60,7 @@ class Periodic:
 
     def locality(self, given: Observed, estimate: Tensor | None = None) -> Locality | None:
         """See ``Local``: windows are filled by the kernel's near part, as what differs from the image's common part."""
-        if given.wrap or isinstance(self.ridge, str):
+        if given.wrap or isinstance(self.ridge, str) or getattr(self.solver, "checkpoint", None) is not None:
             return None
         kernel = default_kernel(given.mask, given.ndim) if self.kernel is None else self.kernel
         near = None if kernel.size is not None else near_kernel(kernel, float(self.ridge))

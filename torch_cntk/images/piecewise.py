@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from torch_cntk._internal.dealing import collected, mine
 from torch_cntk._internal.memory import available_bytes
+from torch_cntk._internal.ranks import Mesh
 from torch_cntk._internal.threads import side_by_side
 from torch_cntk.images.filler import Filler, Locality, to_read
 from torch_cntk.images.observed import Observed
@@ -21,6 +25,8 @@ from torch_cntk.images.windows import Cut, Window, cut
 from torch_cntk.solvers import Solution, Status
 
 __all__ = ["fill_windows"]
+
+R = TypeVar("R")
 
 _CHECKED = 3
 """Windows that are filled with less of a margin as well: those with most to fill and with most contrast."""
@@ -44,9 +50,17 @@ class _Job:
 
 
 def fill_windows(
-    given: Observed, locality: Locality, estimate: Tensor | None, guess: Filled | None, progress: bool
+    given: Observed,
+    locality: Locality,
+    estimate: Tensor | None,
+    guess: Filled | None,
+    progress: bool,
+    mesh: Mesh,
 ) -> Filled | None:
     """Fill the windows of an image, each by itself, and several at a time.
+
+    Ranks divide the windows by their cost, and exchange what they have filled. How a window is filled does not depend
+    on who does it, so that the bits of the image are those of one process.
 
     The windows with most to fill and with most contrast are filled twice, the other time with a quarter less of a
     margin. Where that makes a difference of half a grey level of 8 bits, all windows get a wider margin.
@@ -57,6 +71,7 @@ def fill_windows(
         estimate: [batch, channels, *size], likewise; None where there is none.
         guess: an earlier result, whose weights windows start from where they are the same ones.
         progress: whether to show a bar.
+        mesh: ranks that divide the windows; one process has one of its own.
 
     Returns:
         the filled image; None where the whole is solved sooner.
@@ -71,12 +86,13 @@ def fill_windows(
             return None
         solve = solve or _Solve.of(given, locality, estimate, guess)
         checked = _to_check(given, jobs)
-        parts = dict(zip(checked, _run([jobs[k] for k in checked], solve, given, plan, False), strict=True))
-        if all(solve.settled(part, plan) for part in parts.values()):
+        tried = _run([jobs[k] for k in checked], partial(_tried, solve, plan), given, plan, mesh)
+        parts = {k: part for k, (part, _) in zip(checked, tried, strict=True)}
+        if all(settled for _, settled in tried):
             break
         plan = replace(plan, margin=tuple(math.ceil(m * _WIDER) for m in plan.margin))
     rest = [job for k, job in enumerate(jobs) if k not in parts]
-    solved = iter(_run(rest, solve, given, plan, progress))
+    solved = iter(_run(rest, solve, given, plan, mesh, progress))
     return _joined(given, [parts[k] if k in parts else next(solved) for k in range(len(jobs))], locality, start)
 
 
@@ -160,22 +176,45 @@ class _Solve:
         return float(change) <= _SAME
 
 
+def _tried(solve: _Solve, plan: Cut, job: _Job) -> tuple[Part, bool]:
+    """A window, and whether its margin was enough."""
+    part = solve(job)
+    return part, solve.settled(part, plan)
+
+
 def _light(solution: Solution) -> Solution:
     """The same without what nobody asks for again."""
     return replace(solution, image=None)
 
 
-def _run(jobs: list[_Job], solve: _Solve, given: Observed, plan: Cut, progress: bool) -> Iterator[Part]:
-    """Solve windows, as many at a time as there are threads and memory."""
+def _run(
+    jobs: list[_Job],
+    solve: Callable[[_Job], R],
+    given: Observed,
+    plan: Cut,
+    mesh: Mesh,
+    progress: bool = False,
+) -> list[R]:
+    """Solve windows, as many at a time as there are threads and memory; by rank."""
     if not jobs:
-        return
-    largest = max(plan.cost(job.window) for job in jobs)
+        return []
+    costs = [plan.cost(job.window) for job in jobs]
+    places = mine(mesh, costs)
+    with mesh.together():
+        own = _side_by_side([jobs[place] for place in places], max(costs), solve, given, progress)
+    return collected(mesh, dict(zip(places, own, strict=True)), given.pixels.device)
+
+
+def _side_by_side(
+    jobs: list[_Job], largest: float, solve: Callable[[_Job], R], given: Observed, progress: bool
+) -> list[R]:
+    """Solve windows of this rank, each of which costs no more than the largest."""
     free = available_bytes(given.pixels.device)
     each = _IMAGES_AT_A_TIME * 8 * given.pixels.shape[1] * len(given.pixels) * largest
     # A GPU has work for all of its threads in one window.
     most = 1 if given.pixels.device.type != "cpu" else None if free is None else int(free // (2 * each))
     parts = side_by_side(solve, jobs, most)
-    yield from tqdm(parts, total=len(jobs), disable=not progress, desc="windows", unit="window", leave=False)
+    return list(tqdm(parts, total=len(jobs), disable=not progress, desc="windows", unit="window", leave=False))
 
 
 def _joined(given: Observed, parts: list[Part], locality: Locality, start: float) -> Filled:

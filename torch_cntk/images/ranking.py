@@ -12,6 +12,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from torch_cntk._internal.checks import positive_int
+from torch_cntk._internal.dealing import by_rank
+from torch_cntk._internal.ranks import Mesh
 from torch_cntk.images.default import kernel_of
 from torch_cntk.images.inpaint import inpaint
 from torch_cntk.images.masks import has_holes
@@ -40,6 +42,13 @@ def psnr(image: Tensor, truth: Tensor, where: Tensor | None = None) -> float:
 
     Raises:
         ValueError: shapes do not fit, or no pixel counts.
+
+    Example:
+        >>> import torch
+        >>> import torch_cntk as tc
+        >>> image = torch.zeros(1, 4, 4)
+        >>> round(tc.images.psnr(image + 0.1, image), 3)
+        20.0
     """
     if image.shape != truth.shape:
         raise ValueError(f"expected two images of one shape, got {tuple(image.shape)} and {tuple(truth.shape)}")
@@ -67,6 +76,11 @@ def random_mask(size: tuple[int, ...], missing: float, seed: int = 0) -> Tensor:
 
     Raises:
         ValueError: the probability is none.
+
+    Example:
+        >>> import torch_cntk as tc
+        >>> int(tc.images.random_mask((10, 10), missing=0.3).sum())  # known pixels
+        65
     """
     if not 0 <= missing <= 1:
         raise ValueError(f"expected missing to be a share from 0 to 1, got {missing!r}")
@@ -132,6 +146,7 @@ def sweep(
     truth: Tensor | None = None,
     seed: int = 0,
     progress: bool = False,
+    mesh: Mesh | None = None,
 ) -> Sweep:
     """Rank networks by how well they predict pixels of this image that are left out, and say what is a tie.
 
@@ -148,9 +163,11 @@ def sweep(
         truth: the whole image, for a column with the error of the missing pixels.
         seed: of what is left out.
         progress: whether to show a bar.
+        mesh: of ``torch_cntk.distributed.mesh()``: processes that call this with the same arguments and divide the
+            networks. All errors are those of one process, to the bit.
 
     Returns:
-        the table.
+        the table, on every rank.
 
     Raises:
         TypeError: networks are something else.
@@ -163,35 +180,65 @@ def sweep(
     observed = checked_mask(image, observed)
     if truth is not None and truth.shape != image.shape:
         raise ValueError(f"expected the truth of the image's shape {tuple(image.shape)}, got {tuple(truth.shape)}")
-    kernels = {name: _kernel(net, prior or Uniform(0, 0.1), observed) for name, net in networks.items()}
+    source = prior or Uniform(0, 0.1)
+    for net in networks.values():
+        _check_network(net, source)
     left_out = _left_out(observed, trials, seed)
-    errors = torch.zeros(len(kernels), trials, dtype=torch.float64)
-    seconds = [0.0] * len(kernels)
-    with tqdm(total=errors.numel(), disable=not progress, desc="leaving out", unit="fill") as bar:
-        for trial, hidden in enumerate(left_out):
-            seen = observed & ~hidden
-            for place, kernel in enumerate(kernels.values()):
-                start = time.perf_counter()
-                filled = inpaint(torch.where(seen, image, 0), seen, kernel).image
-                seconds[place] += time.perf_counter() - start
-                errors[place, trial] = (filled - image)[:, hidden].double().square().mean()
-                bar.update()
-    true = [None if truth is None else _true_error(image, observed, kernel, truth) for kernel in kernels.values()]
-    return Sweep(_ranked(list(kernels), errors, seconds, true), trials)
+    with tqdm(total=len(networks) * trials, disable=not progress, desc="leaving out", unit="fill") as bar:
+
+        def tried(net: Layer | Kernel | str) -> _Tried:
+            return _tried(_kernel(net, source, observed), image, observed, left_out, truth, bar)
+
+        found = by_rank(mesh or Mesh.alone(), tried, list(networks.values()))
+    errors = torch.tensor([one.errors for one in found], dtype=torch.float64)
+    seconds, true = [one.seconds for one in found], [one.truth for one in found]
+    return Sweep(_ranked(list(networks), errors, seconds, true), trials)
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """Of a network: the mean squared error in each trial, the seconds of all, and the error of the missing pixels."""
+
+    errors: list[float]
+    seconds: float
+    truth: float | None
+
+
+def _tried(
+    kernel: Kernel, image: Tensor, observed: Tensor, left_out: list[Tensor], truth: Tensor | None, bar: tqdm
+) -> _Tried:
+    """Fill without what each trial leaves out."""
+    errors, seconds = [], 0.0
+    for hidden in left_out:
+        seen = observed & ~hidden
+        start = time.perf_counter()
+        filled = inpaint(torch.where(seen, image, 0), seen, kernel).image
+        seconds += time.perf_counter() - start
+        errors.append(float((filled - image)[:, hidden].double().square().mean()))
+        bar.update()
+    return _Tried(errors, seconds, None if truth is None else _true_error(image, observed, kernel, truth))
+
+
+def _check_network(net: object, prior: Prior) -> None:
+    """Refuse what has no kernel, before long work.
+
+    Raises:
+        TypeError: it is no network, kernel or name.
+        ValueError: a layer's rule would not be exact at its place, or there is no kernel of that name.
+    """
+    if isinstance(net, Layer):
+        net.require_exact(gaussian=prior.gaussian)
+    elif kernel_of(net) is None:
+        raise TypeError("expected a network or a kernel, got None")
 
 
 def _kernel(net: Layer | Kernel | str, prior: Prior, observed: Tensor) -> Kernel:
-    """The kernel of a network, or itself, or by name.
-
-    Raises:
-        TypeError: it is none of these.
-    """
+    """The kernel of a network, or itself, or by name."""
     if isinstance(net, Layer):
         size = None if prior.extent(observed.ndim) is not None else tuple(observed.shape)
         return net.kernel(prior, size=size)
     kernel = kernel_of(net)
-    if kernel is None:
-        raise TypeError("expected a network or a kernel, got None")
+    assert kernel is not None  # see ``_check_network``
     return kernel
 
 

@@ -7,13 +7,22 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from torch_cntk._internal.brief import Brief
+from torch_cntk._internal.ranks import Mesh
 from torch_cntk.images.canvas import crop
 from torch_cntk.images.filler import Equations
 from torch_cntk.images.observed import Observed
+from torch_cntk.images.posterior import Draws, Posterior, Solved, posterior_of
 from torch_cntk.images.windows import Window
-from torch_cntk.solvers import Regression, Solution, Solver, Status, automatic, cross_validated_ridge
+from torch_cntk.solvers import (
+    Factorisation,
+    Regression,
+    Solution,
+    Status,
+    automatic,
+    cross_validated_ridge,
+)
 
-__all__ = ["Filled", "OnSmaller", "Part", "checked_equations", "regress"]
+__all__ = ["Filled", "Kept", "OnSmaller", "Part", "checked_equations", "regress"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -27,6 +36,8 @@ class Filled(Brief):
         ridge: that was taken, relative to the mean of K's diagonal.
         coarse: of a ``Coarse`` filler, what the next pass goes on from.
         parts: the windows that were filled, each by a regression of its own; empty where the whole was.
+        kept: what solves for further right-hand sides, if that was asked for.
+        posterior: what is left open, if that was asked for.
     """
 
     image: Tensor
@@ -34,6 +45,8 @@ class Filled(Brief):
     ridge: float
     coarse: OnSmaller | None = None
     parts: tuple[Part, ...] = ()
+    kept: Kept | None = None
+    posterior: Posterior | None = None
 
     @property
     def residual(self) -> float:
@@ -44,6 +57,14 @@ class Filled(Brief):
     def converged(self) -> bool:
         """Whether the solver ended as it should."""
         return self.solution.status in (Status.CONVERGED, Status.EARLY)
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """The equations of a fill, and what solves them."""
+
+    regression: Regression
+    factorisation: Factorisation
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,9 +102,29 @@ class Part:
     filled: Filled
 
 
-def regress(given: Observed, equations: Equations, guess: Filled | None, progress: bool) -> Filled:
-    """Solve; the image is in the units of ``given`` and its observed pixels are not put back yet."""
+def regress(
+    given: Observed,
+    equations: Equations,
+    guess: Filled | None,
+    progress: bool,
+    *,
+    mesh: Mesh | None = None,
+    keep: bool = False,
+    draws: Draws | None = None,
+) -> Filled:
+    """Solve; the image is in the units of ``given`` and its observed pixels are not put back yet.
+
+    Args:
+        given: the image.
+        equations: of the regression.
+        guess: an earlier result, see ``fill``.
+        progress: whether to show bars.
+        mesh: ranks that call this with the same equations, and divide the products with K.
+        keep: whether the result keeps what solves for further right-hand sides.
+        draws: images to draw of what is left open.
+    """
     operator, solver, mean = equations.operator, equations.solver, equations.mean
+    operator = operator if mesh is None else operator.divided(mesh)
     targets, known = given.on(operator.size, mean)
     ridge = equations.ridge
     if isinstance(ridge, str):
@@ -91,18 +132,22 @@ def regress(given: Observed, equations: Equations, guess: Filled | None, progres
         ridge = cross_validated_ridge(operator, known, alike, solver=solver, progress=progress)
     regression = Regression(operator, known, ridge)
     solver = solver or automatic(regression)
-    solution = _solve(solver, regression, targets, guess, progress)
+    weights = None if guess is None or guess.solution.weights.shape != targets.shape else guess.solution.weights
+    if weights is None and draws is None and not keep:
+        factorisation, solution = None, solver.solve(regression, targets, progress=progress)
+    else:
+        factorisation = solver.factorise(regression, progress=progress)
+        solution = factorisation.solve(targets, guess=weights, progress=progress)
     filled = operator @ solution.weights if solution.image is None else solution.image
     if mean is not None:
         filled = filled + mean
-    return Filled(crop(filled, given.size), solution, ridge)
-
-
-def _solve(solver: Solver, regression: Regression, targets: Tensor, guess: Filled | None, progress: bool) -> Solution:
-    weights = None if guess is None else guess.solution.weights
-    if weights is None or weights.shape != targets.shape:
-        return solver.solve(regression, targets, progress=progress)
-    return solver.factorise(regression, progress=progress).solve(targets, guess=weights, progress=progress)
+    image, posterior, kept = crop(filled, given.size), None, None
+    if factorisation is not None and draws is not None:
+        solved = Solved(regression, solver, factorisation, solution, targets, image, progress)
+        posterior = posterior_of(given, solved, draws)
+    if factorisation is not None and keep:
+        kept = Kept(regression, factorisation)
+    return Filled(image, solution, ridge, kept=kept, posterior=posterior)
 
 
 def checked_equations(given: Observed, equations: object) -> Equations:

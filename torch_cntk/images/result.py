@@ -37,6 +37,14 @@ class InpaintingResult(Brief):
         passes: how many there were after the first regression (the most of any image of the batch).
         guidance: what they were made with, of each image of the batch (of each mask's channels, if channels have masks
             of their own); empty without passes, or if ``passes`` names the fillers.
+        std: of the image's shape and in its units, the standard deviation of each filled pixel, 0 at observed ones:
+            that of the Gaussian process whose covariance is the kernel, times the factor that makes the channel's
+            observed pixels most likely; of the image without the noise that the ridge stands for, and without what the
+            channel's mean is unsure of. None unless samples were asked for.
+        samples: [n, ...], images drawn from that process; observed pixels are those of the input, to the bit.
+        std_error: relative error of ``std`` (one standard deviation): 0 where it is exact, else that of the draws that
+            it was found from.
+        std_how: how it was found, in words.
         photograph: if the image was a file, the filled one with its opacity and notes; ``save`` writes it.
     """
 
@@ -50,6 +58,10 @@ class InpaintingResult(Brief):
     seconds: float
     passes: int = 0
     guidance: tuple[Pass | Series, ...] = field(default=(), repr=False)
+    std: Tensor | None = field(default=None, repr=False)
+    samples: Tensor | None = field(default=None, repr=False)
+    std_error: float = field(default=0.0, repr=False)
+    std_how: str = field(default="", repr=False)
     photograph: Photograph | None = None
 
     def save(self, path: str | Path, quality: int | None = None) -> None:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from torch_cntk._internal.dealing import by_rank, collected, exchanged
+from torch_cntk._internal.ranks import Mesh
 from torch_cntk.images.fill import each_pass, fill
 from torch_cntk.images.filler import Pass, Series, of_pass
 from torch_cntk.images.group_flow import Followed, GroupFlow
@@ -43,6 +45,7 @@ def choose_passes(
     flows: Sequence[GroupFlow] = (),
     *,
     progress: bool = False,
+    mesh: Mesh | None = None,
 ) -> tuple[int, Pass | Series]:
     """Choose the number of passes, and their fillers, by leaving out observed pixels; and whether a flow follows.
 
@@ -55,6 +58,8 @@ def choose_passes(
         candidates: fillers, or series of them, to choose from; the first is preferred where they are equally good.
         flows: to choose from for a last pass, likewise.
         progress: whether to show a bar.
+        mesh: ranks that divide the trials: each follows some candidates in some parts of the image, and tells the
+            others its errors. The choice is that of one process.
 
     Returns:
         number of passes, 0 if none of them helps, and the filler or series, ``Followed`` by the flow if one helps.
@@ -66,49 +71,58 @@ def choose_passes(
         return 0, candidates[0]
     # Squares of the differences must stay finite, and not vanish.
     unit = float(given.scale.max()) or 1.0
-    races: list[list[_Trial]] = [[] for _ in candidates]
-    for place, left_out in trials:
-        part = given.part(place, left_out)
-        truth = given.pixels[0][(slice(None), *place)][:, left_out].double() / unit
-        start = first(part)
-        for race, candidate in zip(races, candidates, strict=True):
-            race.append(_Trial(part, truth, left_out, start, candidate, unit))
+    ranks = mesh or Mesh.alone()
+    parts = [given.part(place, left_out) for place, left_out in trials]
+    starts = by_rank(ranks, first, parts, given.pixels.device)
+    races: list[_Race] = []
+    for candidate in candidates:
+        followed = []
+        for (place, left_out), part, start in zip(trials, parts, starts, strict=True):
+            truth = given.pixels[0][(slice(None), *place)][:, left_out].double() / unit
+            followed.append(_Trial(part, truth, left_out, start, candidate, unit))
+        races.append(_Race(followed, ranks, len(races) * len(trials)))
     with tqdm(total=len(trials) * (len(candidates) + 1), disable=not progress, desc="leaving out", unit="trial") as bar:
         if len(candidates) > 1:
-            for race in races:
-                _qualify(race, bar)
+            _qualify(races, ranks, bar)
         best = 0
-        for rank, race in enumerate(races):
-            if _total(race).min() < _total(races[best]).min() * (1 - _GAIN):
-                best = rank
-        for trial in races[best]:
-            trial.go_on(_MOST_PASSES)
-            bar.update()
-    passes = _worthwhile(races[best], holes)
+        for number, race in enumerate(races):
+            if race.total.min() < races[best].total.min() * (1 - _GAIN):
+                best = number
+        _go_on([races[best]], [_MOST_PASSES], ranks)
+        bar.update(len(trials))
+    passes = _worthwhile(races[best].errors, holes)
     flow = _flow(races[best], passes, flows, holes)
     return (passes, candidates[best]) if flow is None else (passes + 1, Followed(candidates[best], passes, flow))
 
 
-def _flow(race: list[_Trial], passes: int, flows: Sequence[GroupFlow], holes: bool) -> GroupFlow | None:
+def _flow(race: _Race, passes: int, flows: Sequence[GroupFlow], holes: bool) -> GroupFlow | None:
     """The flow that helps most behind so many passes, if one does; in holes, in every trial."""
-    before = torch.tensor([trial.errors[passes] for trial in race], dtype=torch.float64)
+    before = torch.tensor([errors[passes] for errors in race.errors], dtype=torch.float64)
     chosen, least = None, before.sum() * (1 - (_GAIN_IN_HOLES if holes else _GAIN))
     for flow in flows:
-        after = torch.tensor([trial.error_after(flow, passes) for trial in race], dtype=torch.float64)
+        after = torch.tensor(race.errors_after(flow, passes), dtype=torch.float64)
         if after.sum() < least and (not holes or bool((after < before).all())):
             chosen, least = flow, after.sum() * (1 - _GAIN)
     return chosen
 
 
-def _qualify(race: list[_Trial], bar: tqdm) -> None:
-    """The first passes of a candidate."""
-    for trial in race:
-        trial.go_on(1)
+def _qualify(races: list[_Race], mesh: Mesh, bar: tqdm) -> None:
+    """The first passes of all candidates."""
+    _go_on(races, [1] * len(races), mesh)
     # A candidate that does harm at once is out.
-    promising = float(_total(race)[1]) < float(_total(race)[0])
-    for trial in race:
-        trial.go_on(_FIRST_PASSES if promising else 1)
-        bar.update()
+    promising = [float(race.total[1]) < float(race.total[0]) for race in races]
+    _go_on(races, [_FIRST_PASSES if goes_on else 1 for goes_on in promising], mesh)
+    bar.update(sum(len(race.errors) for race in races))
+
+
+def _go_on(races: list[_Race], passes: list[int], mesh: Mesh) -> None:
+    """Make so many passes of each race, each rank its own trials, and tell all ranks their errors."""
+    with mesh.together():
+        for race, count in zip(races, passes, strict=True):
+            race.go_on(count)
+    found = exchanged(mesh, [race.own_errors for race in races])
+    for place, race in enumerate(races):
+        race.learn([of_rank[place] for of_rank in found])
 
 
 def leave_out_error(image: Tensor, observed: Tensor, fill: Callable[[Tensor, Tensor], Tensor]) -> float:
@@ -192,15 +206,64 @@ class _Trial:
             self._note(next(self._results).image)
 
 
-def _total(trials: list[_Trial]) -> Tensor:
-    """Errors of all trials together, one a pass."""
-    return torch.tensor([trial.errors for trial in trials], dtype=torch.float64).sum(0)
+class _Race:
+    """The trials of one candidate, each of which one rank follows.
+
+    Args:
+        trials: one a part of the image.
+        mesh: the ranks.
+        first: number of the first trial among those of all candidates: ranks take turns.
+
+    Attributes:
+        errors: of each trial, before the first pass and after each.
+    """
+
+    def __init__(self, trials: list[_Trial], mesh: Mesh, first: int) -> None:
+        self._mesh = mesh
+        self._own = {k: trial for k, trial in enumerate(trials) if (first + k) % mesh.size == mesh.rank}
+        self.errors = [list(trial.errors) for trial in trials]
+
+    def go_on(self, passes: int) -> None:
+        """Until the trials of this rank have had so many passes."""
+        for trial in self._own.values():
+            trial.go_on(passes)
+
+    @property
+    def own_errors(self) -> dict[int, list[float]]:
+        """Of the trials of this rank."""
+        return {k: trial.errors for k, trial in self._own.items()}
+
+    def learn(self, found: list[dict[int, list[float]]]) -> None:
+        """The errors that all ranks have found."""
+        for of_rank in found:
+            for k, errors in of_rank.items():
+                self.errors[k] = list(errors)
+
+    def errors_after(self, flow: GroupFlow, passes: int) -> list[float]:
+        """As ``errors``, of a flow that follows so many passes, in each trial."""
+        with self._mesh.together():
+            own = {k: trial.error_after(flow, passes) for k, trial in self._own.items()}
+        return collected(self._mesh, own)
+
+    @property
+    def total(self) -> Tensor:
+        """Errors of all trials together, one a pass."""
+        return _total(self.errors)
 
 
-def _worthwhile(trials: list[_Trial], holes: bool) -> int:
+def _total(errors: Sequence[Sequence[float]]) -> Tensor:
+    """Errors of some trials together, one a pass."""
+    return torch.tensor(errors, dtype=torch.float64).sum(0)
+
+
+def _worthwhile(trials: Sequence[Sequence[float]], holes: bool) -> int:
     """The fewest passes after which there is nothing to gain, or 0 if they are not better than none.
 
     In holes, which are few and each has its own error, they must be better in every trial.
+
+    Args:
+        trials: the errors of each, before the first pass and after each.
+        holes: whether there are holes.
     """
     total = _total(trials)
     lowest = float(total.min())

@@ -37,9 +37,11 @@ def write(
         checksum: whether the file tells if it has been damaged; files that ship have a sum in their index instead.
 
     Raises:
+        ValueError: this is a rank's share of a kernel.
         FileNotFoundError: the folder does not exist.
         OSError: the file cannot be written; nothing is left behind then.
     """
+    storage.check_whole()
     header = Header.of(storage, origin, compact=compact)
     tensors = {
         name: compress(pack(table)) if compact else table.values.contiguous() for name, table in storage.tables.items()

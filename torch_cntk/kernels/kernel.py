@@ -87,6 +87,25 @@ class Kernel:
         """Bytes of the stored numbers."""
         return sum(table.nbytes for table in self.storage.tables.values())
 
+    @property
+    def requires_grad(self) -> bool:
+        """Whether the numbers have gradients: by an option of a layer or a prior, or by the features of one."""
+        return any(table.values.requires_grad for table in self.storage.tables.values())
+
+    def detach(self) -> Kernel:
+        """The same numbers without gradients; itself if it has none."""
+        if not self.requires_grad:
+            return self
+        tables = {name: Table(t.values.detach(), t.geometry) for name, t in self.storage.tables.items()}
+        rebuild = None if self.rebuild is None else _Detached(self.rebuild)
+        return Kernel(self.storage.with_tables(tables), self.origin, rebuild)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickles and copies hold numbers alone."""
+        own = self.detach()
+        wrapped = {size: kernel.detach() for size, kernel in self._wrapped.items()}
+        return {**self.__dict__, "storage": own.storage, "rebuild": own.rebuild, "_wrapped": wrapped}
+
     def __repr__(self) -> str:
         serves = "any multiple of the period" if self.size is None else shape_text(self.size)
         return (
@@ -164,7 +183,7 @@ class Kernel:
         """
         size = self._default_size(size)
         first, second = self._pixel(pixel, size), self._pixel(other, size)
-        return float(self.on(size).storage.entries(first, second, size))
+        return float(self.on(size).detach().storage.entries(first, second, size))
 
     @allocating("a row of the kernel")
     def row(self, pixel: tuple[int, ...], size: tuple[int, ...] | None = None) -> Tensor:
@@ -211,11 +230,16 @@ class Kernel:
 
         Raises:
             TypeError: the size is no tuple of integers.
-            ValueError: the kernel does not serve the size.
+            ValueError: the kernel does not serve the size, or has gradients, which an operator would not pass on.
             OutOfMemoryError: the kernel is dense and its matrix would not fit.
         """
         size = self._default_size(size)
-        kernel = self.on(size).to(device=device)
+        if self.requires_grad and torch.is_grad_enabled():
+            raise ValueError(
+                "expected a kernel without gradients, as an operator passes none on to it: kernel.dense(size) and "
+                "inpaint do; kernel.detach() has the same numbers without"
+            )
+        kernel = self.on(size).detach().to(device=device)
         return kernel.storage.operator(size, as_precision(dtype or kernel.dtype))
 
     def stationary_average(self) -> Kernel:
@@ -240,10 +264,11 @@ class Kernel:
                 of a second when the file is read. Entries that are equal by symmetry come back equal to the bit.
 
         Raises:
+            ValueError: this is a rank's share of a kernel.
             FileNotFoundError: the folder does not exist.
             OSError: the file cannot be written; nothing is left behind then.
         """
-        files.write(path, self.storage, self.origin, compact=compact)
+        files.write(path, self.detach().storage, self.origin, compact=compact)
 
     @staticmethod
     def load(path: str | Path) -> Kernel:
@@ -275,6 +300,17 @@ class _Converted:
     def __call__(self, size: tuple[int, ...]) -> Kernel | None:
         kernel = self.rebuild(size)
         return None if kernel is None else kernel.to(self.dtype, self.device)
+
+
+@dataclass(frozen=True)
+class _Detached:
+    """Rebuilds a kernel as another does, without gradients."""
+
+    rebuild: Rebuild
+
+    def __call__(self, size: tuple[int, ...]) -> Kernel | None:
+        with torch.no_grad():
+            return self.rebuild(size)
 
 
 def read(path: str | Path) -> Kernel:

@@ -23,7 +23,7 @@ from torch_cntk.operators.base import DenseOperator, Lookup, Operator
 from torch_cntk.operators.periodic import BlockCirculantOperator, PeriodicOperator
 from torch_cntk.operators.stencil import StencilOperator
 
-__all__ = ["Dense", "Periodic", "Storage", "Windowed", "of_tables"]
+__all__ = ["Dense", "Periodic", "Storage", "Windowed", "displacement_of", "of_tables"]
 
 _DENSE_BLOCK = 1 << 22
 """Entries of the dense kernel that are looked up at once: their indices take many times their bytes."""
@@ -67,6 +67,10 @@ class Storage(ABC):
     def device(self) -> torch.device:
         """Where they are."""
         return self.near.values.device
+
+    def check_whole(self) -> None:
+        """Refuse what needs all of the kernel at one place, where this is a share of it."""
+        return
 
     @abstractmethod
     def entries(self, first: list[Tensor], second: list[Tensor], size: tuple[int, ...]) -> Tensor:
@@ -144,7 +148,7 @@ class Periodic(Storage):
 
     def entries(self, first: list[Tensor], second: list[Tensor], size: tuple[int, ...]) -> Tensor:
         """See ``Storage.entries``."""
-        displacement = _displacement(first, second, size)
+        displacement = displacement_of(first, second, size)
         values = self.near.within(self.radius, displacement, first)[0]
         if self.far is not None:
             values += self.far.lookup(displacement, first)[0]
@@ -241,7 +245,7 @@ class Windowed(Storage):
 
     def entries(self, first: list[Tensor], second: list[Tensor], size: tuple[int, ...]) -> Tensor:
         """See ``Storage.entries``."""
-        return self.near.within(self.radius, _displacement(first, second, size), first)[0]
+        return self.near.within(self.radius, displacement_of(first, second, size), first)[0]
 
     def operator(self, size: tuple[int, ...], dtype: torch.dtype) -> Operator:
         """A stencil; where the period is shorter than the image, a strided correlation."""
@@ -281,7 +285,7 @@ def of_tables(tables: Mapping[str, Table], radius: tuple[int, ...], size: tuple[
     return storage
 
 
-def _displacement(first: list[Tensor], second: list[Tensor], size: tuple[int, ...]) -> list[Tensor]:
+def displacement_of(first: list[Tensor], second: list[Tensor], size: tuple[int, ...]) -> list[Tensor]:
     """The shortest displacement from each pixel to the other, along each axis."""
     displacement = []
     for x, y, n in zip(first, second, size, strict=True):

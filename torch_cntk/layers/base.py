@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from torch_cntk._internal.ranks import Mesh
     from torch_cntk.layers.between import Output
     from torch_cntk.operators import GramOperator, InputsOperator
     from torch_cntk.priors.base import Prior
@@ -139,6 +140,7 @@ class Layer(torch.nn.Module):
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
         progress: bool = False,
+        mesh: Mesh | None = None,
     ) -> Kernel:
         """Compute the exact kernel of this network as its width goes to infinity.
 
@@ -159,6 +161,10 @@ class Layer(torch.nn.Module):
                 of the largest entry then, others of 1e-6.
             device: where to compute; by default where the prior is, or the CPU.
             progress: whether to show a bar.
+            mesh: of ``torch_cntk.distributed.mesh()``: processes that call this with the same arguments. Each computes
+                and holds its share of the displacements of a kernel of one size (dense, or with a radius); whatever
+                the kernel is asked for then, all ranks have to ask for. Tables before an upsampling are computed by
+                every rank: a sixteenth of an image's, or less.
 
         Returns:
             the kernel between pixels of the output.
@@ -169,7 +175,9 @@ class Layer(torch.nn.Module):
                 would not be exact at its place in the network; the kind is unknown; or the radius is below 1.
             OutOfMemoryError: the kernel would not fit into memory; nothing has been computed then.
         """
-        return computing.kernel(self, prior, size, computing.Options(radius, kind, dtype, device, progress, input_size))
+        return computing.kernel(
+            self, prior, size, computing.Options(radius, kind, dtype, device, progress, input_size, mesh)
+        )
 
     def gram_operator(
         self, features: Tensor, *, kind: str = "ntk", white: float = 0.0, dtype: torch.dtype | None = None

@@ -15,12 +15,14 @@ from torch import Tensor
 from torch_cntk._internal.checks import as_device, as_precision, as_size, shape_text
 from torch_cntk._internal.contexts import plain
 from torch_cntk._internal.memory import require_bytes
+from torch_cntk._internal.ranks import Mesh
 from torch_cntk._internal.tunable import asks_for_gradients
 from torch_cntk.covariance import Extent, Lattice
 from torch_cntk.covariance.lattice.evaluation import Evaluation
 from torch_cntk.covariance.lattice.recorded import RecordedEvaluation
-from torch_cntk.kernels.build import from_table, from_window
+from torch_cntk.kernels.build import check_finite, from_table, from_window
 from torch_cntk.kernels.kernel import Kernel
+from torch_cntk.kernels.shared import Shared
 from torch_cntk.layers.between import Between, gram, gram_operator
 from torch_cntk.layers.recording import recording, require_reached
 from torch_cntk.priors.base import Prior, named_prior
@@ -49,6 +51,7 @@ class Options:
     device: torch.device | str | None = None
     progress: bool = False
     input_size: tuple[int, ...] | None = None
+    mesh: Mesh | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class _Task:
     device: torch.device
     progress: bool
     input_size: tuple[int, ...] | None
+    mesh: Mesh | None
     recorded: bool
 
     def evaluation(self, output: Lattice) -> Evaluation:
@@ -92,7 +96,10 @@ def kernel(network: Layer, prior: Prior | str, size: tuple[int, ...] | None, opt
         got = f"a tensor of shape {tuple(prior.shape)}; see priors.Tensor" if tensor else repr(prior)
         raise TypeError(f"expected a feature prior, such as priors.Uniform(), got {got}")
     network.require_exact(gaussian=prior.gaussian)
-    device = as_device(options.device or prior.device or "cpu")
+    if options.mesh is not None:
+        asked = (size, options.input_size, options.radius, options.kind, options.dtype)
+        options.mesh.agree(network=network, prior=_facts(prior), size_and_other_options=asked)
+    device = as_device(options.device or prior.device or ("cpu" if options.mesh is None else options.mesh.device))
     if options.dtype is not None:
         as_precision(options.dtype)
     ndim = _ndim(network, prior, options.input_size if size is None else size)
@@ -102,12 +109,21 @@ def kernel(network: Layer, prior: Prior | str, size: tuple[int, ...] | None, opt
     dtype = options.dtype or prior.dtype
     of_prior = prior.tensors(ndim) if torch.is_grad_enabled() else []
     recorded = bool(of_prior) or asks_for_gradients(network.modules())
-    task = _Task(network, prior, ndim, options.kind, dtype, device, options.progress, source, recorded)
+    if recorded and options.mesh is not None:
+        raise ValueError("expected no options that require gradients with a mesh: ranks do not divide gradients")
+    task = _Task(network, prior, ndim, options.kind, dtype, device, options.progress, source, options.mesh, recorded)
     with recording() if recorded else plain():
         made = _whole(task, size) if options.radius is None else _windowed(task, size, options.radius)
     if recorded:
         require_reached([table.values for table in made.storage.tables.values()], network.modules(), of_prior)
     return made
+
+
+def _facts(prior: object) -> object:
+    """What a prior consists of, tensors included, as ``Mesh.agree`` compares it."""
+    if isinstance(prior, Prior):
+        return {"prior": type(prior).__name__, **{name: _facts(value) for name, value in vars(prior).items()}}
+    return [_facts(entry) for entry in prior] if isinstance(prior, list | tuple) else prior
 
 
 def _whole(task: _Task, size: tuple[int, ...] | None) -> Kernel:
@@ -128,6 +144,8 @@ def _whole(task: _Task, size: tuple[int, ...] | None) -> Kernel:
         torus = extent.smallest_torus()
         source = extent.input_size(torus)
     _require_least(torus, source)
+    if task.mesh is not None:
+        return _share(task, source, task.mesh, free=free)
     output = task.network.propagate(task.prior.covariance(source, task.device))
     radius = extent.radius if free else None
     far: float | Tensor | None = None
@@ -139,6 +157,26 @@ def _whole(task: _Task, size: tuple[int, ...] | None) -> Kernel:
         table, far = evaluation.tabulate(task.dtype, radius=radius, progress=task.progress)
     rebuild = Recomputed(task.network, task.prior, task.kind, task.dtype, task.device) if free else None
     return from_table(table, radius=radius, far=far, dtype=task.dtype, origin=task.origin, rebuild=rebuild)
+
+
+def _share(task: _Task, source: tuple[int, ...], mesh: Mesh, *, free: bool) -> Kernel:
+    """A rank's share of a kernel of one size.
+
+    Raises:
+        ValueError: all displacements together are few, as the kernel is periodic.
+    """
+    output = task.network.propagate(task.prior.covariance(source, task.device))
+    geometry = output.geometry
+    if free or geometry.period != geometry.size:
+        raise ValueError(
+            f"expected a kernel whose period is the image, {shape_text(geometry.size)} pixels, got one of period "
+            f"{shape_text(geometry.period)}, which is small and not divided: make it without mesh on every rank, "
+            "inpaint(mesh=...) divides the work with it"
+        )
+    with mesh.together():
+        table = Evaluation(output, task.kind).tabulate_share(task.dtype, mesh.share, progress=task.progress)
+        check_finite(table.values)
+    return Kernel(Shared(table, mesh), task.origin)
 
 
 def _torus(task: _Task, extent: Extent, size: tuple[int, ...] | None, *, stationary: bool) -> tuple[int, ...]:
@@ -208,7 +246,7 @@ def _windowed(task: _Task, size: tuple[int, ...] | None, radius: int | tuple[int
 
     Raises:
         TypeError: the radius is no integer or tuple of them.
-        ValueError: the size is missing or does not fit, or the radius is below 1.
+        ValueError: the size is missing or does not fit, the radius is below 1, or ranks are to divide a small window.
     """
     if size is None and task.input_size is None:
         raise ValueError("a kernel with a radius belongs to one image size: expected size, got None")
@@ -222,8 +260,19 @@ def _windowed(task: _Task, size: tuple[int, ...] | None, radius: int | tuple[int
     _require_least(output, source)
     computed = torch.float64 if task.dtype == torch.float64 else torch.float32
     covariance = task.network.propagate(task.prior.covariance(source, task.device, computed))
-    table = task.evaluation(covariance).tabulate_window(task.dtype, clamped, progress=task.progress)
-    return from_window(table, {**task.origin, "radius": clamped})
+    origin = {**task.origin, "radius": clamped}
+    evaluation, mesh = task.evaluation(covariance), task.mesh
+    if mesh is None:
+        return from_window(evaluation.tabulate_window(task.dtype, clamped, progress=task.progress), origin)
+    if covariance.geometry.period != covariance.geometry.size:
+        raise ValueError(
+            "expected a prior that differs from pixel to pixel for a window that ranks divide, got a stationary one, "
+            "whose window is small: make it without mesh on every rank"
+        )
+    with mesh.together():
+        table = evaluation.tabulate_window(task.dtype, clamped, progress=task.progress, share=mesh.share)
+        check_finite(table.values)
+    return Kernel(Shared(table, mesh), origin)
 
 
 def _ndim(network: Layer, prior: Prior, size: tuple[int, ...] | None) -> int:

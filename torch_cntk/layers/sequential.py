@@ -23,6 +23,13 @@ class Sequential(torch.nn.Sequential, Network):
         TypeError: something is not a layer of torch_cntk.
         ValueError: there is no layer, the channels do not chain, the layers differ in dimension, a layer with weights
             appears twice, or a layer's rule for covariances would not be exact at its place.
+
+    Example:
+        >>> import torch_cntk as tc
+        >>> net = tc.Sequential(tc.Conv2d(3, 16, 3), tc.ReLU(), tc.Conv2d(16, 1, 3))
+        >>> kernel = net.kernel(tc.priors.Uniform(0, 1))
+        >>> kernel.at((0, 0), (0, 1), size=(8, 8)) < kernel.at((0, 0), (0, 0), size=(8, 8))
+        True
     """
 
     def __init__(self, *layers: Layer | Mapping[str, Layer]) -> None:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from torch_cntk._internal.dealing import by_rank
+from torch_cntk._internal.ranks import Mesh
 from torch_cntk.matrices.fillers import Columns, Entries, Filled, Filler, LowRank, Means, each_pass
 from torch_cntk.matrices.known import Known
 from torch_cntk.matrices.options import Precision
@@ -297,6 +299,7 @@ def choose(
     precision: Precision = "float64",
     seed: int = 0,
     progress: bool = False,
+    mesh: Mesh | None = None,
 ) -> Choice:
     """Choose among the chains of ``families`` by entries that are left out.
 
@@ -306,6 +309,7 @@ def choose(
         precision: of products with kernels.
         seed: of the entries that are left out.
         progress: whether to show a bar.
+        mesh: ranks that call this with the same arguments and divide the families; the choice is that of one process.
 
     Returns:
         the plan, with its predictions of the left-out entries. Of a mixture, its few weights were fitted to them.
@@ -315,8 +319,16 @@ def choose(
     if len(trials.truth) == 0:
         chain = families(known, passes, precision)["entries"][-1] if whole else (Means(),)
         return Choice(Plan(((1.0, chain),)), torch.full_like(known.table, torch.nan), {})
-    bar = tqdm(families(known, passes, precision).items(), disable=not progress, desc="choosing passes", unit="family")
-    tried = {name: _best(trials, chains, whole=whole) for name, chains in bar}
+    found = families(known, passes, precision)
+    with tqdm(total=len(found), disable=not progress, desc="choosing passes", unit="family") as bar:
+
+        def best_of(name: str) -> _Tried:
+            best = _best(trials, found[name], whole=whole)
+            bar.update()
+            return best
+
+        best_ones = by_rank(mesh or Mesh.alone(), best_of, list(found), known.table.device)
+    tried = dict(zip(found, best_ones, strict=True))
     best = list(tried.values())
     if len(trials.truth) < _SCARCE:
         weights = [float(one is min(best, key=lambda one: one.error)) for one in best]

@@ -87,6 +87,15 @@ class MatrixCompletion(Judged):
         solver_: what solved them.
         n_iter_: iterations of the row that took most; 0 if none was needed.
         n_features_in_: number of columns.
+
+    Example:
+        >>> import torch
+        >>> import torch_cntk as tc
+        >>> table = torch.tensor([[1.0, 2.0, 3.0, 4.0], [2.0, 4.0, 6.0, float("nan")]], dtype=torch.float64)
+        >>> features = torch.arange(1.0, 5.0, dtype=torch.float64)[:, None]
+        >>> model = tc.MatrixCompletion(ridge=1e-6, normalize=False).fit(table, features=features)
+        >>> model.predict().shape
+        torch.Size([2, 4])
     """
 
     def __init__(

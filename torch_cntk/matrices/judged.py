@@ -25,6 +25,7 @@ from torch_cntk.matrices.uncertainty import Calibration, calibrated, drawn, vari
 from torch_cntk.operators.gram import GramOperator
 from torch_cntk.operators.row_column import Combination
 from torch_cntk.solvers.base import unit_of
+from torch_cntk.solvers.checkpoint import without_checkpoint
 
 __all__ = ["Judged"]
 
@@ -220,7 +221,8 @@ class Judged(Completer):
         unit = unit_of(targets)  # of both sums of squares
         systems = systems_of_columns(self._operator, matrix.observed, targets / unit, self.solver, self._scale)
         generator = torch.Generator().manual_seed(self.seed)
-        error = torch.stack([system.errors((self.ridge_,), self.solver, generator)[0] for system in systems]).sum()
+        solver = without_checkpoint(self.solver)
+        error = torch.stack([system.errors((self.ridge_,), solver, generator)[0] for system in systems]).sum()
         means = torch.where(matrix.observed, matrix.values, 0).sum(1) / matrix.observed.sum(1).clamp_min(1)
         deviations = torch.where(matrix.observed, matrix.values - means[:, None], 0) / unit
         spread = (deviations if self._scale is None else deviations * self._scale).square().sum()

@@ -88,7 +88,7 @@ class Known:
 
 
 def _units(table: Tensor, observed: Tensor) -> tuple[Tensor, Tensor, bool]:
-    """Center and scale of each column, [columns], and whether they have one unit."""
+    """Centre and scale of each column, [columns], and whether they have one unit."""
     counts = observed.sum(0)
     whole = table.sum() / counts.sum()
     means = torch.where(counts > 0, table.sum(0) / counts.clamp_min(1), whole)

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from torch_cntk._internal.ranks import Mesh
 from torch_cntk.matrices.choice import Choice, Trials, choose
 from torch_cntk.matrices.known import Known
 from torch_cntk.matrices.options import Precision
@@ -79,6 +80,7 @@ def fit_passes(
     precision: Precision,
     seed: int,
     progress: bool,
+    mesh: Mesh | None = None,
 ) -> Passing:
     """Complete a matrix by passes.
 
@@ -91,11 +93,12 @@ def fit_passes(
         precision: of products with kernels.
         seed: of the entries that are left out for it.
         progress: whether to show a bar.
+        mesh: ranks that divide the choice.
 
     Returns:
         the completion.
     """
     known = Known.of(matrix.values, matrix.observed, rows, columns)
-    choice = choice or choose(known, passes, precision=precision, seed=seed, progress=progress)
+    choice = choice or choose(known, passes, precision=precision, seed=seed, progress=progress, mesh=mesh)
     filled = choice.plan.filled(known)
     return Passing(known, choice, known.back(filled.values), filled.residual)

@@ -14,6 +14,7 @@ from torch_cntk.matrices.systems import System
 from torch_cntk.matrices.tables import Matrix, name_of
 from torch_cntk.solvers import Solver, Status
 from torch_cntk.solvers.base import unit_of
+from torch_cntk.solvers.checkpoint import without_checkpoint
 
 __all__ = ["RIDGES", "Weights", "best_ridge", "row_offsets", "solved", "targets_of", "told_of_empty"]
 
@@ -91,6 +92,7 @@ def best_ridge(
     Returns:
         it, and all that were tried, in ascending order.
     """
+    trial = without_checkpoint(solver)
     # One unit for all: squares of errors are to be compared.
     unit = max((unit_of(system.targets) for system in systems), default=1.0)
     systems = [replace(system, targets=system.targets / unit) for system in systems]
@@ -101,7 +103,7 @@ def best_ridge(
         generator = torch.Generator().manual_seed(seed)
         some = _some(systems, generator)
         bar = tqdm(some, disable=not progress, desc="ridge", unit="system")
-        errors: list[float] = torch.stack([system.errors(ridges, solver, generator) for system in bar]).sum(0).tolist()
+        errors: list[float] = torch.stack([system.errors(ridges, trial, generator) for system in bar]).sum(0).tolist()
         return errors
 
     errors = dict(zip(RIDGES, errors_of(RIDGES), strict=True))

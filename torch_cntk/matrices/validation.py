@@ -15,7 +15,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from torch_cntk._internal.checks import positive_int
+from torch_cntk._internal.dealing import by_rank
 from torch_cntk._internal.memory import allocating
+from torch_cntk._internal.ranks import Mesh
 from torch_cntk.matrices.forms import is_series
 from torch_cntk.matrices.judging import folds_of
 from torch_cntk.matrices.peers import affordable, completed_by
@@ -100,6 +102,7 @@ def cross_validate(
     folds: int = 5,
     seed: int = 0,
     progress: bool = False,
+    mesh: Mesh | None = None,
 ) -> Validation:
     """Fit a completion, and simple methods, without some of what is known, and compare what they say of it.
 
@@ -118,9 +121,11 @@ def cross_validate(
         folds: into how many parts all is dealt; each is left out once.
         seed: of the parts.
         progress: whether to show a bar.
+        mesh: of ``torch_cntk.distributed.mesh()``: processes that call this with the same arguments and divide the
+            fits, of which each is made by one. The scores are those of one process, to the bit.
 
     Returns:
-        the scores.
+        the scores, on every rank.
 
     Raises:
         TypeError: an argument is of a wrong type.
@@ -133,13 +138,18 @@ def cross_validate(
     matrix = read_matrix(Y, observed, model.device)
     fold = _folds(matrix, leave, groups, folds, seed)
     names = affordable(*matrix.values.shape)
-    lines: list[Line] = []
     known = torch.where(matrix.observed, matrix.values, 0)
     rounds = [(number, name) for number in range(folds) for name in (OURS, *names)]
-    with allocating("cross-validation"), warnings.catch_warnings():
+    with (
+        allocating("cross-validation"),
+        warnings.catch_warnings(),
+        tqdm(total=len(rounds), disable=not progress, desc="cross-validation", unit="fit") as bar,
+    ):
         # Of rows without an entry and the like, for each fold again.
         warnings.simplefilter("ignore", UserWarning)
-        for number, name in tqdm(rounds, disable=not progress, desc="cross-validation", unit="fit"):
+
+        def line(part: tuple[int, str]) -> Line:
+            number, name = part
             hidden = fold == number
             rest = matrix.observed & ~hidden
             start = time.perf_counter()
@@ -150,7 +160,10 @@ def cross_validate(
                 filled = model._clipped(completed_by(name, known, rest))
             seconds = time.perf_counter() - start
             scores = _scores(filled[hidden], known[hidden], float(known[rest].mean()))
-            lines.append({"method": name, "fold": number, "entries": int(hidden.sum()), **scores, "seconds": seconds})
+            bar.update()
+            return {"method": name, "fold": number, "entries": int(hidden.sum()), **scores, "seconds": seconds}
+
+        lines = by_rank(mesh or Mesh.alone(), line, rounds)
     order = {name: place for place, name in enumerate((OURS, *names))}
     return Validation(tuple(sorted(lines, key=lambda line: (order[line["method"]], line["fold"]))))
 

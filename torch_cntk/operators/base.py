@@ -7,13 +7,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
 from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from torch_cntk._internal.checks import shape_text
 from torch_cntk._internal.grids import open_grid
+
+if TYPE_CHECKING:
+    from torch_cntk._internal.ranks import Mesh
 
 __all__ = ["DenseOperator", "Lookup", "Operator", "transforms_cost"]
 
@@ -112,6 +115,11 @@ class Operator(ABC):
             raise NotImplementedError(f"expected {type(self).__name__} to define lookup, or to be given one")
         return self._lookup(first, second)
 
+    @property
+    def period(self) -> tuple[int, ...] | None:
+        """K is invariant to joint shifts by so many pixels along each axis; None where no such shift is known."""
+        return None
+
     @cached_property
     def diagonal(self) -> Tensor:
         """K(x, x), [*size] in float64."""
@@ -141,6 +149,14 @@ class Operator(ABC):
     def select(self, index: Tensor) -> Operator:
         """K between some of the pixels, by their positions [m] in the flattened image: an operator of size (m,)."""
         return DenseOperator(self.entries(index, index))
+
+    def divided(self, mesh: Mesh) -> Operator:
+        """The same kernel, whose products several ranks take together; itself where they cannot divide them.
+
+        Args:
+            mesh: the ranks, all of which have this operator and ask for the same products.
+        """
+        return self
 
     def __matmul__(self, images: Tensor) -> Tensor:
         """K @ w for each of [..., *size], in the precision of w; only large sums are taken in the operator's.
@@ -239,6 +255,16 @@ class DenseOperator(Operator):
     def entries(self, first: Tensor, second: Tensor) -> Tensor:
         """See ``Operator.entries``."""
         return self._matrix[first].index_select(1, second).double()
+
+    def divided(self, mesh: Mesh) -> Operator:
+        """Each rank multiplies by some rows of the matrix; see ``Operator.divided``."""
+        from torch_cntk.operators.over_ranks import GatheredOperator
+
+        return GatheredOperator(self, mesh, self._rows, len(self._matrix))
+
+    def _rows(self, images: Tensor, part: slice) -> Tensor:
+        """Some pixels of the product, [n, pixels]."""
+        return (images.reshape(images.shape[0], -1).to(self.dtype) @ self._matrix[part].T).to(images.dtype)
 
     def _multiply(self, images: Tensor) -> Tensor:
         product = images.reshape(images.shape[0], -1).to(self.dtype) @ self._matrix

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from torch_cntk._internal.checks import finite_number, shape_text
+from torch_cntk._internal.ranks import Mesh
 from torch_cntk.operators.base import Operator
 
 __all__ = ["MultipleOperator", "ScaledOperator", "SelectedOperator", "SumOperator"]
@@ -64,6 +65,10 @@ class SumOperator(Operator):
         """See ``Operator.select``."""
         return SumOperator(self._first.select(index), self._second.select(index))
 
+    def divided(self, mesh: Mesh) -> Operator:
+        """See ``Operator.divided``."""
+        return SumOperator(self._first.divided(mesh), self._second.divided(mesh))
+
     def _multiply(self, images: Tensor) -> Tensor:
         return (self._first @ images).add_(self._second @ images)
 
@@ -113,6 +118,10 @@ class MultipleOperator(Operator):
         """See ``Operator.select``."""
         return MultipleOperator(self._operator.select(index), self._factor)
 
+    def divided(self, mesh: Mesh) -> Operator:
+        """See ``Operator.divided``."""
+        return MultipleOperator(self._operator.divided(mesh), self._factor)
+
     def _multiply(self, images: Tensor) -> Tensor:
         return (self._operator @ images).mul_(self._factor)
 
@@ -156,6 +165,10 @@ class SelectedOperator(Operator):
     def _own(self) -> Operator:
         return self._operator.select(self._index)
 
+    def divided(self, mesh: Mesh) -> Operator:
+        """See ``Operator.divided``."""
+        return SelectedOperator(self._operator.divided(mesh), self._index)
+
     def _multiply(self, images: Tensor) -> Tensor:
         return self._own @ images
 
@@ -198,6 +211,10 @@ class ScaledOperator(Operator):
         """S K s between some pixels and others, [m, n] in float64; see ``Operator.entries``."""
         scale = self._scale.flatten()
         return self._operator.entries(first, second) * scale[first, None] * scale[second]
+
+    def divided(self, mesh: Mesh) -> Operator:
+        """See ``Operator.divided``."""
+        return ScaledOperator(self._operator.divided(mesh), self._scale)
 
     def _multiply(self, images: Tensor) -> Tensor:
         scale = self._scale.to(images.dtype)

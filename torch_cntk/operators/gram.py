@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from copy import copy
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from torch_cntk._internal.checks import finite_number
 from torch_cntk._internal.memory import require_bytes
+from torch_cntk._internal.ranks import Mesh
 from torch_cntk.covariance import Gram
 from torch_cntk.operators.base import Operator
+from torch_cntk.operators.blocks import Blocks, Place, slices, triangle
 
 __all__ = ["GramOperator"]
 
@@ -105,6 +106,12 @@ class GramOperator(Operator):
         chosen.size = (len(index),)
         return chosen
 
+    def divided(self, mesh: Mesh) -> Operator:
+        """Each rank computes some blocks of K; see ``Operator.divided``."""
+        from torch_cntk.operators.sharded import ShardedGram
+
+        return ShardedGram(self, mesh)
+
     def entries(self, first: Tensor, second: Tensor) -> Tensor:
         """K between the inputs of indices [m] and those of [n], [m, n] in float64.
 
@@ -112,18 +119,20 @@ class GramOperator(Operator):
             OutOfMemoryError: the matrix would not fit.
         """
         self._require_room(len(first), len(second))
-        symmetric = first is second or torch.equal(first, second)
         matrix = torch.empty(len(first), len(second), dtype=torch.float64, device=self.device)
-        rows, columns = self._steps(len(first), len(second), symmetric)
-        for a in range(0, len(first), rows):
-            above = first[a : a + rows]
-            for b in range(a if symmetric else 0, len(second), columns):
-                beside = second[b : b + columns]
-                block = self._block(above, beside)
-                matrix[a : a + rows, b : b + columns] = block
-                if symmetric and b > a:
-                    matrix[b : b + columns, a : a + rows] = block.T
-        return matrix
+        return self.entry_blocks(first, second).fill(matrix)
+
+    def entry_blocks(self, first: Tensor, second: Tensor, *, progress: bool = False) -> Blocks:
+        """The blocks of ``entries``."""
+        m, n = len(first), len(second)
+        symmetric = first is second or torch.equal(first, second)
+        rows, columns = self._steps(m, n, symmetric)
+
+        def compute(place: Place) -> Tensor:
+            return self._block(first[place[0]], second[place[1]])
+
+        places = partial(triangle, m, rows) if symmetric else partial(_grid, m, n, rows, columns)
+        return Blocks((m, n), places, compute, symmetric)
 
     def dense(self) -> Tensor:
         """All of K, [n, n] in float64.
@@ -166,19 +175,22 @@ class GramOperator(Operator):
 
     def _multiply(self, images: Tensor) -> Tensor:
         """K @ w for [k, n]."""
-        (n,) = self.size
-        given, result = images.to(self.dtype), torch.zeros(images.shape, dtype=self.dtype, device=self.device)
-        side, _ = self._steps(n, n, True)
-        for a in range(0, n, side):
-            for b in range(a, n, side):
-                block = self._slice_block(slice(a, a + side), slice(b, b + side)).to(self.dtype)
-                result[:, a : a + side].addmm_(given[:, b : b + side], block.T)
-                if a != b:
-                    result[:, b : b + side].addmm_(given[:, a : a + side], block)
-        return result.to(images.dtype)
+        result = torch.zeros(images.shape, dtype=self.dtype, device=self.device)
+        return self.own_blocks().add_product(result, images.to(self.dtype)).to(images.dtype)
 
-    def _slice_block(self, first: slice, second: slice) -> Tensor:
+    def own_blocks(self, least: int = 1) -> Blocks:
+        """The blocks of K on and above the diagonal.
+
+        Args:
+            least: number of rows of blocks that there shall be at least, if there are as many inputs.
+        """
+        (n,) = self.size
+        side = max(1, min(self._steps(n, n, True)[0], -(-n // least)))
+        return Blocks((n, n), partial(triangle, n, side), self._slice_block, True)
+
+    def _slice_block(self, place: Place) -> Tensor:
         """A block between neighbouring inputs, without a copy of their features."""
+        first, second = place
         sigma = self._features[first] @ self._features[second].T
         if first == second:
             sigma.diagonal().copy_(self._variance[first])
@@ -200,9 +212,12 @@ class GramOperator(Operator):
         """
         self._require_room(len(others), *self.size)
         matrix = torch.empty(len(others), *self.size, dtype=torch.float64, device=self.device)
-        for above, beside, block in self._cross_blocks(others):
-            matrix[above, beside] = block
-        return matrix
+        return self.cross_blocks(others).fill(matrix)
+
+    @property
+    def product_dtype(self) -> torch.dtype:
+        """In which ``cross_multiply`` adds."""
+        return self.dtype
 
     def cross_multiply(self, others: Tensor, weights: Tensor, *, progress: bool = False) -> Tensor:
         """The regression at inputs that the operator does not hold: sum over x of K(x', x) w(x).
@@ -218,17 +233,11 @@ class GramOperator(Operator):
         Raises:
             ValueError: the features are not [m, p].
         """
-        given = weights.to(self.dtype)
         result = torch.zeros(len(weights), len(others), dtype=self.dtype, device=self.device)
-        entries = len(others) * math.prod(self.size)
-        with tqdm(total=entries, disable=not progress, desc="prediction", unit="entry", unit_scale=True) as bar:
-            for above, beside, block in self._cross_blocks(others):
-                result[:, above].addmm_(given[:, beside], block.to(self.dtype).T)
-                bar.update(block.numel())
-        return result.double()
+        return self.cross_blocks(others, progress=progress).add_product(result, weights.to(self.dtype)).double()
 
-    def _cross_blocks(self, others: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
-        """Blocks of K between other inputs and these, with their places.
+    def cross_blocks(self, others: Tensor, *, progress: bool = False) -> Blocks:
+        """Blocks of K between other inputs and these.
 
         Raises:
             ValueError: the features are not [m, p].
@@ -239,12 +248,20 @@ class GramOperator(Operator):
             )
         scaled = self._scaled(others.detach().to(self.device))
         variance = self._variance_of(scaled)
-        (n,) = self.size
-        rows, columns = self._steps(len(others), n, False)
-        for a in range(0, len(others), rows):
-            above = slice(a, a + rows)
-            for b in range(0, n, columns):
-                beside = slice(b, b + columns)
-                sigma = scaled[above] @ self._features[beside].T
-                gram = Gram(sigma, None, variance[above, None], self._variance[None, beside])
-                yield above, beside, self._value(self._propagate(gram))
+        m, (n,) = len(others), self.size
+
+        def compute(place: Place) -> Tensor:
+            above, beside = place
+            sigma = scaled[above] @ self._features[beside].T
+            gram = Gram(sigma, None, variance[above, None], self._variance[None, beside])
+            return self._value(self._propagate(gram))
+
+        places = partial(_grid, m, n, *self._steps(m, n, False))
+        return Blocks((m, n), places, compute, False, ("prediction", "entry") if progress else None)
+
+
+def _grid(m: int, n: int, rows: int, columns: int) -> Iterator[Place]:
+    """All blocks of a matrix [m, n], row by row."""
+    for above in slices(0, m, rows):
+        for beside in slices(0, n, columns):
+            yield above, beside

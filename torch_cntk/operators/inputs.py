@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from copy import copy
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from torch_cntk._internal.checks import shape_text
 from torch_cntk._internal.memory import require_bytes
+from torch_cntk._internal.ranks import Mesh
 from torch_cntk.covariance.pairs import Evaluation, Images, Kind, Pairs
 from torch_cntk.operators.base import Operator
+from torch_cntk.operators.blocks import Blocks, Place, mirrored, slices
 
 __all__ = ["InputsOperator"]
 
@@ -115,15 +116,16 @@ class InputsOperator(Operator):
         other.__dict__.update(self.__dict__)
         return other
 
+    def divided(self, mesh: Mesh) -> Operator:
+        """Each rank computes some blocks of K; see ``Operator.divided``."""
+        from torch_cntk.operators.sharded import ShardedGram
+
+        return ShardedGram(self, mesh)
+
     def entries(self, first: Tensor, second: Tensor, *, progress: bool = False) -> Tensor:
         """K between the images of indices [m] and those of [n], [m, n] in float64."""
-        symmetric = first is second or torch.equal(first, second)
-        matrix = self._empty(len(first), len(second))
-        for rows, columns, block in self._blocks(first, second, symmetric, progress):
-            matrix[rows, columns] = block
-            if symmetric and rows != columns:
-                matrix[columns, rows] = _mirrored(block, len(self.output_size))
-        return matrix
+        blocks = self.entry_blocks(first, second, progress=progress)
+        return blocks.fill(self.empty(len(first), len(second)))
 
     def dense(self, *, progress: bool = False) -> Tensor:
         """All of K, [n, n] in float64; between pixels [n, n, *size, *size]."""
@@ -143,11 +145,12 @@ class InputsOperator(Operator):
         Raises:
             ValueError: the images are not of this shape.
         """
-        images = self._others(others)
-        matrix = self._empty(len(images), self.size[0])
-        for above, beside, block in self._cross_blocks(images, progress):
-            matrix[above, beside] = block
-        return matrix
+        return self.cross_blocks(others, progress=progress).fill(self.empty(len(others), self.size[0]))
+
+    @property
+    def product_dtype(self) -> torch.dtype:
+        """In which ``cross_multiply`` adds."""
+        return torch.float64
 
     def cross_multiply(self, others: Tensor, weights: Tensor, *, progress: bool = False) -> Tensor:
         """The regression at images that the operator does not hold: sum over x of K(x', x) w(x).
@@ -163,17 +166,15 @@ class InputsOperator(Operator):
         Raises:
             ValueError: the images are not of this shape.
         """
-        images, given = self._others(others), weights.double()
-        result = torch.zeros(len(weights), len(images), dtype=torch.float64, device=self.device)
-        for above, beside, block in self._cross_blocks(images, progress):
-            result[:, above] += given[:, beside] @ block.double().T
-        return result
+        result = torch.zeros(len(weights), len(others), dtype=torch.float64, device=self.device)
+        return self.cross_blocks(others, progress=progress).add_product(result, weights.double())
 
     def diagonal_of(self, others: Tensor) -> Tensor:
         """K(x', x') of images that the operator does not hold, [m] in float64."""
         return self._evaluation.alone(self._others(others)).double()
 
-    def _empty(self, rows: int, columns: int) -> Tensor:
+    def empty(self, rows: int, columns: int) -> Tensor:
+        """A matrix of K without numbers in it."""
         shape = (rows, columns, *self.output_size, *self.output_size)
         return torch.empty(shape, dtype=torch.float64, device=self.device)
 
@@ -185,34 +186,29 @@ class InputsOperator(Operator):
             )
         return self._evaluation.images(others.to(self.device))
 
-    def _blocks(
-        self, first: Tensor, second: Tensor, symmetric: bool, progress: bool
-    ) -> Iterator[tuple[slice, slice, Tensor]]:
-        """Blocks of K between some of the images and others, those on and above the diagonal if it is symmetric."""
+    def entry_blocks(self, first: Tensor, second: Tensor, *, progress: bool = False) -> Blocks:
+        """The blocks of ``entries``."""
         m, n = len(first), len(second)
-        rows, columns = self._evaluation.pairs_at_once(self.device)
+        symmetric = first is second or torch.equal(first, second)
+        steps = self._evaluation.pairs_at_once(self.device)
         # Slices of these are views: numbers are copied once.
         ones, others = self._chosen(first), self._chosen(second)
-        total = m * (m + 1) // 2 if symmetric else m * n
-        with tqdm(total=total, disable=not progress, desc="kernel", unit="pair", unit_scale=True) as bar:
-            for a in range(0, m, rows):
-                above, start = slice(a, min(a + rows, m)), 0
-                if symmetric:
-                    start = above.stop
-                    square = torch.cat(
-                        [
-                            self._block(ones, others, first, second, above, beside)
-                            for beside in _slices(a, start, columns)
-                        ],
-                        1,
-                    )
-                    # Rounding differs by the order of two images.
-                    yield above, above, (square + _mirrored(square, len(self.output_size))) / 2
-                    bar.update(len(square) * (len(square) + 1) // 2)
-                for beside in _slices(start, n, columns):
-                    block = self._block(ones, others, first, second, above, beside)
-                    yield above, beside, block
-                    bar.update(block.shape[0] * block.shape[1])
+
+        def block(place: Place) -> Tensor:
+            above, beside = place
+            equal = (first[above, None] == second[None, beside]).nonzero(as_tuple=True)
+            return self._evaluation.between(ones.select(above), others.select(beside), equal=equal)
+
+        def compute(place: Place) -> Tensor:
+            above, beside = place
+            if not symmetric or above != beside:
+                return block(place)
+            square = torch.cat([block((above, some)) for some in slices(above.start, above.stop, steps[1])], 1)
+            # Rounding differs by the order of two images.
+            return (square + mirrored(square)) / 2
+
+        places = partial(_places, m, n, steps, symmetric)
+        return Blocks((m, n), places, compute, symmetric, ("kernel", "pair") if progress else None)
 
     def _chosen(self, index: Tensor) -> Images:
         """Some of the images; themselves, without a copy, if it is all of them."""
@@ -220,26 +216,20 @@ class InputsOperator(Operator):
         every = len(index) == n and torch.equal(index, torch.arange(n, device=index.device))
         return self._images if every else self._images.select(index)
 
-    def _block(
-        self, ones: Images, others: Images, first: Tensor, second: Tensor, above: slice, beside: slice
-    ) -> Tensor:
-        """K between some images and others, which may be the same, by their indices."""
-        equal = (first[above, None] == second[None, beside]).nonzero(as_tuple=True)
-        return self._evaluation.between(ones.select(above), others.select(beside), equal=equal)
+    def cross_blocks(self, others: Tensor, *, progress: bool = False) -> Blocks:
+        """Blocks of K between other images and these.
 
-    def _cross_blocks(self, others: Images, progress: bool) -> Iterator[tuple[slice, slice, Tensor]]:
-        """Blocks of K between other images and these, with their places."""
-        (n,) = self.size
-        rows, columns = self._evaluation.pairs_at_once(self.device)
-        with tqdm(total=len(others) * n, disable=not progress, desc="kernel", unit="pair", unit_scale=True) as bar:
-            for a in range(0, len(others), rows):
-                above = slice(a, a + rows)
-                one = others.select(above)
-                for b in range(0, n, columns):
-                    beside = slice(b, b + columns)
-                    other = self._images.select(beside)
-                    yield above, beside, self._evaluation.between(one, other)
-                    bar.update(len(one) * len(other))
+        Raises:
+            ValueError: the images are not of this shape.
+        """
+        images = self._others(others)
+        m, (n,) = len(images), self.size
+
+        def compute(place: Place) -> Tensor:
+            return self._evaluation.between(images.select(place[0]), self._images.select(place[1]))
+
+        places = partial(_places, m, n, self._evaluation.pairs_at_once(self.device), False)
+        return Blocks((m, n), places, compute, False, ("kernel", "pair") if progress else None)
 
     def _multiply(self, images: Tensor) -> Tensor:
         """K @ w for [k, n].
@@ -247,17 +237,23 @@ class InputsOperator(Operator):
         Raises:
             ValueError: the network ends in pixels.
         """
+        blocks = self.own_blocks()
+        result = torch.zeros(images.shape, dtype=self.dtype, device=self.device)
+        return blocks.add_product(result, images.to(self.dtype)).to(images.dtype)
+
+    def own_blocks(self, least: int = 1) -> Blocks:
+        """The blocks of K on and above the diagonal.
+
+        Args:
+            least: number of rows of blocks that would be welcome; blocks between images are small in any case.
+
+        Raises:
+            ValueError: the network ends in pixels.
+        """
         if self.output_size:
             raise ValueError(f"expected a network that ends in no pixels, got {shape_text(self.output_size)} of them")
-        given = images.to(self.dtype)
-        result = torch.zeros(images.shape, dtype=self.dtype, device=self.device)
         every = torch.arange(self.size[0], device=self.device)
-        for rows, columns, block in self._blocks(every, every, True, False):
-            part = block.to(self.dtype)
-            result[:, rows].addmm_(given[:, columns], part.T)
-            if rows != columns:
-                result[:, columns].addmm_(given[:, rows], part)
-        return result.to(images.dtype)
+        return self.entry_blocks(every, every)
 
     def bytes_needed(self, rows: int, columns: int) -> int:
         """Bytes of a matrix between so many images, and of what it takes to compute it."""
@@ -265,16 +261,14 @@ class InputsOperator(Operator):
         return rows * columns * pixels * torch.float64.itemsize + self._evaluation.bytes_a_block(self.device)
 
 
-def _slices(start: int, stop: int, step: int) -> Iterator[slice]:
-    """Cut a range into pieces."""
-    for first in range(start, stop, step):
-        yield slice(first, min(first + step, stop))
-
-
-def _mirrored(block: Tensor, ndim: int) -> Tensor:
-    """K(x', x) of K(x, x'): images and pixels change places."""
-    axes = (*range(2 + ndim, 2 + 2 * ndim), *range(2, 2 + ndim))
-    return block.permute(1, 0, *axes)
+def _places(m: int, n: int, steps: tuple[int, int], symmetric: bool) -> Iterator[Place]:
+    """Blocks of a matrix [m, n], row by row; of a symmetric one those on and above the diagonal."""
+    rows, columns = steps
+    for above in slices(0, m, rows):
+        if symmetric:
+            yield above, above
+        for beside in slices(above.stop if symmetric else 0, n, columns):
+            yield above, beside
 
 
 def _rebuilt(

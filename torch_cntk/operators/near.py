@@ -71,19 +71,29 @@ class Correlation(ABC):
         """Bytes of the weights."""
         return sum(weights.nbytes for weights in self._weights)
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Near @ w for [n, *size], size a multiple of the period and at least 2 radius + 1."""
+    def __call__(self, images: Tensor, part: slice | None = None) -> Tensor:
+        """Near @ w for [n, *size], size a multiple of the period and at least 2 radius + 1.
+
+        Args:
+            images: w.
+            part: the rows of cells that are wanted, with a start and a stop; by default all.
+
+        Returns:
+            [n, *size], or the part's rows of pixels, [n, rows, *rest].
+        """
         cells = tuple(n // p for n, p in zip(images.shape[1:], self.period, strict=True))
+        part = part or slice(0, cells[0])
         padding = [(r, h * p - r) for r, h, p in zip(self.radius, self._hang, self.period, strict=True)]
         pairs = list(itertools.chain(*reversed(padding)))
         padded = torch.nn.functional.pad(images[:, None], pairs, mode="circular")[:, 0]
-        result = torch.empty_like(images, memory_format=torch.contiguous_format)
+        height = (part.stop - part.start) * self.period[0]
+        result = images.new_empty(images.shape[0], height, *images.shape[2:])
         by_cells = split_cells(result, self.period)
         step = self._rows(images.shape[0], cells, images.element_size())
-        for first in range(0, cells[0], step):
-            count = min(step, cells[0] - first)
+        for first in range(part.start, part.stop, step):
+            count = min(step, part.stop - first)
             rows = padded.narrow(1, first * self.period[0], (count + self._hang[0]) * self.period[0])
-            by_cells[:, first : first + count] = self._multiply(rows)
+            by_cells[:, first - part.start : first - part.start + count] = self._multiply(rows)
         return result
 
 

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from torch_cntk._internal.grids import join_cells, split_cells
+from torch_cntk._internal.ranks import Mesh
 from torch_cntk.covariance import Table
 from torch_cntk.operators.base import Lookup, Operator, transforms_cost
 from torch_cntk.operators.correlation import correlation
+from torch_cntk.operators.over_ranks import GatheredOperator
 
 __all__ = ["BlockCirculantOperator", "PeriodicOperator"]
 
@@ -39,6 +41,11 @@ class BlockCirculantOperator(Operator):
         # A correlation: the transform of the blocks is conjugated.
         transform = torch.fft.rfftn(blocks.reshape(*self._cells, phases, phases), dim=self._axes).conj()
         self._matrices = transform.resolve_conj().reshape(-1, phases, phases)
+
+    @property
+    def period(self) -> tuple[int, ...]:
+        """See ``Operator.period``."""
+        return self._period
 
     def _multiply(self, images: Tensor) -> Tensor:
         count, phases = images.shape[0], math.prod(self._period)
@@ -81,6 +88,12 @@ class PeriodicOperator(Operator):
         self._far = far.double().reshape(math.prod(self._far_period), -1)
         self._factor = _factor(self._far, torch.finfo(far.dtype).eps)
 
+    @property
+    def period(self) -> tuple[int, ...]:
+        """See ``Operator.period``."""
+        both = zip(self._table.geometry.period, self._far_period, strict=True)
+        return tuple(math.lcm(near, far) for near, far in both)
+
     def entries(self, first: Tensor, second: Tensor) -> Tensor:
         """See ``Operator.entries``."""
         if self._pairs is None or len(self._far) > 1:
@@ -107,6 +120,19 @@ class PeriodicOperator(Operator):
             u = torch.where(u > n // 2, u - n, u)
             indices.append(geometry.paired_index(axis, u, x[:, None], r))
         return torch.nn.functional.pad(self._table.paired(), (0, 1) * len(self.size)), indices
+
+    def divided(self, mesh: Mesh) -> Operator:
+        """Each rank computes some rows of cells; see ``Operator.divided``."""
+        return GatheredOperator(self, mesh, self._rows, self.size[0] // self._table.geometry.period[0])
+
+    def _rows(self, images: Tensor, part: slice) -> Tensor:
+        """Some rows of cells of the product, [n, rows of cells, rows of a cell, *rest]."""
+        period = self._table.geometry.period[0]
+        far = self._far_part(images)
+        if far.shape[1] > 1:
+            far = far[:, part.start * period : part.stop * period]
+        rows = self._near(images.to(self.dtype), part).to(images.dtype).add_(far)
+        return rows.reshape(len(images), part.stop - part.start, period, *self.size[1:])
 
     def _multiply(self, images: Tensor) -> Tensor:
         return self._near(images.to(self.dtype)).to(images.dtype).add_(self._far_part(images))

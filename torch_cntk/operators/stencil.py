@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torch_cntk._internal.ranks import Mesh
 from torch_cntk.operators.base import Lookup, Operator
+from torch_cntk.operators.over_ranks import SummedOperator
 
 __all__ = ["StencilOperator"]
 
@@ -28,10 +30,11 @@ class StencilOperator(Operator):
     """K(x, x + u) for the displacements u of a window, around the edges of the image; 0 for others.
 
     (K w)(x) is the sum of K(x, x + u) w(x + u) and K(x - u, x) w(x - u), so each entry is read once from memory and
-    used twice. A band of rows at a time, all right-hand sides together.
+    used twice. A band of rows at a time, all right-hand sides together. Where u and -u are one displacement of the
+    torus, as 0 is, and half of an even number of pixels, it counts once.
 
     Args:
-        values: [displacements, ..., *size], K(x, x + u); of u and -u one is there, u = 0 first.
+        values: [displacements, ..., *size], K(x, x + u); of u and -u one is there.
         offsets: [displacements, ndim], the displacements.
         lookup: see ``Lookup``.
         dtype: to multiply in, float32 at least. Values of a narrower type, float16 say, are widened band by band.
@@ -45,14 +48,14 @@ class StencilOperator(Operator):
             torch.promote_types(dtype, torch.float32),
             values.device,
             lookup,
-            cost=4 * len(offsets),
+            cost=4 * max(len(offsets), 1),
             entry_dtype=values.dtype,
             traffic=len(offsets),
             iterations=_TAPERED,
         )
         self._values = values.reshape(len(offsets), *size)
         self._offsets = [tuple(row) for row in offsets.tolist()]
-        self._reach = tuple(max(abs(u) for u in axis) for axis in zip(*self._offsets, strict=True))
+        self._reach = tuple(offsets.abs().amax(0).tolist()) if len(offsets) else (0,) * ndim
         self._space: _WorkSpace | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -61,8 +64,17 @@ class StencilOperator(Operator):
 
     @cached_property
     def diagonal(self) -> Tensor:
-        """K(x, x), [*size] in float64."""
-        return self._values[0].double()
+        """K(x, x), [*size] in float64; 0 where the displacement 0 is another rank's."""
+        zero = (0,) * len(self.size)
+        if zero not in self._offsets:
+            return torch.zeros(self.size, dtype=torch.float64, device=self.device)
+        return self._values[self._offsets.index(zero)].double()
+
+    def divided(self, mesh: Mesh) -> Operator:
+        """Each rank multiplies by some of the displacements; see ``Operator.divided``."""
+        mine = mesh.share(len(self._offsets))
+        offsets = torch.tensor(self._offsets[mine], dtype=torch.long).reshape(-1, len(self.size))
+        return SummedOperator(self, StencilOperator(self._values[mine], offsets, self.lookup, self.dtype), mesh)
 
     def _multiply(self, images: Tensor) -> Tensor:
         if self._space is None or len(self._space.padded) != len(images):
@@ -84,6 +96,7 @@ class _WorkSpace:
     ) -> None:
         self._values, self._offsets, self._reach = values, offsets, reach
         self._size = tuple(values.shape[1:])
+        self._once = [all(2 * u % n == 0 for u, n in zip(offset, self._size, strict=True)) for offset in offsets]
         padded = [n + 2 * r for n, r in zip(self._size, reach, strict=True)]
         self.padded = torch.empty((count, *padded), dtype=dtype, device=values.device)
         self.sums = torch.empty_like(self.padded)
@@ -119,14 +132,16 @@ class _WorkSpace:
     def _add(self, rows: slice, views: Iterator[tuple[Tensor, Tensor, Tensor]]) -> None:
         place = self._displaced(rows, (0,) * len(self._size))
         here, own = self.padded[place], self.sums[place]
-        # The diagonal comes first, and counts once.
-        entries, _, _ = next(views)
-        wide = torch.empty(entries.shape, dtype=own.dtype, device=own.device) if entries.dtype != own.dtype else None
-        own.addcmul_(entries if wide is None else wide.copy_(entries), here)
-        for entries, other, other_sums in views:
-            known = entries if wide is None else wide.copy_(entries)
+        wide: Tensor | None = None
+        for (entries, other, other_sums), once in zip(views, self._once, strict=True):
+            if entries.dtype == own.dtype:
+                known = entries
+            else:
+                wide = torch.empty(entries.shape, dtype=own.dtype, device=own.device) if wide is None else wide
+                known = wide.copy_(entries)
             own.addcmul_(known, other)
-            other_sums.addcmul_(known, here)
+            if not once:
+                other_sums.addcmul_(known, here)
 
     def _wrap_around(self, images: Tensor) -> None:
         """Write images into the work space, and what is on their other side into the margins."""

@@ -57,7 +57,7 @@ class Tensor(_Given, described=False):
         ValueError: Z has no spatial dimension, no entries, or entries that are not finite, or the weight is negative.
     """
 
-    weight = Tunable(minimum=0)  # type: ignore[assignment]
+    weight = Tunable(minimum=0)
 
     def __init__(self, features: _Tensor, weight: float | _Tensor = 1.0) -> None:
         if not isinstance(features, torch.Tensor) or not features.is_floating_point():

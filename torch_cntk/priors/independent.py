@@ -49,6 +49,11 @@ class Uniform(_Independent):
     Raises:
         TypeError: a bound is no number.
         ValueError: ``low`` is not below ``high``.
+
+    Example:
+        >>> import torch_cntk as tc
+        >>> tc.priors.Uniform(0, 0.1).sample(4, size=(16, 16)).shape
+        torch.Size([4, 16, 16])
     """
 
     _unnamed = 2
@@ -120,7 +125,7 @@ class White(Normal):
     """
 
     variance = Tunable(minimum=0, above=True)
-    mean = 0.0  # type: ignore[assignment]
+    mean = 0.0
 
     def __init__(self, variance: float | Tensor) -> None:
         self.variance = variance

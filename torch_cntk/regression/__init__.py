@@ -1,6 +1,7 @@
 """Regression and classification of images, signals and tables with the kernel of any network."""
 
 from torch_cntk.regression.classifier import KernelClassifier
+from torch_cntk.regression.dynamics import TrainingDynamics, max_learning_rate
 from torch_cntk.regression.regressor import KernelRegressor
 
-__all__ = ["KernelClassifier", "KernelRegressor"]
+__all__ = ["KernelClassifier", "KernelRegressor", "TrainingDynamics", "max_learning_rate"]

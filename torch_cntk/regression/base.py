@@ -81,8 +81,9 @@ class KernelEstimator(Estimator):
         observed = torch.ones(len(inputs), dtype=torch.bool, device=targets.device)
         regression = Regression(self._kernel.operator, observed, self.ridge_)
         solver = automatic(regression) if self.solver == "auto" else self.solver
-        self._factorisation: Factorisation = solver.factorise(regression, progress=self.progress)
-        solution = self._factorisation.solve(targets, progress=self.progress)
+        factorisation = solver.factorise(regression, progress=self.progress)
+        solution = factorisation.solve(targets, progress=self.progress)
+        self._factorisation: Factorisation = factorisation.unsaved()
         self._weights = solution.weights
         self.residual_ = float(solution.residual.max())
         self.solver_, self.n_iter_ = solution.solver, solution.iterations

@@ -45,6 +45,15 @@ class KernelRegressor(KernelEstimator):
         solver_: what solved them.
         n_iter_: iterations that it took.
         n_features_in_: length of the inputs' first axis after n.
+
+    Example:
+        >>> import numpy as np
+        >>> import torch_cntk as tc
+        >>> x = np.linspace(-1, 1, 30)[:, None]
+        >>> net = tc.Sequential(tc.Linear(1, 8, bias=True), tc.ReLU(), tc.Linear(8, 1))
+        >>> model = tc.KernelRegressor(net, ridge=1e-6).fit(x, np.abs(x[:, 0]))
+        >>> model.predict([[0.5]]).round(2)
+        array([0.5])
     """
 
     _estimator_type = "regressor"

@@ -5,6 +5,7 @@ from torch_cntk.solvers.conjugate_gradient import ConjugateGradient
 from torch_cntk.solvers.cross_validation import cross_validated_ridge
 from torch_cntk.solvers.direct import Direct
 from torch_cntk.solvers.eigenpro import EigenPro
+from torch_cntk.solvers.landmarks import Landmarks
 from torch_cntk.solvers.names import named_solver
 from torch_cntk.solvers.policy import automatic
 
@@ -13,6 +14,7 @@ __all__ = [
     "Direct",
     "EigenPro",
     "Factorisation",
+    "Landmarks",
     "Regression",
     "Solution",
     "Solver",

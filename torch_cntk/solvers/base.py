@@ -155,6 +155,10 @@ class Factorisation(ABC):
             the weights and their quality.
         """
 
+    def unsaved(self) -> Factorisation:
+        """The same for further right-hand sides, whose solves keep no checkpoint."""
+        return self
+
 
 _ORDINARY = 100
 """Numbers between 2^-100 and 2^100 can be squared and added up in any precision that solvers sum in."""
@@ -225,14 +229,28 @@ class MaskSolver(Solver):
 
     def factorise(self, regression: Regression, *, progress: bool = False) -> Factorisation:
         """Factorise for each distinct mask, and keep all of it."""
-        parts, index = regression.distinct_masks()
+        parts, index = self._parts(regression)
         return _OneByOne([self.factorise_mask(part, progress=progress) for part in parts], index, regression)
 
     def solve(self, regression: Regression, targets: Tensor, *, progress: bool = False) -> Solution:
         """As ``Solver.solve``; only one mask's factorisation is held at a time."""
-        parts, index = regression.distinct_masks()
+        parts, index = self._parts(regression)
         one_by_one = (self.factorise_mask(part, progress=progress) for part in parts)
         return _OneByOne(one_by_one, index, regression).solve(targets, progress=progress)
+
+    def _parts(self, regression: Regression) -> tuple[list[Regression], Tensor]:
+        """The equations of each mask, and which of them each right-hand side has.
+
+        Raises:
+            ValueError: there are several, which are solved one after the other, and one checkpoint.
+        """
+        parts, index = regression.distinct_masks()
+        if len(parts) > 1 and getattr(self, "checkpoint", None) is not None:
+            raise ValueError(
+                f"expected one mask for all right-hand sides beside a checkpoint of {type(self).__name__}, got "
+                f"{len(parts)}; ConjugateGradient solves them at once"
+            )
+        return parts, index
 
 
 class _OneByOne(Factorisation):
@@ -242,6 +260,12 @@ class _OneByOne(Factorisation):
         self._parts = parts
         self._index = index
         self._size = regression.operator.size
+
+    def unsaved(self) -> Factorisation:
+        """See ``Factorisation.unsaved``."""
+        other = copy(self)
+        other._parts = [part.unsaved() for part in self._parts]
+        return other
 
     @plain()
     def solve(self, targets: Tensor, *, guess: Tensor | None = None, progress: bool = False) -> Solution:

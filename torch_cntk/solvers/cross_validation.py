@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from torch_cntk.operators.base import Operator
 from torch_cntk.solvers.base import Regression, Solver
+from torch_cntk.solvers.checkpoint import without_checkpoint
 from torch_cntk.solvers.policy import automatic
 
 __all__ = ["RIDGES", "cross_validated_ridge"]
@@ -56,7 +57,7 @@ def cross_validated_ridge(
     # From the best conditioned equations to the worst, each from the solution before it.
     for ridge in tqdm(RIDGES, disable=not progress, desc="ridge", leave=False):
         regression = Regression(operator, kept, ridge)
-        chosen = solver or automatic(regression, _TOLERANCE)
+        chosen = without_checkpoint(solver) or automatic(regression, _TOLERANCE)
         guess = chosen.factorise(regression).solve(targets * kept, guess=guess).weights
         error = ((operator @ guess) - targets) * left_out
         errors.append(float(error.square().sum()))

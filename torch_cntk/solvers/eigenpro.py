@@ -6,7 +6,10 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +18,7 @@ from tqdm import tqdm
 from torch_cntk._internal.checks import finite_number, positive_int
 from torch_cntk._internal.contexts import plain
 from torch_cntk.solvers.base import Factorisation, MaskSolver, Regression, Solution, Status, of_any_scale
+from torch_cntk.solvers.checkpoint import Keeper, check_checkpoint, without_checkpoint
 
 __all__ = ["EigenPro"]
 
@@ -46,6 +50,8 @@ class EigenPro(MaskSolver):
         patience: see above.
         memory: bytes that rows of K may take.
         seed: of the subsample, the batches and the pixels that are left out.
+        checkpoint: a file that holds the state of a solve between its epochs; see ``ConjugateGradient``.
+        checkpoint_seconds: at least so many between two writes of it.
 
     Raises:
         TypeError: an option is no number.
@@ -61,6 +67,8 @@ class EigenPro(MaskSolver):
     patience: int = 5
     memory: int = 1 << 30
     seed: int = 0
+    checkpoint: str | Path | None = None
+    checkpoint_seconds: float = 60.0
 
     def __post_init__(self) -> None:
         for name in ("epochs", "subsample", "patience", "memory"):
@@ -71,6 +79,7 @@ class EigenPro(MaskSolver):
         finite_number(self.tolerance, "tolerance", minimum=0)
         if not 0 <= finite_number(self.validation, "validation") < 1:
             raise ValueError(f"expected validation between 0 and 1, got {self.validation:g}")
+        check_checkpoint(self.checkpoint, self.checkpoint_seconds)
 
     def factorise_mask(self, regression: Regression, *, progress: bool = False) -> Factorisation:
         """Subsample, find the top eigenvectors, choose batch and step."""
@@ -163,6 +172,12 @@ class _Prepared(Factorisation):
         self.step = _SAFETY * min(2 / (self._diagonal + (self.batch - 1) * self._top), 1 / self._diagonal)
         self.kept = not self.whole and 2 * count**2 * operator.dtype.itemsize <= self.options.memory
 
+    def unsaved(self) -> Factorisation:
+        """See ``Factorisation.unsaved``."""
+        other = copy(self)
+        other.options = without_checkpoint(self.options)
+        return other
+
     @plain()
     @of_any_scale
     def solve(self, targets: Tensor, *, guess: Tensor | None = None, progress: bool = False) -> Solution:
@@ -171,23 +186,44 @@ class _Prepared(Factorisation):
         If the residual rises, the step is halved and the best weights are gone back to.
         """
         start = time.perf_counter()
+        keeper = Keeper(self.options, self.regression, targets, guess)
+        state = keeper.resumed()
         run = _Descent(self, targets, guess)
-        status, epochs = run.status, 0
-        with tqdm(total=self.options.epochs, disable=not progress, desc="EigenPro", unit="epoch", leave=False) as bar:
-            while status is None and epochs < self.options.epochs:
+        if state is not None:
+            run.restore(state)
+        most = self.options.epochs
+        with tqdm(
+            total=most, initial=run.epochs, disable=not progress, desc="EigenPro", unit="epoch", leave=False
+        ) as bar:
+            while run.status is None and run.epochs < most:
                 run.epoch()
-                status = run.status
-                epochs += 1
+                keeper.offer(run.state)
                 bar.update()
                 bar.set_postfix(residual=f"{float(run.best.max()):.1e}", refresh=False)
+        keeper.done()
         return Solution(
             run.best_weights(),
             run.best,
-            epochs,
+            run.epochs,
             time.perf_counter() - start,
-            status or Status.ITERATIONS,
+            run.status or Status.ITERATIONS,
             self._text,
         )
+
+
+_KEPT = (
+    "epochs",
+    "best",
+    "_weights",
+    "_before",
+    "_momentum",
+    "_step",
+    "_best_weights",
+    "_best_error",
+    "_stale",
+    "_halvings",
+)
+"""What a descent cannot find again from the equations."""
 
 
 class _Descent:
@@ -195,6 +231,7 @@ class _Descent:
 
     Attributes:
         best: true relative residuals of the best weights so far, [k].
+        epochs: how many there were.
         status: how it ended, or None while it may go on.
     """
 
@@ -212,9 +249,22 @@ class _Descent:
         self._rows = self._look_up() if prepared.kept else None
         self._best_weights = self._weights.clone()
         self.best = norm / self._norm
-        self._best_error, self._stale, self._halvings = math.inf, 0, 0
+        self._best_error, self._stale, self._halvings, self.epochs = math.inf, 0, 0, 0
         self.status: Status | None = None
         self._judge()
+
+    def state(self) -> dict[str, Any]:
+        """What ``restore`` goes on from, to the same bits."""
+        status = None if self.status is None else self.status.name
+        own = {name: getattr(self, name) for name in _KEPT}
+        return {**own, "status": status, "generator": self._generator.get_state()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state of the same equations."""
+        for name in _KEPT:
+            setattr(self, name, state[name])
+        self.status = None if state["status"] is None else Status[state["status"]]
+        self._generator.set_state(state["generator"].cpu())
 
     def _look_up(self) -> Tensor:
         """K between all trained pixels, [n, n]."""
@@ -247,6 +297,7 @@ class _Descent:
             order = torch.randperm(len(prepared.trained), generator=self._generator)
             for batch in torch.split(order.to(self._targets.device), prepared.batch):
                 self._stochastic_step(batch)
+        self.epochs += 1
         self._judge()
 
     def _accelerated_step(self) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
-__all__ = ["Map", "Preconditioner"]
+__all__ = ["Map", "Preconditioner", "Resumable"]
 
 Map = Callable[[Tensor], Tensor]
 """Of images, [n, *size]."""
@@ -28,3 +28,14 @@ class Preconditioner(ABC):
     @abstractmethod
     def restricted(self, mask: Tensor) -> Map:
         """The map of [n, *size] for the right-hand sides' masks, [n or 1, *size]."""
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """A map that changes from call to call, by a state of its own."""
+
+    def state(self) -> dict[str, Any]:
+        """What ``restore`` goes on from, of numbers and truth values."""
+
+    def restore(self, state: Any) -> None:
+        """Go on from there."""

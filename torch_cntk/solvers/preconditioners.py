@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch_cntk.operators.base import transforms_cost
 from torch_cntk.solvers.base import Regression
 from torch_cntk.solvers.batches import answers_at_once, dot, ratio, spread
 from torch_cntk.solvers.common import Common, sums
+from torch_cntk.solvers.landmarks import LandmarkNystrom, Landmarks, suggested
 from torch_cntk.solvers.nystrom import Nystrom
 from torch_cntk.solvers.preconditioner import Map, Preconditioner
 
@@ -214,6 +215,20 @@ class _InnerIteration:
         self._tried = False
         self._count = self._unasked = 0
 
+    def state(self) -> dict[str, Any]:
+        """Which preconditioner is in use, and how many iterations the last run took."""
+        return {
+            "changed": self._divide is self._other,
+            "tried": self._tried,
+            "count": self._count,
+            "unasked": self._unasked,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on as if the runs behind a state had been made here."""
+        self._divide = self._other if state["changed"] else self._divide
+        self._tried, self._count, self._unasked = state["tried"], state["count"], state["unasked"]
+
     def __call__(self, residual: Tensor) -> Tensor:
         """Of a residual; see ``Common.settle``."""
         return self._settle(self._solve(residual), residual)
@@ -269,16 +284,16 @@ _BY_NAME: Mapping[Name, Callable[[Regression], Preconditioner]] = {
 NAMES: tuple[Choice, ...] = (*_BY_NAME, "auto")
 
 
-def precondition(name: Name, regression: Regression) -> Preconditioner:
-    """Make the preconditioner of that name.
+def precondition(name: Name | Landmarks, regression: Regression) -> Preconditioner:
+    """Make the preconditioner of that name, or of these landmarks.
 
     Raises:
         ValueError: it needs the pixels of an image, and the operator has none.
     """
-    return _BY_NAME[name](regression)
+    return LandmarkNystrom(regression, name) if isinstance(name, Landmarks) else _BY_NAME[name](regression)
 
 
-def choose(regression: Regression) -> Name:
+def choose(regression: Regression) -> Name | Landmarks:
     """The preconditioner that is likely to be fastest for this operator.
 
     An iteration of ``Circulant`` is one K @ w and two FFTs, an inner one of ``Nested`` two to four FFTs and no K @ w.
@@ -286,7 +301,7 @@ def choose(regression: Regression) -> Name:
     """
     operator = regression.operator
     if operator.stationary is None:
-        return "jacobi"
+        return suggested(regression) or "jacobi"
     return "nested" if operator.cost > _DEARER * transforms_cost(operator.size) else "circulant"
 
 

@@ -56,6 +56,13 @@ def hourglass(
         TypeError: a number is no integer, or the activation neither a name nor a layer.
         ValueError: a number is out of range, there are not as many widths as levels, there is no filter, or ``up`` or
             the activation's name is unknown.
+
+    Example:
+        >>> import torch
+        >>> import torch_cntk as tc
+        >>> net = tc.hourglass(2, 16, 4, in_channels=8)
+        >>> net(torch.rand(1, 8, 32, 48)).shape
+        torch.Size([1, 3, 32, 48])
     """
     levels = positive_int(levels, "levels")
     widths = _per_level(width, levels, "width", least=1)

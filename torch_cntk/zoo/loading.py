@@ -61,6 +61,12 @@ def load_kernel(
         ValueError: the file is truncated, damaged, not a kernel file, of a newer format, or (for a name) not that
             kernel's.
         OutOfMemoryError: the kernel has to be computed and would not fit.
+
+    Example:
+        >>> import torch_cntk as tc
+        >>> kernel = tc.load_kernel("uniform-3x128-relu")
+        >>> kernel.period, kernel.radius, kernel.size
+        ((8, 8), (7, 7), None)
     """
     recipe = None
     if isinstance(name, str) and not name.endswith(".safetensors") and not _is_file(name):

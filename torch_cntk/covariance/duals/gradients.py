@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from torch_cntk._internal.derivatives import first_order
 from torch_cntk.covariance.duals.base import ROUNDING, Dual
 from torch_cntk.covariance.duals.closed import Erf, Gelu, Sine
 from torch_cntk.covariance.duals.exponential import Bump, Exponential, Wave
@@ -93,7 +93,7 @@ class _Through(torch.autograd.Function):
         return dual(sigma.clone(), variance.contiguous(), other.contiguous())
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, *given: Tensor) -> tuple[Tensor | None, ...]:
         """By the dual's rule."""
         value, slope = given

@@ -23,9 +23,12 @@ from torch_cntk.covariance.lattice.expression import Lattice, parents_first
 from torch_cntk.covariance.lattice.program import Program
 from torch_cntk.covariance.lattice.shifts import SpareMemory
 from torch_cntk.covariance.table import Slab, Table
-from torch_cntk.covariance.window import Window
+from torch_cntk.covariance.window import Window, WindowShare
 
 __all__ = ["Evaluation"]
+
+Share = Callable[[int], slice]
+"""Gives the part of so many displacements that a rank computes."""
 
 _SLAB_ENTRIES = 1 << 15
 """Numbers of one covariance in a slab, for each thread (256 kB): Sigma, Theta and some temporaries stay in the second
@@ -195,7 +198,9 @@ class Evaluation:
 
     # Windows.
 
-    def tabulate_window(self, dtype: torch.dtype, reach: tuple[int, ...], *, progress: bool = False) -> Table:
+    def tabulate_window(
+        self, dtype: torch.dtype, reach: tuple[int, ...], *, progress: bool = False, share: Share | None = None
+    ) -> Table:
         """Compute the displacements of an ellipsoid only, times Wendland's taper, which vanishes at its surface.
 
         A product of positive semi-definite functions: the result is one, too.
@@ -204,6 +209,8 @@ class Evaluation:
             dtype: of the stored numbers.
             reach: half axes of the ellipsoid, at most half of the image.
             progress: whether to show a bar.
+            share: gives the part of so many displacements that is wanted; all by default. Tables before a resampling,
+                of which each displacement reads many, are computed in any case.
 
         Returns:
             table of 1 channel, whose geometry is a ``Window``.
@@ -212,6 +219,7 @@ class Evaluation:
             OutOfMemoryError: before anything is computed, if the tables would not fit.
         """
         window = Window.of(self._expression.geometry, reach)
+        window = window if share is None else WindowShare.of_window(window, share)
         boxes = self._boxes(tuple(r - 1 for r in reach))
         sizes = {node: box.entries * 2 * torch.float64.itemsize for node, box in boxes.items()}
         require_bytes(
@@ -229,6 +237,40 @@ class Evaluation:
         with (
             self._progress(work, progress, leave=False),
             self._tables_before(lambda program: self._near_table(program, boxes[program.node], torch.float64)),
+        ):
+            return self._near_table(self._last, window, dtype)
+
+    # Shares.
+
+    def tabulate_share(self, dtype: torch.dtype, share: Share, *, progress: bool = False) -> Table:
+        """Compute a part of all displacements.
+
+        Tables before a resampling, of which each displacement reads many, are computed whole; after the last
+        downsampling of the sizes there are in a network of images, they are a small part of the work.
+
+        Args:
+            dtype: of the stored numbers.
+            share: gives the part of so many displacements that is wanted.
+            progress: whether to show a bar.
+
+        Returns:
+            table of 1 channel, whose geometry is a ``WindowShare``.
+
+        Raises:
+            OutOfMemoryError: before anything is computed, if the tables would not fit.
+        """
+        geometry = self._expression.geometry
+        window = WindowShare.of_torus(geometry, share)
+        sizes = {program.node: program.node.geometry.entries * 2 * torch.float64.itemsize for program in self._before}
+        require_bytes(
+            self._peak(sizes, window.entries * dtype.itemsize, _displacements),
+            f"{len(window.offsets)} displacements of the kernel on {shape_text(geometry.size)} pixels",
+            lambda free: "more processes take less each, and float32 half as much as float64",
+            self._expression.device,
+        )
+        with (
+            self._progress(window.entries, progress),
+            self._tables_before(lambda program: self._whole_table(program, torch.float64, None)[0]),
         ):
             return self._near_table(self._last, window, dtype)
 
@@ -250,6 +292,9 @@ class Evaluation:
         node, height = program.node, window.period[0]
         rows = _rows_of_band(node)
         pieces = list(window.pieces(_displacements_of_band(node)))
+        if not pieces:  # of a share, where there are more ranks than displacements
+            empty = torch.empty((1, *window.box, *window.period), dtype=dtype, device=node.device)
+            return Table(empty, window)
         values: Tensor | None = None
         for top in range(0, height, rows):
             count = min(rows, height - top)
@@ -257,8 +302,8 @@ class Evaluation:
                 part = _band(program, slab, top, count)
                 if values is None:
                     values = part.new_empty((len(part), *window.box, *window.period), dtype=dtype)
-                    images = values.view(len(part), -1, *window.period)
-                part = part.view(len(part), -1, count, *window.period[1:])
+                    images = values.view(len(part), len(window.offsets), *window.period)
+                part = part.view(len(part), where.stop - where.start, count, *window.period[1:])
                 if window.tapered:
                     part = part * window.taper(where).to(part).view(-1, *(1,) * node.ndim)
                 images[:, where, top : top + count] = part

@@ -1,0 +1,240 @@
+"""Kill ranks of a solve at random moments: ``python -m benchmarks.kills --count 200``.
+
+``torchrun --max-restarts`` begins the ranks again, and they go on from the checkpoint. Every launch must end with the
+bits of a run in which nobody died. Kills come at moments spread over the whole life of a group, from the start of its
+processes, which are importing torch then, to their end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_POINTS, _WIDTH = 400, 12
+"""Inputs and features of the small problem: its solve takes about as long as the start of the processes."""
+_PAUSE = 0.02
+"""Seconds that each product takes longer, so that a kill finds the iteration under way."""
+_SOLVE = 3.0
+"""Seconds that the solve takes, about."""
+_PATIENCE = 180.0
+"""Seconds after which a launch that has not ended is taken to hang."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What became of one group.
+
+    Attributes:
+        kills: ranks that were killed.
+        resumed: how often a group went on from a checkpoint.
+        code: exit code of torchrun.
+        seconds: that it took.
+        weights: a checksum of the result, or None.
+    """
+
+    kills: int
+    resumed: int
+    code: int
+    seconds: float
+    weights: str | None
+
+
+def solve(folder: Path) -> None:
+    """What each rank does: solve a problem whose kernel is divided by rows, and write a checksum of the weights."""
+    import torch
+
+    import torch_cntk as tc
+    from torch_cntk._internal.checkpoints import checksum
+    from torch_cntk.operators import DenseOperator, Operator
+
+    mesh = tc.distributed.mesh(timeout=60)
+
+    class Divided(Operator):
+        """Rows of K by rank."""
+
+        def __init__(self, matrix: torch.Tensor) -> None:
+            super().__init__((len(matrix),), matrix.dtype, matrix.device, cost=2 * len(matrix))
+            self.mesh, self._own = mesh, matrix[mesh.share(len(matrix))]
+            self.lookup = DenseOperator(matrix).lookup  # type: ignore[method-assign]
+
+        def _multiply(self, images: torch.Tensor) -> torch.Tensor:
+            time.sleep(_PAUSE)
+            return mesh.gather(self._own @ images.T, self.size[0]).T.contiguous()
+
+    draws = torch.Generator().manual_seed(0)
+    features = torch.randn(_POINTS, _WIDTH, generator=draws, dtype=torch.float64)
+    targets = torch.randn(2, _POINTS, generator=draws, dtype=torch.float64)
+    net = tc.Sequential(tc.Linear(_WIDTH, 8), tc.ReLU(), tc.Linear(8, 1))
+    path = folder / "solve.pt"
+    (folder / f"begun {os.getpid()}").touch()
+    if mesh.rank == 0 and path.exists():
+        with (folder / "resumed").open("a") as file:
+            file.write("x")
+    solver = tc.ConjugateGradient(1e-10, preconditioner="jacobi", checkpoint=path, checkpoint_seconds=0.05)
+    regression = tc.Regression(Divided(net.gram(features)), torch.ones(_POINTS, dtype=torch.bool), 1e-3)
+    solution = solver.solve(regression, targets)
+    if mesh.rank == 0:
+        (folder / "weights").write_text(f"{checksum(solution.weights)} after {solution.iterations} iterations")
+    mesh.barrier()
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When a rank is killed: seconds after its group's start, or after the solve has begun."""
+
+    seconds: float
+    solving: bool
+
+    def wait(self, folder: Path, group: Sequence[int]) -> None:
+        """Until then; until the group has ended, at most."""
+        while self.solving and not all((folder / f"begun {process}").exists() for process in group):
+            if not any(Path(f"/proc/{process}").exists() for process in group):
+                return
+            time.sleep(0.005)
+        time.sleep(self.seconds)
+
+
+def command_line(ranks: int, restarts: int, *options: str) -> list[str]:
+    """``torchrun`` with these options."""
+    common = [f"--nproc-per-node={ranks}", f"--max-restarts={restarts}", "--monitor-interval=0.1"]
+    return [sys.executable, "-m", "torch.distributed.run", *(options or ("--standalone",)), *common]
+
+
+def launch(folder: Path, ranks: int, moments: Sequence[Moment], draws: random.Random, *options: str) -> Launch:
+    """Start a group, and kill one of its ranks at each moment after its (re)start.
+
+    Args:
+        folder: where the checkpoint and the result go.
+        ranks: processes.
+        moments: one a kill.
+        draws: choose the rank.
+        *options: of torchrun; "--standalone" by default.
+    """
+    start = time.monotonic()
+    kills = 0
+    with (folder / "log").open("ab") as log:
+        agent = subprocess.Popen(
+            [*command_line(ranks, len(moments), *options), "-m", "benchmarks.kills", "--solve", str(folder)],
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            before: set[int] = set()
+            for moment in moments:
+                group = _new_group(agent, before, ranks)
+                moment.wait(folder, group)
+                kills += _killed(draws.sample(group, len(group)))
+                before |= set(group)
+            code = agent.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            code = -signal.SIGALRM
+        finally:
+            _end(agent)
+    resumed = folder / "resumed"
+    result = folder / "weights"
+    return Launch(
+        kills,
+        resumed.stat().st_size if resumed.exists() else 0,
+        code,
+        time.monotonic() - start,
+        result.read_text() if result.exists() else None,
+    )
+
+
+def children(process: int) -> list[int]:
+    """Processes that a process has started (Linux)."""
+    try:
+        return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def _new_group(agent: subprocess.Popen[bytes], before: set[int], ranks: int) -> list[int]:
+    """The processes of the next group; none if torchrun has ended."""
+    until = time.monotonic() + _PATIENCE
+    while agent.poll() is None and time.monotonic() < until:
+        group = [child for child in children(agent.pid) if child not in before]
+        if len(group) >= ranks:
+            return group
+        time.sleep(0.02)
+    return []
+
+
+def _killed(group: Sequence[int]) -> int:
+    """Kill the first process that is still there; 1 if there was one."""
+    for process in group:
+        try:
+            os.kill(process, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+        return 1
+    return 0
+
+
+def _end(agent: subprocess.Popen[bytes]) -> None:
+    """Leave nothing running, whatever happened."""
+    if agent.poll() is None:
+        for process in [*children(agent.pid), agent.pid]:
+            _killed([process])
+        agent.wait()
+
+
+def report(count: int, ranks: int, together: int, seed: int) -> bool:
+    """Kill so often; whether all launches ended with the bits of the unbroken one."""
+    draws = random.Random(seed)
+    with tempfile.TemporaryDirectory() as name:
+        whole = launch(_fresh(name, "whole"), ranks, (), draws)
+        print(f"unbroken: {whole.seconds:.1f} s, {whole.weights}, exit code {whole.code}", flush=True)
+        fine = whole.code == 0
+        kills = launches = resumed = 0
+        while kills < count and fine:
+            moments = [moment_of(draws) for _ in range(min(together, count - kills))]
+            folder = _fresh(name, str(launches))
+            found = launch(folder, ranks, moments, draws)
+            fine = found.code == 0 and found.weights == whole.weights
+            kills, launches, resumed = kills + found.kills, launches + 1, resumed + found.resumed
+            print(f"{kills} kills, {launches} launches, resumed {resumed} times; {found.seconds:.1f} s", flush=True)
+            if not fine:
+                print(f"exit code {found.code}, {found.weights}\n{(folder / 'log').read_text()}")
+    print(f"seed {seed}: {'the same bits after each' if fine else 'FAILED in the last'} of {kills} kills")
+    return fine
+
+
+def moment_of(draws: random.Random) -> Moment:
+    """Three of four while the solve goes on, the others at any moment from the start of the processes."""
+    solving = draws.random() < 0.75
+    return Moment(draws.uniform(0, _SOLVE if solving else 2 * _SOLVE), solving)
+
+
+def _fresh(name: str, part: str) -> Path:
+    folder = Path(name) / part
+    folder.mkdir()
+    return folder
+
+
+def main() -> None:
+    """Kill, or be one of those that are killed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("--together", type=int, default=20, help="kills in one launch, one a restart")
+    parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
+    parser.add_argument("--solve", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.solve is not None:
+        solve(options.solve)
+    else:
+        sys.exit(0 if report(options.count, options.ranks, options.together, options.seed) else 1)
+
+
+if __name__ == "__main__":
+    main()

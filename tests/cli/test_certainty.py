@@ -1,0 +1,86 @@
+"""``torch-cntk inpaint --std --samples``: files of what a fill leaves open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import torch_cntk as tc
+from torch_cntk.cli.main import main
+
+
+@pytest.fixture
+def work(tmp_path: Path, generator: torch.Generator) -> Path:
+    levels = (torch.rand(20, 24, 3, generator=generator) * 255).byte().numpy()
+    known = np.ones((20, 24), bool)
+    known[8:12, 9:15] = False
+    Image.fromarray(levels).save(tmp_path / "photo.png")
+    Image.fromarray(known).save(tmp_path / "mask.png")
+    kernel = tc.default_network(1, width=4).kernel(tc.priors.Uniform(0, 0.1))
+    kernel.save(tmp_path / "k.safetensors")
+    return tmp_path
+
+
+def run(work: Path, *more: str) -> int:
+    files = str(work / "photo.png"), "--mask", str(work / "mask.png"), "-o", str(work / "a.png")
+    return main(["inpaint", *files, "--kernel", str(work / "k.safetensors"), *more])
+
+
+def known(work: Path) -> np.ndarray:
+    return np.asarray(Image.open(work / "mask.png")).astype(bool)
+
+
+def test_numbers_are_those_of_the_python_api(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(work) == 0
+    without = np.asarray(Image.open(work / "a.png"))
+    capsys.readouterr()
+    assert run(work, "--std", str(work / "std.npy")) == 0
+    assert np.array_equal(np.asarray(Image.open(work / "a.png")), without)
+    std = np.load(work / "std.npy")
+    assert std.shape == (3, 20, 24)
+    assert not std[:, known(work)].any()
+    image = tc.images.read_image(work / "photo.png").pixels
+    result = tc.inpaint(image, torch.from_numpy(known(work)), str(work / "k.safetensors"), samples=1)
+    assert result.std is not None
+    np.testing.assert_allclose(std, result.std.numpy(), rtol=1e-5)
+    said = capsys.readouterr().out
+    assert "standard deviations up to" in said
+    assert "exact" in said
+
+
+def test_a_picture_and_samples(work: Path) -> None:
+    assert run(work, "--std", str(work / "std.png"), "--samples", "2") == 0
+    picture = np.asarray(Image.open(work / "std.png"))
+    assert picture.shape == (20, 24, 3)
+    yellow = picture.astype(int)
+    assert yellow.reshape(-1, 3).max(0)[0] == 255
+    original = np.asarray(Image.open(work / "photo.png"))
+    first, second = (np.asarray(Image.open(work / f"a-sample-{n}.png")) for n in (1, 2))
+    for sample in (first, second):
+        assert np.array_equal(sample[known(work)], original[known(work)])
+    assert not np.array_equal(first, second)
+    assert not (work / "a-sample-3.png").exists()
+
+
+@pytest.mark.parametrize(
+    "more", [("--samples", "-1"), ("--samples", "5000"), ("--std", "missing/folder/a.npy"), ("--std", "a.txt")]
+)
+def test_what_cannot_be_written_is_refused(
+    more: tuple[str, str], work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    value = str(work / more[1]) if more[0] == "--std" else more[1]
+    assert run(work, more[0], value) != 0
+    assert "expected" in capsys.readouterr().err
+    assert not (work / "a.png").exists()
+
+
+def test_folders_have_none(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (work / "in").mkdir()
+    (work / "photo.png").rename(work / "in" / "photo.png")
+    command = ["inpaint", str(work / "in"), "--mask", str(work / "mask.png"), "-o", str(work / "out")]
+    assert main([*command, "--std", str(work / "s.png")]) != 0
+    assert "expected one image" in capsys.readouterr().err

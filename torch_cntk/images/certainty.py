@@ -1,0 +1,179 @@
+"""How sure a fill is: by how much known pixels were missed, standard deviations of filled ones, and their picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import scipy.ndimage
+import torch
+from torch import Tensor
+
+from torch_cntk.images.default import default_kernel
+from torch_cntk.images.fill import fill
+from torch_cntk.images.filler import Filler, Pass, Series, of_pass
+from torch_cntk.images.group_flow import before_flow
+from torch_cntk.images.guided import Guidance
+from torch_cntk.images.inpaint import inpaint
+from torch_cntk.images.observed import Observed
+from torch_cntk.images.periodic import Periodic
+from torch_cntk.images.posterior import Draws, Posterior
+from torch_cntk.images.result import InpaintingResult
+from torch_cntk.kernels.kernel import Kernel
+from torch_cntk.solvers import Solver
+
+__all__ = ["Missed", "left_out_error", "posterior_after", "settled", "std_picture"]
+
+_SIDE, _HOLES = 96, 4
+"""Of the part of the image that is tried: pixels at least, and times the largest hole's reach. A larger one would take
+as long as the fill itself."""
+_FEWEST = 20
+"""Left-out pixels, of which fewer say little."""
+_DARK = 0.3
+"""Of the image's brightness under the colours, which shall stand out."""
+_COLOUR = (1.0, 0.85, 0.1)
+
+
+@dataclass(frozen=True)
+class Missed:
+    """By how much known pixels were missed that were left out and filled.
+
+    Attributes:
+        error: root mean square, in the image's units.
+        low: smallest known value.
+        high: largest.
+    """
+
+    error: float
+    low: float
+    high: float
+
+
+def left_out_error(
+    image: Tensor,
+    known: Tensor,
+    observed: Tensor,
+    kernel: Kernel | None,
+    solver: Solver | Literal["auto"],
+    result: InpaintingResult,
+) -> Missed | None:
+    """What is known is left out and filled, where the holes around the largest one are moved to where most is known.
+
+    Args:
+        image: [channels, H, W] in [0, 1], or in units of its own.
+        known: boolean [H, W]: False where there are no colours to go by.
+        observed: boolean [H, W]: False where it was filled. A transparent background may be neither filled nor known.
+        kernel: that filled it, or None for the default one.
+        solver: that was asked for.
+        result: of the fill, whose ridge and number of passes are taken.
+
+    Returns:
+        None where it cannot be told.
+    """
+    if bool(observed.all()) or (kernel is not None and kernel.size is not None):
+        return None
+    kernel = default_kernel(known) if kernel is None else kernel
+    low, high = (float(level) for level in torch.aminmax(image[:, known]))
+    place = _around_the_largest(observed)
+    image, known = image[(slice(None), *place)], known[place]
+    left_out = _moved(known, ~observed[place])
+    if int(left_out.sum()) < _FEWEST or not bool((known & ~left_out).any()):
+        return None
+    try:
+        filled = inpaint(
+            image, known & ~left_out, kernel, solver=solver, ridge=result.ridge, passes=result.passes
+        ).image
+    except (ValueError, MemoryError):  # a part may be too small for passes; the picture is filled all the same
+        return None
+    return Missed(float((filled - image)[:, left_out].double().square().mean().sqrt()), low, high)
+
+
+def _around_the_largest(observed: Tensor) -> tuple[slice, ...]:
+    """The part of the image around the pixel that is most remote from one that is not filled."""
+    distance = scipy.ndimage.distance_transform_cdt(~observed.cpu().numpy(), "chessboard")
+    middle = np.unravel_index(int(distance.argmax()), distance.shape)
+    side = max(_SIDE, _HOLES * int(distance.max()))
+    starts = [max(min(int(at) - side // 2, n - side), 0) for at, n in zip(middle, distance.shape, strict=True)]
+    return tuple(slice(start, start + side) for start in starts)
+
+
+def _moved(known: Tensor, holes: Tensor) -> Tensor:
+    """What is known where the holes are after they are moved by parts of the image: as much as possible."""
+    moves = [[n * eighths // 8 for n in known.shape] for eighths in range(1, 8)]
+    moved = [known & torch.roll(holes, move, (0, 1)) for move in moves]
+    return max(moved, key=lambda left_out: int(left_out.sum()))
+
+
+def settled(kernel: Kernel | None, result: InpaintingResult) -> Filler:
+    """The regression that stands for how an image was filled, of the whole image.
+
+    After content-aware passes it is one more of them, with the result as its estimate: passes settle. Those on smaller
+    images are told by the pass of the whole image that they stand for; a group flow at the end by the passes before it.
+
+    Args:
+        kernel: of the first regression; None takes ``default_kernel``.
+        result: of ``inpaint``: how it was filled.
+    """
+    filler: Pass = Periodic(kernel, result.ridge)
+    if result.guidance:
+        guidance, passes = before_flow(result.guidance[0], result.passes)
+        filler = of_pass(_whole(guidance), passes) if passes else filler
+    assert isinstance(filler, Filler)
+    return filler
+
+
+def _whole(guidance: Pass | Series) -> Pass | Series:
+    """The same guidance on the image's own pixels."""
+    return replace(guidance, coarse=1) if isinstance(guidance, Guidance) else guidance
+
+
+def posterior_after(
+    image: Tensor,
+    known: Tensor,
+    kernel: Kernel | None,
+    result: InpaintingResult,
+    *,
+    samples: int,
+    seed: int = 0,
+    progress: bool = False,
+) -> Posterior:
+    """What a fill has left open, without filling otherwise than it did: by the regression of ``settled``.
+
+    Args:
+        image: [channels, H, W].
+        known: boolean [H, W], that was filled from.
+        kernel: that filled it, or None for the default one.
+        result: of ``inpaint``.
+        samples: images to draw.
+        seed: of them.
+        progress: whether to show a bar.
+
+    Returns:
+        standard deviations [1, channels, H, W] and samples [n, 1, channels, H, W].
+    """
+    given = Observed.of(image, known, 2)
+    draws = Draws.of(samples, seed)
+    assert draws is not None
+    estimate = torch.as_tensor(result.image).to(image)
+    posterior = fill(given, settled(kernel, result), estimate, draws=draws, progress=progress).posterior
+    assert posterior is not None
+    return posterior
+
+
+def std_picture(std: Tensor, image: Tensor) -> tuple[Tensor, float]:
+    """A picture of standard deviations over an image that is darkened: from black, which is 0, to yellow, the largest.
+
+    Args:
+        std: [channels, H, W], 0 at observed pixels.
+        image: [1 or 3, H, W] in [0, 1].
+
+    Returns:
+        [3, H, W] in [0, 1], and the largest root mean square over channels, which yellow stands for.
+    """
+    size = std.double().square().mean(0).sqrt()
+    largest = float(size.max())
+    strength = size / max(largest, torch.finfo(size.dtype).tiny)
+    below = torch.where(size > 0, 0, image.double().mean(0).clamp(0, 1) * _DARK)
+    colour = torch.tensor(_COLOUR, dtype=torch.float64, device=std.device)[:, None, None]
+    return (below + strength * colour).clamp(0, 1), largest

@@ -1,0 +1,243 @@
+"""What a fill leaves open: standard deviations of filled pixels, and images that the observed ones leave possible.
+
+A kernel regression is the mean of a Gaussian process (Rasmussen & Williams 2006, section 2.2), whose variance at a
+pixel x is a (k(x, x) - k_xO G^-1 k_Ox) with G = K_OO + ridge. The amplitude a of each channel is the one that makes its
+observed pixels most likely: y^T G^-1 y / n, for n of them. Images are drawn by Matheron's rule (Journel & Huijbregts
+1978): f of the prior is corrected by what the regression makes of its own observed pixels, f - K_xO G^-1 (f_O + noise),
+and added to the mean.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from torch_cntk._internal.checks import positive_int
+from torch_cntk.images.canvas import crop
+from torch_cntk.images.observed import Observed
+from torch_cntk.operators.draws import drawing
+from torch_cntk.solvers import Direct, Factorisation, Regression, Solution, Solver
+
+__all__ = ["Draws", "Posterior", "Solved", "nothing_open", "posterior_of"]
+
+_FACTORISED = 2_500
+"""Observed pixels of which the matrix is factorised for the exact variances, if the solver has not done so."""
+_OPERATIONS = 2e10
+"""Most multiplications for exact variances by a factor, missing x observed^2: some seconds."""
+_FEW = 256
+"""Missing pixels for which as many equations are solved whatever the solver; more if the draws take more anyhow."""
+_LEAST = 32
+"""Draws that a standard deviation takes at least: it is off by an eighth then."""
+_NUMBERS = 1 << 24
+"""Of right-hand sides at once."""
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What is asked for.
+
+    Attributes:
+        count: images to draw.
+        generator: of the draws, on the CPU.
+    """
+
+    count: int
+    generator: torch.Generator
+
+    @classmethod
+    def of(cls, count: object, seed: object) -> Draws | None:
+        """Check what the user asked for; None for no samples.
+
+        Raises:
+            TypeError: the number is no integer, or the seed neither an integer nor a generator.
+            ValueError: the number is negative, or the generator is not on the CPU.
+        """
+        if not isinstance(seed, torch.Generator) and (isinstance(seed, bool) or not isinstance(seed, int)):
+            raise TypeError(f"expected seed to be an integer or a torch.Generator, got {seed!r}")
+        if isinstance(seed, torch.Generator) and seed.device.type != "cpu":
+            raise ValueError(f"expected a generator on the CPU, so that all devices draw the same, got {seed.device}")
+        if isinstance(count, int) and not isinstance(count, bool) and count == 0:
+            return None
+        number = positive_int(count, "samples")
+        return cls(number, seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(int(seed)))
+
+    def noise(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
+        """Standard normal numbers in float64."""
+        return torch.randn(shape, generator=self.generator, dtype=torch.float64).to(device)
+
+
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """Standard deviations and draws.
+
+    Attributes:
+        std: [batch, channels, *size], 0 at observed pixels.
+        samples: [n, batch, channels, *size].
+        error: of the standard deviations: that of the draws they were found from, relative; 0 if they are exact.
+        how: they were found, in words.
+    """
+
+    std: Tensor
+    samples: Tensor
+    error: float
+    how: str
+
+    def denormalised(self, given: Observed) -> Posterior:
+        """From the units of ``given.normalised`` to those of ``given``, and in its dtype; observed pixels put back."""
+        return replace(
+            self,
+            std=(self.std * given.scale).to(given.pixels.dtype),
+            samples=given.restore(given.denormalise(self.samples)),
+        )
+
+
+def nothing_open(given: Observed, draws: Draws) -> Posterior:
+    """Of an image whose pixels are all observed."""
+    samples = given.pixels.expand(draws.count, *given.pixels.shape).clone()
+    return Posterior(torch.zeros_like(given.pixels), samples, 0.0, "exact: nothing is missing")
+
+
+@dataclass(frozen=True, eq=False)
+class Solved:
+    """A regression that has been solved.
+
+    Attributes:
+        regression: the equations, on a canvas.
+        solver: that solved them.
+        factorisation: of them.
+        solution: of ``targets``.
+        targets: [batch, channels, *canvas].
+        filled: the mean, [batch, channels, *size].
+        progress: whether to show a bar of the draws.
+    """
+
+    regression: Regression
+    solver: Solver
+    factorisation: Factorisation
+    solution: Solution
+    targets: Tensor
+    filled: Tensor
+    progress: bool = False
+
+
+def posterior_of(given: Observed, solved: Solved, draws: Draws) -> Posterior:
+    """What a regression leaves open.
+
+    Args:
+        given: the images, ``Observed.normalised``.
+        solved: their regression.
+        draws: that are asked for.
+
+    Returns:
+        in the units of ``given``.
+    """
+    amplitude = _amplitude(solved)
+    how, variance = _exact(given, solved, draws)
+    sampled = _Sampled.of(given, solved, draws, exact=variance is not None)
+    error = 0.0
+    if variance is None:
+        variance, error, how = sampled.variance, sampled.error, sampled.how
+    std = torch.where(given.mask[:, None], 0, (amplitude * variance.clamp_min(0)).sqrt())
+    return Posterior(std, solved.filled + amplitude.sqrt() * sampled.images, error, how)
+
+
+def _amplitude(solved: Solved) -> Tensor:
+    """Of each channel of each image, [batch, channels, 1, ...] in float64: y^T G^-1 y / n."""
+    targets = solved.targets.double()
+    axes = tuple(range(2, targets.ndim))
+    count = solved.regression.observed.expand(targets.shape).double().sum(axes, keepdim=True)
+    likely: Tensor = (targets * solved.solution.weights.double()).sum(axes, keepdim=True) / count
+    return likely.clamp_min(0)
+
+
+def _exact(given: Observed, solved: Solved, draws: Draws) -> tuple[str, Tensor | None]:
+    """How, and the variances [1 or batch, 1, *size] before the amplitude; None where they would take too long."""
+    parts, index = solved.regression.distinct_masks()
+    masks = [crop(part.observed, given.size) for part in parts]
+    missing, known = max(int((~mask).sum()) for mask in masks), max(int(mask.sum()) for mask in masks)
+    if known <= _FACTORISED and missing * known**2 * len(masks) <= _OPERATIONS:
+        how = f"exact, by a factorisation of {known:,} equations"
+        at_hand = isinstance(solved.solver, Direct) and len(parts) == 1
+        ways: Iterator[Factorisation] = (
+            solved.factorisation if at_hand else Direct().factorise(part) for part in parts
+        )
+    elif len(parts) == 1 and missing <= max(_FEW, draws.count * math.prod(solved.targets.shape[:2])):
+        how, ways = f"exact, by {missing:,} equations, one for each missing pixel", iter([solved.factorisation])
+    else:
+        return "", None
+    found = [_variances(part, way, mask) for part, way, mask in zip(parts, ways, masks, strict=True)]
+    return how, torch.stack(found)[index.reshape(-1)][:, None]
+
+
+def _variances(regression: Regression, factorisation: Factorisation, mask: Tensor) -> Tensor:
+    """k(x, x) - k_xO G^-1 k_Ox at missing pixels of an image in the corner of the canvas, else 0; [*size]."""
+    operator = regression.operator
+    canvas, pixels = operator.size, math.prod(operator.size)
+    numbers = torch.arange(pixels, device=mask.device).reshape(canvas)
+    places = crop(numbers, tuple(mask.shape))[~mask]
+    found = torch.zeros(mask.shape, dtype=torch.float64, device=mask.device)
+    parts = []
+    for some in torch.split(places, max(_NUMBERS // pixels, 1)):
+        units = torch.nn.functional.one_hot(some, pixels).double().reshape(-1, *canvas)
+        sides = torch.where(regression.observed, operator @ units, 0)
+        weights = factorisation.solve(sides).weights.double()
+        product = torch.where(regression.observed, operator @ weights, 0) + regression.ridge * weights
+        # 2 k w - w G w: what the solver has left of the equations enters by its square.
+        explained = ((2 * sides - product) * weights).flatten(1).sum(1)
+        parts.append(operator.diagonal.flatten()[some] - explained)
+    found[~mask] = torch.cat(parts) if parts else found[~mask]
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Sampled:
+    """Draws before the amplitude, and the variances that they tell.
+
+    Attributes:
+        images: [n, batch, channels, *size].
+        variance: [1 or batch, 1, *size].
+        error: of its root, relative.
+        how: in words.
+    """
+
+    images: Tensor
+    variance: Tensor
+    error: float
+    how: str
+
+    @classmethod
+    def of(cls, given: Observed, solved: Solved, draws: Draws, *, exact: bool) -> _Sampled:
+        """Draw as many images as are asked for, and more if a variance needs them."""
+        operator, shape = solved.regression.operator, tuple(solved.targets.shape[:2])
+        canvas = operator.size
+        shared = solved.regression.observed.ndim == len(canvas)
+        alike = math.prod(shape) if shared else shape[1]
+        count = draws.count if exact else max(draws.count, math.ceil(_LEAST / alike))
+        way = drawing(operator)
+        at_once = max(_NUMBERS // (math.prod(canvas) * math.prod(shape)), 1)
+        kept: list[Tensor] = []
+        squares = torch.zeros(*shape, *given.size, dtype=torch.float64, device=given.pixels.device)
+        parts = range(0, count, at_once)
+        for start in tqdm(parts, disable=not solved.progress, desc="draws", unit="part", leave=False):
+            noise = draws.noise((min(at_once, count - start), *shape, *canvas), squares.device)
+            drawn = way.root(noise.flatten(0, 2))[0].reshape(noise.shape)
+            images = crop(_corrected(drawn, solved, draws), given.size)
+            squares += images.square().sum(0)
+            kept.append(images[: max(draws.count - start, 0)])
+        variance = squares.mean((0, 1) if shared else (1,), keepdim=True) / count
+        error = 1 / math.sqrt(2 * count * alike)
+        how = f"by {count * alike:,} draws, whose prior was drawn {way.text}: off by {100 * error:.2g} %"
+        return cls(torch.cat(kept), variance, error, how)
+
+
+def _corrected(drawn: Tensor, solved: Solved, draws: Draws) -> Tensor:
+    """Images of the prior less what the regression makes of their observed pixels, [n, batch, channels, *canvas]."""
+    regression = solved.regression
+    noise = draws.noise(tuple(drawn.shape), drawn.device) * math.sqrt(regression.ridge)
+    weights = solved.factorisation.solve(torch.where(regression.observed, drawn + noise, 0)).weights.double()
+    return drawn - regression.operator @ weights

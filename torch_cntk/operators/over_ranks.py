@@ -1,0 +1,143 @@
+"""Kernels whose products several ranks take together.
+
+Each rank holds the same images and calls the same products in the same order; see ``torch_cntk._internal.ranks``. What
+they compute is the kernel of one process to rounding, on every rank to the bit the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from torch_cntk._internal.ranks import Mesh
+from torch_cntk.operators.base import Operator
+
+__all__ = ["GatheredOperator", "SharedOperator", "SummedOperator"]
+
+
+class SharedOperator(Operator):
+    """K of which each rank holds a share: the ranks' shares add up to K.
+
+    Products, entries and the diagonal are sums over the ranks, so that all of them have to ask for the same ones.
+
+    Args:
+        share: the rank's share, an operator of the size of K; its entries are 0 where those of other ranks are not.
+        mesh: the ranks.
+        stationary: of K, see ``Operator``; None where displacements mean nothing or the mean is not known.
+        iterations: of K, see ``Operator``; by default those of the share.
+    """
+
+    def __init__(
+        self, share: Operator, mesh: Mesh, stationary: Tensor | None = None, iterations: int | None = None
+    ) -> None:
+        costs = mesh.sum(torch.tensor([share.cost, share.traffic], dtype=torch.float64, device=share.device)).tolist()
+        super().__init__(
+            share.size,
+            share.dtype,
+            share.device,
+            stationary=stationary,
+            cost=costs[0],
+            entry_dtype=share.entry_dtype,
+            entry_cost=share.entry_cost,
+            traffic=costs[1],
+            iterations=share.iterations if iterations is None else iterations,
+        )
+        self._share, self._mesh = share, mesh
+
+    def lookup(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
+        """See ``Operator.lookup``."""
+        # Not every kind of group adds numbers of 16 bits.
+        own = self._share.lookup(first, second)
+        return self._mesh.sum(own.to(torch.promote_types(own.dtype, torch.float32)))
+
+    @cached_property
+    def diagonal(self) -> Tensor:
+        """K(x, x), [*size] in float64."""
+        return self._mesh.sum(self._share.diagonal)
+
+    def _multiply(self, images: Tensor) -> Tensor:
+        with self._mesh.together("a product", images):
+            own = self._share._multiply(images)
+        return self._mesh.sum(own)
+
+
+class _Divided(Operator):
+    """K that every rank knows whole, and whose products the ranks divide.
+
+    Its costs are those of one process: what is chosen by them is the same on any number of ranks.
+    """
+
+    def __init__(self, whole: Operator, mesh: Mesh) -> None:
+        super().__init__(
+            whole.size,
+            whole.dtype,
+            whole.device,
+            stationary=whole.stationary,
+            cost=whole.cost,
+            entry_dtype=whole.entry_dtype,
+            entry_cost=whole.entry_cost,
+            traffic=whole.traffic,
+            iterations=whole.iterations,
+        )
+        self._whole, self._mesh = whole, mesh
+
+    def lookup(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
+        """See ``Operator.lookup``."""
+        return self._whole.lookup(first, second)
+
+    @cached_property
+    def diagonal(self) -> Tensor:
+        """K(x, x), [*size] in float64."""
+        return self._whole.diagonal
+
+    def entries(self, first: Tensor, second: Tensor) -> Tensor:
+        """See ``Operator.entries``."""
+        return self._whole.entries(first, second)
+
+    def select(self, index: Tensor) -> Operator:
+        """See ``Operator.select``; the rest is not divided."""
+        return self._whole.select(index)
+
+
+class SummedOperator(_Divided):
+    """Each rank multiplies by a share of K, and the products are summed.
+
+    Args:
+        whole: K.
+        share: the rank's; see ``SharedOperator``.
+        mesh: the ranks.
+    """
+
+    def __init__(self, whole: Operator, share: Operator, mesh: Mesh) -> None:
+        super().__init__(whole, mesh)
+        self._share = share
+
+    def _multiply(self, images: Tensor) -> Tensor:
+        with self._mesh.together("a product", images):
+            own = self._share._multiply(images)
+        return self._mesh.sum(own)
+
+
+class GatheredOperator(_Divided):
+    """Each rank computes some rows of the product, and the rows are gathered.
+
+    Args:
+        whole: K.
+        mesh: the ranks.
+        rows: gives rows of K @ w for [n, *size] and a part of the rows, [n, rows, *rest]; it can be pickled.
+        count: of the rows: that of the pixels of the first axis, or of what is computed together there.
+    """
+
+    def __init__(self, whole: Operator, mesh: Mesh, rows: Callable[[Tensor, slice], Tensor], count: int) -> None:
+        super().__init__(whole, mesh)
+        self._rows, self._count = rows, count
+
+    def _multiply(self, images: Tensor) -> Tensor:
+        with self._mesh.together("a product", images):
+            # Rows of all images side by side: what is gathered is contiguous.
+            mine = self._rows(images, self._mesh.share(self._count)).transpose(0, 1).contiguous()
+        rows = self._mesh.gather(mine, self._count)
+        return rows.transpose(0, 1).reshape(images.shape)
