@@ -55,6 +55,13 @@ def command(folder: str, *arguments: str) -> tuple[int, str, str]:
     return status, out.getvalue(), err.getvalue()
 
 
+def values(ranks: Launcher, size: int, *arguments: str) -> list[tuple[int, str, str]]:
+    """What the command gives on each rank; processors may be busy with other things."""
+    outcomes = ranks.run(command, size, *arguments, within=300.0)
+    assert [(outcome.error, outcome.code) for outcome in outcomes] == [(None, 0)] * size
+    return [outcome.value for outcome in outcomes]
+
+
 def assert_same(first: str, second: str) -> None:
     assert sorted(path.name for path in Path(first).iterdir()) == NAMES
     assert sorted(path.name for path in Path(second).iterdir()) == NAMES
@@ -70,7 +77,7 @@ def lines_of(told: str) -> list[str]:
 def test_a_folder(work: Path, ranks: Launcher) -> None:
     size = 3
     alone = command(str(work), "inpaint", "in", "-o", "alone", *OPTIONS)
-    first, *others = ranks.values(command, size, str(work), "inpaint", "in", "-o", "out", *OPTIONS)
+    first, *others = values(ranks, size, str(work), "inpaint", "in", "-o", "out", *OPTIONS)
     assert_same("alone", "out")
     assert first[0] == alone[0] == folders.FAILED
     assert others == [(folders.FAILED, "", "")] * (size - 1)
@@ -79,7 +86,7 @@ def test_a_folder(work: Path, ranks: Launcher) -> None:
     # What is done is skipped, on all ranks.
     Path("out/c.png").unlink()
     Path("in/damaged.png").unlink()
-    again = ranks.values(command, size, str(work), "inpaint", "in", "-o", "out", *OPTIONS)
+    again = values(ranks, size, str(work), "inpaint", "in", "-o", "out", *OPTIONS)
     assert [status for status, *_ in again] == [0] * size
     assert again[0][1].splitlines()[-1].endswith("; 4 had been filled before: out")
     assert_same("alone", "out")
@@ -89,7 +96,7 @@ def test_more_ranks_than_files(work: Path, ranks: Launcher) -> None:
     for name in NAMES[1:]:
         Path("in", name).unlink()
     Path("in/damaged.png").unlink()
-    found = ranks.values(command, 3, str(work), "inpaint", "in", "-o", "out", *OPTIONS)
+    found = values(ranks, 3, str(work), "inpaint", "in", "-o", "out", *OPTIONS)
     assert [status for status, *_ in found] == [0, 0, 0]
     assert [path.name for path in Path("out").iterdir()] == NAMES[:1]
 
@@ -97,7 +104,7 @@ def test_more_ranks_than_files(work: Path, ranks: Launcher) -> None:
 def test_one_file_is_filled_by_all_and_written_once(work: Path, ranks: Launcher) -> None:
     options = ["inpaint", "in/e.png", *OPTIONS[:-1], "cg"]
     alone = command(str(work), *options, "-o", "alone.png")
-    found = ranks.values(command, 2, str(work), *options, "-o", "out.png")
+    found = values(ranks, 2, str(work), *options, "-o", "out.png")
     assert [status for status, *_ in found] == [0, 0]
     assert found[0][1].endswith(": out.png\n")
     assert found[1][1:] == ("", "")
@@ -118,11 +125,12 @@ def test_one_file_is_filled_by_all_and_written_once(work: Path, ranks: Launcher)
         (["inpaint", "in", "-o", "out", "--ridge", "-1", *OPTIONS], 2, "expected --ridge to be at least 0"),
         (["inpaint", "in/damaged.png", "-o", "out.png", *OPTIONS], 2, "error: expected a PNG"),
         (["inpaint", "in", "--nonsense"], 2, "the following arguments are required"),
+        (["complete", "none.csv", "-o", "out.csv"], 2, "error: "),
         (["kernels"], 2, "expected one process, got several of torchrun"),
     ],
 )
 def test_mistakes_are_told_once(work: Path, ranks: Launcher, arguments: list[str], status: int, match: str) -> None:
-    first, other = ranks.values(command, 2, str(work), *arguments)
+    first, other = values(ranks, 2, str(work), *arguments)
     assert first[0] == other[0] == status
     assert match in first[2]
     assert other[1:] == ("", "")
@@ -140,3 +148,19 @@ def test_the_real_command(work: Path) -> None:
     lines = done.stdout.splitlines()
     assert [line.split(": filled")[0] for line in sorted(lines[:-1])] == NAMES
     assert lines[-1].startswith("filled 5 files in ")
+
+
+def test_a_table_is_written_once(work: Path, ranks: Launcher) -> None:
+    random = np.random.default_rng(0)
+    table = random.normal(size=(14, 3)) @ random.normal(size=(3, 9))
+    cells = np.where(random.random(table.shape) < 0.7, table.round(6).astype(str), "")
+    rows = [",".join(["row", *"abcdefghi"]), *(",".join([f"r{k}", *line]) for k, line in enumerate(cells))]
+    Path("table.csv").write_text("\n".join(rows) + "\n")
+    options = ["complete", "table.csv", "--passes", "1", "--by-row", "rows.csv", "-o"]
+    alone = command(str(work), *options, "alone.csv")
+    errors = Path("rows.csv").read_bytes()
+    first, second = values(ranks, 2, str(work), *options, "out.csv")
+    assert (alone[0], first[0], second) == (0, 0, (0, "", ""))
+    assert Path("out.csv").read_bytes() == Path("alone.csv").read_bytes()
+    assert Path("rows.csv").read_bytes() == errors
+    assert alone[1].splitlines()[1:] == first[1].splitlines()[1:]  # the report

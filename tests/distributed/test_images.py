@@ -26,6 +26,13 @@ def ranks() -> Iterator[Launcher]:
         yield made
 
 
+def values(ranks: Launcher, work: Callable[..., Any], size: int) -> list[Any]:
+    """What each rank gives, none of which may fail; processors may be busy with other things."""
+    outcomes = ranks.run(work, size, within=300.0)
+    assert [(outcome.error, outcome.code) for outcome in outcomes] == [(None, 0)] * size
+    return [outcome.value for outcome in outcomes]
+
+
 def seeded(seed: int = 3) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
@@ -142,10 +149,10 @@ def _solved(one: Operator, many: Operator, w: Tensor) -> float:
 
 
 def test_operators(ranks: Launcher) -> None:
-    for found in ranks.values(divided_products, 3):
+    for found in values(ranks, divided_products, 3):
         assert max(found.values()) <= 1e-13, found
     held: dict[str, int] = {}
-    for found in ranks.values(shared_kernels, 3):
+    for found in values(ranks, shared_kernels, 3):
         for name, numbers in found.items():
             half = name == "window in 16 bits"
             tolerance = 1e-5 if half else 1e-12  # images of 16 bits are multiplied in float32
@@ -173,10 +180,9 @@ def batch() -> tuple[Tensor, Tensor]:
 
 def holes() -> tuple[Tensor, Tensor]:
     """An image that is filled in windows."""
-    observed = torch.ones(250, 260, dtype=torch.bool)
-    for row, column in ((12, 20), (60, 220), (190, 40), (220, 210)):
-        observed[row : row + 5, column : column + 4 + row // 60] = False
-    return smooth(250, 260), observed
+    observed = torch.ones(240, 250, dtype=torch.bool)
+    observed[12:17, 20:24] = observed[160:166, 200:205] = False
+    return smooth(240, 250), observed
 
 
 def scattered() -> tuple[Tensor, Tensor]:
@@ -191,12 +197,13 @@ def fills() -> Numbers:
     with_holes, hole = holes()
     kernel = "uniform-3x128-leaky0.1"
     guided = tc.Guidance(radius=4)
+    windows = tc.inpaint(with_holes, hole, kernel, mesh=mesh)
     in_windows = tc.inpaint(with_holes, hole, kernel, passes=2, guidance=guided, mesh=mesh)
-    assert in_windows.solver.startswith("4 windows")
+    assert (windows.solver[:9], in_windows.solver[:9]) == ("2 windows", "2 windows")
     return {
         "batch": tc.inpaint(images, masks, kernel, mesh=mesh).image,
         "batch, passes": tc.inpaint(images, masks, kernel, passes=1, guidance=guided, mesh=mesh).image,
-        "windows": tc.inpaint(with_holes, hole, kernel, mesh=mesh).image,
+        "windows": windows.image,
         "windows, passes": in_windows.image,
         "whole": tc.inpaint(whole, mask, kernel, mesh=mesh).image,
         "whole, passes": tc.inpaint(whole, mask, kernel, passes=2, guidance=guided, mesh=mesh).image,
@@ -212,11 +219,11 @@ BITS = ("batch", "batch, passes", "windows", "windows, passes")
 
 
 def test_fills(ranks: Launcher) -> None:
-    (alone,) = ranks.values(fills, 1)
+    (alone,) = values(ranks, fills, 1)
     images, masks = batch()
     plain = tc.inpaint(images, masks, "uniform-3x128-leaky0.1").image
     assert (plain - alone["batch"]).abs().max() <= 1e-3  # of two iterations to a residual of 1e-4
-    for found in ranks.values(fills, 3):
+    for found in values(ranks, fills, 3):
         assert found.keys() == alone.keys()
         for name, image in found.items():
             # To rounding in float32, which an iteration takes to its tolerance.
@@ -229,9 +236,9 @@ def pictures() -> Tensor:
 
 
 def test_more_ranks_than_pictures(ranks: Launcher) -> None:
-    first, *others = ranks.values(pictures, 4)
+    first, *others = values(ranks, pictures, 4)
     assert all(torch.equal(first, other) for other in others)
-    assert torch.equal(first, ranks.values(pictures, 1)[0])
+    assert torch.equal(first, values(ranks, pictures, 1)[0])
 
 
 def choices() -> Numbers:
@@ -254,8 +261,8 @@ def choices() -> Numbers:
 
 
 def test_choices(ranks: Launcher) -> None:
-    (alone,) = ranks.values(choices, 1)
-    for found in ranks.values(choices, 2):
+    (alone,) = values(ranks, choices, 1)
+    for found in values(ranks, choices, 2):
         assert found["passes"] == alone["passes"]
         assert found["sweep"] == alone["sweep"]
         assert repr(found["folds"]) == repr(alone["folds"])  # some are NaN
@@ -286,7 +293,7 @@ def mistakes() -> list[str]:
 
 
 def test_mistakes(ranks: Launcher) -> None:
-    first, *others = ranks.values(mistakes, 2)
+    first, *others = values(ranks, mistakes, 2)
     image, mask, periodic, window, saved, dense, prior = first
     assert "image" in image
     assert "observed" in mask

@@ -76,8 +76,8 @@ class Launcher:
     def values(self, work: Callable[..., Any], size: int, *arguments: Any) -> list[Any]:
         """What the function returns on each rank, none of which may fail."""
         outcomes = self.run(work, size, *arguments)
-        assert [outcome.error for outcome in outcomes] == [None] * size
-        assert [outcome.code for outcome in outcomes] == [0] * size
+        failures = {rank: (one.error, one.code) for rank, one in enumerate(outcomes) if one.error or one.code}
+        assert not failures, failures
         return [outcome.value for outcome in outcomes]
 
     def close(self) -> None:

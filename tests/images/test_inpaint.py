@@ -269,13 +269,6 @@ def test_arguments_are_left_alone(generator: torch.Generator) -> None:
     assert torch.equal(image, before[0])
 
 
-@pytest.mark.parametrize("everything", [False, True])
-def test_image_that_requires_gradients_is_filled_without_them(everything: Any, generator: torch.Generator) -> None:
-    image = randn(1, 8, 8, generator=generator).requires_grad_()
-    observed = torch.ones(8, 8, dtype=torch.bool) if everything else random_mask(8, 8, generator=generator)
-    assert not fill(image, observed, KERNELS["nearest"]).requires_grad
-
-
 def test_image_that_is_not_contiguous_is_filled(generator: torch.Generator) -> None:
     image, observed = randn(8, 10, 3, generator=generator), random_mask(10, 8, generator=generator).T
     assert torch.equal(

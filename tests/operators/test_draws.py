@@ -78,6 +78,7 @@ def test_lanczos_gives_the_root_of_the_whole(
     which: str, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(draws, "_BLOCKS", 0)
+    monkeypatch.setattr(draws, "_MATRIX", 0)
     monkeypatch.setattr(draws, "_BYTES", 1 << 20)  # several parts
     if which == "periodic":
         operator = kernel(2).operator((16, 20))

@@ -229,7 +229,7 @@ def test_damage_is_noticed(left: Path, generator: torch.Generator) -> None:
 def test_a_checkpoint_of_other_work_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "training.pt"
     checkpoints.write(path, {"version": 2, "run": ""})
-    with pytest.raises(ValueError, match="another or a damaged file: .*; remove it to solve from the beginning"):
+    with pytest.raises(ValueError, match=r"another or a damaged file: .*; remove it to solve from the beginning"):
         solver(path).solve(*fixed())
 
 

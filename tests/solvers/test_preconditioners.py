@@ -12,7 +12,7 @@ import torch_cntk as tc
 from tests.helpers.regressions import deep, masks, problem, random_operator, singular_kernel
 from torch_cntk.operators.base import DenseOperator, Operator
 from torch_cntk.solvers import Regression
-from torch_cntk.solvers.conjugate_gradient import _Run
+from torch_cntk.solvers.conjugate_run import Run
 from torch_cntk.solvers.preconditioners import _BLUNTNESS, Circulant, Nested, _InnerIteration, _sharpened
 
 
@@ -175,13 +175,13 @@ def test_device_that_is_asked_late_gives_the_same_bits(
     regression = Regression(operator, observed, 0 if case == "singular" else 1e-3)
     solver = tc.ConjugateGradient(1e-5, 120, refresh, preconditioner=name)
     history: list[torch.Tensor] = []
-    step = _Run._step
+    step = Run._step
 
-    def recorded(run: _Run, *paused: torch.Tensor) -> None:
+    def recorded(run: Run, *paused: torch.Tensor) -> None:
         step(run, *paused)
         history.append(run.relative)
 
-    monkeypatch.setattr(_Run, "_step", recorded)
+    monkeypatch.setattr(Run, "_step", recorded)
     solutions, histories = [], []
     for at_once in (True, False):
         for module in ("conjugate_gradient", "preconditioners"):

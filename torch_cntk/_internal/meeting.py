@@ -1,8 +1,8 @@
 """How processes that were started again find each other, and not what those before them have left.
 
-``torchrun`` gives all its groups, one restart after the other, the same store (pytorch issue 135712): a process that asks
-it for the addresses of the others may get those of processes that were killed. Here every process says who it is, by a
-word that it draws, and the group goes on in a part of the store whose name only its members know.
+``torchrun`` gives all its groups, one restart after the other, the same store (pytorch issue 135712): a process that
+asks it for the addresses of the others may get those of processes that were killed. Here every process says who it is,
+by a word that it draws, and the group goes on in a part of the store whose name only its members know.
 """
 
 from __future__ import annotations
@@ -43,7 +43,11 @@ def fresh(store: dist.Store, rank: int, size: int, timeout: float) -> dist.Store
 
 
 def _gather(store: dist.Store, own: str, size: int, until: float) -> str:
-    """What the first process does: say who is here, again and again, until everybody has seen himself."""
+    """What the first process does: say who is here, again and again, until each of the others has seen itself.
+
+    Raises:
+        RuntimeError: some have not come in time.
+    """
     missing = list(range(1, size))
     words = [own] + [""] * (size - 1)
     while True:
@@ -60,7 +64,11 @@ def _gather(store: dist.Store, own: str, size: int, until: float) -> str:
 
 
 def _join(store: dist.Store, own: str, rank: int, until: float) -> str:
-    """What the others do: wait to be named, which no first process of an earlier group can do."""
+    """What the others do: wait to be named, which no first process of an earlier group can do.
+
+    Raises:
+        RuntimeError: the first process has not come in time.
+    """
     while True:
         words = json.loads(_read(store, "here") or "[]")
         if own in words:

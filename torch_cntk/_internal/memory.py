@@ -17,10 +17,21 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
-__all__ = ["OutOfMemoryError", "allocating", "available_bytes", "bytes_text", "failed_allocation", "require_bytes"]
+__all__ = [
+    "OutOfMemoryError",
+    "agreed",
+    "allocating",
+    "available_bytes",
+    "bytes_text",
+    "failed_allocation",
+    "is_agreed",
+    "require_bytes",
+]
 
 _SMALL = 1 << 24
 """Bytes that are not worth a question to the operating system."""
+_agreed: dict[str, int | None] = {}
+"""What all of several processes count on; one of this process, as its decisions are those of all its threads."""
 _MEMINFO = Path("/proc/meminfo")
 _STATUS = Path("/proc/self/status")
 
@@ -36,10 +47,28 @@ def available_bytes(device: torch.device | str = "cpu") -> int | None:
     batch systems), the process's own limits (``ulimit -v`` and ``-d``), and what Slurm has promised to the job.
     """
     device = torch.device(device)
+    if device.type in _agreed:
+        return _agreed[device.type]
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     answers = (_system_bytes(), group_bytes(), *_process_bytes(), _slurm_bytes())
     return min((answer for answer in answers if answer is not None), default=None)
+
+
+@contextmanager
+def agreed(free: Mapping[str, int | None]) -> Iterator[None]:
+    """While this lasts, answer these numbers of free bytes, by kind of device, whatever is free."""
+    global _agreed
+    before, _agreed = _agreed, dict(free)
+    try:
+        yield
+    finally:
+        _agreed = before
+
+
+def is_agreed() -> bool:
+    """Whether ``agreed`` holds."""
+    return bool(_agreed)
 
 
 def _fields(path: Path) -> Mapping[str, int]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
     from torch.distributed.device_mesh import DeviceMesh
 
-__all__ = ["Mesh", "is_known_to_all"]
+__all__ = ["Mesh", "current", "is_known_to_all", "joined"]
 
 T = TypeVar("T")
 

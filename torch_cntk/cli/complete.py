@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch_cntk._internal.ranks import Mesh
 from torch_cntk.cli import options
 from torch_cntk.matrices.completion import ACTIVATIONS, MatrixCompletion
 from torch_cntk.matrices.files import (
@@ -48,7 +49,7 @@ def add(commands: Commands) -> None:
         help="fill the missing entries of a table",
         description="Fill the missing entries of a table, and report how good that is at entries that were left out. "
         "The first column holds the rows' labels, the first line those of the columns; empty cells are missing. Needs "
-        "pandas.",
+        "pandas. Started as torchrun --nproc-per-node=N -m torch_cntk complete ..., N processes divide the work.",
     )
     formats = "CSV, TSV, Parquet, Arrow, Excel, GCT, GCTX or h5ad"
     parser.add_argument("table", type=Path, metavar="TABLE", help=f"{formats}, of numbers")
@@ -73,7 +74,7 @@ def add(commands: Commands) -> None:
     _add_report(parser)
     _add_reading(parser)
     options.add_machine(parser)
-    parser.set_defaults(run=_complete)
+    parser.set_defaults(run=_complete, divides=True)
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
@@ -160,7 +161,7 @@ def _reading(arguments: argparse.Namespace) -> Reading:
     return Reading(tuple(arguments.missing), separator, arguments.decimal, arguments.encoding, zeros=arguments.zeros)
 
 
-def _model(arguments: argparse.Namespace, device: str) -> MatrixCompletion:
+def _model(arguments: argparse.Namespace, device: str, mesh: Mesh) -> MatrixCompletion:
     """The estimator that was asked for.
 
     Raises:
@@ -174,7 +175,9 @@ def _model(arguments: argparse.Namespace, device: str) -> MatrixCompletion:
     if given and arguments.features is None:
         raise ValueError(f"expected --features beside --{next(iter(given)).replace('_', '-')}, got none")
     common: dict[str, Any] = {
-        "device": device,
+        # Of several ranks each has the device of the mesh.
+        "device": device if mesh.size == 1 else None,
+        "mesh": mesh if mesh.size > 1 else None,
         "clip": _bounds(arguments.clip),
         "progress": options.progress(arguments),
     }
@@ -233,11 +236,16 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _complete(arguments: argparse.Namespace) -> None:
-    """Check all that can be checked, complete, write."""
-    _check(arguments)
-    device = options.device(arguments)
-    model = _model(arguments, str(device))
-    given, encoded, notes = _read(arguments)
+    """Check all that can be checked, complete, write.
+
+    Under torchrun all ranks read the files and divide the work; rank 0 writes and tells.
+    """
+    mesh = options.mesh(arguments)
+    with mesh.together():
+        _check(arguments)
+        device = options.device(arguments)
+        model = _model(arguments, str(device), mesh)
+        given, encoded, notes = _read(arguments)
     table = given.frame
     if arguments.new_columns:
         known = set(table.columns)
@@ -252,7 +260,9 @@ def _complete(arguments: argparse.Namespace) -> None:
         model.fit(table, **encoded)
         filled = model.predict()
     taken = time.perf_counter() - start
-    write_table(arguments.output, filled, given)
+    with mesh.together():
+        if mesh.rank == 0:
+            write_table(arguments.output, filled, given)
     for message in (*notes, *(warning.message for warning in caught)):
         options.warn(message)
     missing = int(given.frame.isna().to_numpy().sum())
@@ -264,7 +274,8 @@ def _complete(arguments: argparse.Namespace) -> None:
         f"residual {model.residual_:.1e}, {taken:.1f} s: {arguments.output}",
         arguments.output,
     )
-    _judge(model, arguments, given)
+    _judge(model, arguments, given, mesh)
+    mesh.barrier()  # torchrun ends all processes as soon as one fails: not before all is told
 
 
 def _how(model: MatrixCompletion) -> str:
@@ -273,12 +284,15 @@ def _how(model: MatrixCompletion) -> str:
     return f"{model.passes_} pass{'' if model.passes_ == 1 else 'es'}"
 
 
-def _judge(model: MatrixCompletion, arguments: argparse.Namespace, given: Table) -> None:
-    """Report, and write what was asked for beside the table."""
+def _judge(model: MatrixCompletion, arguments: argparse.Namespace, given: Table, mesh: Mesh) -> None:
+    """Report, and write what was asked for beside the table, on rank 0."""
     if arguments.std is not None:
         # As if nothing had been observed: every cell is written, in the manner of the table.
         unknown = pandas_module().DataFrame(math.nan, index=given.frame.index, columns=given.frame.columns)
-        write_table(arguments.std, model.predict(return_std=True)[1], replace(given, container=None, frame=unknown))
+        deviations = model.predict(return_std=True)[1]
+        with mesh.together():
+            if mesh.rank == 0:
+                write_table(arguments.std, deviations, replace(given, container=None, frame=unknown))
     if not (arguments.report or arguments.plot or arguments.by_row):
         return
     if int(given.frame.notna().to_numpy().sum()) < _FEWEST:
@@ -287,8 +301,11 @@ def _judge(model: MatrixCompletion, arguments: argparse.Namespace, given: Table)
     report = model.report()
     if arguments.report:
         options.report(str(report), arguments.output)
-    if arguments.plot is not None:
-        save_plot(report.plot(), arguments.plot)
-    if arguments.by_row is not None:
-        rows = pandas_module().DataFrame(report.by_row()).set_index("row")
-        write_table(arguments.by_row, rows)
+    with mesh.together():
+        if mesh.rank > 0:
+            return
+        if arguments.plot is not None:
+            save_plot(report.plot(), arguments.plot)
+        if arguments.by_row is not None:
+            rows = pandas_module().DataFrame(report.by_row()).set_index("row")
+            write_table(arguments.by_row, rows)

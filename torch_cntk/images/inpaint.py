@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from torch_cntk._internal.agreed_memory import agreed_memory, ranks_of
 from torch_cntk._internal.checks import positive_int
 from torch_cntk._internal.dealing import by_rank
 from torch_cntk._internal.guesses import MASK, understands
@@ -124,10 +125,10 @@ def inpaint(
         the filled image, of the input's shape, dtype and device, with the quality of the solution; on every rank.
 
     Raises:
-        TypeError: the image is not floating point, the mask not boolean, or the kernel none.
-        ValueError: shapes do not fit, an observed pixel is NaN or infinite, nothing is observed (of a channel), there
-            is no kernel of that name, the kernel does not serve the image's size, or samples are asked for of a last
-            pass that is no regression of the whole image.
+        TypeError: the image is not floating point, the mask not boolean, or the kernel or the mesh none.
+        ValueError: ranks of the mesh have different images or options, shapes do not fit, an observed pixel is NaN or
+            infinite, nothing is observed (of a channel), there is no kernel of that name, the kernel does not serve
+            the image's size, or samples are asked for of a last pass that is no regression of the whole image.
         FileNotFoundError: there is no such file of a kernel.
         OutOfMemoryError: the kernel as an operator would not fit.
 
@@ -140,6 +141,7 @@ def inpaint(
         >>> bool((result.image - image).abs().max() < 0.1)
         True
     """
+    ranks = ranks_of(mesh)
     draws = Draws.of(samples, seed)
     plan = _Plan.of(passes, guidance, draws)
     chosen = _checked_solver(solver)
@@ -164,14 +166,14 @@ def inpaint(
     if draws is not None and (inputs is not None or mesh is not None):
         beside = "a mesh" if inputs is None else "what requires gradients"
         raise ValueError(f"expected samples=0 beside {beside}, got {samples}")
-    if len(parts) > 1 and getattr(chosen, "checkpoint", None) is not None:
-        raise ValueError(f"expected one mask for all channels beside a checkpoint, got {len(parts)} masks")
+    if getattr(chosen, "checkpoint", None) is not None:
+        _check_one_solve(parts, mesh)
     periodic = Periodic(None if kernel is None else kernel.detach(), number, chosen)
-    if mesh is not None:
-        mesh.agree(image=pixels, observed=parts[0][1].mask, ridge=ridge, wrap=wrap, passes=str(passes), windows=windows)
+    ranks.agree(image=pixels, observed=parts[0][1].mask, ridge=ridge, wrap=wrap, passes=str(passes), windows=windows)
     checked = time.perf_counter() - start
     how = _How(plan, windows, progress, mesh, keep=inputs is not None)
-    filled = [_filled(part, periodic, how) for _, part in parts]
+    with agreed_memory(ranks):
+        filled = [_filled(part, periodic, how) for _, part in parts]
     results = [one for one, _ in filled]
     result = results[0] if len(parts) == 1 else _joined(pixels, parts, results)
     if inputs is not None:
@@ -184,6 +186,19 @@ def inpaint(
         return result
     photograph = task.filled(result.image)
     return replace(result, image=photograph.pixels, photograph=photograph)
+
+
+def _check_one_solve(parts: list[tuple[list[int], Observed]], mesh: Mesh | None) -> None:
+    """Refuse several solves beside one checkpoint.
+
+    Raises:
+        ValueError: so it is.
+    """
+    if len(parts) > 1:
+        raise ValueError(f"expected one mask for all channels beside a checkpoint, got {len(parts)} masks")
+    images = len(parts[0][1].pixels)
+    if mesh is not None and mesh.size > 1 and images > 1:
+        raise ValueError(f"expected one image beside a checkpoint and a mesh, which divides images, got {images}")
 
 
 def _from_files(image: Any, observed: Any) -> tuple[Task | None, Any, Any]:

@@ -2,7 +2,8 @@
 
 A kernel regression is the mean of a Gaussian process (Rasmussen & Williams 2006, section 2.2), whose variance at a
 pixel x is a (k(x, x) - k_xO G^-1 k_Ox) with G = K_OO + ridge. The amplitude a of each channel is the one that makes its
-observed pixels most likely: y^T G^-1 y / n, for n of them. Images are drawn by Matheron's rule (Journel & Huijbregts
+observed pixels most likely, y^T G^-1 y / n for n of them, and channels vary together by Y^T G^-1 Y / n: the covariance of
+channels c and d at pixels x and x' is A_cd times that of the process (Bonilla et al. 2008, section 2). Images are drawn by Matheron's rule (Journel & Huijbregts
 1978): f of the prior is corrected by what the regression makes of its own observed pixels, f - K_xO G^-1 (f_O + noise),
 and added to the mean.
 """
@@ -29,7 +30,7 @@ _FACTORISED = 2_500
 """Observed pixels of which the matrix is factorised for the exact variances, if the solver has not done so."""
 _OPERATIONS = 2e10
 """Most multiplications for exact variances by a factor, missing x observed^2: some seconds."""
-_FEW = 256
+_FEW = 64
 """Missing pixels for which as many equations are solved whatever the solver; more if the draws take more anyhow."""
 _LEAST = 32
 """Draws that a standard deviation takes at least: it is off by an eighth then."""
@@ -136,23 +137,26 @@ def posterior_of(given: Observed, solved: Solved, draws: Draws) -> Posterior:
     Returns:
         in the units of ``given``.
     """
-    amplitude = _amplitude(solved)
+    together = _amplitudes(solved)
     how, variance = _exact(given, solved, draws)
     sampled = _Sampled.of(given, solved, draws, exact=variance is not None)
     error = 0.0
     if variance is None:
         variance, error, how = sampled.variance, sampled.error, sampled.how
+    amplitude = together.diagonal(dim1=1, dim2=2).clamp_min(0).reshape(*together.shape[:2], *(1,) * given.ndim)
     std = torch.where(given.mask[:, None], 0, (amplitude * variance.clamp_min(0)).sqrt())
-    return Posterior(std, solved.filled + amplitude.sqrt() * sampled.images, error, how)
+    values, vectors = torch.linalg.eigh(together)
+    root = vectors * values.clamp_min(0).sqrt()[:, None]
+    deviations = torch.einsum("bij,nbj...->nbi...", root, sampled.images)
+    return Posterior(std, solved.filled + deviations, error, how)
 
 
-def _amplitude(solved: Solved) -> Tensor:
-    """Of each channel of each image, [batch, channels, 1, ...] in float64: y^T G^-1 y / n."""
-    targets = solved.targets.double()
-    axes = tuple(range(2, targets.ndim))
-    count = solved.regression.observed.expand(targets.shape).double().sum(axes, keepdim=True)
-    likely: Tensor = (targets * solved.solution.weights.double()).sum(axes, keepdim=True) / count
-    return likely.clamp_min(0)
+def _amplitudes(solved: Solved) -> Tensor:
+    """How the channels of each image vary together, [batch, channels, channels] in float64: Y^T G^-1 Y / n."""
+    targets = solved.targets.double().flatten(2)
+    count = solved.regression.observed.expand(solved.targets.shape)[:, :1].flatten(1).double().sum(1)
+    likely = targets @ solved.solution.weights.double().flatten(2).mT / count[:, None, None]
+    return (likely + likely.mT) / 2
 
 
 def _exact(given: Observed, solved: Solved, draws: Draws) -> tuple[str, Tensor | None]:
@@ -160,7 +164,8 @@ def _exact(given: Observed, solved: Solved, draws: Draws) -> tuple[str, Tensor |
     parts, index = solved.regression.distinct_masks()
     masks = [crop(part.observed, given.size) for part in parts]
     missing, known = max(int((~mask).sum()) for mask in masks), max(int(mask.sum()) for mask in masks)
-    if known <= _FACTORISED and missing * known**2 * len(masks) <= _OPERATIONS:
+    by_factor = known <= _FACTORISED and missing * known**2 * len(masks) <= _OPERATIONS
+    if by_factor:
         how = f"exact, by a factorisation of {known:,} equations"
         at_hand = isinstance(solved.solver, Direct) and len(parts) == 1
         ways: Iterator[Factorisation] = (
@@ -170,25 +175,26 @@ def _exact(given: Observed, solved: Solved, draws: Draws) -> tuple[str, Tensor |
         how, ways = f"exact, by {missing:,} equations, one for each missing pixel", iter([solved.factorisation])
     else:
         return "", None
-    found = [_variances(part, way, mask) for part, way, mask in zip(parts, ways, masks, strict=True)]
+    found = [_variances(part, way, mask, exact=by_factor) for part, way, mask in zip(parts, ways, masks, strict=True)]
     return how, torch.stack(found)[index.reshape(-1)][:, None]
 
 
-def _variances(regression: Regression, factorisation: Factorisation, mask: Tensor) -> Tensor:
+def _variances(regression: Regression, factorisation: Factorisation, mask: Tensor, *, exact: bool) -> Tensor:
     """k(x, x) - k_xO G^-1 k_Ox at missing pixels of an image in the corner of the canvas, else 0; [*size]."""
     operator = regression.operator
     canvas, pixels = operator.size, math.prod(operator.size)
     numbers = torch.arange(pixels, device=mask.device).reshape(canvas)
-    places = crop(numbers, tuple(mask.shape))[~mask]
+    places, known = crop(numbers, tuple(mask.shape))[~mask], numbers[regression.observed]
     found = torch.zeros(mask.shape, dtype=torch.float64, device=mask.device)
     parts = []
     for some in torch.split(places, max(_NUMBERS // pixels, 1)):
-        units = torch.nn.functional.one_hot(some, pixels).double().reshape(-1, *canvas)
-        sides = torch.where(regression.observed, operator @ units, 0)
+        sides = torch.zeros(len(some), pixels, dtype=torch.float64, device=mask.device)
+        sides[:, known] = operator.entries(some, known)
+        sides = sides.reshape(-1, *canvas)
         weights = factorisation.solve(sides).weights.double()
-        product = torch.where(regression.observed, operator @ weights, 0) + regression.ridge * weights
-        # 2 k w - w G w: what the solver has left of the equations enters by its square.
-        explained = ((2 * sides - product) * weights).flatten(1).sum(1)
+        left = 0 if exact else sides - regression.multiply(weights)
+        # 2 k w - w G w: what an iteration has left of the equations enters by its square.
+        explained = ((sides + left) * weights).flatten(1).sum(1)
         parts.append(operator.diagonal.flatten()[some] - explained)
     found[~mask] = torch.cat(parts) if parts else found[~mask]
     return found

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from torch_cntk._internal.agreed_memory import ranks_of
 from torch_cntk._internal.checks import positive_int
 from torch_cntk._internal.dealing import by_rank
 from torch_cntk._internal.ranks import Mesh
@@ -180,7 +181,7 @@ def sweep(
     observed = checked_mask(image, observed)
     if truth is not None and truth.shape != image.shape:
         raise ValueError(f"expected the truth of the image's shape {tuple(image.shape)}, got {tuple(truth.shape)}")
-    source = prior or Uniform(0, 0.1)
+    source, ranks = prior or Uniform(0, 0.1), ranks_of(mesh)
     for net in networks.values():
         _check_network(net, source)
     left_out = _left_out(observed, trials, seed)
@@ -189,7 +190,7 @@ def sweep(
         def tried(net: Layer | Kernel | str) -> _Tried:
             return _tried(_kernel(net, source, observed), image, observed, left_out, truth, bar)
 
-        found = by_rank(mesh or Mesh.alone(), tried, list(networks.values()))
+        found = by_rank(ranks, tried, list(networks.values()))
     errors = torch.tensor([one.errors for one in found], dtype=torch.float64)
     seconds, true = [one.seconds for one in found], [one.truth for one in found]
     return Sweep(_ranked(list(networks), errors, seconds, true), trials)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, overload
 
 import torch
 from torch import Tensor
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from torch_cntk._internal.ranks import Mesh
-    from torch_cntk.layers.between import Output
-    from torch_cntk.operators import GramOperator, InputsOperator
+    from torch_cntk.layers.between import Output, Results
+    from torch_cntk.operators import GramOperator, InputsOperator, ShardedGram
     from torch_cntk.priors.base import Prior
 
 __all__ = ["Layer", "from_description"]
@@ -180,8 +180,14 @@ class Layer(torch.nn.Module):
         )
 
     def gram_operator(
-        self, features: Tensor, *, kind: str = "ntk", white: float = 0.0, dtype: torch.dtype | None = None
-    ) -> GramOperator | InputsOperator:
+        self,
+        features: Tensor,
+        *,
+        kind: str = "ntk",
+        white: float = 0.0,
+        dtype: torch.dtype | None = None,
+        mesh: Mesh | None = None,
+    ) -> GramOperator | InputsOperator | ShardedGram:
         """The exact kernel of this network between inputs, as a linear map that stores no matrix.
 
         Args:
@@ -191,6 +197,8 @@ class Layer(torch.nn.Module):
             white: added to the variance of each row, as by a block of the identity matrix behind the features; 0 for
                 images.
             dtype: in which it multiplies; that of the features by default.
+            mesh: of ``torch_cntk.distributed.mesh()``: processes that call this with the same arguments. Each computes
+                some blocks of the matrix in each product.
 
         Returns:
             the operator, of size (n,).
@@ -200,7 +208,7 @@ class Layer(torch.nn.Module):
             ValueError: the features are not finite or do not fit the network, a layer's rule would not be exact at its
                 place in it, or the network ends in pixels.
         """
-        return computing.gram_operator(self, features, kind=kind, white=white, dtype=dtype)
+        return computing.gram_operator(self, features, kind=kind, white=white, dtype=dtype, mesh=mesh)
 
     @overload
     def gram(
@@ -212,7 +220,37 @@ class Layer(torch.nn.Module):
         output: Output = "inputs",
         dtype: torch.dtype = torch.float64,
         progress: bool = False,
+        mesh: Mesh | None = None,
+        results: Literal["all"] = "all",
     ) -> Tensor: ...
+
+    @overload
+    def gram(
+        self,
+        features: Tensor,
+        others: Tensor | None = None,
+        *,
+        kind: str = "ntk",
+        output: Output = "inputs",
+        dtype: torch.dtype = torch.float64,
+        progress: bool = False,
+        mesh: Mesh | None = None,
+        results: Literal["first"],
+    ) -> Tensor | None: ...
+
+    @overload
+    def gram(
+        self,
+        features: Tensor,
+        others: Tensor | None = None,
+        *,
+        kind: str = "ntk",
+        output: Output = "inputs",
+        dtype: torch.dtype = torch.float64,
+        progress: bool = False,
+        mesh: Mesh | None = None,
+        results: Results,
+    ) -> Tensor | None: ...
 
     @overload
     def gram(
@@ -224,6 +262,8 @@ class Layer(torch.nn.Module):
         output: Output = "inputs",
         dtype: torch.dtype = torch.float64,
         progress: bool = False,
+        mesh: Mesh | None = None,
+        results: Literal["all"] = "all",
     ) -> NDArray[np.float64]: ...
 
     @allocating("the matrix of the kernel")
@@ -236,6 +276,8 @@ class Layer(torch.nn.Module):
         output: Output = "inputs",
         dtype: torch.dtype = torch.float64,
         progress: bool = False,
+        mesh: Mesh | None = None,
+        results: Results = "all",
     ) -> Any:
         """The exact kernel of this network between inputs, as a matrix.
 
@@ -253,18 +295,22 @@ class Layer(torch.nn.Module):
             dtype: of the computation between images. float32 takes about half as long, and features that are equal to
                 seven digits without being the same get an error of some 1e-4 of the largest entry then.
             progress: whether to show a bar, for images.
+            mesh: of ``torch_cntk.distributed.mesh()``: processes that call this with the same arguments. Each block of
+                the matrix is computed by one of them; the bits are those of one process. Without gradients.
+            results: which ranks get the matrix: "all" of them, or the "first" alone.
 
         Returns:
             K between the inputs and the others, [n, m], in float64; between pixels [n, m, *size, *size]. A tensor for
-            tensors, an array for arrays.
+            tensors, an array for arrays. None on ranks that do not get it.
 
         Raises:
             TypeError: the features are no floating point numbers, or one of two a tensor and the other an array.
             ValueError: the features are not finite or do not fit the network, a layer's rule would not be exact at its
-                place in it, or the network ends in pixels and they were not asked for, or the other way round.
+                place in it, or the network ends in pixels and they were not asked for, or the other way round;
+                arguments differ between ranks, or gradients are to be recorded beside a mesh.
             OutOfMemoryError: the matrix would not fit; ``gram_operator`` multiplies by it without storing it.
         """
-        return computing.gram(self, features, others, computing.Between(kind, output, dtype, progress))
+        return computing.gram(self, features, others, computing.Between(kind, output, dtype, progress, mesh, results))
 
 
 def from_description(description: Mapping[str, Any]) -> Layer:

@@ -10,21 +10,26 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from torch_cntk._internal.agreed_memory import agreed_memory
 from torch_cntk._internal.checks import as_precision, shape_text
 from torch_cntk._internal.contexts import plain
 from torch_cntk._internal.memory import require_bytes
+from torch_cntk._internal.ranks import Mesh
 from torch_cntk._internal.tunable import asks_for_gradients
 from torch_cntk.kernels.build import check_finite
 from torch_cntk.layers.recording import recording, require_reached
 from torch_cntk.operators.gram import GramOperator
 from torch_cntk.operators.inputs import InputsOperator
+from torch_cntk.operators.sharded import ShardedGram
 
 if TYPE_CHECKING:
     from torch_cntk.layers.base import Layer
 
-__all__ = ["Between", "Output", "gram", "gram_operator"]
+__all__ = ["Between", "Output", "Results", "gram", "gram_operator"]
 
 Output = Literal["inputs", "pixels"]
+Results = Literal["all", "first"]
+"""Which ranks get a result: all of them, or rank 0."""
 
 _MOST_DIMENSIONS = 3
 """Of images."""
@@ -38,6 +43,8 @@ class Between:
     output: Output = "inputs"
     dtype: torch.dtype = torch.float64
     progress: bool = False
+    mesh: Mesh | None = None
+    results: Results = "all"
 
 
 def _checked(network: Layer, features: Tensor) -> None:
@@ -83,14 +90,16 @@ def _check_images(network: Layer, images: Tensor) -> None:
 
 
 def gram_operator(
-    network: Layer, features: Tensor, *, kind: str, white: float, dtype: torch.dtype | None
-) -> GramOperator | InputsOperator:
+    network: Layer, features: Tensor, *, kind: str, white: float, dtype: torch.dtype | None, mesh: Mesh | None = None
+) -> GramOperator | InputsOperator | ShardedGram:
     """As ``Layer.gram_operator``, which has the arguments.
 
     Raises:
         TypeError: see there.
         ValueError: see there.
     """
+    if mesh is not None:
+        return _shared_operator(network, features, kind, white, dtype, mesh)
     _checked(network, features)
     if asks_for_gradients(network.modules()):
         raise ValueError(
@@ -110,6 +119,18 @@ def gram_operator(
         operator = InputsOperator(network.propagate, features, kind=kind, dtype=dtype)
     _check_output(operator, "inputs")
     return operator
+
+
+def _shared_operator(
+    network: Layer, features: Tensor, kind: str, white: float, dtype: torch.dtype | None, mesh: Mesh
+) -> ShardedGram:
+    """The operator whose blocks ranks compute, all of which have the same network and features."""
+    with mesh.together("the inputs of a kernel"):
+        operator = gram_operator(network, features, kind=kind, white=white, dtype=dtype)
+        assert not isinstance(operator, ShardedGram)
+        shared = ShardedGram(operator, mesh)
+    mesh.agree(network=repr(network), kind=kind, white=white, dtype=operator.dtype, features=features)
+    return shared
 
 
 def _check_output(operator: InputsOperator, output: str) -> None:
@@ -139,7 +160,8 @@ def gram(network: Layer, features: Any, others: Any, asked: Between) -> Any:
     if not isinstance(features, np.ndarray) and not isinstance(others, np.ndarray):
         return _gram(network, features, others, asked)
     given = [_as_tensor(inputs) for inputs in (features, others) if inputs is not None]
-    return _gram(network, given[0], given[1] if len(given) > 1 else None, asked).detach().numpy()
+    matrix = _gram(network, given[0], given[1] if len(given) > 1 else None, asked)
+    return None if matrix is None else matrix.detach().numpy()
 
 
 def _as_tensor(inputs: Any) -> Tensor:
@@ -159,7 +181,10 @@ def _as_tensor(inputs: Any) -> Tensor:
     return torch.from_numpy(np.array(np.asarray(inputs), dtype=inputs.dtype.newbyteorder("="), order="C"))
 
 
-def _gram(network: Layer, features: Tensor, others: Tensor | None, asked: Between) -> Tensor:
+def _gram(network: Layer, features: Tensor, others: Tensor | None, asked: Between) -> Tensor | None:
+    if asked.mesh is not None:
+        return _of_ranks(network, features, others, asked, asked.mesh)
+    _check_results(asked)
     if asked.output not in get_args(Output):
         raise ValueError(f'expected output "inputs" or "pixels", got {asked.output!r}')
     for given in (features,) if others is None else (features, others):
@@ -171,6 +196,62 @@ def _gram(network: Layer, features: Tensor, others: Tensor | None, asked: Betwee
     if _recorded(network, features, others):
         return _between_images(network, features, others, asked)
     return _between_rows(network, features, others, asked.kind)
+
+
+def _check_results(asked: Between) -> None:
+    if asked.results not in get_args(Results):
+        raise ValueError(f'expected results "all" or "first", got {asked.results!r}')
+
+
+def _of_ranks(network: Layer, features: Tensor, others: Tensor | None, asked: Between, mesh: Mesh) -> Tensor | None:
+    """The matrix, of which each block is computed by one rank; None on ranks that do not get it.
+
+    Raises:
+        ValueError: gradients would be recorded, or an argument is wrong or differs between ranks.
+    """
+    held = features if others is None else others
+    with mesh.together("the inputs of a kernel"):
+        _check_results(asked)
+        for given in (features,) if others is None else (features, others):
+            _checked(network, given)
+        if _recorded(network, features, others):
+            raise ValueError("expected features and layers without gradients beside mesh, got some that require them")
+        operator = _operator_of(network, features, held, asked)
+        shared = ShardedGram(operator, mesh)
+    options = {"kind": asked.kind, "output": asked.output, "dtype": asked.dtype, "results": asked.results}
+    mesh.agree(network=repr(network), options=options, features=features, others=others)
+    with plain(), agreed_memory(mesh):
+        matrix = shared.gathered(None if others is None else features, first=asked.results == "first")
+    with mesh.together("a check of entries"):
+        if matrix is None:
+            return None
+        if others is None and isinstance(operator, GramOperator):
+            _mirrored(matrix)
+        check_finite(matrix)
+    return matrix
+
+
+def _operator_of(network: Layer, features: Tensor, held: Tensor, asked: Between) -> GramOperator | InputsOperator:
+    """The operator that holds some inputs, for a matrix between them and the features.
+
+    Raises:
+        ValueError: the inputs do not fit the network, or the output is not what it ends in.
+    """
+    if asked.output not in get_args(Output):
+        raise ValueError(f'expected output "inputs" or "pixels", got {asked.output!r}')
+    if features.ndim <= 2:
+        if asked.output == "pixels":
+            raise ValueError(f'expected output="inputs" for features of shape {tuple(features.shape)}, got "pixels"')
+        network.require_exact()
+        with plain():
+            return GramOperator(network.propagate, held, kind=asked.kind)
+    for given in (features, held):
+        _check_images(network, given)
+    network.require_exact()
+    with plain():
+        operator = InputsOperator(network.propagate, held, kind=asked.kind, entry_dtype=asked.dtype)
+    _check_output(operator, asked.output)
+    return operator
 
 
 def _recorded(network: Layer, features: Tensor, others: Tensor | None) -> bool:

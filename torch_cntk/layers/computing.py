@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from torch_cntk._internal.agreed_memory import agreed_memory, ranks_of
 from torch_cntk._internal.checks import as_device, as_precision, as_size, shape_text
 from torch_cntk._internal.contexts import plain
 from torch_cntk._internal.memory import require_bytes
@@ -96,9 +97,8 @@ def kernel(network: Layer, prior: Prior | str, size: tuple[int, ...] | None, opt
         got = f"a tensor of shape {tuple(prior.shape)}; see priors.Tensor" if tensor else repr(prior)
         raise TypeError(f"expected a feature prior, such as priors.Uniform(), got {got}")
     network.require_exact(gaussian=prior.gaussian)
-    if options.mesh is not None:
-        asked = (size, options.input_size, options.radius, options.kind, options.dtype)
-        options.mesh.agree(network=network, prior=_facts(prior), size_and_other_options=asked)
+    asked = (size, options.input_size, options.radius, options.kind, options.dtype)
+    ranks_of(options.mesh).agree(network=network, prior=_facts(prior), size_and_other_options=asked)
     device = as_device(options.device or prior.device or ("cpu" if options.mesh is None else options.mesh.device))
     if options.dtype is not None:
         as_precision(options.dtype)
@@ -112,7 +112,7 @@ def kernel(network: Layer, prior: Prior | str, size: tuple[int, ...] | None, opt
     if recorded and options.mesh is not None:
         raise ValueError("expected no options that require gradients with a mesh: ranks do not divide gradients")
     task = _Task(network, prior, ndim, options.kind, dtype, device, options.progress, source, options.mesh, recorded)
-    with recording() if recorded else plain():
+    with recording() if recorded else plain(), agreed_memory(ranks_of(options.mesh)):
         made = _whole(task, size) if options.radius is None else _windowed(task, size, options.radius)
     if recorded:
         require_reached([table.values for table in made.storage.tables.values()], network.modules(), of_prior)

@@ -14,8 +14,10 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor
 
+from torch_cntk._internal.agreed_memory import on_ranks
 from torch_cntk._internal.contexts import weightless
 from torch_cntk._internal.memory import allocating
+from torch_cntk._internal.ranks import Mesh
 from torch_cntk._internal.user_warnings import warn_user
 from torch_cntk.layers import ACTIVATIONS, Layer
 from torch_cntk.matrices.choice import Plan
@@ -76,6 +78,9 @@ class MatrixCompletion(Judged):
         progress: whether to show bars.
         clip: the smallest and the largest value that a prediction may have, as (0, None) of what cannot be negative;
             observed entries stay as they are.
+        mesh: of ``torch_cntk.distributed.mesh()``: processes that call the same methods with the same arguments. They
+            divide the work, and all of them get the same results: those of one process, to the bit where the equations
+            are solved directly, else to rounding. The device is the mesh's then, unless one is given.
 
     Attributes:
         ridge_: the ridge, relative; NaN after passes, each of which has a noise of its own.
@@ -116,6 +121,7 @@ class MatrixCompletion(Judged):
         seed: int = 0,
         progress: bool = False,
         clip: tuple[float | None, float | None] | None = None,
+        mesh: Mesh | None = None,
     ) -> None:
         self.hidden_layers = hidden_layers
         self.activation = activation
@@ -132,7 +138,9 @@ class MatrixCompletion(Judged):
         self.seed = seed
         self.progress = progress
         self.clip = clip
+        self.mesh = mesh
 
+    @on_ranks
     def fit(
         self,
         Y: Any,  # noqa: N803 - the paper's name
@@ -163,13 +171,12 @@ class MatrixCompletion(Judged):
         Raises:
             TypeError: something is not numbers, or the mask not boolean.
             ValueError: an option is out of range, shapes or labels do not match, features are not finite or zero, or
-                nothing is observed.
+                nothing is observed; or arguments differ between the ranks of the mesh.
 
         Warns:
             UserWarning: a row has no observed entry; the kernel is singular and there is no ridge; an iteration ended
                 before its tolerance; or normalising leaves nothing but the signs of the features.
         """
-        check_options(self)
         with allocating("fitting the matrix"):
             notes = self._fit(Y, observed, features, row_features, column_weight)
         for note in notes:
@@ -177,12 +184,22 @@ class MatrixCompletion(Judged):
         return self
 
     def _fit(self, table: Any, observed: Any, features: Any, row_features: Any, column_weight: Any) -> list[str]:
-        """Do what ``fit`` does, and return what to tell the user.
+        """Do what ``fit`` does, and return what to tell the user."""
+        with self._ranks.together("reading the matrix"):
+            check_options(self)
+            matrix, notes = self._read(table, observed, features, row_features, column_weight)
+        self._agree(matrix)
+        return notes + self._fit_read(matrix)
+
+    def _read(
+        self, table: Any, observed: Any, features: Any, row_features: Any, column_weight: Any
+    ) -> tuple[Matrix, list[str]]:
+        """Read what is given: the matrix, and what to tell the user.
 
         Raises:
             ValueError: nothing is observed, or columns have weights that passes do not know.
         """
-        matrix = read_matrix(table, observed, self.device)
+        matrix = read_matrix(table, observed, self._device)
         if not bool(matrix.observed.any()):
             raise ValueError("expected at least one observed entry, got none; observed is True where known")
         self._passing: Passing | None = None
@@ -200,7 +217,7 @@ class MatrixCompletion(Judged):
             self._columns = own
         self._scale = None if column_weight is None else roots_of_weights(column_weight, matrix)
         self.n_features_in_ = columns
-        return notes + more + self._fit_read(matrix)
+        return matrix, notes + more
 
     def _fit_read(self, matrix: Matrix) -> list[str]:
         self._matrix = matrix
@@ -212,7 +229,14 @@ class MatrixCompletion(Judged):
         before = None if self._passing is None else self._passing.choice
         sides = self._rows, self._described
         self._passing = fit_passes(
-            matrix, *sides, passes, before, precision=self.precision, seed=self.seed, progress=self.progress
+            matrix,
+            *sides,
+            passes,
+            before,
+            precision=self.precision,
+            seed=self.seed,
+            progress=self.progress,
+            mesh=self.mesh,
         )
         self.plan_: Plan | None = self._passing.choice.plan
         self.passes_ = self._passing.choice.plan.passes
@@ -242,15 +266,18 @@ class MatrixCompletion(Judged):
 
     def _regress(self, matrix: Matrix) -> list[str]:
         """Find ``weights_``, ``offsets_`` and how well they solve the equations; return what to tell the user."""
-        self._operator = self._columns.operator(self._network, PRECISIONS[self.precision])
+        operator = self._columns.operator(self._network, PRECISIONS[self.precision])
+        self._operator = operator if self._ranks.size == 1 else operator.divided(self._ranks)
         self.offsets_, notes = row_offsets(matrix, center=self.center, coupled=self._rows is not None)
         targets = targets_of(matrix, self.offsets_)
         systems = self._systems(matrix.observed, targets)
         if isinstance(self.ridge, str):
-            self.ridge_, self.ridges_ = best_ridge(systems, self.solver, self.seed, progress=self.progress)
+            self.ridge_, self.ridges_ = best_ridge(
+                systems, self.solver, self.seed, progress=self.progress, mesh=self.mesh
+            )
         else:
             self.ridge_, self.ridges_ = float(self.ridge), ()
-        weights = solved(systems, targets, self.ridge_, self.solver, progress=self.progress)
+        weights = solved(systems, targets, self.ridge_, self.solver, progress=self.progress, mesh=self.mesh)
         self.weights_, self.residual_ = weights.values, weights.residual
         self.solver_, self.n_iter_ = weights.solver, weights.iterations
         self.plan_, self.passes_ = None, 0
@@ -265,6 +292,7 @@ class MatrixCompletion(Judged):
         whole = System(entries, observed, targets, all_rows, all_columns, entries.mean_diagonal)
         return [whole if self._scale is None else whole.scaled(self._scale)]
 
+    @on_ranks
     @allocating("predicting the matrix")
     def predict(self, features: Any = None, row_features: Any = None, *, return_std: bool = False) -> Any:
         """Complete the matrix, or predict columns (and rows) that it did not have.
@@ -294,7 +322,9 @@ class MatrixCompletion(Judged):
         else:
             if self._passing is not None:
                 raise ValueError("expected no features after passes, got some; fit() a matrix that has the new lines")
-            columns = self._columns if features is None else self._new_side(features, "column")
+            with self._ranks.together("reading features"):
+                columns = self._columns if features is None else self._new_side(features, "column")
+            self._ranks.agree(features=columns.features)
             values, rows = self._predicted(columns, row_features)
             parts = [values, *([self._deviations(columns)] if return_std else [])]
             labels = rows, columns.labels
@@ -314,7 +344,9 @@ class MatrixCompletion(Judged):
                 )
             values = self._operator.cross_multiply(columns.features, self.weights_, progress=self.progress)
             return self._clipped(values + self.offsets_[:, None]), self._matrix.rows
-        rows = self._rows if row_features is None else self._new_side(row_features, "row")
+        with self._ranks.together("reading features of rows"):
+            rows = self._rows if row_features is None else self._new_side(row_features, "row")
+        self._ranks.agree(row_features=rows.features)
         kernels = self._rows.kernel(self._network, rows), self._columns.kernel(self._network, columns)
         values = between(*kernels, self.weights_, self.combine) + self.offsets_[0]
         return self._clipped(values), self._matrix.rows if row_features is None else rows.labels
@@ -344,6 +376,7 @@ class MatrixCompletion(Judged):
             filled = torch.where(missing, values, filled)
         return torch.where(missing, self._clipped(filled), filled)
 
+    @on_ranks
     def transform(self, Y: Any, observed: Any = None) -> Any:  # noqa: N803
         """Complete other rows of the same columns.
 

@@ -9,8 +9,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from torch_cntk._internal.agreed_memory import on_ranks, ranks_of
 from torch_cntk._internal.checks import positive_int
 from torch_cntk._internal.memory import allocating, require_bytes
+from torch_cntk._internal.ranks import Mesh
 from torch_cntk._internal.user_warnings import warn_user
 from torch_cntk.matrices.costs import expected_seconds
 from torch_cntk.matrices.judging import LeftOut, closed_form, fold_count, folds_of, in_closed_form, in_parts
@@ -24,6 +26,7 @@ from torch_cntk.matrices.tables import Matrix, different, read_matrix
 from torch_cntk.matrices.uncertainty import Calibration, calibrated, drawn, variances_of
 from torch_cntk.operators.gram import GramOperator
 from torch_cntk.operators.row_column import Combination
+from torch_cntk.operators.sharded import ShardedGram
 from torch_cntk.solvers.base import unit_of
 from torch_cntk.solvers.checkpoint import without_checkpoint
 
@@ -49,15 +52,48 @@ class Judged(Completer):
     device: str | None
     progress: bool
     clip: tuple[float | None, float | None] | None
+    mesh: Mesh | None
     _matrix: Matrix
     _columns: Side
     _rows: Side | None
+    _described: Side | None
     _network: Any
-    _operator: GramOperator
+    _operator: GramOperator | ShardedGram
     _scale: Tensor | None
     _passing: Passing | None
     _left_out: LeftOut | None
     _calibration: Calibration | None
+
+    @property
+    def _ranks(self) -> Mesh:
+        """Those that work on this.
+
+        Raises:
+            TypeError: the mesh is none.
+        """
+        return ranks_of(self.mesh)
+
+    @property
+    def _device(self) -> Any:
+        """Where to compute; None for where the matrix is."""
+        return self.device if self.device is not None or self.mesh is None else self.mesh.device
+
+    def _agree(self, matrix: Matrix) -> None:
+        """Make sure that all ranks have the same options and data.
+
+        Raises:
+            ValueError: they do not.
+        """
+        own = {name: value for name, value in self.get_params().items() if name not in ("mesh", "device", "progress")}
+        sides = [None if side is None else side.features for side in (self._described, self._rows)]
+        self._ranks.agree(
+            options=own,
+            table=torch.where(matrix.observed, matrix.values, 0),
+            observed=matrix.observed,
+            features=sides[0],
+            row_features=sides[1],
+            column_weight=self._scale,
+        )
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "residual_")
@@ -119,10 +155,11 @@ class Judged(Completer):
         Returns:
             seconds.
         """
-        matrix = read_matrix(Y, observed, self.device)
+        matrix = read_matrix(Y, observed, self._device)
         passes = self.passes is not None or features is None
         return expected_seconds(self, matrix, passes=passes, coupled=row_features is not None)
 
+    @on_ranks
     def left_out(self) -> Any:
         """What the fit says of each observed entry without having seen it.
 
@@ -139,6 +176,7 @@ class Judged(Completer):
         self._check_fitted()
         return self._matrix.restore(self._judged().values, self._matrix.rows, self._matrix.columns)
 
+    @on_ranks
     def report(self) -> Report:
         """How good the completion is, beside simple methods on the same left-out entries, and which to trust.
 
@@ -152,6 +190,7 @@ class Judged(Completer):
         with allocating("the report"):
             return reported(self)
 
+    @on_ranks
     def samples(self, count: int = 1, *, seed: int | None = None) -> Tensor:
         """Tables that what is observed leaves possible.
 
@@ -197,6 +236,7 @@ class Judged(Completer):
         variances = variances_of(wider)[:, self._matrix.values.shape[1] :]
         return variances.sqrt() * self._calibrated().factors[:, None]
 
+    @on_ranks
     def score(self, Y: Any, observed: Any = None) -> float:  # noqa: N803
         """R^2 of each observed entry's prediction from the other observed entries of its row (leave-one-out).
 
@@ -234,7 +274,18 @@ class Judged(Completer):
         self._check_fitted()
         if self._rows is not None:
             raise ValueError("expected rows without features: with them, pass row_features to predict()")
-        matrix = read_matrix(table, observed, self.device)
+        with self._ranks.together("reading the matrix"):
+            matrix = self._read_rows(table, observed)
+        self._ranks.agree(table=torch.where(matrix.observed, matrix.values, 0), observed=matrix.observed)
+        return matrix
+
+    def _read_rows(self, table: Any, observed: Any) -> Matrix:
+        """Other rows of the columns of ``fit``.
+
+        Raises:
+            ValueError: the columns are others, or nothing is observed.
+        """
+        matrix = read_matrix(table, observed, self._device)
         if matrix.values.shape[1] != self.n_features_in_:
             raise ValueError(f"expected the {self.n_features_in_} columns of fit(), got {matrix.values.shape[1]}")
         if different(matrix.columns, self._matrix.columns):

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from torch_cntk._internal.dealing import by_rank
+from torch_cntk._internal.ranks import Mesh
 from torch_cntk.matrices.systems import System
 from torch_cntk.matrices.tables import Matrix, name_of
-from torch_cntk.solvers import Solver, Status
+from torch_cntk.solvers import Solution, Solver, Status
 from torch_cntk.solvers.base import unit_of
 from torch_cntk.solvers.checkpoint import without_checkpoint
 
 __all__ = ["RIDGES", "Weights", "best_ridge", "row_offsets", "solved", "targets_of", "told_of_empty"]
+
+R = TypeVar("R")
 
 _SINGULAR = (
     "the kernel between observed columns is singular: solved in the least-squares sense, in which columns that cannot "
@@ -85,9 +89,21 @@ def targets_of(matrix: Matrix, offsets: Tensor) -> Tensor:
 
 
 def best_ridge(
-    systems: Sequence[System], solver: Literal["auto"] | Solver, seed: int, *, progress: bool
+    systems: Sequence[System],
+    solver: Literal["auto"] | Solver,
+    seed: int,
+    *,
+    progress: bool,
+    mesh: Mesh | None = None,
 ) -> tuple[float, tuple[float, ...]]:
     """The one among ``RIDGES`` with the smallest error over all rows, or one beyond if the best is the last of them.
+
+    Args:
+        systems: the equations of all rows.
+        solver: or "auto".
+        seed: of what is held out.
+        progress: whether to show a bar.
+        mesh: ranks that divide the systems, unless these draw from one generator, one after the other.
 
     Returns:
         it, and all that were tried, in ascending order.
@@ -102,8 +118,15 @@ def best_ridge(
         # Each time from the same seed: what is held out is the same.
         generator = torch.Generator().manual_seed(seed)
         some = _some(systems, generator)
-        bar = tqdm(some, disable=not progress, desc="ridge", unit="system")
-        errors: list[float] = torch.stack([system.errors(ridges, trial, generator) for system in bar]).sum(0).tolist()
+        ranks = mesh if mesh is not None and not any(system.draws(trial) for system in some) else None
+        with tqdm(total=len(some), disable=not progress, desc="ridge", unit="system") as bar:
+
+            def of_system(system: System) -> Tensor:
+                found = system.errors(ridges, trial, generator)
+                bar.update()
+                return found
+
+            errors: list[float] = torch.stack(_of_each(some, of_system, ranks)).sum(0).tolist()
         return errors
 
     errors = dict(zip(RIDGES, errors_of(RIDGES), strict=True))
@@ -115,6 +138,18 @@ def best_ridge(
             best = further if errors[further] < (1 - _GAIN) * errors[edge] else best
             break
     return best, tuple(sorted(errors))
+
+
+def _of_each(systems: Sequence[System], work: Callable[[System], R], mesh: Mesh | None) -> list[R]:
+    """The results of some work on each of the systems, in their order: each by one rank, or by all if they divide it.
+
+    A rank that works alone does what one process does: those results have the same bits.
+    """
+    if mesh is None or mesh.size == 1:
+        return [work(system) for system in systems]
+    alone = [system for system in systems if not system.divided]
+    found = iter(by_rank(mesh, work, alone, systems[0].targets.device) if alone else [])
+    return [work(system) if system.divided else next(found) for system in systems]
 
 
 _LONG = 1e12
@@ -164,8 +199,9 @@ def solved(
     solver: Literal["auto"] | Solver,
     *,
     progress: bool,
+    mesh: Mesh | None = None,
 ) -> Weights:
-    """Solve all equations of a matrix with targets [rows, columns].
+    """Solve all equations of a matrix with targets [rows, columns]; ranks of a mesh divide them.
 
     Raises:
         ValueError: weights are too large for float64.
@@ -173,8 +209,15 @@ def solved(
     values = torch.zeros_like(targets)
     residual, name, iterations = 0.0, "", 0
     several, statuses = len(systems) > 1, set()
-    for system in tqdm(systems, disable=not (progress and several), desc="rows", unit="pattern"):
-        solution = system.solve(ridge, solver, progress=progress and not several)
+    with tqdm(total=len(systems), disable=not (progress and several), desc="rows", unit="pattern") as bar:
+
+        def solve(system: System) -> Solution:
+            found = system.solve(ridge, solver, progress=progress and not several)
+            bar.update()
+            return found
+
+        solutions = _of_each(systems, solve, mesh)
+    for system, solution in zip(systems, solutions, strict=True):
         weights = solution.weights if system.scale is None else solution.weights * system.scale
         values[system.rows[:, None], system.columns] = weights
         residual = max(residual, float(solution.residual.max()))

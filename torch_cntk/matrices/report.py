@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from torch_cntk._internal.dealing import by_rank
 from torch_cntk.matrices.judging import fold_count, folds_of, in_parts
 from torch_cntk.matrices.peers import affordable, completed_by
 
@@ -134,7 +135,7 @@ def reported(model: Judged) -> Report:
     fold = folds_of(matrix.observed, parts, model.seed)
     hidden = (fold >= 0) & (fold < tried)
     ours = judged.values if not judged.exact else model._clipped(in_parts(model, fold, tried).values)
-    others = _others(matrix.values, matrix.observed, fold, tried, progress=model.progress)
+    others = _others(matrix.values, matrix.observed, fold, tried, model)
     found = {OURS: ours, **{name: model._clipped(values) for name, values in others.items()}}
     means = _means(matrix.values, matrix.observed)
     scores = {name: _score(values, matrix.values, hidden, means) for name, values in found.items()}
@@ -164,15 +165,23 @@ def reported(model: Judged) -> Report:
     )
 
 
-def _others(values: Tensor, observed: Tensor, fold: Tensor, tried: int, *, progress: bool) -> dict[str, Tensor]:
-    """What simple methods say of the entries of some parts, left out one part at a time."""
+def _others(values: Tensor, observed: Tensor, fold: Tensor, tried: int, model: Judged) -> dict[str, Tensor]:
+    """What simple methods say of the entries of some parts, left out one part at a time; by rank."""
     names = affordable(*values.shape)
     found = {name: torch.full_like(values, torch.nan) for name in names}
     rounds = [(part, name) for part in range(tried) for name in names]
-    for part, name in tqdm(rounds, disable=not progress, desc="comparing", unit="fit"):
-        hidden = fold == part
-        filled = completed_by(name, torch.where(observed, values, 0), observed & ~hidden)
-        found[name] = torch.where(hidden, filled, found[name])
+    with tqdm(total=len(rounds), disable=not model.progress, desc="comparing", unit="fit") as bar:
+
+        def said(one: tuple[int, str]) -> Tensor:
+            part, name = one
+            hidden = fold == part
+            filled = completed_by(name, torch.where(observed, values, 0), observed & ~hidden)
+            bar.update()
+            return filled[hidden]
+
+        entries = by_rank(model._ranks, said, rounds, values.device)
+    for (part, name), filled in zip(rounds, entries, strict=True):
+        found[name][fold == part] = filled
     return found
 
 

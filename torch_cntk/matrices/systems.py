@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from torch_cntk._internal.memory import available_bytes
+from torch_cntk._internal.ranks import Mesh
 from torch_cntk.operators.base import DenseOperator, Operator
 from torch_cntk.operators.derived import ScaledOperator, SelectedOperator
 from torch_cntk.operators.gram import GramOperator
+from torch_cntk.operators.sharded import ShardedGram
 from torch_cntk.solvers import (
     ConjugateGradient,
     Direct,
@@ -70,6 +72,7 @@ class System:
         scale: that the targets and the rows and columns of the operator's kernel have been multiplied by (see
             ``ScaledOperator``), or None.
         together: whether the right-hand sides, each with a mask of its own, shall share one iteration.
+        divided: whether ranks divide the operator's products and entries, so that all of them work on this at a time.
     """
 
     operator: Operator
@@ -80,11 +83,18 @@ class System:
     mean_diagonal: float
     scale: Tensor | None = None
     together: bool = False
+    divided: bool = False
 
     def scaled(self, scale: Tensor) -> System:
         """The same equations with squared errors that count ``scale`` squared times, [n]."""
         operator = ScaledOperator(self.operator, scale)
         return replace(self, operator=operator, targets=self.targets * scale, scale=scale)
+
+    def over(self, mesh: Mesh) -> System:
+        """The same equations, with products that ranks divide."""
+        every = torch.arange(self.operator.size[0], device=self.operator.device)
+        matrix = self.operator.entries(every, every).to(self.operator.dtype)
+        return replace(self, operator=DenseOperator(matrix).divided(mesh), divided=True)
 
     @property
     def shared(self) -> bool:
@@ -176,6 +186,10 @@ class System:
         condensed = replace(self, targets=targets)
         return torch.stack([error.square().sum() for error in condensed._residuals(ridges)])
 
+    def draws(self, solver: Literal["auto"] | Solver) -> bool:
+        """Whether ``errors`` draws what is held out."""
+        return (self.together and solver == "auto") or self.equations > _LEAVE_ONE_OUT
+
     @property
     def leaving_out(self) -> float:
         """Multiplications that it takes to leave out each entry of right-hand sides that share a mask."""
@@ -261,7 +275,7 @@ class System:
 
 
 def systems_of_columns(
-    operator: GramOperator,
+    operator: GramOperator | ShardedGram,
     observed: Tensor,
     targets: Tensor,
     solver: Literal["auto"] | Solver,
@@ -306,6 +320,8 @@ def systems_of_columns(
             systems = [
                 replace(joined([system.rows for system in systems], _multiplied(kernel, operator)), together=True)
             ]
+            if isinstance(operator, ShardedGram):
+                systems = [system.over(operator.mesh) for system in systems]
         elif pays:
             systems = [whole]
     return [*systems, *([joined(together, operator)] if together else [])]
@@ -326,7 +342,7 @@ def _iteration_pays(whole: System, *, inverse: bool) -> bool:
     return direct > max(_LONG, _ITERATIONS * float(whole.targets.numel()) * whole.targets.shape[1])
 
 
-def _multiplied(kernel: Operator, operator: GramOperator) -> Operator:
+def _multiplied(kernel: Operator, operator: GramOperator | ShardedGram) -> Operator:
     """A stored kernel in the precision that the operator multiplies in."""
     if operator.dtype == kernel.dtype:
         return kernel
@@ -334,7 +350,7 @@ def _multiplied(kernel: Operator, operator: GramOperator) -> Operator:
     return DenseOperator(kernel.entries(every, every).to(operator.dtype))
 
 
-def _stored(operator: GramOperator, needed: int) -> Operator:
+def _stored(operator: GramOperator | ShardedGram, needed: int) -> Operator:
     """The kernel as a matrix if more entries of it are needed than it has, as by many rows, and it is small enough."""
     entries = operator.size[0] ** 2
     free = available_bytes(operator.device)
@@ -347,7 +363,8 @@ def _system(
     operator: Operator, mask: Tensor, targets: Tensor, rows: Tensor, columns: Tensor, scale: Tensor | None
 ) -> System:
     chosen = SelectedOperator(operator, columns)
-    system = System(chosen, mask, targets[rows][:, columns], rows, columns, operator.mean_diagonal)
+    divided = isinstance(operator, ShardedGram)
+    system = System(chosen, mask, targets[rows][:, columns], rows, columns, operator.mean_diagonal, divided=divided)
     return system if scale is None else system.scaled(scale[columns])
 
 

@@ -139,6 +139,8 @@ def cross_validate(
     fold = _folds(matrix, leave, groups, folds, seed)
     names = affordable(*matrix.values.shape)
     known = torch.where(matrix.observed, matrix.values, 0)
+    # Ranks that divide the fits do not divide them once more.
+    alone = {} if mesh is None else {"mesh": None}
     rounds = [(number, name) for number in range(folds) for name in (OURS, *names)]
     with (
         allocating("cross-validation"),
@@ -154,7 +156,7 @@ def cross_validate(
             rest = matrix.observed & ~hidden
             start = time.perf_counter()
             if name == OURS:
-                fitted = copy.copy(model).fit(Y, rest, features, row_features)
+                fitted = copy.copy(model).set_params(**alone).fit(Y, rest, features, row_features)
                 filled = fitted._filled()
             else:
                 filled = model._clipped(completed_by(name, known, rest))

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -76,8 +76,12 @@ class Operator(ABC):
             bounds their number, as no good preconditioner is known.
         stationary: [*size] in float64, the mean over positions a of K(a, a + u) for each displacement u (wrapping
             around); None where displacements mean nothing or the mean is not known.
+        mesh: the ranks that take its products together; None where this process takes them alone.
+        takes_all_ranks: whether products can only be taken by several ranks together.
     """
 
+    mesh: Mesh | None = None
+    takes_all_ranks: ClassVar[bool] = False
     __array_ufunc__ = None  # numpy's numbers leave products with operators to the operators
 
     def __init__(
@@ -156,6 +160,10 @@ class Operator(ABC):
         Args:
             mesh: the ranks, all of which have this operator and ask for the same products.
         """
+        return self
+
+    def undivided(self) -> Operator:
+        """The same kernel, of which this process takes products and entries alone."""
         return self
 
     def __matmul__(self, images: Tensor) -> Tensor:

@@ -47,6 +47,7 @@ class SumOperator(Operator):
             iterations=max(first.iterations, second.iterations) if bounded else None,  # type: ignore[type-var]
         )
         self._first, self._second = first, second
+        self.mesh = first.mesh or second.mesh
 
     def lookup(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
         """See ``Operator.lookup``."""
@@ -68,6 +69,10 @@ class SumOperator(Operator):
     def divided(self, mesh: Mesh) -> Operator:
         """See ``Operator.divided``."""
         return SumOperator(self._first.divided(mesh), self._second.divided(mesh))
+
+    def undivided(self) -> Operator:
+        """See ``Operator.undivided``."""
+        return SumOperator(self._first.undivided(), self._second.undivided())
 
     def _multiply(self, images: Tensor) -> Tensor:
         return (self._first @ images).add_(self._second @ images)
@@ -100,6 +105,7 @@ class MultipleOperator(Operator):
             iterations=operator.iterations,
         )
         self._operator, self._factor = operator, float(factor)
+        self.mesh = operator.mesh
 
     def lookup(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
         """See ``Operator.lookup``."""
@@ -121,6 +127,10 @@ class MultipleOperator(Operator):
     def divided(self, mesh: Mesh) -> Operator:
         """See ``Operator.divided``."""
         return MultipleOperator(self._operator.divided(mesh), self._factor)
+
+    def undivided(self) -> Operator:
+        """See ``Operator.undivided``."""
+        return MultipleOperator(self._operator.undivided(), self._factor)
 
     def _multiply(self, images: Tensor) -> Tensor:
         return (self._operator @ images).mul_(self._factor)
@@ -147,6 +157,7 @@ class SelectedOperator(Operator):
         )
         self._operator = operator
         self._index = index
+        self.mesh = operator.mesh
 
     def lookup(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
         """See ``Operator.lookup``."""
@@ -168,6 +179,10 @@ class SelectedOperator(Operator):
     def divided(self, mesh: Mesh) -> Operator:
         """See ``Operator.divided``."""
         return SelectedOperator(self._operator.divided(mesh), self._index)
+
+    def undivided(self) -> Operator:
+        """See ``Operator.undivided``."""
+        return SelectedOperator(self._operator.undivided(), self._index)
 
     def _multiply(self, images: Tensor) -> Tensor:
         return self._own @ images
@@ -195,6 +210,7 @@ class ScaledOperator(Operator):
             traffic=operator.traffic,
         )
         self._operator = operator
+        self.mesh = operator.mesh
         self._scale = scale.double().expand(operator.size)
 
     def lookup(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
@@ -215,6 +231,10 @@ class ScaledOperator(Operator):
     def divided(self, mesh: Mesh) -> Operator:
         """See ``Operator.divided``."""
         return ScaledOperator(self._operator.divided(mesh), self._scale)
+
+    def undivided(self) -> Operator:
+        """See ``Operator.undivided``."""
+        return ScaledOperator(self._operator.undivided(), self._scale)
 
     def _multiply(self, images: Tensor) -> Tensor:
         scale = self._scale.to(images.dtype)

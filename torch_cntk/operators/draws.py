@@ -25,8 +25,9 @@ from torch_cntk.operators.base import Operator
 
 __all__ = ["Drawing", "drawing"]
 
-_BLOCKS = 2e10
-"""Most operations for the roots of all blocks, phases^2 x pixels: some seconds. Beyond, Lanczos' iteration is taken."""
+_BLOCKS, _MATRIX = 1e9, 2e10
+"""Most operations for the roots of all blocks, phases^2 x pixels: beyond, Lanczos' iteration is quicker where the
+stationary average is known, and needed where it is not, as the root would take many seconds."""
 _TOLERANCE = 1e-4
 """Largest relative change of a draw in the last steps of the iteration: far below the error of any number of draws."""
 _STEPS, _EVERY = 150, 5
@@ -58,7 +59,7 @@ def drawing(operator: Operator) -> Drawing:
     """
     period = operator.period or operator.size
     phases, pixels = math.prod(period), math.prod(operator.size)
-    small = phases**2 * pixels <= _BLOCKS
+    small = phases**2 * pixels <= (_MATRIX if operator.stationary is None else _BLOCKS)
     if not small and (operator.stationary is not None or operator.period is None):
         return _by_lanczos(operator)
     require_bytes(

@@ -30,6 +30,8 @@ class SharedOperator(Operator):
         iterations: of K, see ``Operator``; by default those of the share.
     """
 
+    takes_all_ranks = True
+
     def __init__(
         self, share: Operator, mesh: Mesh, stationary: Tensor | None = None, iterations: int | None = None
     ) -> None:
@@ -45,23 +47,32 @@ class SharedOperator(Operator):
             traffic=costs[1],
             iterations=share.iterations if iterations is None else iterations,
         )
-        self._share, self._mesh = share, mesh
+        self._share = share
+        self.mesh: Mesh = mesh
 
     def lookup(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
         """See ``Operator.lookup``."""
         # Not every kind of group adds numbers of 16 bits.
         own = self._share.lookup(first, second)
-        return self._mesh.sum(own.to(torch.promote_types(own.dtype, torch.float32)))
+        return self.mesh.sum(own.to(torch.promote_types(own.dtype, torch.float32)))
 
     @cached_property
     def diagonal(self) -> Tensor:
         """K(x, x), [*size] in float64."""
-        return self._mesh.sum(self._share.diagonal)
+        return self.mesh.sum(self._share.diagonal)
+
+    def undivided(self) -> Operator:
+        """See ``Operator.undivided``.
+
+        Raises:
+            ValueError: no rank knows the whole kernel.
+        """
+        raise ValueError("expected a kernel that each rank knows whole, got one of which each holds a share")
 
     def _multiply(self, images: Tensor) -> Tensor:
-        with self._mesh.together("a product", images):
+        with self.mesh.together("a product", images):
             own = self._share._multiply(images)
-        return self._mesh.sum(own)
+        return self.mesh.sum(own)
 
 
 class _Divided(Operator):
@@ -82,7 +93,8 @@ class _Divided(Operator):
             traffic=whole.traffic,
             iterations=whole.iterations,
         )
-        self._whole, self._mesh = whole, mesh
+        self._whole = whole
+        self.mesh: Mesh = mesh
 
     def lookup(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
         """See ``Operator.lookup``."""
@@ -101,6 +113,10 @@ class _Divided(Operator):
         """See ``Operator.select``; the rest is not divided."""
         return self._whole.select(index)
 
+    def undivided(self) -> Operator:
+        """See ``Operator.undivided``."""
+        return self._whole
+
 
 class SummedOperator(_Divided):
     """Each rank multiplies by a share of K, and the products are summed.
@@ -116,9 +132,9 @@ class SummedOperator(_Divided):
         self._share = share
 
     def _multiply(self, images: Tensor) -> Tensor:
-        with self._mesh.together("a product", images):
+        with self.mesh.together("a product", images):
             own = self._share._multiply(images)
-        return self._mesh.sum(own)
+        return self.mesh.sum(own)
 
 
 class GatheredOperator(_Divided):
@@ -136,8 +152,8 @@ class GatheredOperator(_Divided):
         self._rows, self._count = rows, count
 
     def _multiply(self, images: Tensor) -> Tensor:
-        with self._mesh.together("a product", images):
+        with self.mesh.together("a product", images):
             # Rows of all images side by side: what is gathered is contiguous.
-            mine = self._rows(images, self._mesh.share(self._count)).transpose(0, 1).contiguous()
-        rows = self._mesh.gather(mine, self._count)
+            mine = self._rows(images, self.mesh.share(self._count)).transpose(0, 1).contiguous()
+        rows = self.mesh.gather(mine, self._count)
         return rows.transpose(0, 1).reshape(images.shape)

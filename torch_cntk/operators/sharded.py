@@ -62,7 +62,8 @@ class ShardedGram(Operator):
             entry_dtype=operator.entry_dtype,
             entry_cost=operator.entry_cost,
         )
-        self.operator, self.mesh = operator, mesh
+        self.operator = operator
+        self.mesh: Mesh = mesh
         self.kind = operator.kind
 
     def lookup(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
@@ -73,6 +74,10 @@ class ShardedGram(Operator):
     def diagonal(self) -> Tensor:
         """K(x, x), [n] in float64; each rank finds all of it."""
         return self.operator.diagonal
+
+    def undivided(self) -> Operator:
+        """See ``Operator.undivided``."""
+        return self.operator
 
     def select(self, index: Tensor) -> ShardedGram:
         """The operator between some of the inputs, by their indices [m]."""

@@ -7,9 +7,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from torch_cntk._internal.agreed_memory import ranks_of
 from torch_cntk._internal.checks import finite_number
 from torch_cntk._internal.contexts import plain
 from torch_cntk._internal.parameters import Estimator
+from torch_cntk._internal.ranks import Mesh
 from torch_cntk._internal.user_warnings import warn_user
 from torch_cntk.layers import Layer
 from torch_cntk.regression.gram import Settings, TrainingKernel, as_inputs
@@ -43,6 +45,16 @@ class KernelEstimator(Estimator):
     dtype: torch.dtype
     device: str | None
     progress: bool
+    mesh: Mesh | None
+
+    @property
+    def _ranks(self) -> Mesh:
+        """Those that work on this.
+
+        Raises:
+            TypeError: the mesh is none.
+        """
+        return ranks_of(self.mesh)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_weights")
@@ -68,14 +80,32 @@ class KernelEstimator(Estimator):
         if self.solver != "auto" and not isinstance(self.solver, Solver):
             raise ValueError(f'expected solver to be "auto" or a Solver, got {self.solver!r}')
 
+    @property
+    def _device(self) -> Any:
+        """Where to compute; None for where the inputs are."""
+        return self.device if self.device is not None or self.mesh is None else self.mesh.device
+
     def _inputs(self, inputs: Any) -> Tensor:
-        return as_inputs(inputs, self.device)
+        """Inputs to predict at, the same on all ranks."""
+        with self._ranks.together("reading inputs"):
+            given = as_inputs(inputs, self._device)
+        self._ranks.agree(inputs=given)
+        return given
+
+    def _agree(self, inputs: Tensor, targets: Tensor, **more: object) -> None:
+        """Make sure that all ranks have the same options and data.
+
+        Raises:
+            ValueError: they do not.
+        """
+        own = {name: value for name, value in self.get_params().items() if name not in ("mesh", "device", "progress")}
+        self._ranks.agree(options=own, inputs=inputs, targets=targets, **more)
 
     @plain()
     def _regress(self, inputs: Tensor, targets: Tensor) -> None:
         """Solve for the weights of centred targets, [k, n]."""
         settings = Settings(self.network, self.kind, self.dtype, self.progress)
-        self._kernel = TrainingKernel(settings, inputs, getattr(self, "_kernel", None))
+        self._kernel = TrainingKernel(settings, inputs, getattr(self, "_kernel", None), self.mesh)
         self._targets = targets
         self.ridge_ = self._best_ridge() if isinstance(self.ridge, str) else float(self.ridge)
         observed = torch.ones(len(inputs), dtype=torch.bool, device=targets.device)

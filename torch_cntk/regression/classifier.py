@@ -9,9 +9,11 @@ import scipy.optimize
 import torch
 from torch import Tensor
 
+from torch_cntk._internal.agreed_memory import on_ranks
 from torch_cntk._internal.memory import allocating
+from torch_cntk._internal.ranks import Mesh
 from torch_cntk.regression.base import KernelEstimator, Network, Ridge
-from torch_cntk.regression.gram import returned
+from torch_cntk.regression.gram import as_inputs, returned
 from torch_cntk.solvers import Solver
 
 __all__ = ["KernelClassifier"]
@@ -38,6 +40,7 @@ class KernelClassifier(KernelEstimator):
         dtype: see there.
         device: see there.
         progress: see there.
+        mesh: see there.
 
     Attributes:
         classes_: the labels, sorted.
@@ -62,6 +65,7 @@ class KernelClassifier(KernelEstimator):
         dtype: torch.dtype = torch.float64,
         device: str | None = None,
         progress: bool = False,
+        mesh: Mesh | None = None,
     ) -> None:
         self.network = network
         self.kind = kind
@@ -71,6 +75,7 @@ class KernelClassifier(KernelEstimator):
         self.dtype = dtype
         self.device = device
         self.progress = progress
+        self.mesh = mesh
 
     def __sklearn_tags__(self) -> Any:
         from sklearn.utils import ClassifierTags
@@ -79,6 +84,7 @@ class KernelClassifier(KernelEstimator):
         tags.estimator_type, tags.classifier_tags = "classifier", ClassifierTags()
         return tags
 
+    @on_ranks
     def fit(self, X: Any, y: Any) -> KernelClassifier:  # noqa: N803 - scikit-learn's name
         """Learn labels of inputs.
 
@@ -97,23 +103,33 @@ class KernelClassifier(KernelEstimator):
         Warns:
             UserWarning: the kernel is singular and there is no ridge, or an iteration ended before its tolerance.
         """
-        self._check_options()
-        inputs = self._inputs(X)
-        labels = y.cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
-        if labels.shape != (len(inputs),):
-            raise ValueError(f"expected labels [{len(inputs)}], got shape {labels.shape}")
-        if labels.dtype.kind == "f" and not np.isfinite(labels).all():
-            raise ValueError("expected labels without NaN or infinity")
-        self.classes_, index = np.unique(labels, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise ValueError(f"expected labels of at least two classes, got {self.classes_[0]!r} alone")
-        members = torch.from_numpy(index).to(inputs.device)
+        with self._ranks.together("reading inputs and labels"):
+            inputs, members = self._read(X, y)
+        self._agree(inputs, members, classes=self.classes_.tolist())
         indicators = torch.nn.functional.one_hot(members, len(self.classes_)).double()
         with allocating("fitting the classification"):
             self._mean = indicators.mean(0)
             self._regress(inputs, (indicators - self._mean).T.contiguous())
             self.sharpness_ = self._calibrate(members) if self.calibrated else None
         return self
+
+    def _read(self, inputs: Any, labels: Any) -> tuple[Tensor, Tensor]:
+        """Inputs [n, ...] and the number of each one's class, [n].
+
+        Raises:
+            ValueError: they do not fit each other, or there are fewer than two classes.
+        """
+        self._check_options()
+        read = as_inputs(inputs, self._device)
+        given = labels.cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+        if given.shape != (len(read),):
+            raise ValueError(f"expected labels [{len(read)}], got shape {given.shape}")
+        if given.dtype.kind == "f" and not np.isfinite(given).all():
+            raise ValueError("expected labels without NaN or infinity")
+        self.classes_, index = np.unique(given, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(f"expected labels of at least two classes, got {self.classes_[0]!r} alone")
+        return read, torch.from_numpy(index).to(read.device)
 
     def _calibrate(self, members: Tensor) -> float:
         """The factor before the softmax that makes the labels most likely, each left out in turn."""
@@ -125,6 +141,7 @@ class KernelClassifier(KernelEstimator):
 
         return float(np.exp(scipy.optimize.minimize_scalar(loss, bounds=_SHARPNESS, method="bounded").x))
 
+    @on_ranks
     def _scores(self, inputs: Any) -> Tensor:
         """The regression of each class's indicator, [m, classes]."""
         self._require_fitted()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from torch_cntk._internal.memory import available_bytes
+from torch_cntk._internal.ranks import Mesh
 from torch_cntk.layers import Layer
 from torch_cntk.operators import DenseOperator, Operator
 
@@ -97,9 +98,13 @@ class TrainingKernel:
         settings: of the kernel.
         inputs: [n, ...]; the matrix itself if it is precomputed.
         before: of an earlier fit: what it has of the same inputs is not computed again.
+        mesh: ranks that compute blocks of it.
     """
 
-    def __init__(self, settings: Settings, inputs: Tensor, before: TrainingKernel | None = None) -> None:
+    def __init__(
+        self, settings: Settings, inputs: Tensor, before: TrainingKernel | None = None, mesh: Mesh | None = None
+    ) -> None:
+        self._mesh = mesh
         # Inputs that the caller changes later would be compared with themselves in the next fit.
         self.settings, self.inputs = settings, inputs if isinstance(settings.network, str) else inputs.clone()
         if isinstance(settings.network, str):
@@ -112,7 +117,7 @@ class TrainingKernel:
         free = available_bytes(inputs.device)
         if free is not None and _MATRIX_SHARE * 8 * len(inputs) ** 2 > free:
             self.matrix = None
-            self.operator = settings.network.gram_operator(self.inputs, kind=settings.kind)
+            self.operator = settings.network.gram_operator(self.inputs, kind=settings.kind, mesh=mesh)
             return
         self.matrix = self._matrix(before)
         self.operator = DenseOperator(self.matrix)
@@ -142,10 +147,11 @@ class TrainingKernel:
     def _gram(self, inputs: Tensor, others: Tensor | None) -> Tensor:
         network = self.settings.network
         assert isinstance(network, Layer)
-        options: Mapping[str, Any] = {"kind": self.settings.kind}
+        options: Mapping[str, Any] = {"kind": self.settings.kind, "mesh": self._mesh}
         if inputs.ndim > 2:
             options = {**options, "dtype": self.settings.dtype, "progress": self.settings.progress}
-        return network.gram(inputs, others, **options)
+        matrix: Tensor = network.gram(inputs, others, **options)
+        return matrix
 
     def cross(self, others: Tensor) -> Tensor:
         """K between other inputs, [m, ...], and the training inputs, [m, n].

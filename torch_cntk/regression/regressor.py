@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torch_cntk._internal.agreed_memory import on_ranks
 from torch_cntk._internal.checks import positive_int
 from torch_cntk._internal.memory import allocating
+from torch_cntk._internal.ranks import Mesh
 from torch_cntk.regression.base import KernelEstimator, Network, Ridge
 from torch_cntk.regression.gram import as_inputs, returned
 from torch_cntk.solvers import Solver
@@ -36,6 +38,9 @@ class KernelRegressor(KernelEstimator):
         dtype: of the computation between images; see ``Layer.gram``.
         device: where to compute; by default where the inputs are, if they are a tensor, else the CPU.
         progress: whether to show bars.
+        mesh: of ``torch_cntk.distributed.mesh()``: processes that call the same methods with the same arguments. They
+            divide the computing of the kernel; all of them get the same results. With a kernel of images, or a direct
+            solution, the bits are those of one process.
 
     Attributes:
         ridge_: the ridge, relative to the kernel's mean diagonal.
@@ -69,6 +74,7 @@ class KernelRegressor(KernelEstimator):
         dtype: torch.dtype = torch.float64,
         device: str | None = None,
         progress: bool = False,
+        mesh: Mesh | None = None,
     ) -> None:
         self.network = network
         self.kind = kind
@@ -78,6 +84,7 @@ class KernelRegressor(KernelEstimator):
         self.dtype = dtype
         self.device = device
         self.progress = progress
+        self.mesh = mesh
 
     def __sklearn_tags__(self) -> Any:
         from sklearn.utils import RegressorTags
@@ -87,6 +94,7 @@ class KernelRegressor(KernelEstimator):
         tags.target_tags.multi_output = True
         return tags
 
+    @on_ranks
     def fit(self, X: Any, y: Any) -> KernelRegressor:  # noqa: N803 - scikit-learn's name
         """Regress targets on inputs.
 
@@ -105,12 +113,9 @@ class KernelRegressor(KernelEstimator):
         Warns:
             UserWarning: the kernel is singular and there is no ridge, or an iteration ended before its tolerance.
         """
-        self._check_options()
-        inputs = self._inputs(X)
-        given = np.asarray(y)[:, None] if np.ndim(y) == 1 else y
-        targets = as_inputs(given, self.device, name="targets").double().to(inputs.device)
-        if len(targets) != len(inputs) or targets.ndim > 2:
-            raise ValueError(f"expected targets [{len(inputs)}] or [{len(inputs)}, k], got shape {tuple(np.shape(y))}")
+        with self._ranks.together("reading inputs and targets"):
+            inputs, targets = self._read(X, y)
+        self._agree(inputs, targets)
         self._single = np.ndim(y) == 1
         with allocating("fitting the regression"):
             self._mean = targets.mean(0) if self.center else torch.zeros_like(targets[0])
@@ -119,6 +124,22 @@ class KernelRegressor(KernelEstimator):
             self.amplitude_ = (centred * self._weights).sum(1).clamp_min(0) / len(inputs)
         return self
 
+    def _read(self, inputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
+        """Inputs [n, ...] and targets [n, k].
+
+        Raises:
+            ValueError: they do not fit each other.
+        """
+        self._check_options()
+        read = as_inputs(inputs, self._device)
+        given = np.asarray(targets)[:, None] if np.ndim(targets) == 1 else targets
+        values = as_inputs(given, self._device, name="targets").double().to(read.device)
+        if len(values) != len(read) or values.ndim > 2:
+            shape = tuple(np.shape(targets))
+            raise ValueError(f"expected targets [{len(read)}] or [{len(read)}, k], got shape {shape}")
+        return read, values
+
+    @on_ranks
     def predict(self, X: Any, return_std: bool = False, return_cov: bool = False) -> Any:  # noqa: N803
         """Predict targets.
 
@@ -150,6 +171,7 @@ class KernelRegressor(KernelEstimator):
         variance = self._variance(inputs, cross)[:, None] * self.amplitude_
         return returned(mean, X), returned(self._shaped(variance.sqrt()), X)
 
+    @on_ranks
     def sample_y(self, X: Any, n_samples: int = 1, random_state: int = 0) -> Any:  # noqa: N803
         """Functions drawn from the Gaussian process that ``predict`` tells mean and covariance of.
 

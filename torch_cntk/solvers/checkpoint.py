@@ -77,8 +77,7 @@ def without_checkpoint(solver: Any) -> Any:
 
 def mesh_of(operator: Operator) -> Mesh:
     """The ranks that an operator's products are divided among; one where they are not divided."""
-    mesh: Mesh = getattr(operator, "mesh", None) or Mesh.alone(operator.device)
-    return mesh
+    return operator.mesh or Mesh.alone(operator.device)
 
 
 def restored(value: Any, device: torch.device) -> Any:

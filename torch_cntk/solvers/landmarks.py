@@ -37,6 +37,9 @@ _BLOCK = 128
 """Landmarks that are drawn at a time: products of matrices take most of the time from here on."""
 _ROWS = 4096
 """Rows of F whose products are summed in float64 at a time."""
+_FLOOR = 30
+"""Roundings of the largest eigenvalue of F F^T that c is at least: of what lies along F, the inverse leaves a share of
+c, as the difference of numbers that are nearly equal."""
 _POWERS = 20
 """Of a power iteration for the largest eigenvalue, of which the order of magnitude is asked."""
 
@@ -115,8 +118,7 @@ class LandmarkNystrom(Preconditioner):
         total = self._mesh.sum(torch.stack((left[own].sum(), own.sum().double())))
         mean = float(total[0]) / max(float(total[1]), 1)
         inner = self._inner(self._factor)
-        # Without a ridge c needs a floor: eigenvalues below it are rounding.
-        least = torch.finfo(operator.dtype).eps * _largest_eigenvalue(inner)
+        least = _FLOOR * torch.finfo(operator.dtype).eps * _largest_eigenvalue(inner)
         self._rest = max(regression.ridge + mean, least) or 1.0
         self._known: tuple[Tensor, Tensor] | None = None
 
@@ -186,7 +188,8 @@ class _PartialCholesky:
     """
 
     def __init__(self, regression: Regression, seen: Tensor, mesh: Mesh, share: slice) -> None:
-        self._operator, self._mesh, self._share = regression.operator, mesh, share
+        # Each rank finds the entries of its rows alone.
+        self._operator, self._mesh, self._share = regression.operator.undivided(), mesh, share
         self._n = len(seen)
         self._rows = torch.arange(share.start, share.stop, device=seen.device)
         self._left = torch.where(seen, self._operator.diagonal.flatten(), 0)[share].clone()
