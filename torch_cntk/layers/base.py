@@ -235,20 +235,6 @@ class Layer(torch.nn.Module):
         dtype: torch.dtype = torch.float64,
         progress: bool = False,
         mesh: Mesh | None = None,
-        results: Literal["first"],
-    ) -> Tensor | None: ...
-
-    @overload
-    def gram(
-        self,
-        features: Tensor,
-        others: Tensor | None = None,
-        *,
-        kind: str = "ntk",
-        output: Output = "inputs",
-        dtype: torch.dtype = torch.float64,
-        progress: bool = False,
-        mesh: Mesh | None = None,
         results: Results,
     ) -> Tensor | None: ...
 
