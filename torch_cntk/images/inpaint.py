@@ -443,7 +443,9 @@ class _Plan:
         if self.draws is not None:
             # Samples are of a regression of the whole image.
             candidates = tuple(one for one in candidates if not isinstance(of_pass(one, 0), Coarse | Refiner))
-        flows = () if self.guidance or self.draws is not None else flows_for(float(given.single_mask.double().mean()))
+        ridge = periodic.ridge if isinstance(periodic.ridge, float) else 0.0
+        usual = not self.guidance and self.draws is None
+        flows = flows_for(float(given.single_mask.double().mean()), ridge) if usual else ()
         return choose_passes(given, first, candidates, flows, progress=how.progress, mesh=how.mesh)
 
 

@@ -287,7 +287,7 @@ class Layer(torch.nn.Module):
 
         Returns:
             K between the inputs and the others, [n, m], in float64; between pixels [n, m, *size, *size]. A tensor for
-            tensors, an array for arrays. None on ranks that do not get it.
+            tensors, an array for arrays; None on ranks that do not get it.
 
         Raises:
             TypeError: the features are no floating point numbers, or one of two a tensor and the other an array.

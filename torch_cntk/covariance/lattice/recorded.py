@@ -83,7 +83,8 @@ class _Multiply(Step[Features]):
         node, period = self.node, self.node.geometry.period
         tiles = [tiled(channel, period) for channel in node.features.to(node.dtype)]
         products = [unshifted(tile, period, slab) * shifted(tile, period, slab) for tile in tiles]
-        return reduce(add, products)[None] * (node.weight / len(tiles))
+        sigma: Tensor = reduce(add, products)[None] * (node.weight / len(tiles))
+        return sigma
 
 
 class _Average(Step[Averaged]):
