@@ -238,7 +238,7 @@ class Layer(torch.nn.Module):
         dtype: torch.dtype = torch.float64,
         progress: bool = False,
         mesh: Mesh | None = None,
-        results: Literal["first"],
+        results: Results,
     ) -> Tensor | None: ...
 
     @overload
