@@ -35,7 +35,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import torch_cntk as tc
-from benchmarks.methods import biharmonic
+from benchmarks.others import biharmonic
 from benchmarks.timing import print_table
 from torch_cntk._internal.files import writing
 from torch_cntk.images import random_mask

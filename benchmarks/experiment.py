@@ -26,11 +26,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.images import cropped, psnr, shrunk, ssim
-from benchmarks.methods import METHODS, Filled, Options, available
+from benchmarks.images import cropped, in_holes, psnr, shrunk, ssim
+from benchmarks.methods import METHODS, Filled, Options, available, left_out
 from benchmarks.timing import markdown, peak_bytes
 from torch_cntk._internal.files import writing
 from torch_cntk.images.files import read_image, write_image
+from torch_cntk.images.masks import has_holes
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class Record:
     cores: int
     threads: int
     date: str
+    holes: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def key(self) -> tuple[str | int | None, ...]:
@@ -248,6 +250,7 @@ def measured(task: Task, row: Record, settings: Options, *, memory: bool) -> tup
         seconds=seconds,
         processor_seconds=None if resumed else processor,
         peak_bytes=peak,
+        holes={} if bool(task.observed.all()) else in_holes(image, task.truth, ~task.observed),
     )
     return done, image
 
@@ -277,6 +280,9 @@ def settings_of(options: argparse.Namespace) -> Options:
 
 Pair = tuple[float, float]
 """PSNR and SSIM."""
+
+
+_MEASURES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "gradients": "gradients alike", "fine": "energy of fine detail"}
 
 
 @dataclass(frozen=True)
@@ -325,11 +331,11 @@ class Report:
         for kind in dict.fromkeys(task.kind for task in self.tasks):
             group = [task for task in self.tasks if task.kind == kind]
             if any(self.found(task, method) for task in group for method in METHODS):
-                parts += [self._quality(kind, group), self._costs(group)]
+                parts += [self._quality(kind, group), *self._in_holes(group), self._costs(group)]
         return "\n\n".join([*parts, self._origin()]) + "\n"
 
     def _quality(self, kind: str, tasks: Sequence[Task]) -> str:
-        images = list(dict.fromkeys(task.image for task in tasks))
+        images = _images(tasks)
         shown = self.published if self.published and self.published.fits(kind, self.options) else None
         columns: dict[str, dict[str, Pair]] = {method: self._by_image(tasks, method) for method in self.methods()}
         lines = []
@@ -357,6 +363,27 @@ class Report:
             if len(rows) == len(found):
                 pairs[image] = mean(row.psnr for row in rows), mean(row.ssim for row in rows)
         return pairs
+
+    def _in_holes(self, tasks: Sequence[Task]) -> list[str]:
+        """A table of the missing pixels, where they are holes: means over the images that all methods have filled."""
+        if not has_holes(tasks[0].observed):
+            return []
+        found = {method: self._measures(tasks, method) for method in self.methods()}
+        found = {method: measures for method, measures in found.items() if measures}
+        images = [name for name in _images(tasks) if found and all(name in measures for measures in found.values())]
+        if not images:
+            return []
+        lines = []
+        for method, measures in found.items():
+            means = {name: mean(measures[image][name] for image in images) for name in _MEASURES}
+            lines.append([METHODS[method].title, f"{means.pop('psnr'):.2f}", *map("{:.3f}".format, means.values())])
+        heading = f"The missing pixels alone, means over {len(images)} images ({', '.join(images)}):"
+        return [heading, markdown(["method", *_MEASURES.values()], lines)]
+
+    def _measures(self, tasks: Sequence[Task], method: str) -> dict[str, Mapping[str, float]]:
+        """Of the missing pixels, by image."""
+        rows = {task.image: self.found(task, method) for task in tasks}
+        return {name: row.holes for name, row in rows.items() if row is not None and row.holes}
 
     def _costs(self, tasks: Sequence[Task]) -> str:
         lines = []
@@ -395,6 +422,10 @@ class Report:
         parts = [f"shrunk by {shrink}"] if shrink > 1 else []
         parts += [f"the {crop} x {crop} pixels in the middle"] if crop else []
         return [f"Images are {' and of that '.join(parts)}, for all methods."] if parts else []
+
+
+def _images(tasks: Sequence[Task]) -> list[str]:
+    return list(dict.fromkeys(task.image for task in tasks))
 
 
 def mean(numbers: Iterable[float]) -> float:
@@ -490,7 +521,13 @@ FAST = {"crop": 32, "shrink": 4, "filters": 4, "steps": 3, "minutes": 0.1, "netw
 def parser(description: str | None, name: str, **defaults: object) -> argparse.ArgumentParser:
     """The options that all experiments have."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--methods", nargs="+", choices=METHODS, default=None, help="default: all but finite")
+    made.add_argument(
+        "--methods",
+        nargs="+",
+        choices=METHODS,
+        default=None,
+        help="default: all but slow ones",
+    )
     made.add_argument("--only", nargs="+", metavar="IMAGE", help="names of images (default: all)")
     made.add_argument("--images", type=Path, metavar="FOLDER", help="with the images (default: TORCH_CNTK_DATA/images)")
     made.add_argument("--out", type=Path, default=Path("results") / name, help="folder of the table and the pictures")
@@ -543,9 +580,10 @@ def main(
     if options.fast:
         vars(options).update(FAST)
     if options.methods is None:
-        options.methods = [method for method in available() if method != "finite" or options.fast]
+        options.methods = [method for method in available() if not METHODS[method].slow or options.fast]
+        print(left_out(), file=sys.stderr)
     if unavailable := set(options.methods) - set(available()):
-        raise SystemExit(f"expected OpenCV to be installed for {', '.join(sorted(unavailable))}")
+        raise SystemExit(f"{left_out()} Asked for: {', '.join(sorted(unavailable))}.")
     tasks = tasks_of(options)
     if unknown := set(options.only or ()) - {task.image for task in tasks}:
         raise SystemExit(f"expected images among {', '.join(dict.fromkeys(t.image for t in tasks))}, got {unknown}")

@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import scipy.ndimage
 import skimage.color
 import skimage.data
 import skimage.util
@@ -84,6 +85,15 @@ def large_holes(found: Path | None = None) -> dict[str, tuple[Tensor, Tensor]]:
     return pairs
 
 
+def eight_photographs() -> dict[str, Tensor]:
+    """Name to float32 [channels, H, W] in [0, 1]: four of scikit-image in colour, four in grey."""
+    grey = {
+        name: torch.from_numpy(getattr(skimage.data, name)() / 255).float()[None]
+        for name in ("camera", "coins", "brick", "gravel")
+    }
+    return {**photographs(PHOTOGRAPHS), **grey}
+
+
 # Masks, True = known.
 
 
@@ -99,6 +109,11 @@ def square_hole(size: tuple[int, int], seed: int = 0) -> Tensor:
     observed = torch.ones(size, dtype=torch.bool)
     observed[top : top + height, left : left + width] = False
     return observed
+
+
+def two_holes(size: tuple[int, int], seed: int = 0) -> Tensor:
+    """Two of ``square_hole``, which may touch."""
+    return square_hole(size, 2 * seed) & square_hole(size, 2 * seed + 1)
 
 
 def strokes(size: tuple[int, int], seed: int = 0, lines: int = 8) -> Tensor:
@@ -148,3 +163,46 @@ def psnr(image: Tensor, truth: Tensor) -> float:
 def ssim(image: Tensor, truth: Tensor) -> float:
     """Structural similarity of the whole image, clipped to [0, 1], as scikit-image has it by default."""
     return float(structural_similarity(truth.numpy(), image.clamp(0, 1).numpy(), data_range=1, channel_axis=0))
+
+
+def in_holes(filled: Tensor, truth: Tensor, missing: Tensor) -> dict[str, float]:
+    """How well, and how sharply, the missing pixels are filled.
+
+    Args:
+        filled: [channels, H, W], clipped to [0, 1] here.
+        truth: of the same shape.
+        missing: boolean [H, W], some of them True.
+
+    Returns:
+        PSNR in dB and SSIM at the missing pixels; the mean similarity of gradients there, 1 if they are equal and 0 if
+        one of them is flat; and the energy of what a Gaussian of two pixels takes out, relative to the truth's.
+    """
+    filled = filled.clamp(0, 1)
+    error = float((filled - truth)[:, missing].square().mean())
+    _, similar = structural_similarity(truth.numpy(), filled.numpy(), data_range=1, channel_axis=0, full=True)
+    slopes = [_slope(picture)[:, missing] for picture in (filled, truth)]
+    alike = (2 * slopes[0] * slopes[1] + _FLAT) / (slopes[0].square() + slopes[1].square() + _FLAT)
+    fine = [float(_fine(picture)[:, missing].square().sum()) for picture in (filled, truth)]
+    return {
+        "psnr": -10 * math.log10(max(error, 1e-12)),
+        "ssim": float(similar[:, missing.numpy()].mean()),
+        "gradients": float(alike.mean()),
+        "fine": fine[0] / max(fine[1], 1e-12),
+    }
+
+
+_FLAT = 170 / 255**2
+"""Squared slope that is noise: the constant of Xue, Zhang, Mou and Bovik, Gradient magnitude similarity deviation
+(2014), for values in [0, 1]."""
+
+
+def _slope(image: Tensor) -> Tensor:
+    """Magnitude of the gradient by Prewitt's masks, whose weights add up to 1 on each side."""
+    across = scipy.ndimage.prewitt(image.numpy(), axis=2) / 3
+    down = scipy.ndimage.prewitt(image.numpy(), axis=1) / 3
+    return torch.from_numpy(np.hypot(across, down))
+
+
+def _fine(image: Tensor) -> Tensor:
+    """What a Gaussian of two pixels takes out."""
+    return image - torch.from_numpy(scipy.ndimage.gaussian_filter(image.numpy(), (0, 2, 2)))

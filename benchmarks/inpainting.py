@@ -14,7 +14,7 @@ from torch import Tensor
 
 import torch_cntk as tc
 from benchmarks.images import grey_images, psnr
-from benchmarks.methods import biharmonic
+from benchmarks.others import biharmonic
 from benchmarks.timing import medians, print_table, seconds_text
 from torch_cntk.images import random_mask
 

@@ -15,10 +15,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+Agent = subprocess.Popen[bytes]
+"""A running torchrun."""
 _POINTS, _WIDTH = 400, 12
 """Inputs and features of the small problem: its solve takes about as long as the start of the processes."""
 _PAUSE = 0.02
@@ -54,22 +57,9 @@ def solve(folder: Path) -> None:
 
     import torch_cntk as tc
     from torch_cntk._internal.checkpoints import checksum
-    from torch_cntk.operators import DenseOperator, Operator
+    from torch_cntk.operators.sharded import ShardedGram
 
     mesh = tc.distributed.mesh(timeout=60)
-
-    class Divided(Operator):
-        """Rows of K by rank."""
-
-        def __init__(self, matrix: torch.Tensor) -> None:
-            super().__init__((len(matrix),), matrix.dtype, matrix.device, cost=2 * len(matrix))
-            self.mesh, self._own = mesh, matrix[mesh.share(len(matrix))]
-            self.lookup = DenseOperator(matrix).lookup  # type: ignore[method-assign]
-
-        def _multiply(self, images: torch.Tensor) -> torch.Tensor:
-            time.sleep(_PAUSE)
-            return mesh.gather(self._own @ images.T, self.size[0]).T.contiguous()
-
     draws = torch.Generator().manual_seed(0)
     features = torch.randn(_POINTS, _WIDTH, generator=draws, dtype=torch.float64)
     targets = torch.randn(2, _POINTS, generator=draws, dtype=torch.float64)
@@ -80,7 +70,15 @@ def solve(folder: Path) -> None:
         with (folder / "resumed").open("a") as file:
             file.write("x")
     solver = tc.ConjugateGradient(1e-10, preconditioner="jacobi", checkpoint=path, checkpoint_seconds=0.05)
-    regression = tc.Regression(Divided(net.gram(features)), torch.ones(_POINTS, dtype=torch.bool), 1e-3)
+    operator = ShardedGram(net.gram_operator(features), mesh)
+    multiply = operator._multiply
+
+    def slowed(images: torch.Tensor) -> torch.Tensor:
+        time.sleep(_PAUSE)
+        return multiply(images)
+
+    operator._multiply = slowed  # type: ignore[method-assign]
+    regression = tc.Regression(operator, torch.ones(_POINTS, dtype=torch.bool), 1e-3)
     solution = solver.solve(regression, targets)
     if mesh.rank == 0:
         (folder / "weights").write_text(f"{checksum(solution.weights)} after {solution.iterations} iterations")
@@ -103,13 +101,16 @@ class Moment:
         time.sleep(self.seconds)
 
 
-def command_line(ranks: int, restarts: int, *options: str) -> list[str]:
+def command_line(ranks: int, restarts: int, folder: Path, *options: str) -> list[str]:
     """``torchrun`` with these options."""
     common = [f"--nproc-per-node={ranks}", f"--max-restarts={restarts}", "--monitor-interval=0.1"]
-    return [sys.executable, "-m", "torch.distributed.run", *(options or ("--standalone",)), *common]
+    own = ["-m", "benchmarks.kills", "--solve", str(folder)]
+    return [sys.executable, "-m", "torch.distributed.run", *(options or ("--standalone",)), *common, *own]
 
 
-def launch(folder: Path, ranks: int, moments: Sequence[Moment], draws: random.Random, *options: str) -> Launch:
+def launch(
+    folder: Path, ranks: int, moments: Sequence[Moment], draws: random.Random, *, launcher_lives: float | None = None
+) -> Launch:
     """Start a group, and kill one of its ranks at each moment after its (re)start.
 
     Args:
@@ -117,35 +118,104 @@ def launch(folder: Path, ranks: int, moments: Sequence[Moment], draws: random.Ra
         ranks: processes.
         moments: one a kill.
         draws: choose the rank.
-        *options: of torchrun; "--standalone" by default.
+        launcher_lives: seconds after the begin of the solve at which torchrun and all ranks are killed, as by a batch
+            system or a power cut.
     """
-    start = time.monotonic()
-    kills = 0
+    command = command_line(ranks, len(moments), folder)
     with (folder / "log").open("ab") as log:
-        agent = subprocess.Popen(
-            [*command_line(ranks, len(moments), *options), "-m", "benchmarks.kills", "--solve", str(folder)],
-            stdout=log,
-            stderr=log,
-        )
+        agents = [subprocess.Popen(command, stdout=log, stderr=log)]
+        if launcher_lives is None:
+            return _watched(folder, agents, ranks, moments, draws)
+        with _ending(agents):
+            Moment(launcher_lives, True).wait(folder, _new_group(agents, set(), ranks))
+        return _told(folder, 0, agents[0].wait(), 0.0)
+
+
+def launch_on_hosts(folder: Path, hosts: Hosts, moment: Moment, draws: random.Random) -> Launch:
+    """As ``launch``, with a rank and a launcher on each of two hosts, which meet by torchrun's rendezvous."""
+    agents = []
+    with (folder / "log").open("ab") as log:
+        for number, (name, address) in enumerate(zip(hosts.names, hosts.addresses, strict=True)):
+            meeting = ["--rdzv-backend=c10d", f"--rdzv-endpoint={hosts.addresses[0]}:29400", "--rdzv-id=kills"]
+            # The name of this machine, by which torchrun would know the first host, is that of both.
+            meeting.append(f"--rdzv-conf=is_host={'false' if number else 'true'}")
+            options = ["--nnodes=2", f"--local-addr={address}", *meeting]
+            command = ["ip", "netns", "exec", name, *command_line(1, 3, folder, *options)]
+            environment = os.environ | {"GLOO_SOCKET_IFNAME": _DEVICE}
+            agents.append(subprocess.Popen(command, stdout=log, stderr=log, env=environment))
+        return _watched(folder, agents, 2, [moment], draws)
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """Two network namespaces that see each other and nothing else."""
+
+    names: tuple[str, str]
+    addresses: tuple[str, str]
+
+
+_DEVICE = "veth0"
+
+
+@contextmanager
+def two_hosts() -> Iterator[Hosts | None]:
+    """Make two hosts with network addresses of their own (Linux, root); None where that is not permitted."""
+    unique = f"{os.getpid()}-{random.randrange(1 << 16):x}"
+    names = (f"tc-{unique}-a", f"tc-{unique}-b")
+    addresses = ("10.77.0.1", "10.77.0.2")
+    made: list[str] = []
+    try:
         try:
-            before: set[int] = set()
-            for moment in moments:
-                group = _new_group(agent, before, ranks)
-                moment.wait(folder, group)
-                kills += _killed(draws.sample(group, len(group)))
-                before |= set(group)
-            code = agent.wait(_PATIENCE)
-        except subprocess.TimeoutExpired:
-            code = -signal.SIGALRM
-        finally:
-            _end(agent)
-    resumed = folder / "resumed"
-    result = folder / "weights"
+            for name in names:
+                _ip("netns", "add", name)
+                made.append(name)
+            _ip("-n", names[0], "link", "add", _DEVICE, "type", "veth", "peer", "name", _DEVICE, "netns", names[1])
+            for name, address in zip(names, addresses, strict=True):
+                _ip("-n", name, "address", "add", f"{address}/24", "dev", _DEVICE)
+                for device in ("lo", _DEVICE):
+                    _ip("-n", name, "link", "set", device, "up")
+        except subprocess.CalledProcessError:
+            yield None
+            return
+        yield Hosts(names, addresses)
+    finally:
+        for name in made:
+            _ip("netns", "delete", name)
+
+
+def _ip(*words: str) -> None:
+    """Run the command ip.
+
+    Raises:
+        CalledProcessError: it failed, mostly as the user may not do it.
+    """
+    subprocess.run(["ip", *words], check=True, capture_output=True)
+
+
+def _watched(
+    folder: Path, agents: Sequence[Agent], ranks: int, moments: Sequence[Moment], draws: random.Random
+) -> Launch:
+    """Kill as planned, and wait for the end."""
+    start = time.monotonic()
+    kills, codes = 0, [-int(signal.SIGALRM)]
+    with _ending(agents), suppress(subprocess.TimeoutExpired):
+        before: set[int] = set()
+        for moment in moments:
+            group = _new_group(agents, before, ranks)
+            moment.wait(folder, group)
+            kills += _killed(draws.sample(group, len(group)))
+            before |= set(group)
+        codes = [agent.wait(_PATIENCE) for agent in agents]
+    return _told(folder, kills, min(codes) or max(codes), time.monotonic() - start)
+
+
+def _told(folder: Path, kills: int, code: int, seconds: float) -> Launch:
+    resumed, result = folder / "resumed", folder / "weights"
     return Launch(
         kills,
         resumed.stat().st_size if resumed.exists() else 0,
         code,
-        time.monotonic() - start,
+        seconds,
         result.read_text() if result.exists() else None,
     )
 
@@ -158,11 +228,11 @@ def children(process: int) -> list[int]:
         return []
 
 
-def _new_group(agent: subprocess.Popen[bytes], before: set[int], ranks: int) -> list[int]:
-    """The processes of the next group; none if torchrun has ended."""
+def _new_group(agents: Sequence[Agent], before: set[int], ranks: int) -> list[int]:
+    """The processes of the next group; none if a launcher has ended."""
     until = time.monotonic() + _PATIENCE
-    while agent.poll() is None and time.monotonic() < until:
-        group = [child for child in children(agent.pid) if child not in before]
+    while all(agent.poll() is None for agent in agents) and time.monotonic() < until:
+        group = [child for agent in agents for child in children(agent.pid) if child not in before]
         if len(group) >= ranks:
             return group
         time.sleep(0.02)
@@ -180,12 +250,16 @@ def _killed(group: Sequence[int]) -> int:
     return 0
 
 
-def _end(agent: subprocess.Popen[bytes]) -> None:
-    """Leave nothing running, whatever happened."""
-    if agent.poll() is None:
-        for process in [*children(agent.pid), agent.pid]:
-            _killed([process])
-        agent.wait()
+@contextmanager
+def _ending(agents: Sequence[Agent]) -> Iterator[None]:
+    """Leave nothing running, whatever happens."""
+    try:
+        yield
+    finally:
+        for agent in agents:
+            for process in [*children(agent.pid), agent.pid] if agent.poll() is None else ():
+                _killed([process])
+            agent.wait()
 
 
 def report(count: int, ranks: int, together: int, seed: int) -> bool:

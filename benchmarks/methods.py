@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
-from skimage.restoration import inpaint_biharmonic
 from torch import Tensor
 
 import torch_cntk as tc
+from benchmarks.gsr import gsr
+from benchmarks.others import Fill, biharmonic, has, idbp, opencv, patch_match, xphoto
 from torch_cntk.images.group_flow import before_flow
 from torch_cntk.zoo.catalogue import recipe
 
@@ -71,47 +71,21 @@ class Method:
     fill: Callable[[Tensor, Tensor, Options], Filled]
     network: Callable[[Options], str] = lambda options: ""
     """The network that its rows are about; those of another one are other rows."""
+    needs: str = ""
+    """Module that must be installed."""
+    slow: bool = False
+    """Whether it runs only where it is asked for: minutes an image, or more."""
 
 
-def biharmonic(image: Tensor, observed: Tensor) -> Tensor:
-    """Of scikit-image; [channels, H, W]."""
-    known = torch.where(observed, image, 0).permute(1, 2, 0).numpy()
-    values = torch.from_numpy(inpaint_biharmonic(known, (~observed).numpy(), channel_axis=-1)).permute(2, 0, 1)
-    return torch.where(observed, image, values.to(image.dtype))
+def _by(make: Callable[[], Fill | None]) -> Callable[[Tensor, Tensor, Options], Filled]:
+    """A method of what is installed."""
 
-
-def opencv(method: str) -> Callable[[Tensor, Tensor], Tensor] | None:
-    """``INPAINT_TELEA`` or ``INPAINT_NS`` of OpenCV, which work on 8 bits; None where it is not installed."""
-    if importlib.util.find_spec("cv2") is None:
-        return None
-    import cv2
-
-    def fill(image: Tensor, observed: Tensor) -> Tensor:
-        known = torch.where(observed, image, 0)
-        pixels = (known * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
-        filled = cv2.inpaint(pixels, (~observed).byte().numpy(), 3, getattr(cv2, method))
-        values = torch.from_numpy(np.atleast_3d(filled)).permute(2, 0, 1) / 255
-        return torch.where(observed, image, values.to(image.dtype))
+    def fill(image: Tensor, observed: Tensor, options: Options) -> Filled:
+        found = make()
+        assert found is not None
+        return Filled(found(image, observed))
 
     return fill
-
-
-def _biharmonic(image: Tensor, observed: Tensor, options: Options) -> Filled:
-    return Filled(biharmonic(image, observed))
-
-
-def _opencv(image: Tensor, observed: Tensor, method: str) -> Filled:
-    fill = opencv(method)
-    assert fill is not None
-    return Filled(fill(image, observed))
-
-
-def _telea(image: Tensor, observed: Tensor, options: Options) -> Filled:
-    return _opencv(image, observed, "INPAINT_TELEA")
-
-
-def _navier_stokes(image: Tensor, observed: Tensor, options: Options) -> Filled:
-    return _opencv(image, observed, "INPAINT_NS")
 
 
 def _kernel(image: Tensor, observed: Tensor, options: Options) -> Filled:
@@ -131,6 +105,15 @@ def _guided(image: Tensor, observed: Tensor, options: Options) -> Filled:
     result = tc.inpaint(image, observed, passes="auto")
     radius = {"radius": radius_of(result)} if result.passes else {}
     return Filled(result.image, {"passes": result.passes, **radius})
+
+
+def _patches(blend: float) -> Callable[[Tensor, Tensor, Options], Filled]:
+    """Thick holes from patches, behind the deep kernel; thin ones are left to that."""
+
+    def fill(image: Tensor, observed: Tensor, options: Options) -> Filled:
+        return Filled(tc.inpaint(image, observed, passes=[tc.images.PatchFill(blend=blend)]).image)
+
+    return fill
 
 
 def _wide(image: Tensor, observed: Tensor, options: Options) -> Filled:
@@ -184,18 +167,33 @@ def _finite(image: Tensor, observed: Tensor, options: Options) -> Filled:
 
 
 METHODS: dict[str, Method] = {
-    "biharmonic": Method("biharmonic", _biharmonic),
-    "telea": Method("Telea", _telea),
-    "navier-stokes": Method("Navier-Stokes", _navier_stokes),
+    "biharmonic": Method("biharmonic", _by(lambda: biharmonic)),
+    "telea": Method("Telea", _by(partial(opencv, "INPAINT_TELEA")), needs="cv2"),
+    "navier-stokes": Method("Navier-Stokes", _by(partial(opencv, "INPAINT_NS")), needs="cv2"),
+    "fsr": Method("FSR", _by(partial(xphoto, "INPAINT_FSR_FAST")), needs="cv2.xphoto"),
+    "shift-map": Method("shift map", _by(partial(xphoto, "INPAINT_SHIFTMAP")), needs="cv2.xphoto"),
+    "patch-match": Method("PatchMatch", _by(patch_match), needs="patchmatch"),
+    "idbp": Method("IDBP, BM3D", _by(idbp), needs="bm3d", slow=True),
+    "gsr": Method("GSR", _by(lambda: gsr), slow=True),
     "cntk": Method("CNTK (default)", _kernel),
     "wide": Method("CNTK (network)", _wide, lambda options: options.network),
     "guided": Method("guided passes", _guided),
-    "finite": Method("finite network", _finite, lambda options: options.finite_network),
+    "patch-fill": Method("patch fill", _patches(1)),
+    "blend": Method("blend", _patches(0.6)),
+    "finite": Method("finite network", _finite, lambda options: options.finite_network, slow=True),
 }
 """By name; ``wide`` is the kernel of the network that ``finite`` trains."""
 
 
 def available() -> list[str]:
     """Names of the methods that are installed."""
-    without = {"telea", "navier-stokes"} if importlib.util.find_spec("cv2") is None else set()
-    return [name for name in METHODS if name not in without]
+    return [name for name, method in METHODS.items() if not method.needs or has(method.needs)]
+
+
+def left_out() -> str:
+    """A sentence about the methods that are not installed; empty if all are."""
+    missing = {method.title: method.needs for method in METHODS.values() if method.needs and not has(method.needs)}
+    if not missing:
+        return ""
+    names = ", ".join(f"{title} (module {module})" for title, module in missing.items())
+    return f"Left out, as it is not installed: {names}; pip install 'torch-cntk[benchmarks]' brings all."

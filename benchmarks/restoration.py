@@ -14,11 +14,10 @@ OpenCV's two methods need opencv-python-headless, two more opencv-contrib-python
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,16 +29,18 @@ from torch import Tensor
 
 import torch_cntk as tc
 from benchmarks.damages import DAMAGES, all_at_once, drawn_mask
-from benchmarks.methods import biharmonic, opencv
+from benchmarks.gsr import gsr
+from benchmarks.others import Fill, biharmonic, idbp, opencv, patch_match, xphoto
 from benchmarks.timing import print_table
 from torch_cntk.images import write_image
 
-Fill = Callable[[Tensor, Tensor], Tensor]
 Rows = dict[tuple[str, str], list[tuple[float, float, float]]]
 
 NAMES = ("astronaut", "coffee", "chelsea", "rocket")
 """Colour photographs among the files of scikit-image's wheel: nothing is downloaded."""
 GROWN = (0, 1, 2, 3)
+_SLOW = ("IDBP, BM3D", "GSR")
+"""Minutes a photograph: only where they are asked for."""
 _LARGEST = 300_000
 """Bytes of a picture for the documentation."""
 
@@ -51,27 +52,6 @@ def photograph(name: str, size: int) -> Tensor:
     left, top = (whole.width - side) // 2, (whole.height - side) // 2
     square = whole.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.asarray(square, dtype=np.float32) / 255).permute(2, 0, 1).contiguous()
-
-
-def xphoto(method: str) -> Fill | None:
-    """``INPAINT_FSR_FAST`` or ``INPAINT_SHIFTMAP`` of OpenCV's contributed modules; None where they are missing."""
-    if importlib.util.find_spec("cv2") is None:
-        return None
-    import cv2
-
-    if not hasattr(cv2, "xphoto"):
-        return None
-    shifts = method == "INPAINT_SHIFTMAP"  # wants Lab, as its documentation says
-
-    def fill(image: Tensor, observed: Tensor) -> Tensor:
-        pixels = (torch.where(observed, image, 0) * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
-        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2Lab) if shifts else pixels
-        filled = np.zeros_like(pixels)
-        cv2.xphoto.inpaint(pixels, observed.byte().numpy() * 255, filled, getattr(cv2.xphoto, method))
-        filled = cv2.cvtColor(filled, cv2.COLOR_Lab2RGB) if shifts else filled
-        return torch.where(observed, image, torch.from_numpy(filled).permute(2, 0, 1) / 255)
-
-    return fill
 
 
 def _kernel(image: Tensor, observed: Tensor) -> Tensor:
@@ -97,6 +77,9 @@ def methods() -> dict[str, Fill]:
         "Navier-Stokes": opencv("INPAINT_NS"),
         "FSR": xphoto("INPAINT_FSR_FAST"),
         "shift map": xphoto("INPAINT_SHIFTMAP"),
+        "PatchMatch": patch_match(),
+        "IDBP, BM3D": idbp(),
+        "GSR": gsr,
     }
     return {name: fill for name, fill in found.items() if fill is not None}
 
@@ -180,7 +163,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the damages (default: 0)")
     parser.add_argument("--images", nargs="+", choices=NAMES, default=NAMES, help="which (default: all)")
     every = list(methods())
-    parser.add_argument("--methods", nargs="+", choices=every, default=every, help="which (default: all installed)")
+    usual = [name for name in every if name not in _SLOW]
+    parser.add_argument(
+        "--methods", nargs="+", choices=every, default=usual, help="default: all installed but slow ones"
+    )
     parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="write pictures there in place of a table")
     options = parser.parse_args(arguments)
     if options.pictures is not None:

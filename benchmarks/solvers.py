@@ -16,7 +16,7 @@ from torch import Tensor
 
 import torch_cntk as tc
 from benchmarks.images import folder, grey_images, large_holes, psnr
-from benchmarks.methods import biharmonic
+from benchmarks.others import biharmonic
 from benchmarks.timing import medians, peak_bytes, print_table, seconds_text
 from torch_cntk.images import random_mask
 from torch_cntk.images.canvas import extend

@@ -211,13 +211,13 @@ def test_an_error_on_one_rank_is_raised_on_all(ranks: Launcher) -> None:
 
 
 def lost(way: str) -> None:
-    mesh = tc.distributed.mesh(timeout=2)
+    mesh = tc.distributed.mesh(timeout=1.5)
     mesh.barrier()
     if mesh.rank == 1:
         if way == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         if way == "slow":
-            time.sleep(6)
+            time.sleep(4)
         if way == "ended":
             return
     try:
@@ -238,7 +238,7 @@ def test_lost_ranks_end_the_wait(ranks: Launcher, way: str, size: int) -> None:
         kind, text = outcome.error
         assert kind == "RuntimeError"
         assert f"A sum among {size} ranks failed on rank" in text
-        assert "rank 1 ended, or did not come within 2 s" in text
+        assert "rank 1 ended, or did not come within 1.5 s" in text
 
 
 def alone_of_two() -> None:
@@ -258,6 +258,25 @@ def incomplete() -> None:
     tc.distributed.mesh(timeout=1)
 
 
+def no_number() -> None:
+    os.environ["WORLD_SIZE"] = "two"
+    tc.distributed.mesh(timeout=1)
+
+
+def other_threads() -> None:
+    if os.environ["RANK"] == "1":
+        torch.set_num_threads(2)
+    tc.distributed.mesh(timeout=20)
+
+
+def user_group() -> None:
+    torch.distributed.init_process_group("gloo")
+    mesh = tc.distributed.mesh(timeout=20)
+    assert float(mesh.sum(torch.ones(()))) == mesh.size == torch.distributed.get_world_size()
+    again = tc.distributed.mesh(timeout=15)  # another time, another group
+    assert again is not mesh and float(again.sum(torch.ones(()))) == mesh.size
+
+
 def without_gpus() -> None:
     tc.distributed.mesh(timeout=1, backend="nccl")
 
@@ -265,6 +284,16 @@ def without_gpus() -> None:
 def test_what_torchrun_should_have_set_is_asked_for(ranks: Launcher) -> None:
     for outcome in ranks.run(incomplete, 2):
         assert outcome.error is not None and "got no MASTER_PORT" in outcome.error[1]
+    for outcome in ranks.run(no_number, 2):
+        assert (
+            outcome.error is not None and "expected a number in the environment variable WORLD_SIZE" in outcome.error[1]
+        )
+    for outcome in ranks.run(other_threads, 2):
+        assert outcome.error == (
+            "ValueError",
+            "expected the same number of threads on all ranks, got 1 on rank 0; 2 on rank 1",
+        )
+    ranks.values(user_group, 2)
     if not torch.cuda.is_available():
         for outcome in ranks.run(without_gpus, 2):
             assert outcome.error is not None and "expected a GPU for each process of this machine" in outcome.error[1]

@@ -138,7 +138,7 @@ def faults() -> list[tuple[str, str]]:
 
     def full() -> None:
         if mesh.rank == 1:
-            shared.operator.own_blocks = _full
+            vars(shared.operator)["own_blocks"] = _full
         shared @ draw(1, 30)
 
     for work in (other_vectors, other_work, full):

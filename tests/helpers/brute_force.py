@@ -280,7 +280,7 @@ def channels_after(layer: Any, channels: int) -> int:
             return channels
         case tc.Concat():
             return sum(channels_after(branch, channels) for branch in layer.branches)
-        case tc.Sum():
+        case tc.Sum() | tc.Product():
             return channels_after(layer.branches[0], channels)
         case tc.Graph():
             return channels_of_values(layer, channels)[-1]
@@ -330,6 +330,9 @@ def step(layer: Any, sigma: Tensor, theta: Tensor, channels: int) -> tuple[Tenso
                 sigma, theta = step(member, sigma, theta, channels)
                 channels = channels_after(member, channels)
             return sigma, theta
+        case tc.Product():
+            (sigma_a, theta_a), (sigma_b, theta_b) = (step(b, sigma, theta, channels) for b in layer.branches)
+            return sigma_a * sigma_b, theta_a * sigma_b + sigma_a * theta_b
         case tc.Sum() | tc.Concat():
             outputs = [step(branch, sigma, theta, channels) for branch in layer.branches]
             widths = [channels_after(branch, channels) for branch in layer.branches]

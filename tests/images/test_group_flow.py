@@ -208,3 +208,80 @@ def test_bad_settings_are_refused(options: dict[str, Any], error: type[Exception
 def test_shares_are_from_0_to_1(share: float) -> None:
     with pytest.raises(ValueError, match="observed"):
         GroupFlow.for_share(share)
+
+
+def test_noise_is_not_added_back() -> None:
+    """As an explicit loop: what is lost comes back only while it is more than the noise."""
+    clean, observed = texture(32, 36), torch.rand(32, 36) < 0.6
+    image = clean + 0.1 * torch.randn(clean.shape)
+    known = torch.where(observed, image, 0)
+    first = tc.inpaint(known, observed).image
+    values = image[:, observed]
+    unit, spread = float(values.max() - values.min()), float(values.std(correction=0))
+    estimate = start = torch.where(observed, image, first.clamp(values.min(), values.max()))
+    members = groups(start / unit, (5, 5), 4, 15, 8)
+    mean, back, losses, noise = float(values.mean()), torch.zeros_like(image), list[float](), 0.0
+    for _ in range(4):
+        flowed = flow_in_groups((estimate - mean - back) / unit, members, (5, 5), 0.3) * unit + mean
+        lost = torch.where(observed, flowed - image, 0)
+        losses.append(float(lost[:, observed].square().mean().sqrt()))
+        noise = noise or 0.7 * losses[0]
+        back = back + lost if losses[-1] > noise else back
+        estimate = torch.where(observed, image, flowed + 0.5 * (flowed - estimate))
+    assert min(losses) < noise < max(losses)
+    found = refined(Observed.of(known, observed), first, GroupFlow(4, side=5, noise=noise / spread, members=8))
+    expected = torch.where(observed, image, estimate.clamp(values.min(), values.max()))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
+
+
+def test_a_large_ridge_tells_of_noise() -> None:
+    clean, noisy = group_flow.flows_for(0.5, 1e-4), group_flow.flows_for(0.5, 0.04)
+    assert noisy[: len(clean)] == clean
+    assert all(flow.noise == 0 for flow in clean)
+    assert all(flow.noise == pytest.approx(0.2) for flow in noisy[len(clean) :])
+
+
+def test_smaller_patches_lie_within_the_larger_ones_and_cover_the_image() -> None:
+    size = (61, 83)
+    found = groups(torch.rand(2, *size), (9, 9), 4, 15, 8)
+    inner = group_flow.narrowed(found, size, (9, 9), (5, 5))
+    shift = inner - found
+    assert torch.equal(shift, shift[:, :1].expand_as(shift))
+    rows, columns = shift // size[1], shift % size[1]
+    assert {int(rows.min()), int(columns.min())} == {0}
+    assert {int(rows.max()), int(columns.max())} == {4}
+    covered = torch.zeros(size, dtype=torch.bool)
+    for corner in inner[:, 0].tolist():
+        covered[corner // 83 : corner // 83 + 5, corner % 83 : corner % 83 + 5] = True
+    assert bool(covered.all())
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 30), (2, 1, 30, 28)])
+def test_colours_and_batches_take_flows_by_themselves(shape: tuple[int, ...]) -> None:
+    """The memory of the search is bounded by blocks: smaller ones give the same groups."""
+    image = torch.stack([texture(*shape[-2:])[0] * (k + 1) for k in range(math.prod(shape[:-2]))]).reshape(shape)
+    observed = torch.rand(shape[-2:]) < 0.5
+    result = tc.inpaint(image, observed, passes=[tc.Guidance(radius=4), GroupFlow(iterations=3)])
+    assert result.image.shape == image.shape
+    assert torch.equal(result.image[..., observed], image[..., observed])
+
+
+def test_the_mean_with_another_pass() -> None:
+    image, observed = texture(30, 31), torch.rand(30, 31) < 0.5
+    given, first = Observed.of(image, observed), tc.inpaint(image, observed).image
+    guided = tc.Guidance(radius=6).at(2)
+    other = tc.images.fill(given, guided, first).image
+    found = tc.images.fill(given, tc.images.Averaged(guided, 0.25), first).image
+    torch.testing.assert_close(found, first + 0.25 * (other - first), rtol=0, atol=1e-4)
+    for weight in (0, 1.5):
+        with pytest.raises(ValueError, match="weight"):
+            tc.images.Averaged(guided, weight)
+    with pytest.raises(TypeError, match="filler"):
+        tc.images.Averaged(3)  # type: ignore[arg-type]
+
+
+def test_a_plan_with_a_mean_is_made_in_order() -> None:
+    flow, guidance = GroupFlow(), tc.Guidance()
+    last = tc.images.Averaged(guidance.at(2))
+    assert [Followed(guidance, 1, flow, last).at(k) for k in range(3)] == [guidance.at(0), flow, last]
+    assert [Followed(guidance, 0, flow).at(k) for k in range(1)] == [flow]

@@ -114,6 +114,24 @@ def test_samples_have_the_mean_and_the_covariance_of_the_process(generator: torc
     assert float(((found - covariance) / scale / spread).abs().max()) <= 6
 
 
+def test_channels_vary_together_as_their_observed_pixels_do(generator: torch.Generator) -> None:
+    kernel, count, ridge = kernel_of(2), 4000, 1e-2
+    image, observed = picture(2, generator, (3,), share=0.9)
+    image[1] = image[0] + 0.3 * image[1]
+    image[2] = -2 * image[0]
+    drawn = tc.inpaint(image, observed, kernel, ridge=ridge, samples=count).samples
+    assert drawn is not None
+    # Of sums of channels, the formulas of one channel.
+    for weights in ([1.0, -1.0, 0.0], [2.0, 0.0, 1.0], [0.5, 0.7, -0.2]):
+        w = torch.tensor(weights, dtype=torch.float64)[:, None, None]
+        mean, covariance = dense_posterior(kernel, (w * image).sum(0), observed, ridge)
+        values = (w * drawn).sum(1)[:, ~observed]
+        deviation = covariance.diagonal().sqrt()
+        spread = (values - mean).square().mean(0).sqrt()
+        floor = 1e-6 * float(image.std())  # the second sum is certain: the third channel follows the first
+        assert bool(((spread - deviation).abs() <= 6 / math.sqrt(2 * count) * deviation + floor).all())
+
+
 @pytest.mark.parametrize("lead", [(3,), (2, 2)])
 def test_deviations_by_draws_are_off_by_what_is_said(
     lead: tuple[int, ...], generator: torch.Generator, monkeypatch: pytest.MonkeyPatch

@@ -67,6 +67,7 @@ EXAMPLES: dict[str, Callable[[int], tc.Layer]] = {
     "Sigmoid": lambda c: tc.Sigmoid(),
     "Sequential": lambda c: tc.Sequential(tc.ReLU(), tc.Conv1d(c, c, 3)),
     "Sum": lambda c: tc.Sum(tc.Conv1d(c, c, 3), tc.Conv1d(c, c, 1)),
+    "Product": lambda c: tc.Product(tc.Conv1d(c, c, 3), tc.Conv1d(c, c, 1)),
     "Residual": lambda c: tc.Residual(tc.ReLU(), tc.Conv1d(c, c, 3)),
     "Concat": lambda c: tc.Concat(tc.Conv1d(c, c // 2, 3), tc.Conv1d(c, c // 2, 1)),
     "Graph": lambda c: tc.Graph(

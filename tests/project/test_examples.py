@@ -169,6 +169,13 @@ def test_video(tmp_path: Path) -> None:
         assert (opened.n_frames, opened.size) == (4, (2 * 5 * 16, 2 * 16))
 
 
+def test_preprocess(tmp_path: Path) -> None:
+    pytest.importorskip("skimage")
+    told = run_example(tmp_path, "preprocess.py", "--steps", "10", "--side", "16")
+    plain, _, clipped = (float(found) for found in re.findall(r": ([\d.]+) dB", told))
+    assert clipped > plain + 1
+
+
 def test_recommend(tmp_path: Path) -> None:
     told = run_example(tmp_path, "recommend.py")
     scores = {name: float(score) for name, score in re.findall(r"^(\w[\w ]*?) {2,}([\d.]+) ", told, re.MULTILINE)}

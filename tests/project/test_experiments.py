@@ -13,7 +13,7 @@ import torch
 pytest.importorskip("skimage")
 pytest.importorskip("matplotlib")
 
-from benchmarks import experiment, large_holes, methods, reconstruction
+from benchmarks import experiment, images, large_holes, methods, reconstruction
 from benchmarks.images import cropped, psnr, shrunk, square_hole, ssim, strokes
 from torch_cntk.images import random_mask
 from torch_cntk.images.files import read_image
@@ -204,3 +204,35 @@ def test_pages_of_the_docs_are_small(name: Any) -> None:
     page = Path(__file__).parents[2] / "docs" / name
     assert 10_000 < page.stat().st_size < 150_000
     assert float(read_image(page).pixels.std()) > 0.1
+
+
+def test_holes_have_measures_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["--kinds", "two holes", "--crop", "48", "--only", "camera", "coffee", "--out", str(tmp_path)]
+    large_holes.main([*common, "--methods", "biharmonic", "cntk"])
+    rows = rows_in(tmp_path)
+    assert {(row["image"], row["channels"]) for row in rows} == {("camera", 1), ("coffee", 3)}
+    told = capsys.readouterr().out
+    assert "The missing pixels alone, means over 2 images (coffee, camera):" in told
+    for method, title in (("biharmonic", "biharmonic"), ("cntk", "CNTK (default)")):
+        psnrs = [row["holes"]["psnr"] for row in rows if row["method"] == method]
+        (line,) = [text for text in told.splitlines() if text.startswith(f"| {title}") and text.count("|") == 6]
+        assert f"{sum(psnrs) / 2:.2f}" in line
+
+
+def test_measures_in_holes() -> None:
+    truth, missing = torch.rand(3, 40, 40) * 0.5 + 0.25, torch.zeros(40, 40, dtype=torch.bool)
+    missing[10:30, 12:31] = True
+    same = images.in_holes(truth, truth, missing)
+    assert same == pytest.approx({"psnr": 120, "ssim": 1, "gradients": 1, "fine": 1}, rel=1e-5)
+    off = truth.clone()
+    off[:, missing] += 0.1
+    assert images.in_holes(off, truth, missing)["psnr"] == pytest.approx(20, abs=1e-3)
+    flat = torch.where(missing, 0.5, truth)
+    found = images.in_holes(flat, truth, missing)
+    assert found["fine"] < 0.2
+    assert found["gradients"] < 0.6
+
+
+def test_two_holes() -> None:
+    mask = images.two_holes((60, 70), 3)
+    assert torch.equal(mask, square_hole((60, 70), 6) & square_hole((60, 70), 7))

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 MODULES = {"baselines", "drug_response", "features", "finite", "images", "matrices", "operators", "plotting"}
-MODULES |= {"presets", "priors", "zoo"}
+MODULES |= {"distributed", "presets", "priors", "zoo"}
 
 
 def documented() -> set[str]:
@@ -36,7 +36,7 @@ def documented() -> set[str]:
 def test_every_public_name_is_in_the_reference() -> None:
     names = {name.rsplit(".", 1)[1] for name in documented()}
     assert set(tc.__all__) - MODULES - names == set()
-    for module in ("images", "priors", "solvers", "matrices", "finite", "conversion", "zoo"):
+    for module in ("images", "priors", "solvers", "matrices", "finite", "conversion", "zoo", "distributed"):
         package = importlib.import_module(f"torch_cntk.{module}")
         public = {name for name in package.__all__ if isinstance(getattr(package, name), type | FunctionType)}
         assert public - names == set(), module

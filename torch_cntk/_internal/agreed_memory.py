@@ -10,7 +10,7 @@ import functools
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 from torch_cntk._internal.dealing import exchanged
 from torch_cntk._internal.memory import agreed, available_bytes, is_agreed
@@ -80,4 +80,4 @@ def on_ranks(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, 
         with agreed_memory(self._ranks):
             return method(self, *args, **kwargs)
 
-    return wrapped
+    return cast("Callable[Concatenate[S, P], R]", wrapped)

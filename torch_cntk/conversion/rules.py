@@ -20,6 +20,7 @@ from torch_cntk.conversion import heads
 from torch_cntk.conversion.filters import FILTERS, blank, with_weights
 from torch_cntk.conversion.rule import Call, Place, Rule, Target
 from torch_cntk.layers import (
+    RBF,
     ABReLU,
     Activation,
     BilinearUp,
@@ -27,6 +28,7 @@ from torch_cntk.layers import (
     Concat,
     Dropout,
     Elementwise,
+    Gaussian,
     GaussianBlur,
     Graph,
     Identity,
@@ -36,6 +38,7 @@ from torch_cntk.layers import (
     Logistic,
     MultipleOf,
     NearestUp,
+    Product,
     Residual,
     Scale,
     Sequential,
@@ -86,6 +89,9 @@ def _activation(entry: NamedActivation) -> Rule:
 
     def write(layer: Activation, place: Place) -> Target:
         options = {name: getattr(layer, name) for name in entry.options}
+        # What the description says beyond the default has to have a counterpart; the gain goes into the weights.
+        if others := layer.description().keys() - {"layer", "normalise", *entry.options}:
+            raise ValueError(f"torch.nn has no {layer}: expected the default of {', '.join(sorted(others))}")
         if entry.module is not None:
             return entry.module(**options)
         function = entry.functions[0]
@@ -221,12 +227,15 @@ RULES: tuple[Rule, ...] = (
 )
 NO_COUNTERPART: Mapping[type[Layer], str] = {
     ABReLU: "torch.nn has no rectifier of two slopes: take LeakyReLU",
+    RBF: "torch.nn has no cosine features: take Sin",
+    Gaussian: "torch.nn has no Gaussian function",
     SumPool1d: "torch.nn.AvgPool1d has no divisor_override: take AvgPool1d and Scale",
     Step: "torch.nn has no step: take Sign",
     GaussianBlur: "torch.nn has no layer with a fixed filter",
     LanczosDown: "torch.nn has no layer with a fixed filter",
     Sequential: "its nodes are converted one by one",
     Sum: "its nodes are converted one by one",
+    Product: "its nodes are converted one by one",
     Residual: "its nodes are converted one by one",
     Concat: "its nodes are converted one by one",
     Graph: "its nodes are converted one by one",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -59,6 +61,8 @@ class Scales:
         given = [self._values[k] for k in node.inputs]
         does = node.does
         if isinstance(does, str):
+            if does == "product":
+                return functools.reduce(operator.mul, given)
             return self._summed(node) if does == "sum" else self._side_by_side(node)
         if isinstance(does, Weighted):
             self.incoming[place] = given[0]
@@ -115,7 +119,7 @@ class Scales:
             return False
         node = self.nodes[value - 1]
         if isinstance(node.does, str):
-            return all(self._absorbs(k) for k in node.inputs)
+            return all(self._absorbs(k) for k in (node.inputs[:1] if node.does == "product" else node.inputs))
         if isinstance(node.does, Weighted):
             return True
         passes = isinstance(node.does, _HOMOGENEOUS) or not isinstance(node.does, Activation | ChannelNorm | Sigmoid)
@@ -126,10 +130,11 @@ class Scales:
         if isinstance(node.does, Weighted):
             self.outgoing[value - 1] = self.outgoing[value - 1] * factor
             return
-        parts = [factor] * len(node.inputs)
+        inputs = node.inputs[:1] if node.does == "product" else node.inputs
+        parts = [factor] * len(inputs)
         if node.does == "concat" and factor.ndim:
             parts = list(torch.split(factor, [self.channels[k] or 1 for k in node.inputs]))
-        for k, part in zip(node.inputs, parts, strict=True):
+        for k, part in zip(inputs, parts, strict=True):
             self._absorb(k, part)
 
     def of_weights(self, place: int) -> tuple[Tensor, Tensor]:

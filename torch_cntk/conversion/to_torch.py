@@ -103,10 +103,10 @@ def _graph(nodes: Sequence[Node], modules: Sequence[Target | None]) -> torch.fx.
         name = f"layer{place}"
         if node.does == "concat":
             values.append(graph.call_function(torch.cat, (tuple(given), 1)))
-        elif node.does == "sum":
+        elif isinstance(node.does, str):
             total = given[0]
             for term in given[1:]:
-                total = graph.call_function(operator.add, (total, term))
+                total = graph.call_function(operator.add if node.does == "sum" else operator.mul, (total, term))
             values.append(total)
         elif isinstance(module, torch.nn.LayerNorm):
             root.add_module(name, module)

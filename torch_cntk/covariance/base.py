@@ -99,6 +99,17 @@ class Covariance(ABC):
         """
         return self.mix(shares, others) if others else self
 
+    def multiply(self, others: tuple[Self, ...]) -> Self:
+        """The covariance of a product of features, this branch's and the others', which are independent.
+
+        Sigma' is the product of theirs, Theta' the sum over branches of its Theta times the Sigma of all others.
+
+        Raises:
+            NotImplementedError: the form cannot.
+            ValueError: the branches' images differ in size.
+        """
+        raise NotImplementedError(f"{type(self).__name__} knows no products")
+
     def mix(self, weights: tuple[float, ...], others: tuple[Self, ...]) -> Self:
         """A weighted sum of this covariance (of the first weight) and those of other branches.
 

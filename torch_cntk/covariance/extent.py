@@ -131,6 +131,14 @@ class Extent(Covariance):
             tuple(max(seen) for seen in zip(*(b.seen for b in branches), strict=True)),
         )
 
+    def multiply(self, others: tuple[Extent, ...]) -> Extent:
+        """Pointwise: as for a sum.
+
+        Raises:
+            ValueError: the branches' images differ in size.
+        """
+        return self.mix((1.0,) * (1 + len(others)), others) if others else self
+
     def normalise(self, epsilon: float = 0.0, affine: bool = False) -> Extent:
         """Pointwise: nothing changes."""
         return self

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from torch_cntk.covariance.base import NTK, Covariance
 from torch_cntk.covariance.patches import Gains, Number, Patches
+from torch_cntk.covariance.products import product_of
 
 if TYPE_CHECKING:
     from torch_cntk.covariance.duals import Dual
@@ -105,6 +106,20 @@ class Gram(Covariance):
             _weighted_sum([(w, branch.variance) for w, branch in zip(weights, branches, strict=True)]),
             _weighted_sum([(w, branch.other_variance) for w, branch in zip(weights, branches, strict=True)]),
         )
+
+    def multiply(self, others: tuple[Gram, ...]) -> Gram:
+        """A product, of variances as of covariances."""
+        branches = (self, *others)
+        parts = [
+            branch.sigma[None] if branch.theta is None else torch.stack([branch.sigma, branch.theta])
+            for branch in branches
+        ]
+        sigma, *theta = product_of(parts)
+        variance, other = (
+            product_of([getattr(branch, name)[None] for branch in branches])[0]
+            for name in ("variance", "other_variance")
+        )
+        return Gram(sigma, theta[0] if theta else None, variance, other)
 
     def normalise(self, epsilon: Number = 0.0, affine: bool = False) -> Gram:
         """Divide by the root mean square over features."""

@@ -7,6 +7,8 @@ can be left out.
 
 from __future__ import annotations
 
+import functools
+import operator
 from functools import lru_cache
 from itertools import combinations
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["InexactError", "Signal"]
 
-Obstacle = Literal["input", "activation", "sum", "concatenation", "scales", "groups", "channel", "few", "flattening"]
+Obstacle = Literal[
+    "input", "activation", "sum", "product", "concatenation", "scales", "groups", "channel", "few", "flattening"
+]
 
 _OBSTACLES: dict[Obstacle, str] = {
     "input": (
@@ -38,6 +42,9 @@ _OBSTACLES: dict[Obstacle, str] = {
     "sum": (
         "a sum with a branch that is not Gaussian, such as the output of an activation or the network's input: the "
         "dual would not be exact; put a weight layer between them, or let the branch start before the activation"
+    ),
+    "product": (
+        "a product of branches, which is not Gaussian: the dual would not be exact; put a weight layer between them"
     ),
     "concatenation": (
         "a concatenation, whose channels differ in variance: the dual would not be exact; put the activation into each "
@@ -71,6 +78,16 @@ _UNCENTRED = (
 _CORRELATED = (
     "expected the branches of a sum to end in weight layers of their own, all but one, so that they are uncorrelated; "
     "got branches {} and {}, of which neither does. End one of them in a convolution"
+)
+
+_DEPENDENT = (
+    "expected the branches of a product to end in weight layers of their own over all channels, all but one, so that "
+    "they are independent; got branches {} and {}, of which neither does. End one of them in a convolution"
+)
+_FEW_FACTORS = (
+    "expected branches of a product whose channels become infinitely many, got branch {}, which has as many as the "
+    "network's input (or comes from a depthwise convolution of it): the mean over so few products would not be exact; "
+    "put a full convolution before it"
 )
 
 
@@ -240,6 +257,28 @@ class Signal(Covariance):
         few = any(branch.obstacle == "few" for branch in branches)
         return self._joined(branches, "few" if few else "concatenation", False)
 
+    def multiply(self, others: tuple[Signal, ...]) -> Signal:
+        """After a product of branches: centred, alike in all channels but for one factor, and not Gaussian.
+
+        A factor W h with weights of its own has, given all other factors, the same deterministic covariance in each
+        channel, so that the mean over channels of the products is the product of the means.
+
+        Raises:
+            InexactError: two branches are not independent, or a branch has as few channels as the input.
+        """
+        if not others:
+            return self
+        branches = (self, *others)
+        for place, branch in enumerate(branches):
+            if not branch.wide or branch.obstacle == "few":
+                raise InexactError(_FEW_FACTORS.format(place))
+        for (place, first), (other, second) in combinations(enumerate(branches), 2):
+            if not (_fresh(first, second) or _fresh(second, first)):
+                raise InexactError(_DEPENDENT.format(place, other))
+        before = functools.reduce(operator.or_, (branch._before for branch in branches))
+        alike = all(branch.alike for branch in branches)
+        return Signal(frozenset((_Part(0, before),)), "product", True, self._counter, alike)
+
     def _joined(self, branches: tuple[Signal, ...], obstacle: Obstacle | None, alike: bool) -> Signal:
         parts = frozenset().union(*(branch.parts for branch in branches))
         centred, wide = (all(getattr(branch, fact) for branch in branches) for fact in ("centred", "wide"))
@@ -261,6 +300,11 @@ class Signal(Covariance):
             if affine
             else self
         )
+
+
+def _fresh(first: Signal, second: Signal) -> bool:
+    """Whether a factor is made of Gaussian weights alone that the other one does not depend on."""
+    return first.obstacle is None and not first._lasts & second._before and all(last for last, _ in first.parts)
 
 
 def _correlated(first: Signal, second: Signal) -> bool:

@@ -25,6 +25,8 @@ __all__ = ["Mesh", "mesh"]
 
 _TIMEOUT = 600.0
 """Seconds: ranks wait for the slowest of them, whose disk may be busy or whose share may be the largest."""
+_store: Store | None = None
+"""By which the processes have found each other."""
 _NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """What torchrun tells its processes, by environment variables."""
 
@@ -44,7 +46,7 @@ def mesh(timeout: float = _TIMEOUT, backend: Literal["gloo", "nccl"] | None = No
     Raises:
         TypeError: the timeout is no number.
         ValueError: the timeout is not positive; the backend is unknown; this machine has fewer GPUs than processes; or
-            versions of torch or this package differ between ranks.
+            versions of torch or of this package, processors or numbers of threads differ between ranks.
         RuntimeError: not all ranks have come within the timeout.
     """
     if not finite_number(timeout, "timeout") > 0:
@@ -52,11 +54,27 @@ def mesh(timeout: float = _TIMEOUT, backend: Literal["gloo", "nccl"] | None = No
     if backend not in (None, "gloo", "nccl"):
         raise ValueError(f'expected backend "gloo", "nccl" or None, got {backend!r}')
     device = _device(backend)
-    if not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if not dist.is_initialized() and _number("WORLD_SIZE", 1) == 1:
         return Mesh.alone(device)
-    found = joined(device, float(timeout), _connect(device, float(timeout)))
-    found.agree(**_versions(), kind_of_device=device.type, timeout=float(timeout))
+    _connect(device, float(timeout))
+    try:
+        found = joined(device, float(timeout), _store)
+    except RuntimeError as error:
+        raise RuntimeError(_not_met(timeout, error)) from error
+    found.agree(**_versions(device), kind_of_device=device.type, timeout=float(timeout))
     return found
+
+
+def _number(name: str, default: int) -> int:
+    """A number in the environment.
+
+    Raises:
+        ValueError: there is something else.
+    """
+    text = os.environ.get(name, str(default))
+    if not text.isdecimal():
+        raise ValueError(f"expected a number in the environment variable {name}, as torchrun sets it, got {text!r}")
+    return int(text)
 
 
 def _device(backend: str | None) -> torch.device:
@@ -65,9 +83,7 @@ def _device(backend: str | None) -> torch.device:
     Raises:
         ValueError: it should have a GPU, and there is none for it.
     """
-    local, beside = (
-        int(os.environ.get(name, default)) for name, default in (("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "1"))
-    )
+    local, beside = _number("LOCAL_RANK", 0), _number("LOCAL_WORLD_SIZE", 1)
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if backend == "nccl" and local >= count:
         raise ValueError(f"expected a GPU for each process of this machine, got {count} for process {local}")
@@ -76,15 +92,16 @@ def _device(backend: str | None) -> torch.device:
     return torch.device("cpu")
 
 
-def _connect(device: torch.device, timeout: float) -> Store | None:
-    """Make the default process group unless there is one; the store by which it was made.
+def _connect(device: torch.device, timeout: float) -> None:
+    """Make the default process group unless there is one.
 
     Raises:
         ValueError: torchrun's variables are incomplete.
         RuntimeError: not all ranks have come within the timeout.
     """
+    global _store
     if dist.is_initialized():
-        return None
+        return
     missing = [name for name in _NEEDED if name not in os.environ]
     if missing:
         raise ValueError(
@@ -97,17 +114,19 @@ def _connect(device: torch.device, timeout: float) -> Store | None:
     wait = timedelta(seconds=timeout)
     try:
         store, rank, size = next(iter(dist.rendezvous("env://", timeout=wait)))  # type: ignore[attr-defined]
-        store = fresh(store, rank, size, timeout)
+        _store = fresh(store, rank, size, timeout)
         backend = "gloo" if device.type == "cpu" else f"cpu:gloo,{device.type}:nccl"
-        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=wait)
+        dist.init_process_group(backend, store=_store, rank=rank, world_size=size, timeout=wait)
     except RuntimeError as error:
-        reason = str(error).split("\n")[0]
-        size_text = os.environ["WORLD_SIZE"]
-        raise RuntimeError(
-            f"rank {os.environ['RANK']} could not meet all {size_text} ranks within {timeout:g} s: {reason}"
-        ) from error
+        raise RuntimeError(_not_met(timeout, error)) from error
     atexit.register(_disconnect)
-    return store
+
+
+def _not_met(timeout: float, error: RuntimeError) -> str:
+    """Say that ranks are missing."""
+    rank, size = (os.environ.get(name, "?") for name in ("RANK", "WORLD_SIZE"))
+    reason = str(error).split("\n")[0]
+    return f"rank {rank} could not meet all {size} ranks within {timeout:g} s: {reason}"
 
 
 def _disconnect() -> None:
@@ -115,10 +134,15 @@ def _disconnect() -> None:
         dist.destroy_process_group()
 
 
-def _versions() -> dict[str, str]:
+def _versions(device: torch.device) -> dict[str, object]:
+    """What must be alike on all ranks: others would compute other bits from the same numbers."""
     import torch_cntk
 
+    gpu = device.type == "cuda"
     return {
         "version_of_torch_cntk": torch_cntk.__version__,
         "version_of_torch": torch.__version__,
+        "number_of_threads": torch.get_num_threads(),
+        "kind_of_processor": torch.backends.cpu.get_cpu_capability(),
+        "kind_of_GPU": torch.cuda.get_device_name(device) if gpu else None,
     }

@@ -8,6 +8,7 @@ or a user's own.
 from torch_cntk.images import plotting
 from torch_cntk.images.array_call import inpaint_array
 from torch_cntk.images.autocorrelation import Autocorrelated, autocorrelation_network, autocorrelation_passes
+from torch_cntk.images.averaged import Averaged
 from torch_cntk.images.coarse import Coarse
 from torch_cntk.images.default import default_kernel, default_network, levels_for
 from torch_cntk.images.files import Photograph, check_output, read_image, read_mask, write_image
@@ -27,6 +28,7 @@ from torch_cntk.images.windows import Cut
 
 __all__ = [
     "Autocorrelated",
+    "Averaged",
     "Coarse",
     "Cut",
     "Equations",

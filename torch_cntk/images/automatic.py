@@ -38,12 +38,17 @@ _FEW = 1000
 
 @dataclass(frozen=True)
 class Way:
-    """How passes are made: see ``fill``, whose arguments these are."""
+    """How passes are made: see ``fill``, whose arguments these are.
+
+    Attributes:
+        ridge: of the first regression, relative; what ``flows_for`` takes for noise.
+    """
 
     windows: bool
     progress: bool
     mesh: Mesh | None = None
     draws: Draws | None = None
+    ridge: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -151,7 +156,8 @@ def _choose(
     missing = int((~given.single_mask).sum())
     if missing < _FEW and not candidates:
         return _QUICK, series[0], f"as {missing:,} missing pixels are too few to try others out"
-    flows = () if candidates or way.draws is not None else flows_for(float(given.single_mask.double().mean()))
+    share = float(given.single_mask.double().mean())
+    flows = () if candidates or way.draws is not None else flows_for(share, way.ridge)
     passes, guidance = choose_passes(given, first, series, flows, progress=way.progress, mesh=way.mesh)
     better = "predicted left-out pixels best" if passes else "predicted left-out pixels better"
     return passes, guidance, f"as {'they' if passes else 'none'} {better}"

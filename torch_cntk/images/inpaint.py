@@ -116,9 +116,9 @@ def inpaint(
         progress: whether to show a bar.
         mesh: of ``torch_cntk.distributed.mesh()``: processes that call this with the same arguments and divide the
             work. The images of a batch are filled one by one then, each by one rank. Of a single image, windows are
-            divided, and the trials of ``passes="auto"``; an image that is filled as a whole takes the products with its
-            kernel and the making of guided kernels by parts. Images of a batch and windows have the same bits for any
-            number of ranks; the rest is the same to rounding.
+            divided, and the trials of ``passes="auto"``; an image that is filled as a whole is divided into channels or
+            bands, and the kernels of guided passes into displacements. Images of a batch and windows have the same bits
+            for any number of ranks; the rest is the same to the tolerance of the solver.
 
     Returns:
         the filled image, of the input's shape, dtype and device, with the quality of the solution; on every rank.
@@ -165,8 +165,8 @@ def inpaint(
     if draws is not None and (inputs is not None or mesh is not None):
         beside = "a mesh" if inputs is None else "what requires gradients"
         raise ValueError(f"expected samples=0 beside {beside}, got {samples}")
-    if len(parts) > 1 and getattr(chosen, "checkpoint", None) is not None:
-        raise ValueError(f"expected one mask for all channels beside a checkpoint, got {len(parts)} masks")
+    if getattr(chosen, "checkpoint", None) is not None:
+        _check_one_solve(parts, mesh)
     periodic = Periodic(None if kernel is None else kernel.detach(), number, chosen)
     ranks.agree(image=pixels, observed=parts[0][1].mask, ridge=ridge, wrap=wrap, passes=str(passes), windows=windows)
     checked = time.perf_counter() - start
@@ -185,6 +185,19 @@ def inpaint(
         return result
     photograph = task.filled(result.image)
     return replace(result, image=photograph.pixels, photograph=photograph)
+
+
+def _check_one_solve(parts: list[tuple[list[int], Observed]], mesh: Mesh | None) -> None:
+    """Refuse several solves beside one checkpoint.
+
+    Raises:
+        ValueError: so it is.
+    """
+    if len(parts) > 1:
+        raise ValueError(f"expected one mask for all channels beside a checkpoint, got {len(parts)} masks")
+    images = len(parts[0][1].pixels)
+    if mesh is not None and mesh.size > 1 and images > 1:
+        raise ValueError(f"expected one image beside a checkpoint and a mesh, which divides images, got {images}")
 
 
 def _from_files(image: Any, observed: Any) -> tuple[Task | None, Any, Any]:

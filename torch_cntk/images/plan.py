@@ -86,7 +86,8 @@ class Plan:
             def first(part: Observed) -> Tensor:
                 return fill(part, periodic.serving(part)).image
 
-            return by_holes(given, estimate, first, self.passes, self.guidance, way)
+            ridge = periodic.ridge if isinstance(periodic.ridge, float) else 0.0
+            return by_holes(given, estimate, first, self.passes, self.guidance, replace(way, ridge=ridge))
         usual = Guidance.for_share(float(given.single_mask.double().mean()), given.ndim)
         guidance = self.guidance[0] if self.guidance else usual
         return run(given, estimate, [of_pass(guidance, k) for k in range(self.passes)], way, guidance)

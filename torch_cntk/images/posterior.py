@@ -1,10 +1,11 @@
 """What a fill leaves open: standard deviations of filled pixels, and images that the observed ones leave possible.
 
 A kernel regression is the mean of a Gaussian process (Rasmussen & Williams 2006, section 2.2), whose variance at a
-pixel x is a (k(x, x) - k_xO G^-1 k_Ox) with G = K_OO + ridge. The amplitude a of each channel is the one that makes its
-observed pixels most likely: y^T G^-1 y / n, for n of them. Images are drawn by Matheron's rule (Journel & Huijbregts
-1978): f of the prior is corrected by what the regression makes of its own observed pixels, f - K_xO G^-1 (f_O + noise),
-and added to the mean.
+pixel x is a (k(x, x) - k_xO G^-1 k_Ox) with G = K_OO + ridge. The amplitude a of each channel is the one that makes
+its observed pixels most likely, y^T G^-1 y / n for n of them, and channels vary together by Y^T G^-1 Y / n: the
+covariance of channels c and d at pixels x and x' is A_cd times that of the process (Bonilla et al. 2008, section 2).
+Images are drawn by Matheron's rule (Journel & Huijbregts 1978): f of the prior is corrected by what the regression
+makes of its own observed pixels, f - K_xO G^-1 (f_O + noise), and added to the mean.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _FACTORISED = 2_500
 """Observed pixels of which the matrix is factorised for the exact variances, if the solver has not done so."""
 _OPERATIONS = 2e10
 """Most multiplications for exact variances by a factor, missing x observed^2: some seconds."""
-_FEW = 256
+_FEW = 64
 """Missing pixels for which as many equations are solved whatever the solver; more if the draws take more anyhow."""
 _LEAST = 32
 """Draws that a standard deviation takes at least: it is off by an eighth then."""
@@ -136,23 +137,26 @@ def posterior_of(given: Observed, solved: Solved, draws: Draws) -> Posterior:
     Returns:
         in the units of ``given``.
     """
-    amplitude = _amplitude(solved)
+    together = _amplitudes(solved)
     how, variance = _exact(given, solved, draws)
     sampled = _Sampled.of(given, solved, draws, exact=variance is not None)
     error = 0.0
     if variance is None:
         variance, error, how = sampled.variance, sampled.error, sampled.how
+    amplitude = together.diagonal(dim1=1, dim2=2).clamp_min(0).reshape(*together.shape[:2], *(1,) * given.ndim)
     std = torch.where(given.mask[:, None], 0, (amplitude * variance.clamp_min(0)).sqrt())
-    return Posterior(std, solved.filled + amplitude.sqrt() * sampled.images, error, how)
+    values, vectors = torch.linalg.eigh(together)
+    root = vectors * values.clamp_min(0).sqrt()[:, None]
+    deviations = torch.einsum("bij,nbj...->nbi...", root, sampled.images)
+    return Posterior(std, solved.filled + deviations, error, how)
 
 
-def _amplitude(solved: Solved) -> Tensor:
-    """Of each channel of each image, [batch, channels, 1, ...] in float64: y^T G^-1 y / n."""
-    targets = solved.targets.double()
-    axes = tuple(range(2, targets.ndim))
-    count = solved.regression.observed.expand(targets.shape).double().sum(axes, keepdim=True)
-    likely: Tensor = (targets * solved.solution.weights.double()).sum(axes, keepdim=True) / count
-    return likely.clamp_min(0)
+def _amplitudes(solved: Solved) -> Tensor:
+    """How the channels of each image vary together, [batch, channels, channels] in float64: Y^T G^-1 Y / n."""
+    targets = solved.targets.double().flatten(2)
+    count = solved.regression.observed.expand(solved.targets.shape)[:, :1].flatten(1).double().sum(1)
+    likely = targets @ solved.solution.weights.double().flatten(2).mT / count[:, None, None]
+    return (likely + likely.mT) / 2
 
 
 def _exact(given: Observed, solved: Solved, draws: Draws) -> tuple[str, Tensor | None]:

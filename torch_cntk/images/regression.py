@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from torch_cntk._internal.agreed_memory import ranks_of
 from torch_cntk._internal.brief import Brief
 from torch_cntk._internal.dealing import exchanged
 from torch_cntk._internal.ranks import Mesh
@@ -16,6 +18,7 @@ from torch_cntk.images.filler import Equations
 from torch_cntk.images.observed import Observed
 from torch_cntk.images.posterior import Draws, Posterior, Solved, posterior_of
 from torch_cntk.images.windows import Window
+from torch_cntk.operators.base import Operator
 from torch_cntk.solvers import (
     Factorisation,
     Regression,
@@ -25,6 +28,10 @@ from torch_cntk.solvers import (
     automatic,
     cross_validated_ridge,
 )
+from torch_cntk.solvers.bands import band_count
+
+_OVERLAPS = 1.3
+"""Work on bands that overlap, times that on the image: an eighth to a half more, as bands are long or short."""
 
 __all__ = ["Filled", "Kept", "OnSmaller", "Part", "checked_equations", "regress"]
 
@@ -128,7 +135,9 @@ def regress(
         draws: images to draw of what is left open.
     """
     operator, solver, mean = equations.operator, equations.solver, equations.mean
-    by_channel = mesh is not None and mesh.size > 1 and given.pixels.shape[1] > 1 and not operator.takes_all_ranks
+    one_solve = keep or draws is not None or getattr(solver, "checkpoint", None) is not None
+    alone = mesh is None or operator.takes_all_ranks or one_solve
+    by_channel = not alone and _channels_pay(given, operator, ranks_of(mesh).size)
     if mesh is not None and (not by_channel or isinstance(equations.ridge, str)):
         operator = operator.divided(mesh)
     targets, known = given.on(operator.size, mean)
@@ -159,6 +168,14 @@ def regress(
     if factorisation is not None and keep:
         kept = Kept(regression, factorisation)
     return Filled(image, solution, ridge, kept=kept, posterior=posterior)
+
+
+def _channels_pay(given: Observed, operator: Operator, ranks: int) -> bool:
+    """Whether ranks that divide the channels have more to do than those that divide the image into bands."""
+    channels = given.pixels.shape[1]
+    # Of the channels, some rank has this share.
+    largest = math.ceil(channels / ranks) / channels
+    return channels > 1 and ranks > 1 and largest < _OVERLAPS / band_count(operator.size, ranks)
 
 
 def _by_channel(

@@ -43,7 +43,8 @@ class InpaintingResult(Brief):
             that of the Gaussian process whose covariance is the kernel, times the factor that makes the channel's
             observed pixels most likely; of the image without the noise that the ridge stands for, and without what the
             channel's mean is unsure of. None unless samples were asked for.
-        samples: [n, ...], images drawn from that process; observed pixels are those of the input, to the bit.
+        samples: [n, ...], images drawn from that process; observed pixels are those of the input, to the bit. Channels
+            that have the same mask vary together as the observed pixels do.
         std_error: relative error of ``std`` (one standard deviation): 0 where it is exact, else that of the draws that
             it was found from.
         std_how: how it was found, in words.

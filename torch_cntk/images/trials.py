@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import count
 
 import torch
@@ -12,6 +13,7 @@ from tqdm import tqdm
 
 from torch_cntk._internal.dealing import by_rank, collected, exchanged
 from torch_cntk._internal.ranks import Mesh
+from torch_cntk.images.averaged import Averaged
 from torch_cntk.images.fill import each_pass, fill
 from torch_cntk.images.filler import Pass, Series, of_pass
 from torch_cntk.images.group_flow import Followed, GroupFlow
@@ -32,6 +34,10 @@ _SEED = 0x5EED_0FF5
 _FIRST_PASSES = 3
 """After which the better settings are known."""
 _MOST_PASSES = 6
+_FIRST_ITERATIONS = 6
+"""Of a flow, after which the better levels are known."""
+_PATIENCE = 3
+"""Iterations of a flow: it takes three sizes of patches in turn."""
 _GAIN = 0.01
 """Another choice must lower the error by this share to be preferred: smaller differences are chance."""
 _GAIN_IN_HOLES = 0.05
@@ -91,19 +97,41 @@ def choose_passes(
         _go_on([races[best]], [_MOST_PASSES], ranks)
         bar.update(len(trials))
     passes = _worthwhile(races[best].errors, holes)
-    flow = _flow(races[best], passes, flows, holes)
-    return (passes, candidates[best]) if flow is None else (passes + 1, Followed(candidates[best], passes, flow))
+    flow = _flow(races[best], candidates[best], passes, flows, holes)
+    if flow is None:
+        return passes, candidates[best]
+    return passes + (1 if flow.last is None else 2), flow
 
 
-def _flow(race: _Race, passes: int, flows: Sequence[GroupFlow], holes: bool) -> GroupFlow | None:
-    """The flow that helps most behind so many passes, if one does; in holes, in every trial."""
-    before = torch.tensor([errors[passes] for errors in race.errors], dtype=torch.float64)
-    chosen, least = None, before.sum() * (1 - (_GAIN_IN_HOLES if holes else _GAIN))
-    for flow in flows:
-        after = torch.tensor(race.errors_after(flow, passes), dtype=torch.float64)
-        if after.sum() < least and (not holes or bool((after < before).all())):
-            chosen, least = flow, after.sum() * (1 - _GAIN)
-    return chosen
+def _flow(
+    race: _Race, candidate: Pass | Series, passes: int, flows: Sequence[GroupFlow], holes: bool
+) -> Followed | None:
+    """The flow that helps most behind so many passes, if one does, and a mean with a further pass, if that does."""
+    if not flows:
+        return None
+    runs = [_Flowing(race, flow, passes) for flow in flows]
+    for run in runs:
+        run.go_on(_FIRST_ITERATIONS)
+    best = runs[0]
+    for run in runs[1:]:
+        if run.least < best.least * (1 - _GAIN):
+            best = run
+    best.go_on(best.flow.iterations)
+    number, errors = best.enough()
+    before = torch.tensor([of_trial[passes] for of_trial in race.errors], dtype=torch.float64)
+    if not _better(errors, before, holes):
+        return None
+    last = Averaged(of_pass(candidate, max(passes, _FIRST_PASSES - 1)))
+    after = race.errors_after(last, best.estimates[number - 1])
+    # A mean seldom does harm: among scattered pixels it needs no proof beyond chance.
+    mean = last if _better(torch.tensor(after, dtype=torch.float64), errors, holes, 0) else None
+    return Followed(candidate, passes, replace(best.flow, iterations=number), mean)
+
+
+def _better(errors: Tensor, than: Tensor, holes: bool, gain: float = _GAIN) -> bool:
+    """Whether errors of trials are lower by more than this share; in holes, by more than chance and in every trial."""
+    gain = _GAIN_IN_HOLES if holes else gain
+    return float(errors.sum()) < float(than.sum()) * (1 - gain) and (not holes or bool((errors < than).all()))
 
 
 def _qualify(races: list[_Race], mesh: Mesh, bar: tqdm) -> None:
@@ -190,15 +218,23 @@ class _Trial:
 
     def _note(self, estimate: Tensor) -> None:
         self._estimates.append(estimate)
-        self.errors.append(self._error(estimate))
+        self.errors.append(self.error(estimate))
 
-    def _error(self, estimate: Tensor) -> float:
+    def error(self, estimate: Tensor) -> float:
+        """Sum of squares over the pixels that are left out."""
         values = estimate.reshape(-1, *self._left_out.shape)[:, self._left_out]
         return float((values.double() / self._unit - self._truth).square().sum())
 
-    def error_after(self, flow: GroupFlow, passes: int) -> float:
-        """As ``errors``, of a flow that follows so many passes."""
-        return self._error(fill(self._part, flow, self._estimates[passes]).image)
+    def flowing(self, flow: GroupFlow, passes: int) -> Iterator[Tensor]:
+        """What each iteration of a flow makes of the estimate after so many passes."""
+        part = self._part
+        start = part.normalise(self._estimates[passes].reshape(part.pixels.shape))
+        for estimate in flow.iterates(part.normalised, start):
+            yield part.shaped(part.restore(part.denormalise(estimate)))
+
+    def error_after(self, last: Pass, estimate: Tensor) -> float:
+        """As ``error``, of a pass that goes on from an estimate."""
+        return self.error(fill(self._part, last, estimate).image)
 
     def go_on(self, passes: int) -> None:
         """Until there have been so many passes."""
@@ -215,23 +251,24 @@ class _Race:
         first: number of the first trial among those of all candidates: ranks take turns.
 
     Attributes:
+        own: the trials of this rank.
         errors: of each trial, before the first pass and after each.
     """
 
     def __init__(self, trials: list[_Trial], mesh: Mesh, first: int) -> None:
         self._mesh = mesh
-        self._own = {k: trial for k, trial in enumerate(trials) if (first + k) % mesh.size == mesh.rank}
+        self.own = {k: trial for k, trial in enumerate(trials) if (first + k) % mesh.size == mesh.rank}
         self.errors = [list(trial.errors) for trial in trials]
 
     def go_on(self, passes: int) -> None:
         """Until the trials of this rank have had so many passes."""
-        for trial in self._own.values():
+        for trial in self.own.values():
             trial.go_on(passes)
 
     @property
     def own_errors(self) -> dict[int, list[float]]:
         """Of the trials of this rank."""
-        return {k: trial.errors for k, trial in self._own.items()}
+        return {k: trial.errors for k, trial in self.own.items()}
 
     def learn(self, found: list[dict[int, list[float]]]) -> None:
         """The errors that all ranks have found."""
@@ -239,16 +276,67 @@ class _Race:
             for k, errors in of_rank.items():
                 self.errors[k] = list(errors)
 
-    def errors_after(self, flow: GroupFlow, passes: int) -> list[float]:
-        """As ``errors``, of a flow that follows so many passes, in each trial."""
+    def errors_of(self, estimates: Mapping[int, Tensor]) -> list[float]:
+        """Sums of squares of all trials, of which each rank gives the estimates of its own."""
+        return collected(self._mesh, {k: self.own[k].error(estimate) for k, estimate in estimates.items()})
+
+    def errors_after(self, last: Pass, estimates: Mapping[int, Tensor]) -> list[float]:
+        """The same, of a pass that goes on from these estimates."""
         with self._mesh.together():
-            own = {k: trial.error_after(flow, passes) for k, trial in self._own.items()}
+            own = {k: self.own[k].error_after(last, estimate) for k, estimate in estimates.items()}
         return collected(self._mesh, own)
+
+    def flowing(self, flow: GroupFlow, passes: int) -> Iterator[dict[int, Tensor]]:
+        """What each iteration of a flow makes of the estimates of this rank after so many passes."""
+        results = {k: trial.flowing(flow, passes) for k, trial in self.own.items()}
+        for _ in range(flow.iterations):
+            with self._mesh.together():
+                estimates = {k: next(of_trial) for k, of_trial in results.items()}
+            yield estimates
 
     @property
     def total(self) -> Tensor:
         """Errors of all trials together, one a pass."""
         return _total(self.errors)
+
+
+class _Flowing:
+    """A flow in all trials, behind so many passes.
+
+    Attributes:
+        flow: with the most iterations to make.
+        errors: after each iteration so far, those of all trials.
+        estimates: likewise, of the trials of this rank.
+    """
+
+    def __init__(self, race: _Race, flow: GroupFlow, passes: int) -> None:
+        self.flow = flow
+        self.errors: list[list[float]] = []
+        self.estimates: list[dict[int, Tensor]] = []
+        self._race = race
+        self._results = race.flowing(flow, passes)
+
+    @property
+    def _totals(self) -> list[float]:
+        return [sum(errors) for errors in self.errors]
+
+    @property
+    def least(self) -> float:
+        """Error of all trials together after the best iteration."""
+        return min(self._totals)
+
+    def go_on(self, iterations: int) -> None:
+        """Until there have been so many iterations, or they become no better."""
+        while len(self.errors) < iterations:
+            if len(self.errors) > _PATIENCE and min(self._totals[-_PATIENCE:]) > min(self._totals[:-_PATIENCE]):
+                return
+            self.estimates.append(next(self._results))
+            self.errors.append(self._race.errors_of(self.estimates[-1]))
+
+    def enough(self) -> tuple[int, Tensor]:
+        """The fewest iterations that are as good as any, and the errors [trials] after them."""
+        number = 1 + next(k for k, total in enumerate(self._totals) if total <= self.least * (1 + _GAIN / 2))
+        return number, torch.tensor(self.errors[number - 1], dtype=torch.float64)
 
 
 def _total(errors: Sequence[Sequence[float]]) -> Tensor:

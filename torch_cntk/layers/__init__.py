@@ -14,7 +14,7 @@ from torch_cntk.layers.activation import (
     Step,
 )
 from torch_cntk.layers.base import Layer, from_description
-from torch_cntk.layers.branch import Concat, Residual, Sum
+from torch_cntk.layers.branch import Concat, Product, Residual, Sum
 from torch_cntk.layers.conv import Conv1d, Conv2d, Conv3d, StridedConv1d, StridedConv2d, StridedConv3d
 from torch_cntk.layers.graph import Graph
 from torch_cntk.layers.heads import Flatten, GlobalAvgPool
@@ -40,7 +40,10 @@ from torch_cntk.layers.sequential import Sequential
 from torch_cntk.layers.smooth import (
     CELU,
     ELU,
+    RBF,
     SELU,
+    Exp,
+    Gaussian,
     Hardtanh,
     Logistic,
     Mish,
@@ -58,6 +61,7 @@ __all__ = [
     "CELU",
     "ELU",
     "GELU",
+    "RBF",
     "SELU",
     "ABReLU",
     "Abs",
@@ -77,7 +81,9 @@ __all__ = [
     "Dropout",
     "Elementwise",
     "Erf",
+    "Exp",
     "Flatten",
+    "Gaussian",
     "GaussianBlur",
     "GlobalAvgPool",
     "Graph",
@@ -93,6 +99,7 @@ __all__ = [
     "NearestUp",
     "Network",
     "Node",
+    "Product",
     "ReLU",
     "ReLU6",
     "Residual",

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from torch_cntk._internal.checks import positive_int
+from torch_cntk._internal.checks import finite_number, positive_int
+from torch_cntk._internal.options import Option
 from torch_cntk._internal.tunable import Tunable, live
 from torch_cntk.covariance import duals
 from torch_cntk.layers.base import C, Layer
@@ -233,17 +234,35 @@ class GELU(Scalable):
 
 
 class Sin(Scalable):
-    """The sine.
+    """The sine, sin(b u + c); with c = pi/2 it is the cosine.
 
     Args:
         normalise: scale it so that E[phi(u)^2] = 1 for u ~ N(0, 1), rather than take it as ``torch.sin``.
+        frequency: b, finite and not 0.
+        phase: c, finite.
+
+    Raises:
+        TypeError: frequency or phase is no number.
+        ValueError: they are not finite, or the frequency is 0.
     """
 
-    def _phi(self, u: Tensor) -> Tensor:
-        return torch.sin(u)
+    def __init__(self, *, normalise: bool = True, frequency: float = 1.0, phase: float = 0.0) -> None:
+        super().__init__(normalise=normalise)
+        self.frequency, self.phase = finite_number(frequency, "frequency"), finite_number(phase, "phase")
+        if self.frequency == 0:
+            raise ValueError("expected a frequency other than 0, got 0")
 
-    def _dual(self) -> duals.Sine:
-        return duals.Sine(self.normalise)
+    def _phi(self, u: Tensor) -> Tensor:
+        return torch.sin(self.frequency * u + self.phase)
+
+    def _dual(self) -> duals.Sine | duals.Wave:
+        if self.frequency == 1 and self.phase == 0:
+            return duals.Sine(self.normalise)
+        return duals.Wave(self.frequency, self.phase, self.normalise)
+
+    def _describes(self, option: Option, value: object) -> bool:
+        # Files of versions that knew the sine alone are understood, and theirs are the same.
+        return option.name == "normalise" or value != {"frequency": 1, "phase": 0}[option.name]
 
 
 class Elementwise(Activation):

@@ -18,6 +18,9 @@ from torch_cntk.kernels.kernel import Kernel
 from torch_cntk.layers import computing
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from torch_cntk._internal.ranks import Mesh
     from torch_cntk.layers.between import Output, Results
     from torch_cntk.operators import GramOperator, InputsOperator, ShardedGram
@@ -238,11 +241,25 @@ class Layer(torch.nn.Module):
         results: Literal["first"],
     ) -> Tensor | None: ...
 
+    @overload
+    def gram(
+        self,
+        features: NDArray[Any],
+        others: NDArray[Any] | None = None,
+        *,
+        kind: str = "ntk",
+        output: Output = "inputs",
+        dtype: torch.dtype = torch.float64,
+        progress: bool = False,
+        mesh: Mesh | None = None,
+        results: Literal["all"] = "all",
+    ) -> NDArray[np.float64]: ...
+
     @allocating("the matrix of the kernel")
     def gram(
         self,
-        features: Tensor,
-        others: Tensor | None = None,
+        features: Any,
+        others: Any = None,
         *,
         kind: str = "ntk",
         output: Output = "inputs",
@@ -250,7 +267,7 @@ class Layer(torch.nn.Module):
         progress: bool = False,
         mesh: Mesh | None = None,
         results: Results = "all",
-    ) -> Tensor | None:
+    ) -> Any:
         """The exact kernel of this network between inputs, as a matrix.
 
         Images pass through the layers to a head that leaves no pixels, ``Flatten`` or ``GlobalAvgPool``, and what
@@ -260,8 +277,8 @@ class Layer(torch.nn.Module):
 
         Args:
             features: rows of numbers, [n, p], or images, [n, channels, *size] (of one to three dimensions), floating
-                point; Sigma_0(x, x') is the mean of their products over features or channels.
-            others: [m, ...]; the same inputs by default.
+                point; Sigma_0(x, x') is the mean of their products over features or channels. Tensors, or NumPy arrays.
+            others: [m, ...], likewise; the same inputs by default.
             kind: "ntk" (of training all layers) or "nngp" (of training the last layer only).
             output: "inputs", or "pixels" for the kernel between all pixels of the output of a network without a head.
             dtype: of the computation between images. float32 takes about half as long, and features that are equal to
@@ -272,11 +289,11 @@ class Layer(torch.nn.Module):
             results: which ranks get the matrix: "all" of them, or the "first" alone.
 
         Returns:
-            K between the inputs and the others, [n, m], in float64; between pixels [n, m, *size, *size]. None on ranks
-            that do not get it.
+            K between the inputs and the others, [n, m], in float64; between pixels [n, m, *size, *size]. A tensor for
+            tensors, an array for arrays; None on ranks that do not get it.
 
         Raises:
-            TypeError: the features are no floating point tensor.
+            TypeError: the features are no floating point numbers, or one of two a tensor and the other an array.
             ValueError: the features are not finite or do not fit the network, a layer's rule would not be exact at its
                 place in it, or the network ends in pixels and they were not asked for, or the other way round;
                 arguments differ between ranks, or gradients are to be recorded beside a mesh.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.func import functional_call
@@ -148,7 +149,7 @@ def _check_output(operator: InputsOperator, output: str) -> None:
         raise ValueError('expected output="inputs" for a network that ends in no pixels, got "pixels"')
 
 
-def gram(network: Layer, features: Tensor, others: Tensor | None, asked: Between) -> Tensor | None:
+def gram(network: Layer, features: Any, others: Any, asked: Between) -> Any:
     """As ``Layer.gram``, which has the arguments.
 
     Raises:
@@ -156,6 +157,31 @@ def gram(network: Layer, features: Tensor, others: Tensor | None, asked: Between
         ValueError: see there.
         OutOfMemoryError: see there.
     """
+    if not isinstance(features, np.ndarray) and not isinstance(others, np.ndarray):
+        return _gram(network, features, others, asked)
+    given = [_as_tensor(inputs) for inputs in (features, others) if inputs is not None]
+    matrix = _gram(network, given[0], given[1] if len(given) > 1 else None, asked)
+    return None if matrix is None else matrix.detach().numpy()
+
+
+def _as_tensor(inputs: Any) -> Tensor:
+    """An array's memory as a tensor.
+
+    Raises:
+        TypeError: it is no array, or not one of floating point numbers.
+        ValueError: some of it is masked.
+    """
+    if not isinstance(inputs, np.ndarray):
+        raise TypeError(f"expected two tensors or two NumPy arrays, got an array and {type(inputs).__name__}")
+    if isinstance(inputs, np.ma.MaskedArray) and np.ma.is_masked(inputs):
+        raise ValueError("expected inputs without missing numbers, got a masked array")
+    if inputs.dtype.kind != "f" or inputs.dtype.itemsize > torch.float64.itemsize:
+        raise TypeError(f"expected an array of float64 or float32, got {inputs.dtype}")
+    # A copy: neither reversed views nor another order of bytes nor memory that must not be written to are tensors.
+    return torch.from_numpy(np.array(np.asarray(inputs), dtype=inputs.dtype.newbyteorder("="), order="C"))
+
+
+def _gram(network: Layer, features: Tensor, others: Tensor | None, asked: Between) -> Tensor | None:
     if asked.mesh is not None:
         return _of_ranks(network, features, others, asked, asked.mesh)
     _check_results(asked)

@@ -1,4 +1,4 @@
-"""Branches that get the same input: sums, skip connections and concatenations."""
+"""Branches that get the same input: sums, products, skip connections and concatenations."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch_cntk.layers.network import Network, Node
 from torch_cntk.layers.plain import Identity
 from torch_cntk.layers.sequential import Sequential
 
-__all__ = ["Concat", "Residual", "Sum"]
+__all__ = ["Concat", "Product", "Residual", "Sum"]
 
 
 class _Branches(Network):
@@ -116,3 +116,24 @@ class Concat(_Branches):
     """
 
     _join = "concat"
+
+
+class Product(_Branches):
+    """The product of branches that get the same input, pixel by pixel and channel by channel: a gate, for example.
+
+    Sigma' is the product of the branches' Sigma; Theta' is the sum over branches of its Theta times the Sigma of all
+    others. That needs independent branches: all but one must end in weights of their own over all channels (a full
+    convolution, and nothing but resampling after it). They may have a common trunk, whose channels are infinitely many:
+    given it, the branches are independent. The network's input as a branch is refused, as its channels are few. What
+    follows must be a weight layer before the next activation.
+
+    Args:
+        *branches: layers whose outputs have the same channels and size.
+        in_channels: of the input; needed only where no branch knows it.
+
+    Raises:
+        TypeError: a branch is not a layer of torch_cntk.
+        ValueError: there is no branch, or the branches do not fit each other, share weights or are not independent.
+    """
+
+    _join = "product"

@@ -13,7 +13,7 @@ from torch_cntk.layers.base import C
 
 __all__ = ["JOINS", "Join", "agreed"]
 
-Join = Literal["sum", "concat"]
+Join = Literal["sum", "concat", "product"]
 
 
 def agreed(values: Sequence[int | None], what: str) -> int | None:
@@ -54,6 +54,14 @@ def _sum(tensors: Sequence[Tensor]) -> Tensor:
     return total
 
 
+def _product(tensors: Sequence[Tensor]) -> Tensor:
+    _check_shapes(tensors, channels=True)
+    total = tensors[0]
+    for tensor in tensors[1:]:
+        total = total * tensor
+    return total
+
+
 def _concatenate(tensors: Sequence[Tensor]) -> Tensor:
     _check_shapes(tensors, channels=False)
     return torch.cat(tuple(tensors), 1)
@@ -61,6 +69,10 @@ def _concatenate(tensors: Sequence[Tensor]) -> Tensor:
 
 def _added(covariances: Sequence[C], channels: Sequence[int | None]) -> C:
     return covariances[0].add(tuple(covariances[1:]))
+
+
+def _multiplied(covariances: Sequence[C], channels: Sequence[int | None]) -> C:
+    return covariances[0].multiply(tuple(covariances[1:]))
 
 
 def _side_by_side(covariances: Sequence[C], channels: Sequence[int | None]) -> C:
@@ -79,6 +91,7 @@ class _Join:
 
 JOINS: Mapping[str, _Join] = {
     "sum": _Join(_summed_channels, _sum, _added),
+    "product": _Join(_summed_channels, _product, _multiplied),
     "concat": _Join(_concatenated_channels, _concatenate, _side_by_side),
 }
 """By what a node does that is no layer."""

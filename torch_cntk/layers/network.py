@@ -29,7 +29,7 @@ class Node(NamedTuple):
     """A step of a network.
 
     Attributes:
-        does: a layer, "sum" or "concat".
+        does: a layer, "sum", "concat" or "product".
         inputs: the values that it gets: 0 is the network's input, k what the k-th node gives. One for a layer.
     """
 
@@ -350,7 +350,7 @@ def _input_channels(nodes: Sequence[Node], given: int | None) -> int | None:
         if not unchanged.issuperset(node.inputs):
             continue
         if isinstance(node.does, str):
-            keeps = node.does == "sum"
+            keeps = node.does != "concat"
         else:
             needed.append(node.does.in_channels)
             keeps = node.does.out_channels is None and not node.does.hides_channels

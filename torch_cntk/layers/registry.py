@@ -16,7 +16,22 @@ from torch.nn import functional
 from torch_cntk.covariance.duals import Dual
 from torch_cntk.layers.activation import GELU, ABReLU, Abs, Activation, Erf, LeakyReLU, ReLU, Sign, Sin, Step
 from torch_cntk.layers.base import Layer
-from torch_cntk.layers.smooth import CELU, ELU, SELU, Hardtanh, Logistic, Mish, ReLU6, SiLU, Softplus, Softsign, Tanh
+from torch_cntk.layers.smooth import (
+    CELU,
+    ELU,
+    RBF,
+    SELU,
+    Exp,
+    Gaussian,
+    Hardtanh,
+    Logistic,
+    Mish,
+    ReLU6,
+    SiLU,
+    Softplus,
+    Softsign,
+    Tanh,
+)
 
 __all__ = ["ACTIVATIONS", "NamedActivation", "activation_of"]
 
@@ -75,6 +90,9 @@ ACTIVATIONS: dict[str, NamedActivation] = {
     "abrelu": NamedActivation(ABReLU, preset={"negative_slope": -0.5}),
     "sign": NamedActivation(Sign, None, (torch.sign, "sign")),
     "step": NamedActivation(Step),
+    "rbf": NamedActivation(RBF),
+    "exp": NamedActivation(Exp, None, (torch.exp, "exp")),
+    "gaussian": NamedActivation(Gaussian),
 }
 """By name."""
 

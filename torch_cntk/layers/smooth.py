@@ -1,6 +1,8 @@
-"""Activations of torch.nn whose expectations have no closed form, but are known for every variance."""
+"""Activations that are known for every variance, in closed form or by tables: those of torch.nn, waves and bumps."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -9,9 +11,10 @@ from torch.nn import functional
 from torch_cntk._internal.checks import finite_number
 from torch_cntk.covariance import duals
 from torch_cntk.covariance.duals import functions
-from torch_cntk.layers.activation import Scalable
+from torch_cntk.layers.activation import Activation, Scalable
 
-__all__ = ["CELU", "ELU", "SELU", "Hardtanh", "Logistic", "Mish", "ReLU6", "SiLU", "Softplus", "Softsign", "Tanh"]
+__all__ = ["CELU", "ELU", "RBF", "SELU", "Exp", "Gaussian", "Hardtanh", "Logistic", "Mish", "ReLU6", "SiLU"]
+__all__ += ["Softplus", "Softsign", "Tanh"]
 
 
 class Tanh(Scalable):
@@ -211,3 +214,61 @@ class ReLU6(Scalable):
 
     def _dual(self) -> duals.Clipped:
         return duals.Clipped(0.0, 6.0, self.normalise)
+
+
+class RBF(Activation):
+    """sqrt(2) sin(sqrt(2 gamma) u + pi/4): random features of a Gaussian kernel (Rahimi & Recht, 2007).
+
+    Behind a weight layer the NNGP kernel is exp(-gamma |f - f'|^2), with |f - f'|^2 the mean over channels of the
+    squared difference of the features before that layer (Sigma(x, x) + Sigma(x', x') - 2 Sigma(x, x')).
+
+    Args:
+        gamma: above 0.
+
+    Raises:
+        TypeError: gamma is no number.
+        ValueError: gamma is not finite or not above 0.
+    """
+
+    gain = math.sqrt(2)
+
+    def __init__(self, gamma: float = 1.0) -> None:
+        super().__init__()
+        self.gamma = finite_number(gamma, "gamma", minimum=0)
+        if self.gamma == 0:
+            raise ValueError("expected gamma to be above 0, got 0")
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch.nn's name
+        """Of a tensor of any shape."""
+        return self.gain * torch.sin(math.sqrt(2 * self.gamma) * input + math.pi / 4)
+
+    def _dual(self) -> duals.Wave:
+        return duals.Wave(math.sqrt(2 * self.gamma), math.pi / 4)
+
+
+class Exp(Scalable):
+    """The exponential. Its second moment grows as exp(2 v) with the variance v: behind others it soon is no number.
+
+    Args:
+        normalise: scale it so that E[phi(u)^2] = 1 for u ~ N(0, 1), rather than take it as ``torch.exp``.
+    """
+
+    def _phi(self, u: Tensor) -> Tensor:
+        return torch.exp(u)
+
+    def _dual(self) -> duals.Exponential:
+        return duals.Exponential(self.normalise)
+
+
+class Gaussian(Scalable):
+    """exp(-u^2 / 2); of another width behind ``Scale``.
+
+    Args:
+        normalise: scale it so that E[phi(u)^2] = 1 for u ~ N(0, 1), rather than take it as it is.
+    """
+
+    def _phi(self, u: Tensor) -> Tensor:
+        return torch.exp(-u.square() / 2)
+
+    def _dual(self) -> duals.Bump:
+        return duals.Bump(self.normalise)

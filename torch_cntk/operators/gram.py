@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from copy import copy
 from functools import cached_property, partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,6 +17,9 @@ from torch_cntk._internal.ranks import Mesh
 from torch_cntk.covariance import Gram
 from torch_cntk.operators.base import Operator
 from torch_cntk.operators.blocks import Blocks, Place, slices, triangle
+
+if TYPE_CHECKING:
+    from torch_cntk.operators.sharded import ShardedGram
 
 __all__ = ["GramOperator"]
 
@@ -106,7 +110,7 @@ class GramOperator(Operator):
         chosen.size = (len(index),)
         return chosen
 
-    def divided(self, mesh: Mesh) -> Operator:
+    def divided(self, mesh: Mesh) -> ShardedGram:
         """Each rank computes some blocks of K; see ``Operator.divided``."""
         from torch_cntk.operators.sharded import ShardedGram
 

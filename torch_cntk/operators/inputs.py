@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from copy import copy
 from functools import cached_property, partial
-from typing import Any, cast, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from torch_cntk._internal.ranks import Mesh
 from torch_cntk.covariance.pairs import Evaluation, Images, Kind, Pairs
 from torch_cntk.operators.base import Operator
 from torch_cntk.operators.blocks import Blocks, Place, mirrored, slices
+
+if TYPE_CHECKING:
+    from torch_cntk.operators.sharded import ShardedGram
 
 __all__ = ["InputsOperator"]
 
@@ -116,7 +119,7 @@ class InputsOperator(Operator):
         other.__dict__.update(self.__dict__)
         return other
 
-    def divided(self, mesh: Mesh) -> Operator:
+    def divided(self, mesh: Mesh) -> ShardedGram:
         """Each rank computes some blocks of K; see ``Operator.divided``."""
         from torch_cntk.operators.sharded import ShardedGram
 

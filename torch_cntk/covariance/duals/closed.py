@@ -10,7 +10,7 @@ from torch import Tensor
 
 from torch_cntk.covariance.duals.base import ROUNDING, extremes, of_stored
 
-__all__ = ["Erf", "Gelu", "Sine"]
+__all__ = ["Erf", "Gelu", "Sine", "lifted"]
 
 _NEAR = (2.0**-10, 2.0**4)
 """Between these variances differences, D^2 - sigma^2 or two exponentials, lose a digit or three in the formulas as they
@@ -36,7 +36,7 @@ class Erf:
         """Return value and slope."""
         square = self.gain**2
         if extremes(variance, other_variance).high > _NEAR[1]:
-            sine, cosine, norm, _ = _lifted(sigma, variance, other_variance, 2.0)
+            sine, cosine, norm, _ = lifted(sigma, variance, other_variance, 2.0)
             value = torch.atan2(sine, cosine, out=sine)
             return value.mul_(square * 2 / math.pi), norm.mul_(cosine).reciprocal_().mul_(square * 4 / math.pi)
         root = torch.mul(1 + 2 * variance, 1 + 2 * other_variance, out=torch.empty_like(sigma))
@@ -80,7 +80,7 @@ class Gelu:
         return value.mul_(square), slope.mul_(square)
 
     def _far(self, sigma: Tensor, variance: Tensor, other_variance: Tensor) -> tuple[Tensor, Tensor]:
-        sine, cosine, norm, (rest, other_rest, share, other_share) = _lifted(sigma, variance, other_variance, 1.0)
+        sine, cosine, norm, (rest, other_rest, share, other_share) = lifted(sigma, variance, other_variance, 1.0)
         square = self.gain**2
         slope = torch.atan2(cosine, -sine).div_(2 * math.pi)
         length = norm * cosine
@@ -125,7 +125,7 @@ class Sine:
         return value, falling.add_(2).mul_(factor)
 
 
-def _lifted(
+def lifted(
     sigma: Tensor, variance: Tensor, other_variance: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Sine and cosine of the angle of (1, f) and (1, f') to orthogonality, the constants of variance 1 / scale.

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch_cntk._internal.derivatives import first_order
 from torch_cntk.covariance.duals.base import ROUNDING, Dual
 from torch_cntk.covariance.duals.closed import Erf, Gelu, Sine
+from torch_cntk.covariance.duals.exponential import Bump, Exponential, Wave
 from torch_cntk.covariance.duals.piecewise import Jump, Rectifier
 from torch_cntk.covariance.duals.tuned import Tuned
 
@@ -40,7 +41,7 @@ def gradients_of(dual: Any) -> Gradients:
     """
     raise ValueError(
         f"expected features that need no gradient (features.detach()), as there is no rule for that of {dual}; ReLU, "
-        "LeakyReLU, ABReLU, Abs, Sign, Step, Erf, GELU and Sin have one"
+        "LeakyReLU, ABReLU, Abs, Sign, Step, Erf, GELU, Sin, RBF, Exp and Gaussian have one"
     )
 
 
@@ -203,5 +204,39 @@ def _of_sine(dual: Sine) -> Gradients:
         mean = (v + w) / 2
         rising, falling = torch.exp(s - mean), torch.exp(-s - mean)
         return half * (rising - falling), half * (rising + falling)
+
+    return _by_autograd(formula)
+
+
+@gradients_of.register
+def _of_wave(dual: Wave) -> Gradients:
+    half, square, turned = dual.gain**2 / 2, dual.frequency**2, math.cos(2 * dual.phase)
+
+    def formula(s: Tensor, v: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+        mean = (v + w) / 2
+        rising, falling = torch.exp(square * (s - mean)), torch.exp(-square * (s + mean)) * turned
+        return half * (rising - falling), half * square * (rising + falling)
+
+    return _by_autograd(formula)
+
+
+@gradients_of.register
+def _of_exponential(dual: Exponential) -> Gradients:
+    factor = dual.gain**2
+
+    def formula(s: Tensor, v: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+        value = factor * torch.exp(s + (v + w) / 2)
+        return value, value.clone()
+
+    return _by_autograd(formula)
+
+
+@gradients_of.register
+def _of_bump(dual: Bump) -> Gradients:
+    factor = dual.gain**2
+
+    def formula(s: Tensor, v: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+        root = (1 + v + w + (v * w - s * s)).sqrt()
+        return factor / root, factor * s / root**3
 
     return _by_autograd(formula)

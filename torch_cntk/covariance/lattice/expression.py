@@ -23,8 +23,8 @@ from torch_cntk.covariance.resampling import Nearest, Resampling
 from torch_cntk.covariance.selection import Every
 from torch_cntk.covariance.table import Geometry, Table
 
-__all__ = ["Activated", "Averaged", "AveragedInside", "Features", "Lattice", "Mixed", "Normalised", "Resampled"]
-__all__ += ["Stored", "Subsampled", "parents_first"]
+__all__ = ["Activated", "Averaged", "AveragedInside", "Features", "Lattice", "Mixed", "Multiplied", "Normalised"]
+__all__ += ["Resampled", "Stored", "Subsampled", "parents_first"]
 
 N = TypeVar("N", bound=Hashable)
 
@@ -170,6 +170,14 @@ class Lattice(Covariance):
         """
         return Mixed((self, *others), weights)
 
+    def multiply(self, others: tuple[Lattice, ...]) -> Lattice:
+        """A product, slab by slab.
+
+        Raises:
+            ValueError: the branches' images differ in size.
+        """
+        return Multiplied((self, *others)) if others else self
+
     def normalise(self, epsilon: Number = 0.0, affine: bool = False) -> Lattice:
         """Pointwise, given the variance image and its shifts."""
         return Normalised(self, epsilon, affine)
@@ -304,16 +312,13 @@ class Normalised(Lattice):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Mixed(Lattice):
-    """A weighted sum of branches; its period is their least common one."""
+class _Joined(Lattice):
+    """Branches that meet; its period is their least common one."""
 
     branches: tuple[Lattice, ...]
-    weights: tuple[float, ...]
 
     def __post_init__(self) -> None:
         branches = self.branches
-        if len(self.weights) != len(branches):
-            raise ValueError(f"expected a weight for each of {len(branches)} branches, got {len(self.weights)}")
         first = branches[0].geometry
         for branch in branches[1:]:
             if branch.geometry.size != first.size:
@@ -337,11 +342,31 @@ class Mixed(Lattice):
         )
 
     def _options(self) -> tuple[Any, ...]:
-        return (self.weights,)
+        return ()
 
     @classmethod
     def _from_parents(cls, parents: tuple[Lattice, ...], options: tuple[Any, ...]) -> Lattice:
         return cls(parents, *options)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Mixed(_Joined):
+    """A weighted sum of branches."""
+
+    weights: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.weights) != len(self.branches):
+            raise ValueError(f"expected a weight for each of {len(self.branches)} branches, got {len(self.weights)}")
+        super().__post_init__()
+
+    def _options(self) -> tuple[Any, ...]:
+        return (self.weights,)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Multiplied(_Joined):
+    """A product of branches."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)

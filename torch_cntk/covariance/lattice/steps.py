@@ -23,6 +23,7 @@ from torch_cntk.covariance.lattice.expression import (
     Features,
     Lattice,
     Mixed,
+    Multiplied,
     Normalised,
     Resampled,
     Stored,
@@ -38,6 +39,7 @@ from torch_cntk.covariance.lattice.shifts import (
     tiled_entries,
     unshifted,
 )
+from torch_cntk.covariance.products import product_of
 from torch_cntk.covariance.resampling import Nearest
 from torch_cntk.covariance.table import Slab, Table
 
@@ -256,6 +258,7 @@ class _Activate(Pointwise[Activated]):
         """Make Sigma the value, and return the slope."""
         geometry = self.node.geometry
         if self._lengths is None:
+            assert self._variance is not None, "the caller has asked for the variances"
             # Of the variance image, as roots take longer than products.
             self._lengths = [tiled(length, geometry.size) for length in dual.lengths(self._variance)]
         here = [unshifted(tiles, geometry.period, slab)[(0,) * geometry.ndim] for tiles in self._lengths]
@@ -309,6 +312,14 @@ class _Mix(Step[Mixed]):
         view.add_(part.view(*part.shape[:-ndim], *(n for q in period for n in (1, q))), alpha=weight)
 
 
+class _Multiplied(Step[Multiplied]):
+    temporaries = 4
+
+    def run(self, inputs: list[Tensor], slab: Slab) -> Tensor:
+        positions = positions_of(self.node.geometry.period, slab)
+        return product_of([repeated(part, positions) for part in inputs])
+
+
 class _Subsample(Step[Subsampled]):
     temporaries = 0
 
@@ -351,6 +362,7 @@ _STEPS: dict[type[Lattice], type[Step]] = {
     Activated: _Activate,
     Normalised: _Normalise,
     Mixed: _Mix,
+    Multiplied: _Multiplied,
     Subsampled: _Subsample,
     Resampled: _Resample,
 }

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from torch_cntk.covariance.duals import Dual
     from torch_cntk.covariance.resampling import Resampling
 
-__all__ = ["Activated", "Averaged", "Flattened", "Given", "Mixed", "Normalised", "Pairs", "Pooled", "Resampled"]
-__all__ += ["Subsampled"]
+__all__ = ["Activated", "Averaged", "Flattened", "Given", "Mixed", "Multiplied", "Normalised", "Pairs", "Pooled"]
+__all__ += ["Resampled", "Subsampled"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -128,6 +128,14 @@ class Pairs(Covariance):
         """
         return Mixed((self, *others), weights)
 
+    def multiply(self, others: tuple[Pairs, ...]) -> Pairs:
+        """A product.
+
+        Raises:
+            ValueError: the branches' images differ in size.
+        """
+        return Multiplied((self, *others)) if others else self
+
     def normalise(self, epsilon: Number = 0.0, affine: bool = False) -> Pairs:
         """Pointwise, given the variances of both images."""
         return Normalised(self, epsilon, affine)
@@ -222,21 +230,35 @@ class Subsampled(Pairs):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Mixed(Pairs):
-    """A weighted sum of branches."""
+class _Joined(Pairs):
+    """Branches that meet."""
 
     branches: tuple[Pairs, ...]
-    weights: tuple[float, ...]
 
     def __post_init__(self) -> None:
         branches = self.branches
-        if len(self.weights) != len(branches):
-            raise ValueError(f"expected a weight for each of {len(branches)} branches, got {len(self.weights)}")
         for branch in branches[1:]:
             if branch.size != branches[0].size:
                 sizes = " and ".join(shape_text(b.size) or "no" for b in (branches[0], branch))
                 raise ValueError(f"expected branches with outputs of one size, got {sizes} pixels")
         self._settle(branches, branches[0].size)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Mixed(_Joined):
+    """A weighted sum of branches."""
+
+    weights: tuple[Number, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.weights) != len(self.branches):
+            raise ValueError(f"expected a weight for each of {len(self.branches)} branches, got {len(self.weights)}")
+        super().__post_init__()
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Multiplied(_Joined):
+    """A product of branches."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -18,9 +18,19 @@ from torch_cntk.covariance.duals import Rectifier
 from torch_cntk.covariance.duals.gradients import differentiable
 from torch_cntk.covariance.pairs.block import Block
 from torch_cntk.covariance.pairs.displacements import Box
-from torch_cntk.covariance.pairs.expression import Activated, Averaged, Given, Mixed, Normalised, Pairs, Subsampled
+from torch_cntk.covariance.pairs.expression import (
+    Activated,
+    Averaged,
+    Given,
+    Mixed,
+    Multiplied,
+    Normalised,
+    Pairs,
+    Subsampled,
+)
 from torch_cntk.covariance.pairs.neighbours import inside_along
 from torch_cntk.covariance.patches import Gains, Number
+from torch_cntk.covariance.products import product_of
 
 __all__ = ["run"]
 
@@ -212,6 +222,10 @@ def _mixed(node: Mixed, block: Block, inputs: list[Tensor], box: Box) -> Tensor:
     return total
 
 
+def _multiplied(node: Multiplied, block: Block, inputs: list[Tensor], box: Box) -> Tensor:
+    return product_of(inputs)
+
+
 def _subsampled(node: Subsampled, block: Block, inputs: list[Tensor], box: Box) -> Tensor:
     """T'[u][a] = T[r u][r a]; the parent holds the displacements r u."""
     kept = tuple(slice(None, None, r) for r in node.steps)
@@ -224,5 +238,6 @@ _STEPS: dict[type[Pairs], Callable[[Any, Block, list[Tensor], Box], Tensor]] = {
     Activated: _activated,
     Normalised: _normalised,
     Mixed: _mixed,
+    Multiplied: _multiplied,
     Subsampled: _subsampled,
 }

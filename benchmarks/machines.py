@@ -1,0 +1,308 @@
+"""One problem on several processes: what it costs, how it scales, and what a model says of more of them.
+
+``python -m benchmarks.machines`` prints all tables; ``scaling``, ``iterations``, ``largest`` and ``model`` are single
+ones. Ratios are of things measured in one run, a thread a process. ``--device cuda`` compares the product on a CUDA
+device with the CPU, and with ``torch.mm`` there. ``python -m benchmarks.kills`` is about faults.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import torch_cntk as tc
+from benchmarks.timing import medians, print_table, seconds_text
+from torch_cntk.operators import DenseOperator
+from torch_cntk.solvers.preconditioners import choose
+
+WIDTH = 100
+"""Features of an input."""
+RIDGE, TOLERANCE = 1e-3, 1e-4
+PAPER = 201_484
+"""Columns of the paper's drug screen."""
+H100_FLOAT64, H100_LINK = 50e12, 100e9
+"""Operations a second of an H100 SXM in float64 by tensor cores (67e12 at the peak), and bytes a second between two of
+them by NVLink (450e9 at the peak each way): what NVIDIA's data sheet promises, less a margin."""
+
+
+def data(n: int, width: int = WIDTH) -> tuple[Tensor, Tensor]:
+    """Features [n, width] with eight causes and some noise, of norm 1, and a target [1, n] that depends on one."""
+    draws = torch.Generator().manual_seed(0)
+    causes = torch.randn(n, 8, generator=draws, dtype=torch.float64)
+    features = torch.tanh(causes @ torch.randn(8, width, generator=draws, dtype=torch.float64))
+    features += 0.1 * torch.randn(n, width, generator=draws, dtype=torch.float64)
+    features *= width**0.5 / features.norm(dim=1, keepdim=True)
+    noise = 0.1 * torch.randn(1, n, generator=draws, dtype=torch.float64)
+    return features, torch.sin(3 * causes[:, :1]).T + noise
+
+
+def network(width: int = WIDTH) -> tc.Sequential:
+    """One hidden layer."""
+    return tc.Sequential(tc.Linear(width, 8), tc.ReLU(), tc.Linear(8, 1))
+
+
+def regression(n: int, mesh: tc.distributed.Mesh | None, device: str = "cpu") -> tuple[tc.Regression, Tensor]:
+    """The equations of ``data``, whose products the ranks divide."""
+    features, targets = (tensor.to(device) for tensor in data(n))
+    operator = network().gram_operator(features, mesh=mesh)
+    return tc.Regression(operator, torch.ones(n, dtype=torch.bool, device=device), RIDGE), targets
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A product of one number of ranks: its seconds, those of the exchange alone, and the bytes that a rank sends."""
+
+    seconds: float
+    exchange: float
+    sent: int
+
+
+def rank_of_products(sizes: list[int], path: Path) -> None:
+    """What each rank does: measure products, one size after the other; the first one writes them down."""
+    mesh = tc.distributed.mesh()
+    found = []
+    for n in sizes:
+        equations, targets = regression(n, mesh)
+        before = mesh.bytes_sent
+        _ = equations.operator @ targets
+        sent = mesh.bytes_sent - before
+        seconds, exchange = medians([lambda: equations.operator @ targets, lambda: mesh.sum(targets)], 3)  # noqa: B023
+        found.append((seconds, exchange, sent))
+        mesh.barrier()
+    if mesh.rank == 0:
+        path.write_text(json.dumps(found))
+
+
+def on_ranks(ranks: int, sizes: list[int]) -> list[Measured]:
+    """Products of these sizes on so many processes of one thread."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "measured.json"
+        own = ["-m", "benchmarks.machines", "--products", ",".join(map(str, sizes)), "--into", str(path)]
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", *own]
+        subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
+        return [Measured(*entry) for entry in json.loads(path.read_text())]
+
+
+def scaling(n: int) -> dict[int, list[Measured]]:
+    """Products with K: strong scaling (the same n), weak scaling (as many entries of K a rank), and bytes sent."""
+    larger = round(n * 2**0.5)
+    found = {1: on_ranks(1, [n, larger]), 2: on_ranks(2, [n, larger])}
+    rows = []
+    for what, before, after, ideal in (
+        ("strong", found[1][0], found[2][0], 2.0),
+        ("weak", found[1][0], found[2][1], 1.0),
+    ):
+        rows.append(
+            (
+                f"{what}, {n:,} on 1, {n if what == 'strong' else larger:,} on 2",
+                seconds_text(before.seconds),
+                seconds_text(after.seconds),
+                f"{before.seconds / after.seconds:.2f} of {ideal:g}",
+                f"{after.sent:,}",
+                seconds_text(after.exchange),
+            )
+        )
+    print_table(("", "1 process", "2 processes", "ratio", "bytes sent a product by a rank", "exchange"), rows)
+    return found
+
+
+def iterations(n: int) -> None:
+    """Conjugate gradients with several preconditioners, and EigenPro beside them, to a residual of 1e-4.
+
+    They multiply by a stored matrix, as hundreds of products without it take long. Numbers of iterations are the same;
+    the last column says how long they take without it: the setting up, and a product an iteration (two an epoch).
+    """
+    equations, targets = regression(n, None)
+    product = timed(lambda: equations.operator @ targets)
+    stored = tc.Regression(DenseOperator(equations.operator.dense()), equations.observed, RIDGE)  # type: ignore[attr-defined]
+    choices: dict[str, Any] = {
+        "as chosen without a matrix": tc.ConjugateGradient(TOLERANCE, preconditioner=choose(equations)),
+        "pivoted landmarks": tc.ConjugateGradient(TOLERANCE, preconditioner=tc.Landmarks(1000)),
+        "random landmarks": tc.ConjugateGradient(TOLERANCE, preconditioner=tc.Landmarks(1000, "random")),
+        "jacobi": tc.ConjugateGradient(TOLERANCE, preconditioner="jacobi"),
+        "EigenPro": tc.EigenPro(tolerance=TOLERANCE, epochs=20),
+    }
+    rows: list[tuple[object, ...]] = []
+    for name, solver in choices.items():
+        start = time.perf_counter()
+        factorisation = solver.factorise(stored)
+        ready = time.perf_counter() - start
+        solution = factorisation.solve(targets)
+        products = solution.iterations * (2 if isinstance(solver, tc.EigenPro) else 1)
+        residual = f"{float(solution.residual.max()):.1e}"
+        rows.append(
+            (name, solution.iterations, residual, seconds_text(ready), seconds_text(ready + products * product))
+        )
+        print(*rows[-1], solution.solver, file=sys.stderr, flush=True)
+    print(f"n = {n:,}; a product without the matrix takes {seconds_text(product)}")
+    print_table(("", "iterations", "residual", "set up", "set up and products without a matrix"), rows)
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds of one run."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def largest(n: int) -> None:
+    """A fit of so many inputs on this machine, with the seconds of its parts."""
+    equations, targets = regression(n, None)
+    solver = tc.ConjugateGradient(TOLERANCE)
+    start = time.perf_counter()
+    factorisation = solver.factorise(equations)
+    ready = time.perf_counter()
+    solution = factorisation.solve(targets, progress=True)
+    end = time.perf_counter()
+    print_table(
+        ("n", "iterations", "residual", "set up", "iterate", "solver"),
+        [
+            (
+                f"{n:,}",
+                solution.iterations,
+                f"{float(solution.residual.max()):.1e}",
+                seconds_text(ready - start),
+                seconds_text(end - ready),
+                solution.solver,
+            )
+        ],
+    )
+
+
+@dataclass(frozen=True)
+class Model:
+    """Seconds of a product with K between n inputs on some ranks: c n^2 / ranks + latency + bytes / speed.
+
+    Attributes:
+        entry: seconds of one rank for n^2 = 1 (half of the entries are computed, and each used twice).
+        latency: seconds of an exchange of nothing.
+        speed: bytes a second that a rank sends.
+    """
+
+    entry: float
+    latency: float
+    speed: float
+
+    @classmethod
+    def fitted(cls, sizes: list[int], found: dict[int, list[Measured]]) -> Model:
+        """Fit to measured products: least squares of the squares of n on one rank, and two exchanges on two."""
+        squares = [float(n) ** 2 for n in sizes]
+        entry = sum(one.seconds * s for one, s in zip(found[1], squares, strict=True)) / sum(s * s for s in squares)
+        first, second = found[2]
+        slope = max((second.exchange - first.exchange) / (second.sent - first.sent), 1e-11)
+        return cls(entry, max(first.exchange - slope * first.sent, 0.0), 1 / slope)
+
+    def seconds(self, n: int, ranks: int, sides: int = 1) -> float:
+        """Of a product with ``sides`` right-hand sides."""
+        sent = 2 * (ranks - 1) / ranks * 8 * n * sides
+        return self.entry * n**2 / ranks + (self.latency + sent / self.speed if ranks > 1 else 0.0)
+
+
+def model(n: int) -> None:
+    """The model fitted to products here, checked on the product that it was not fitted to, and two predictions."""
+    larger = round(n * 2**0.5)
+    found = {1: on_ranks(1, [n, larger]), 2: on_ranks(2, [n, larger])}
+    here = Model.fitted([n, larger], found)
+    # Operations of an entry: products of features, and some 100 of the closed form; see GramOperator.
+    flops = (WIDTH + 100) * 1.0
+    there = Model(flops / H100_FLOAT64, 50e-6, H100_LINK)
+    rows = [
+        (f"measured, 2 processes, {size:,}", seconds_text(one.seconds), seconds_text(here.seconds(size, 2)))
+        for size, one in zip([n, larger], found[2], strict=True)
+    ]
+    for ranks in (1, 2, 8, 64):
+        rows.append((f"PREDICTION, {ranks} such processes, {PAPER:,}", "-", seconds_text(here.seconds(PAPER, ranks))))
+    rows.append((f"PREDICTION, 8 H100, {PAPER:,}", "-", seconds_text(there.seconds(PAPER, 8))))
+    print_table(("a product", "measured", "model"), rows)
+    print(
+        f"{here.entry * 1e9:.3g} ns n^2 / ranks + {seconds_text(here.latency)} + bytes / {here.speed / 1e9:.3g} GB/s; "
+        f"the H100's numbers are the data sheet's with a margin, not measured"
+    )
+
+
+def on_cuda(n: int) -> None:
+    """The product on a CUDA device against the CPU, and its speed against torch.mm there, in float64."""
+    equations, targets = regression(n, None)
+    here = equations.operator @ targets
+    mesh = tc.distributed.mesh()
+    device = str(mesh.device)
+    there_equations, there_targets = regression(n, mesh, device)
+
+    def product() -> Tensor:
+        found = there_equations.operator @ there_targets
+        torch.cuda.synchronize()
+        return found
+
+    matrix = torch.rand(4096, 4096, dtype=torch.float64, device=device)
+
+    def plain() -> None:
+        _ = matrix @ matrix
+        torch.cuda.synchronize()
+
+    difference = float((product().cpu() - here).abs().max() / here.abs().max())
+    seconds, alone = medians([product, plain], 5)
+    # Half of the entries, each 2 operations a feature, and used twice.
+    speed, most = (n**2 * WIDTH + 4 * n**2 / 2) / seconds / 1e9, 2 * 4096**3 / alone / 1e9
+    print_table(
+        ("n", "difference", "seconds", "GFLOP/s of products of features", "torch.mm", "share"),
+        [
+            (
+                f"{n:,}",
+                f"{difference:.1e}",
+                seconds_text(seconds),
+                f"{speed:,.0f}",
+                f"{most:,.0f}",
+                f"{speed / most:.2f}",
+            )
+        ],
+    )
+
+
+TABLES: dict[str, tuple[Callable[[int], object], int]] = {
+    "scaling": (scaling, 8_000),
+    "iterations": (iterations, 10_000),
+    "model": (model, 6_000),
+    "largest": (largest, 50_000),
+}
+
+
+def main() -> None:
+    """Print tables, or measure as one rank."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("tables", nargs="*", metavar="TABLE", help=f"of {', '.join(TABLES)} (default: all)")
+    parser.add_argument("--n", type=int, help="inputs")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--products", help=argparse.SUPPRESS)
+    parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.products is not None:
+        rank_of_products([int(n) for n in options.products.split(",")], options.into)
+        return
+    if options.device == "cuda":
+        if not torch.cuda.is_available():
+            sys.exit("expected a CUDA device, found none")
+        on_cuda(options.n or 20_000)
+        return
+    if unknown := set(options.tables) - set(TABLES):
+        parser.error(f"expected tables among {', '.join(TABLES)}, got {', '.join(sorted(unknown))}")
+    for name in options.tables or TABLES:
+        table, n = TABLES[name]
+        print(f"\n{name}: {table.__doc__}\n", flush=True)
+        table(options.n or n)
+
+
+if __name__ == "__main__":
+    main()
