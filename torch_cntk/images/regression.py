@@ -13,7 +13,7 @@ from torch_cntk._internal.agreed_memory import ranks_of
 from torch_cntk._internal.brief import Brief
 from torch_cntk._internal.dealing import exchanged
 from torch_cntk._internal.ranks import Mesh
-from torch_cntk.images.canvas import crop
+from torch_cntk.images.canvas import crop, extend
 from torch_cntk.images.filler import Equations
 from torch_cntk.images.observed import Observed
 from torch_cntk.images.posterior import Draws, Posterior, Solved, posterior_of
@@ -67,7 +67,7 @@ class Filled(Brief):
     @property
     def converged(self) -> bool:
         """Whether the solver ended as it should."""
-        return self.solution.status in (Status.CONVERGED, Status.EARLY)
+        return self.solution.status in (Status.CONVERGED, Status.EARLY, Status.SETTLED)
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,9 +145,10 @@ def regress(
     if isinstance(ridge, str):
         alike = given.in_one_unit(targets)
         ridge = cross_validated_ridge(operator, known, alike, solver=solver, progress=progress)
-    regression = Regression(equations.operator if by_channel else operator, known, ridge)
+    inside = extend(known.new_ones(given.size), tuple(operator.size))
+    regression = Regression(equations.operator if by_channel else operator, known, ridge, inside=inside)
     solver = solver or automatic(regression)
-    weights = None if guess is None or guess.solution.weights.shape != targets.shape else guess.solution.weights
+    weights = None if guess is None else _on_canvas(guess.solution.weights, targets.shape, given.size)
     factorisation: Factorisation | None = None
     if by_channel:
         assert mesh is not None
@@ -205,6 +206,14 @@ def _by_channel(
         solutions[0].solver,
         torch.cat([one.image for one in solutions if one.image is not None], 1),
     )
+
+
+def _on_canvas(weights: Tensor, shape: torch.Size, size: tuple[int, ...]) -> Tensor | None:
+    """Weights of an image of a size on another canvas; None if they are those of other images."""
+    ndim = len(size)
+    if weights.shape[:-ndim] != shape[:-ndim] or any(n < m for n, m in zip(weights.shape[-ndim:], size, strict=True)):
+        return None
+    return extend(crop(weights, size), tuple(shape[-ndim:]))
 
 
 def checked_equations(given: Observed, equations: object) -> Equations:
