@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 Agent = subprocess.Popen[bytes]
 """A running torchrun."""
@@ -57,7 +58,6 @@ def solve(folder: Path) -> None:
 
     import torch_cntk as tc
     from torch_cntk._internal.checkpoints import checksum
-    from torch_cntk.operators.sharded import ShardedGram
 
     mesh = tc.distributed.mesh(timeout=60)
     draws = torch.Generator().manual_seed(0)
@@ -70,14 +70,15 @@ def solve(folder: Path) -> None:
         with (folder / "resumed").open("a") as file:
             file.write("x")
     solver = tc.ConjugateGradient(1e-10, preconditioner="jacobi", checkpoint=path, checkpoint_seconds=0.05)
-    operator = ShardedGram(net.gram_operator(features), mesh)
+    operator: Any = net.gram_operator(features, mesh=mesh)
     multiply = operator._multiply
 
     def slowed(images: torch.Tensor) -> torch.Tensor:
         time.sleep(_PAUSE)
-        return multiply(images)
+        product: torch.Tensor = multiply(images)
+        return product
 
-    operator._multiply = slowed  # type: ignore[method-assign]
+    operator._multiply = slowed
     regression = tc.Regression(operator, torch.ones(_POINTS, dtype=torch.bool), 1e-3)
     solution = solver.solve(regression, targets)
     if mesh.rank == 0:

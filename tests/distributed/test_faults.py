@@ -19,7 +19,6 @@ import torch_cntk as tc
 from benchmarks import kills
 from tests.helpers.ranks import Launcher, launcher
 from torch_cntk._internal import checkpoints
-from torch_cntk.operators.sharded import ShardedGram
 
 N = 150
 WAIT = 4.0
@@ -39,8 +38,7 @@ def problem(seed: int, mesh: tc.distributed.Mesh | None = None) -> tuple[tc.Regr
     observed = torch.rand(N, generator=draws) < 0.8
     targets = torch.randn(2, N, generator=draws, dtype=torch.float64) * observed
     net = tc.Sequential(tc.Linear(6, 8), tc.ReLU(), tc.Linear(8, 1))
-    operator = net.gram_operator(features)
-    return tc.Regression(operator if mesh is None else ShardedGram(operator, mesh), observed, 1e-3), targets
+    return tc.Regression(net.gram_operator(features, mesh=mesh), observed, 1e-3), targets
 
 
 def solver(path: Path | None, name: str = "jacobi") -> Any:
@@ -84,8 +82,9 @@ def few_inputs() -> torch.Tensor:
     from torch_cntk.solvers.landmarks import LandmarkNystrom
 
     net = tc.Sequential(tc.Linear(2, 8), tc.ReLU(), tc.Linear(8, 1))
-    operator = net.gram_operator(torch.eye(3, 2, dtype=torch.float64) + 0.1)
-    regression = tc.Regression(ShardedGram(operator, tc.distributed.mesh(timeout=WAIT)), torch.tensor([True] * 3), 0.1)
+    mesh = tc.distributed.mesh(timeout=WAIT)
+    operator = net.gram_operator(torch.eye(3, 2, dtype=torch.float64) + 0.1, mesh=mesh)
+    regression = tc.Regression(operator, torch.tensor([True] * 3), 0.1)
     divide = LandmarkNystrom(regression, tc.Landmarks(2)).restricted(regression.mask[None])
     return divide(torch.tensor([[1.0, -2.0, 0.5]], dtype=torch.float64))
 
@@ -131,7 +130,7 @@ def killed_at_product(seed: int, path: Path) -> None:
         if count[0] == 12:
             mesh.barrier()
             os.kill(os.getpid(), signal.SIGKILL)
-        return multiply(images)  # type: ignore[no-any-return]
+        return multiply(images)
 
     operator._multiply = mortal
     solver(path).solve(regression, targets)
@@ -184,7 +183,7 @@ def slow(seconds: float, wait: float) -> tuple[float, torch.Tensor]:
             if seconds < 0:
                 os.kill(os.getpid(), signal.SIGSTOP)
             time.sleep(abs(seconds))
-        return multiply(images)  # type: ignore[no-any-return]
+        return multiply(images)
 
     operator._multiply = sleepy
     return seconds, solver(None).solve(regression, targets).weights
@@ -216,7 +215,7 @@ def with_little_memory() -> None:
 
     mesh = tc.distributed.mesh(timeout=WAIT)
     memory._SMALL = 0
-    memory.available_bytes = lambda device="cpu": 10**3 if mesh.rank == 1 else 10**9  # type: ignore[assignment]
+    memory.available_bytes = lambda device="cpu": 10**3 if mesh.rank == 1 else 10**9
     regression, targets = problem(3, mesh)
     solver(None, "landmarks").solve(regression, targets)
 

@@ -266,11 +266,11 @@ def test_automatic_passes_with_holes(side: Any, generator: torch.Generator) -> N
 def test_settings_follow_the_share_of_observed_pixels() -> None:
     assert tc.Guidance.for_share(0.5) == tc.Guidance() == tc.Guidance.for_share(0.9)
     sparse = tc.Guidance.for_share(0.1)
-    assert sparse.radius == 16
+    assert sparse.radius == 13
     assert sparse.ridge == pytest.approx(1e-2)
-    assert 12 < tc.Guidance.for_share(0.25).radius < 16
+    assert 10 < tc.Guidance.for_share(0.25).radius < 13
     # The window has as many pixels, about, in any number of dimensions.
-    assert [tc.Guidance.for_share(0.5, ndim).radius for ndim in (1, 2, 3)] == [72, 12, 6]
+    assert [tc.Guidance.for_share(0.5, ndim).radius for ndim in (1, 2, 3)] == [60, 10, 5]
 
 
 def test_bad_estimates_are_refused(generator: torch.Generator) -> None:
@@ -288,7 +288,7 @@ def test_bad_estimates_are_refused(generator: torch.Generator) -> None:
     [
         ({"passes": -1}, ValueError, "passes to be at least 1"),
         ({"passes": 1.5}, TypeError, "passes to be an integer"),
-        ({"passes": "many"}, ValueError, 'a number or "auto"'),
+        ({"passes": "many"}, ValueError, 'a number or one of "auto"'),
         ({"passes": 1, "guidance": 12}, TypeError, "expected guidance as a Guidance"),
     ],
 )

@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import secrets
 import time
+from typing import TYPE_CHECKING
 
-import torch.distributed as dist
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
 
 __all__ = ["fresh"]
 
@@ -20,7 +22,7 @@ _POLL = 0.02
 """Seconds between two looks at who has come."""
 
 
-def fresh(store: dist.Store, rank: int, size: int, timeout: float) -> dist.Store:
+def fresh(store: Store, rank: int, size: int, timeout: float) -> Store:
     """The part of a store that belongs to the processes that call this now, and to none before them.
 
     Args:
@@ -35,14 +37,16 @@ def fresh(store: dist.Store, rank: int, size: int, timeout: float) -> dist.Store
     Raises:
         RuntimeError: some have not come in time.
     """
+    from torch._C._distributed_c10d import PrefixStore  # which not every build of torch has
+
     own = secrets.token_hex(8)
     store.set(f"{_PLACE}/hello/{rank}", own)
     until = time.monotonic() + timeout
     name = _gather(store, own, size, until) if rank == 0 else _join(store, own, rank, until)
-    return dist.PrefixStore(f"{_PLACE}/{name}", store)
+    return PrefixStore(f"{_PLACE}/{name}", store)
 
 
-def _gather(store: dist.Store, own: str, size: int, until: float) -> str:
+def _gather(store: Store, own: str, size: int, until: float) -> str:
     """What the first process does: say who is here, again and again, until each of the others has seen itself.
 
     Raises:
@@ -63,7 +67,7 @@ def _gather(store: dist.Store, own: str, size: int, until: float) -> str:
         time.sleep(_POLL)
 
 
-def _join(store: dist.Store, own: str, rank: int, until: float) -> str:
+def _join(store: Store, own: str, rank: int, until: float) -> str:
     """What the others do: wait to be named, which no first process of an earlier group can do.
 
     Raises:
@@ -79,7 +83,7 @@ def _join(store: dist.Store, own: str, rank: int, until: float) -> str:
         time.sleep(_POLL)
 
 
-def _read(store: dist.Store, key: str) -> str:
+def _read(store: Store, key: str) -> str:
     """What stands there; nothing if nobody has written yet."""
     name = f"{_PLACE}/{key}"
     return store.get(name).decode() if store.check([name]) else ""

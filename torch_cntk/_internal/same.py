@@ -13,7 +13,7 @@ from torch import Tensor
 __all__ = ["checksum", "differences", "listed", "told"]
 
 _LONGEST = 60
-"""Characters of a value that a sentence shows."""
+"""Characters of a value that are told."""
 _FACTOR = 0x5851F42D4C957F2D
 """Spreads places over all factors that a byte may be multiplied by; of Knuth's random numbers (MMIX)."""
 _PART = 1 << 18
@@ -22,20 +22,28 @@ _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 def told(value: object) -> str:
-    """What a process tells of a value: equal values give equal texts, others other ones.
+    """What a process tells of a value, in a line: equal values give equal texts, others other ones.
 
     Tensors and arrays are told by shape, dtype and a checksum, sequences and mappings entry by entry, and other things
-    by their representation without addresses.
+    by their representation without addresses. Of a long text the beginning is told, and a checksum of the whole.
     """
+    text = _whole(value)
+    if len(text) <= _LONGEST:
+        return text
+    return f"{text[:_LONGEST]}... ({hashlib.blake2b(text.encode(), digest_size=4).hexdigest()})"
+
+
+def _whole(value: object) -> str:
+    """See ``told``; of any length."""
     if isinstance(value, Tensor):
         return _array_text(str(value.dtype), tuple(value.shape), _bytes_of(value).cpu().numpy())
     if isinstance(value, np.ndarray) and value.dtype != object:
         numbers = np.ascontiguousarray(value).reshape(-1)
         return _array_text(str(value.dtype), value.shape, numbers.view(np.uint8))
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key!r}: {told(entry)}" for key, entry in value.items()) + "}"
+        return "{" + ", ".join(f"{key!r}: {_whole(entry)}" for key, entry in value.items()) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(told, value)) + "]"
+        return "[" + ", ".join(map(_whole, value)) + "]"
     return _ADDRESS.sub("", repr(value))
 
 
@@ -74,7 +82,7 @@ def differences(told_by: Sequence[Mapping[str, str]]) -> str | None:
         for rank, entry in enumerate(told_by):
             ranks.setdefault(entry.get(name), []).append(rank)
         if len(ranks) > 1:
-            got = "; ".join(f"{_short(text)} on {listed(of)}" for text, of in ranks.items())
+            got = "; ".join(f"{'nothing' if text is None else text} on {listed(of)}" for text, of in ranks.items())
             return f"expected the same {name.replace('_', ' ')} on all ranks, got {got}"
     return None
 
@@ -83,12 +91,3 @@ def listed(ranks: Sequence[int]) -> str:
     """``[0, 1, 3]`` as ``ranks 0, 1 and 3``."""
     *others, last = map(str, ranks)
     return f"ranks {', '.join(others)} and {last}" if others else f"rank {last}"
-
-
-def _short(text: str | None) -> str:
-    if text is None:
-        return "nothing"
-    if len(text) <= _LONGEST:
-        return text
-    # Two long texts may begin alike.
-    return f"{text[:_LONGEST]}... ({hashlib.blake2b(text.encode(), digest_size=4).hexdigest()})"

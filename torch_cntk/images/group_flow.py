@@ -431,4 +431,4 @@ def _kernel(patches: Tensor, network: Layer | None) -> Tensor:
     if network is None:
         return patches @ patches.mT
     # A network's kernel is of the mean over inputs; that of the linear one is to be the sum.
-    return torch.stack([network.gram(group) for group in patches]) * patches.shape[2]
+    return torch.stack([network.gram(group) for group in patches]).to(patches) * patches.shape[2]

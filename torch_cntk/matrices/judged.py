@@ -52,7 +52,7 @@ class Judged(Completer):
     device: str | None
     progress: bool
     clip: tuple[float | None, float | None] | None
-    mesh: Mesh | None
+    mesh: Mesh | None = None
     _matrix: Matrix
     _columns: Side
     _rows: Side | None
@@ -90,6 +90,7 @@ class Judged(Completer):
             options=own,
             table=torch.where(matrix.observed, matrix.values, 0),
             observed=matrix.observed,
+            labels=[None if names is None else list(names) for names in (matrix.rows, matrix.columns)],
             features=sides[0],
             row_features=sides[1],
             column_weight=self._scale,

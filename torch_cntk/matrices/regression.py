@@ -148,7 +148,8 @@ def _of_each(systems: Sequence[System], work: Callable[[System], R], mesh: Mesh 
     if mesh is None or mesh.size == 1:
         return [work(system) for system in systems]
     alone = [system for system in systems if not system.divided]
-    found = iter(by_rank(mesh, work, alone, systems[0].targets.device) if alone else [])
+    # Of one system nobody would gain by waiting for the rank that works on it.
+    found = iter(by_rank(mesh, work, alone, systems[0].targets.device) if len(alone) > 1 else map(work, alone))
     return [work(system) if system.divided else next(found) for system in systems]
 
 

@@ -45,7 +45,7 @@ class KernelEstimator(Estimator):
     dtype: torch.dtype
     device: str | None
     progress: bool
-    mesh: Mesh | None
+    mesh: Mesh | None = None
 
     @property
     def _ranks(self) -> Mesh:

@@ -141,7 +141,7 @@ class LandmarkNystrom(Preconditioner):
     def _inner(self, factor: Tensor) -> Tensor:
         """F^T F over all ranks' rows, [m, m] in float64."""
         total = torch.zeros(*2 * factor.shape[1:], dtype=torch.float64, device=factor.device)
-        for rows in factor.split(_ROWS):
+        for rows in torch.split(factor, _ROWS):
             wide = rows.double()
             total.addmm_(wide.T, wide)
         return self._mesh.sum(total)
@@ -249,7 +249,8 @@ _NOTHING = 1e-12
 
 def _independent(block: Tensor, share: float) -> Tensor:
     """Places of rows of a covariance, the largest first, until they leave no more than a share of its trace."""
-    left, kept = block.diagonal().clone(), []
+    left = block.diagonal().clone()
+    kept: list[int] = []
     rows = torch.zeros(0, len(block), dtype=block.dtype, device=block.device)
     trace = float(left.sum())
     floor = _NOTHING * float(left.max())

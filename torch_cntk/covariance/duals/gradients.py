@@ -140,6 +140,25 @@ def _of_rectifier(dual: Rectifier) -> Gradients:
 
 
 @sensitivities_of.register
+def _by_squared_frequency(dual: Wave) -> Sensitivities:
+    """Of value = g^2 r / 2 and slope = b^2 g^2 r / 2, r = exp(-b^2 (v + v' - 2 sigma) / 2), by b^2: the phase is pi/4.
+
+    Raises:
+        ValueError: the phase is another one.
+    """
+    if abs(math.cos(2 * dual.phase)) > ROUNDING[torch.float64]:
+        raise ValueError(f"expected options of an activation that need no gradient, got one of {dual}")
+    square, factor = dual.frequency**2, dual.gain**2 / 2
+
+    def sensitivities(s: Tensor, v: Tensor, w: Tensor) -> list[tuple[Tensor, Tensor]]:
+        apart = ((v + w) / 2 - s).clamp_min(0)
+        value = factor * torch.exp(-square * apart)
+        return [(-apart * value, (1 - square * apart) * value)]
+
+    return sensitivities
+
+
+@sensitivities_of.register
 def _by_bend(dual: Rectifier) -> Sensitivities:
     """Of value = sigma (1 - b t) + b n sin t and slope = 1 - b t, by b."""
 
