@@ -182,6 +182,39 @@ class Layer(torch.nn.Module):
             self, prior, size, computing.Options(radius, kind, dtype, device, progress, input_size, mesh, taper)
         )
 
+    @overload
+    def gram_operator(
+        self,
+        features: Tensor,
+        *,
+        kind: str = "ntk",
+        white: float = 0.0,
+        dtype: torch.dtype | None = None,
+        mesh: None = None,
+    ) -> GramOperator | InputsOperator: ...
+
+    @overload
+    def gram_operator(
+        self,
+        features: Tensor,
+        *,
+        kind: str = "ntk",
+        white: float = 0.0,
+        dtype: torch.dtype | None = None,
+        mesh: Mesh,
+    ) -> ShardedGram: ...
+
+    @overload
+    def gram_operator(
+        self,
+        features: Tensor,
+        *,
+        kind: str = "ntk",
+        white: float = 0.0,
+        dtype: torch.dtype | None = None,
+        mesh: Mesh | None,
+    ) -> GramOperator | InputsOperator | ShardedGram: ...
+
     def gram_operator(
         self,
         features: Tensor,
