@@ -32,9 +32,11 @@ WIDTH = 100
 RIDGE, TOLERANCE = 1e-3, 1e-4
 PAPER = 201_484
 """Columns of the paper's drug screen."""
-H100_FLOAT64, H100_LINK = 50e12, 100e9
-"""Operations a second of an H100 SXM in float64 by tensor cores (67e12 at the peak), and bytes a second between two of
-them by NVLink (450e9 at the peak each way): what NVIDIA's data sheet promises, less a margin."""
+H100_FLOAT64, H100_MEMORY, H100_LINK = 50e12, 2.5e12, 100e9
+"""Operations a second of an H100 SXM in float64 by tensor cores (67e12 at the peak), bytes a second of its memory
+(3.35e12) and between two of them by NVLink (450e9 each way): NVIDIA's data sheet, less a margin."""
+PASSES = 30
+"""Times that the closed form of an entry reads or writes a number in memory: each of its steps makes a new block."""
 
 
 def data(n: int, width: int = WIDTH) -> tuple[Tensor, Tensor]:
@@ -215,9 +217,8 @@ def model(n: int) -> None:
     larger = round(n * 2**0.5)
     found = {1: on_ranks(1, [n, larger]), 2: on_ranks(2, [n, larger])}
     here = Model.fitted([n, larger], found)
-    # Operations of an entry: products of features, and some 100 of the closed form; see GramOperator.
-    flops = (WIDTH + 100) * 1.0
-    there = Model(flops / H100_FLOAT64, 50e-6, H100_LINK)
+    # Half of the entries: two operations a feature, and what the closed form reads and writes.
+    there = Model(WIDTH / H100_FLOAT64 + 8 * PASSES / 2 / H100_MEMORY, 50e-6, H100_LINK)
     rows = [
         (f"measured, 2 processes, {size:,}", seconds_text(one.seconds), seconds_text(here.seconds(size, 2)))
         for size, one in zip([n, larger], found[2], strict=True)

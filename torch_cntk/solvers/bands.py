@@ -57,7 +57,8 @@ class _Average(Operator):
         assert self.stationary is not None
         dims = tuple(range(1, images.ndim))
         spectrum = torch.fft.rfftn(self.stationary) * torch.fft.rfftn(images.double(), dim=dims)
-        return torch.fft.irfftn(spectrum, s=self.size, dim=dims).to(images.dtype)
+        product: Tensor = torch.fft.irfftn(spectrum, s=self.size, dim=dims)
+        return product.to(images.dtype)
 
 
 class Bands(Preconditioner):

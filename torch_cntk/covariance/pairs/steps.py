@@ -216,7 +216,7 @@ def _normalised(node: Normalised, block: Block, inputs: list[Tensor], box: Box) 
 def _mixed(node: Mixed, block: Block, inputs: list[Tensor], box: Box) -> Tensor:
     trained = max(map(len, inputs))
     parts = [part if len(part) == trained else torch.cat((part, torch.zeros_like(part))) for part in inputs]
-    total = parts[0] * node.weights[0]
+    total: Tensor = parts[0] * node.weights[0]
     for weight, part in zip(node.weights[1:], parts[1:], strict=True):
         total = torch.add(total, part, alpha=weight)
     return total
