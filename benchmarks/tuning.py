@@ -44,7 +44,7 @@ def photographs(names: list[str], side: int) -> Iterator[tuple[str, Tensor]]:
 
 
 def of_pixels(slope: float, bias: float, low: float) -> tuple[tc.Layer, tc.priors.Prior]:
-    def conv(layer: type[tc.Conv2d], inputs: int) -> tc.Layer:
+    def conv(layer: Callable[..., tc.Layer], inputs: int) -> tc.Layer:
         return layer(inputs, 8, 3, bias=True, bias_std=bias)
 
     body = [conv(tc.StridedConv2d, 2), tc.LeakyReLU(slope), tc.NearestUp(2), conv(tc.Conv2d, 8), tc.LeakyReLU(slope)]
@@ -65,13 +65,10 @@ def best_of_grid(
     best, found, count = -math.inf, (), 0
     with torch.no_grad():
         for options in itertools.product(*numbers):
-            parts = list(data.parts(*make(*options), "ntk"))
+            parts = list(data.parts(make(*options)[0], make(*options)[1], "ntk"))
             for ridge in RIDGES:
                 count += 1
-                try:
-                    value = sum(float(score(k, y, ridge, objective)) * len(k) for k, y in parts)
-                except torch.linalg.LinAlgError:
-                    continue
+                value = sum(float(score(k, y, ridge, objective)) * len(k) for k, y in parts)
                 if value > best:
                     best, found = value, (*make(*options), ridge)
     return found, count

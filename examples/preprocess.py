@@ -68,7 +68,7 @@ def error(filled: Tensor, clean: Tensor, observed: Tensor) -> Tensor:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--side", type=int, default=24, help="pixels of a patch")
     arguments = parser.parse_args()
@@ -98,7 +98,7 @@ def main() -> None:
         clean, spoilt, observed = draw(("astronaut", "coffee", "rocket"), 4)
         loss = error(pipeline(spoilt, observed), clean, observed)
         optimiser.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimiser.step()
     ridge, threshold = pipeline.log_ridge.exp().item(), pipeline.clip.log_threshold.exp().item()
     print("camera, never seen in training, half of the pixels missing, a tenth of the others spoilt:")

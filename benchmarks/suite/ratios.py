@@ -13,7 +13,7 @@ from skimage import data
 from torch import Tensor
 
 import torch_cntk as tc
-from benchmarks.methods import biharmonic
+from benchmarks.others import biharmonic
 from benchmarks.timing import medians
 
 UNITS = {

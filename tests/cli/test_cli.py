@@ -67,10 +67,11 @@ def threads() -> Iterator[int]:
 
 
 def fill(work: Path, *more: str, image: str = "photo.png", mask: str = "mask.png", out: str = "out/a.png") -> int:
-    """Run ``torch-cntk inpaint`` with the small kernel, unless ``more`` names another."""
+    """Run ``torch-cntk inpaint`` with the small kernel and no passes, unless ``more`` names others."""
     kernel = () if "--kernel" in more else ("--kernel", str(work / "k.safetensors"))
+    passes = () if "--passes" in more else ("--fast",)
     files = str(work / image), "--mask", str(work / mask), "-o", str(work / out)
-    return main(["inpaint", *files, *kernel, *more])
+    return main(["inpaint", *files, *kernel, *passes, *more])
 
 
 def outputs(work: Path) -> list[str]:
@@ -435,6 +436,37 @@ def test_automatic_passes(work: Path, capsys: pytest.CaptureFixture[str]) -> Non
     Image.fromarray(holed).save(work / "photo.png")
     assert fill(work, "--passes", "auto") == 0
     assert_filled(work / "out" / "a.png", original, holed, known)
+
+
+def test_the_default_is_a_better_picture_and_says_how(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    original, known = smooth(3), hole()
+    files = "inpaint", str(work / "photo.png"), "--mask", str(work / "mask.png"), "-o", str(work / "out" / "a.png")
+    assert main([*files]) == 0
+    assert_filled(work / "out" / "a.png", original, np.asarray(Image.open(work / "photo.png")), known)
+    told = capsys.readouterr().out
+    assert re.search(r"\d s by .*(guided passes of radius 10, without trials|patches from elsewhere, blended)", told), (
+        told
+    )
+    assert main([*files, "--fast"]) == 0
+    assert "passes" not in capsys.readouterr().out
+    # Passes have a ridge of their own, which would take back what another one forgave.
+    assert main([*files, "--ridge", "0.1"]) == 0
+    assert "passes" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("word", ["quick", "sharp", "patch-fill", "patch-fill-sharp"])
+def test_passes_by_words(work: Path, word: str) -> None:
+    arguments = _parser().parse_args(["inpaint", "a.png", "-o", "b.png", "--passes", word])
+    blends = {"patch-fill": tc.images.PatchFill(), "patch-fill-sharp": tc.images.PatchFill(blend=1.0)}
+    assert arguments.passes == blends.get(word, word)
+    assert fill(work, "--passes", word) == 0
+    assert outputs(work) == ["a.png"]
+
+
+def test_fast_and_passes_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["inpaint", "a.png", "-o", "b.png", "--fast", "--passes", "2"])
+    assert "not allowed with" in capsys.readouterr().err
 
 
 def test_demo_seeds(work: Path) -> None:

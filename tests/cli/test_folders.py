@@ -52,7 +52,9 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def fill(*more: str) -> int:
-    return main(["inpaint", "in", "-o", "out", "--threads", "1", "--kernel", KERNEL, "--solver", "direct", *more])
+    return main(
+        ["inpaint", "in", "-o", "out", "--threads", "1", "--kernel", KERNEL, "--solver", "direct", "--fast", *more]
+    )
 
 
 def assert_filled(names: list[str] = NAMES) -> None:

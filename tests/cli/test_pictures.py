@@ -34,7 +34,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def fill(*more: str, image: str = "photo.png", out: str = "out.png") -> int:
-    return main(["inpaint", image, "-o", out, "--threads", "1", *more])
+    return main(["inpaint", image, "-o", out, "--threads", "1", "--fast", *more])
 
 
 def result(out: str = "out.png") -> np.ndarray:

@@ -166,8 +166,8 @@ def test_what_is_asked_for_is_told(work: Path, capsys: pytest.CaptureFixture[str
         ([*COMMANDS["heatmap"], "--levels=60"], "expected --levels to be at most 4 for 16 x 16 pixels, got 60"),
         ([*COMMANDS["inpaint"], "--threads=1000000"], "expected --threads to be at most"),
         ([*COMMANDS["complete"], "--hidden-layers=1000000"], "expected --hidden-layers to be at most 1000"),
-        ([*COMMANDS["inpaint"], "--passes=1000000"], "expected auto or a number from 0 to 100"),
-        ([*COMMANDS["inpaint"], "--passes=three"], "expected auto or a number from 0 to 100, got three"),
+        ([*COMMANDS["inpaint"], "--passes=1000000"], "patch-fill-sharp or a number from 0 to 100"),
+        ([*COMMANDS["inpaint"], "--passes=three"], "patch-fill-sharp or a number from 0 to 100, got three"),
         ([*COMMANDS["inpaint"], "--ridge=small"], "expected cv or a number, got 'small'"),
         (["inpaint", "huge.png", *FILES], "the image huge.png of 2000000000 x 2000000000 pixels needs"),
         (

@@ -123,7 +123,7 @@ def test_gradients(layer: Any, generator: torch.Generator) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: tc.RBF(0.0), "gamma to be above 0"),
+        (lambda: tc.RBF(0.0), "expected gamma > 0"),
         (lambda: tc.RBF(-1.0), "gamma"),
         (lambda: tc.Sin(frequency=0.0), "other than 0"),
         (lambda: tc.Sin(phase=math.inf), "phase"),

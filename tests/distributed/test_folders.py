@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -90,6 +91,22 @@ def test_a_folder(work: Path, ranks: Launcher) -> None:
     assert [status for status, *_ in again] == [0] * size
     assert again[0][1].splitlines()[-1].endswith("; 4 had been filled before: out")
     assert_same("alone", "out")
+
+
+def of_its_own(folder: str, *arguments: str) -> tuple[int, str, str]:
+    """As ``command``, in another folder on each rank, as on hosts that share none."""
+    return command(f"{folder}/{os.environ['RANK']}", *arguments)
+
+
+def test_folders_that_hosts_do_not_share(work: Path, ranks: Launcher) -> None:
+    for rank in range(2):
+        shutil.copytree("in", f"{rank}/in")
+    outcomes = ranks.run(of_its_own, 2, str(work), "inpaint", "in", "-o", "out", *OPTIONS, within=300.0)
+    first, second = (outcome.value for outcome in outcomes)
+    assert first[0] == second[0] == 2
+    assert "expected a folder that all hosts share, got one of each host's own: out" in first[2]
+    assert second[1:] == ("", "")
+    assert not list(work.glob("*/out/*"))
 
 
 def test_more_ranks_than_files(work: Path, ranks: Launcher) -> None:

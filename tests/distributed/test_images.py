@@ -14,8 +14,11 @@ from torch import Tensor
 import torch_cntk as tc
 from tests.helpers.ranks import Launcher, launcher
 from tests.helpers.regressions import deep, direct, random_operator
+from torch_cntk._internal.ranks import Mesh
+from torch_cntk.images.averaged import Averaged
 from torch_cntk.images.group_flow import GroupFlow
 from torch_cntk.operators import Operator
+from torch_cntk.solvers.bands import Bands, band_count
 
 Numbers = dict[str, Any]
 
@@ -209,6 +212,7 @@ def fills() -> Numbers:
         "whole, passes": tc.inpaint(whole, mask, kernel, passes=2, guidance=guided, mesh=mesh).image,
         "coarse": tc.inpaint(whole, mask, kernel, passes=[tc.images.Coarse(guided, 2)], mesh=mesh).image,
         "flow": tc.inpaint(whole, mask, kernel, passes=[guided, GroupFlow(iterations=2)], mesh=mesh).image,
+        "averaged": tc.inpaint(whole, mask, kernel, passes=[guided, Averaged(guided)], mesh=mesh).image,
         "dense": tc.inpaint(whole[:2], mask, padded().kernel(tc.priors.White(1.0), (30, 26)), mesh=mesh).image,
         "channels": tc.inpaint(whole, torch.stack([mask, mask, ~mask]), kernel, mesh=mesh).image,
     }
@@ -239,6 +243,46 @@ def test_more_ranks_than_pictures(ranks: Launcher) -> None:
     first, *others = values(ranks, pictures, 4)
     assert all(torch.equal(first, other) for other in others)
     assert torch.equal(first, values(ranks, pictures, 1)[0])
+
+
+def in_bands() -> Numbers:
+    """Weights of equations whose preconditioner is divided into bands, and how many iterations they took."""
+    mesh, found = tc.distributed.mesh(30), {}
+    kernel = tc.load_kernel("uniform-3x128-leaky0.1").to(torch.float64)
+    for name, size in {"rows": (208, 24), "columns": (16, 304), "one band": (40, 48)}.items():
+        observed = torch.rand(size, generator=seeded()) < 0.5
+        observed[:10] = False  # whole rows
+        y = torch.randn(2, *size, generator=seeded(), dtype=torch.float64) * observed
+        operator = kernel.operator(size).divided(mesh)
+        solver = tc.ConjugateGradient(1e-8, preconditioner="nested")
+        solution = solver.solve(tc.Regression(operator, observed, 1e-3), y)
+        found[name] = solution.weights, solution.iterations, solution.residual.max()
+    return found
+
+
+def test_bands(ranks: Launcher) -> None:
+    (alone,) = values(ranks, in_bands, 1)
+    for found in values(ranks, in_bands, 3):
+        for name, (weights, iterations, residual) in found.items():
+            expected, before, _ = alone[name]
+            assert residual <= 1e-8
+            assert iterations <= 1.5 * before + 2, name
+            # The tolerance times the condition number, which the ridge bounds.
+            assert (weights - expected).norm() <= 1e-4 * expected.norm(), name
+
+
+@pytest.mark.parametrize(("size", "ranks"), [((208, 24), 2), ((8, 400), 3), ((704, 8), 9)])
+def test_weights_of_bands_sum_to_one(size: tuple[int, int], ranks: int) -> None:
+    operator = tc.load_kernel("uniform-3x128-leaky0.1").operator(size)
+    regression = tc.Regression(operator, torch.ones(size, dtype=torch.bool), 1e-3)
+    total, bands = torch.zeros(max(size)), 0
+    for rank in range(ranks):
+        band = Bands(regression, Mesh(rank, ranks))._band
+        if band is not None:
+            bands += 1
+            total.index_add_(0, band[0], band[1].flatten().square())
+    assert bands == band_count(size, ranks)
+    assert (total - 1).abs().max() <= 1e-6
 
 
 def choices() -> Numbers:

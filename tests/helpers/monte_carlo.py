@@ -20,7 +20,7 @@ def empirical_ntks(net: tc.Layer, z: torch.Tensor, count: int, generator: torch.
         jacobians = [jacobian.flatten(1) for jacobian in jacrev(output)(parameters).values()]
         return sum(jacobian @ jacobian.T for jacobian in jacobians)
 
-    scales: dict[str, float] = {}
+    scales: dict[str, float | torch.Tensor] = {}
     for path, layer in net.named_modules():
         if isinstance(layer, tc.layers.Weighted) and layer.parameterisation == "standard":
             weight, bias = layer._scales()

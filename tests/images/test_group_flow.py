@@ -13,7 +13,8 @@ from torch import Tensor
 import torch_cntk as tc
 from torch_cntk.images import Observed, group_flow
 from torch_cntk.images.filler import of_pass
-from torch_cntk.images.group_flow import Followed, GroupFlow, flow_in_groups, groups
+from torch_cntk.images.group_flow import Followed, GroupFlow
+from torch_cntk.images.groups import flow_in_groups, groups
 
 
 def patch(image: Tensor, corner: tuple[int, ...], sides: tuple[int, ...]) -> Tensor:
@@ -111,6 +112,24 @@ def test_a_network_takes_the_place_of_the_linear_one() -> None:
     assert not torch.allclose(
         flow_in_groups(image, members, (4, 4), 0.4, deep), flow_in_groups(image, members, (4, 4), 0.4)
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_flows_of_a_network(dtype: torch.dtype, channels: int) -> None:
+    """A linear network is the usual flow; a deep one is a pass as well, in the image's precision."""
+    image, observed = texture(20, 21).to(dtype).expand(channels, -1, -1), torch.rand(20, 21) < 0.6
+    first = tc.inpaint(image, observed).image
+    numbers = 16 * channels
+    linear, deep = tc.Linear(numbers, 1), tc.Sequential(tc.Linear(numbers, 8), tc.LeakyReLU(0.1), tc.Linear(8, 1))
+    usual, same, other = (
+        refined(Observed.of(image, observed), first, GroupFlow(2, side=4, members=6, network=network))
+        for network in (None, tc.Sequential(linear), deep)
+    )
+    assert other.dtype == dtype
+    torch.testing.assert_close(same, usual, rtol=0, atol=1e-4)
+    assert bool(torch.isfinite(other).all())
+    assert not torch.allclose(other, usual, atol=1e-4)
 
 
 def texture(*size: int) -> Tensor:

@@ -12,7 +12,7 @@ import skimage.data
 import torch
 
 import torch_cntk as tc
-from torch_cntk.images import Guided, Observed, each_pass, guided, masks, trials
+from torch_cntk.images import Guided, Observed, each_pass, guided, leaving_out, masks
 from torch_cntk.images.coarse import smaller_estimate
 from torch_cntk.images.fill import fill
 from torch_cntk.images.trials import choose_passes
@@ -185,7 +185,7 @@ def test_holes_are_told_from_scattered_pixels(generator: torch.Generator) -> Non
 def test_holes_are_moved_to_observed_places() -> None:
     observed = torch.ones(64, 64, dtype=torch.bool)
     observed[4:20, 8:24] = False
-    for part, left_out in trials._hole_trials(observed):
+    for part, left_out in leaving_out._hole_trials(observed):
         assert left_out.shape == observed[part].shape
         assert int(left_out.sum()) == 256
         assert not bool((left_out & ~observed).any())
@@ -197,20 +197,20 @@ def test_the_fullest_box(size: Any, generator: torch.Generator) -> None:
     sides = tuple(min(3, n) for n in size)
     corners = itertools.product(*(range(n - side + 1) for n, side in zip(size, sides, strict=True)))
     boxes = [tuple(slice(start, start + side) for start, side in zip(x, sides, strict=True)) for x in corners]
-    assert int(mask[trials._fullest(mask, sides)].sum()) == max(int(mask[box].sum()) for box in boxes)
+    assert int(mask[leaving_out._fullest(mask, sides)].sum()) == max(int(mask[box].sum()) for box in boxes)
 
 
 def test_left_out_pixels_are_observed_and_not_those_of_a_common_seed() -> None:
     for seed in range(3):
         observed = torch.rand(100, 100, generator=torch.Generator().manual_seed(seed)) >= 0.5
-        for part, left_out in trials._scattered_trials(observed):
+        for part, left_out in leaving_out._scattered_trials(observed):
             assert not bool((left_out & ~observed[part]).any())
             share = int(left_out.sum()) / int(observed[part].sum())
             assert 0.08 < share < 0.25
 
 
 def test_parts_of_large_images_lie_inside_and_apart() -> None:
-    parts = [trials._part((300, 40), 80, k) for k in range(4)]
+    parts = [leaving_out._part((300, 40), 80, k) for k in range(4)]
     assert len({part[0].start for part in parts}) == 4
     for rows, columns in parts:
         assert rows.start >= 0 and rows.stop <= 300 and rows.stop - rows.start == 80
@@ -266,11 +266,11 @@ def test_automatic_passes_with_holes(side: Any, generator: torch.Generator) -> N
 def test_settings_follow_the_share_of_observed_pixels() -> None:
     assert tc.Guidance.for_share(0.5) == tc.Guidance() == tc.Guidance.for_share(0.9)
     sparse = tc.Guidance.for_share(0.1)
-    assert sparse.radius == 16
+    assert sparse.radius == 13
     assert sparse.ridge == pytest.approx(1e-2)
-    assert 12 < tc.Guidance.for_share(0.25).radius < 16
+    assert 10 < tc.Guidance.for_share(0.25).radius < 13
     # The window has as many pixels, about, in any number of dimensions.
-    assert [tc.Guidance.for_share(0.5, ndim).radius for ndim in (1, 2, 3)] == [72, 12, 6]
+    assert [tc.Guidance.for_share(0.5, ndim).radius for ndim in (1, 2, 3)] == [60, 10, 5]
 
 
 def test_bad_estimates_are_refused(generator: torch.Generator) -> None:
@@ -288,7 +288,7 @@ def test_bad_estimates_are_refused(generator: torch.Generator) -> None:
     [
         ({"passes": -1}, ValueError, "passes to be at least 1"),
         ({"passes": 1.5}, TypeError, "passes to be an integer"),
-        ({"passes": "many"}, ValueError, 'a number or "auto"'),
+        ({"passes": "many"}, ValueError, 'a number or one of "auto"'),
         ({"passes": 1, "guidance": 12}, TypeError, "expected guidance as a Guidance"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -264,6 +265,18 @@ def test_arrays_half_precision_and_complete_images(generator: torch.Generator) -
     assert complete.samples is not None
     assert not bool(complete.std.any())
     assert torch.equal(complete.samples, image.expand(2, *image.shape))
+
+
+def test_files_have_deviations(tmp_path: Path, generator: torch.Generator) -> None:
+    image = torch.rand(3, 12, 14, generator=generator)
+    observed = torch.rand(12, 14, generator=generator) < 0.7
+    tc.images.write_image(tmp_path / "a.png", image)
+    result = tc.inpaint(tmp_path / "a.png", observed, kernel_of(2), samples=2)
+    pixels = tc.images.read_image(tmp_path / "a.png").pixels
+    same = tc.inpaint(pixels, observed, kernel_of(2), samples=2)
+    assert result.std is not None
+    assert same.std is not None
+    torch.testing.assert_close(result.std, same.std)
 
 
 def test_a_constant_channel_is_certain(generator: torch.Generator) -> None:

@@ -236,7 +236,7 @@ def test_what_does_not_fit_is_refused(generator: torch.Generator) -> None:
     for call, message in (
         (lambda: pixels.gram(x), "expected a network that ends in a head .* got one that ends in 4 x 6 pixels"),
         (lambda: net.gram(x, output="pixels"), 'expected output="inputs" for a network that ends in no pixels'),
-        (lambda: net.gram(x, output="images"), 'expected output "inputs" or "pixels"'),  # type: ignore[arg-type]
+        (lambda: net.gram(x, output="images"), 'expected output "inputs" or "pixels"'),  # type: ignore[call-overload]
         (lambda: net.gram(x[0]), r"expected \[n, channels, height, width\], got shape \(3, 4, 6\)"),
         (lambda: net.gram(x[:, :2]), "expected the network's 3 channels, got 2"),
         (lambda: net.gram(x, x[..., :5]), "do not fit the network"),

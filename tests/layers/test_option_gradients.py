@@ -56,7 +56,7 @@ def numbers_of(cls: type) -> list[str]:
 
 EXAMPLES: dict[str, dict[str, Any]] = {"GaussianBlur": {"width": 3}, "Coordinates": {"length": 2.0}}
 WITHOUT = {("GaussianBlur", "sigma"), ("Dropout", "p"), ("Softplus", "beta"), ("ELU", "alpha"), ("CELU", "alpha")}
-WITHOUT |= {("Hardtanh", "min_val"), ("Hardtanh", "max_val")}
+WITHOUT |= {("Hardtanh", "min_val"), ("Hardtanh", "max_val"), ("Sin", "frequency"), ("Sin", "phase")}
 """Options that pass no gradient, and say so."""
 
 
@@ -75,6 +75,24 @@ def test_options_pass_gradients_or_refuse_tensors(cls: type) -> None:
         }
         with pytest.raises(TypeError, match=f"expected {name} to be a number"):
             cls(**{**needed, name: leaf(0.5)})
+
+
+def test_gradients_by_what_is_multiplied_and_by_the_width_of_a_bump(generator: torch.Generator) -> None:
+    x = leaf(torch.randn(2, 2, 4, generator=generator, dtype=torch.float64))
+
+    def body(gamma: Tensor, scale: Tensor) -> list[tc.Layer]:
+        one, other = tc.Conv1d(3, 3, 1, bias=True, bias_std=scale), tc.Conv1d(3, 3, 3, weight_std=scale)
+        return [tc.Conv1d(2, 3, 3), tc.RBF(gamma), tc.Product(one, other), tc.Conv1d(3, 3, 1)]
+
+    def gram(x: Tensor, *given: Tensor) -> Tensor:
+        return tc.Sequential(*body(*given), tc.GlobalAvgPool()).gram(x)
+
+    def kernel(*given: Tensor) -> Tensor:
+        return tc.Sequential(*body(*given)).kernel(tc.priors.White(0.5), (4,)).dense((4,))
+
+    given = (leaf(0.7), leaf(1.2))
+    assert gradcheck(gram, (x, *given), fast_mode=True)
+    assert gradcheck(kernel, given, fast_mode=True)
 
 
 @pytest.mark.parametrize("kind", ["ntk", "nngp"])

@@ -13,6 +13,7 @@ from torch import Tensor
 pytest.importorskip("skimage")
 
 from benchmarks import gsr, methods, others, restoration
+from torch_cntk.images.groups import groups
 
 OTHERS = [name for name in methods.METHODS if name not in ("finite", "wide", "cntk", "guided")]
 
@@ -52,7 +53,7 @@ def groups_by_svd(values: Tensor, members: Tensor, threshold: float) -> Tensor:
 
 def test_groups_lose_their_small_singular_values() -> None:
     values = torch.rand(20, 23) * 255
-    members = gsr.groups(values[None], (8, 8), 4, 20, 60)
+    members = groups(values[None], (8, 8), 4, 20, 60)
     found = gsr._sparse(values, members, 500.0)
     torch.testing.assert_close(found, groups_by_svd(values, members, 500.0), rtol=1e-3, atol=0.05)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import lru_cache
 from typing import Any, overload
 
 import torch
@@ -12,6 +11,9 @@ from torch import Tensor
 from torch_cntk._internal.checks import finite_number
 
 __all__ = ["Tunable", "asks_for_gradients", "live", "tensors_of", "tunables_of"]
+
+
+_KNOWN: dict[type, tuple[str, ...]] = {}
 
 
 class _Held:
@@ -89,9 +91,15 @@ class Tunable:
         return number
 
 
-@lru_cache(maxsize=256)
 def tunables_of(cls: type) -> tuple[str, ...]:
     """Names of a class's options that may be tensors, those of its bases first."""
+    known = _KNOWN.get(cls)
+    if known is None:
+        known = _KNOWN[cls] = _read(cls)
+    return known
+
+
+def _read(cls: type) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for base in reversed(cls.__mro__):
         found.update((name, None) for name, value in vars(base).items() if isinstance(value, Tunable))

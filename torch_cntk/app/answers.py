@@ -157,11 +157,9 @@ def _drawn(progress: Progress) -> str:
 def _summary(repaired: Repaired) -> str:
     """What was filled, how and how well, in a line."""
     result, missing, total = repaired.result, int((~repaired.observed).sum()), repaired.observed.numel()
-    how = (
-        f"{result.passes} content-aware pass{'es' if result.passes != 1 else ''}"
-        if result.passes
-        else "the kernel alone"
-    )
+    how = result.choice or "the kernel alone"
+    if result.passes and not result.choice:
+        how = f"{result.passes} content-aware pass{'es' if result.passes != 1 else ''}"
     kind = repaired.photograph.metadata.kind
     others = f"{kind} compresses the others again" if kind in _LOSSY else "all others are as they were"
     quality = "" if result.converged else f" Take care: {result.status.value}."

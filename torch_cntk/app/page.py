@@ -28,7 +28,7 @@ _BRUSH = 10
 _HOW = {
     "fast": "Fast: the kernel alone",
     "careful": "Careful: compares what surrounds each pixel",
-    "automatic": "Automatic: whichever fills known pixels better",
+    "automatic": "Automatic: each hole by what fills it best",
 }
 _INTRODUCTION = """# Fill in what is missing from a photograph
 Open a picture, paint over what shall go, and press *Fill*. It is computed on the machine that shows this page, by an

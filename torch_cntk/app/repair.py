@@ -80,7 +80,7 @@ def weights(
 
     After content-aware passes these are the weights that one more pass would have, with the result as its estimate:
     passes settle. Those on smaller images are told by the pass of the whole image that they stand for; of a group flow
-    at the end, those of the passes before it are shown.
+    at the end, those of the passes before it are shown, and of patches those of the kernel they are blended with.
 
     Args:
         pixels: [channels, h, w], a part of the photograph.

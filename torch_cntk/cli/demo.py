@@ -44,7 +44,7 @@ def add(commands: Commands) -> None:
         "--missing", type=float, default=0.5, metavar="SHARE", help="of the pixels, to remove (default: %(default)g)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the pixels' choice (default: %(default)s)")
-    options.add_passes(parser)
+    options.add_passes(parser, "0")
     options.add_machine(parser)
     parser.set_defaults(run=_demo)
 
@@ -57,9 +57,8 @@ def _demo(arguments: argparse.Namespace) -> None:
     original = _sample() if arguments.image is None else read_image(arguments.image).pixels
     observed = _random_mask(original, arguments.missing, arguments.seed)
     start = time.perf_counter()
-    result = inpaint(
-        original.to(device), observed.to(device), passes=arguments.passes, progress=options.progress(arguments)
-    )
+    passes = arguments.passes or 0
+    result = inpaint(original.to(device), observed.to(device), passes=passes, progress=options.progress(arguments))
     seconds = time.perf_counter() - start
     after = result.image.cpu().clamp(0, 1)
     pictures = {
@@ -69,7 +68,7 @@ def _demo(arguments: argparse.Namespace) -> None:
         "after.png": after,
     }
     others: dict[str, Tensor] = {}
-    if arguments.passes != 0:
+    if passes != 0:
         others = _without_passes(original, observed, device)
         pictures["comparison.png"] = torch.cat([others["periodic kernel"], after, others["biharmonic"], original], 2)
     _write_together(arguments.output, pictures)

@@ -10,6 +10,7 @@ import multiprocessing
 import signal
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -78,13 +79,15 @@ def fill_folder(arguments: argparse.Namespace, fill: Fill, mesh: Mesh) -> int:
         the exit status, on every rank: 0, or ``FAILED``.
 
     Raises:
-        ValueError: the folders are the same, there is no image, or the number of jobs is out of range.
+        ValueError: the folders are the same or not seen by all ranks, there is no image, or the number of jobs is out
+            of range.
         OSError: a folder does not exist and cannot be made.
     """
     start = time.perf_counter()
     with mesh.together():
         images = _checked(arguments, mesh)
         arguments.output.mkdir(parents=True, exist_ok=True)
+    _check_seen_by_all(arguments.output, mesh)
     todo = mesh.broadcast([image for image in images if not (arguments.output / image.name).exists()])
     work = [_for_file(arguments, image) for image in todo]
     before = len(images) - len(todo)
@@ -105,6 +108,27 @@ def fill_folder(arguments: argparse.Namespace, fill: Fill, mesh: Mesh) -> int:
     print(_sentence(len(todo) - len(failed), before, failed, time.perf_counter() - start, arguments.output), flush=True)
     mesh.barrier()  # torchrun ends all processes as soon as one fails: not before all is told
     return FAILED if failed else 0
+
+
+def _check_seen_by_all(folder: Path, mesh: Mesh) -> None:
+    """Make sure that all ranks, which may be on several hosts, write to one folder.
+
+    Raises:
+        ValueError: what one of them writes there another one does not see.
+    """
+    if mesh.size == 1:
+        return
+    probe = folder / mesh.broadcast(f".seen-by-all-{uuid.uuid4().hex}")
+    with mesh.together():
+        if mesh.rank == 0:
+            probe.touch()
+    try:
+        with mesh.together():
+            if not probe.exists():
+                raise ValueError(f"expected a folder that all hosts share, got one of each host's own: {folder}")
+    finally:
+        if mesh.rank == 0:
+            probe.unlink()
 
 
 def _checked(arguments: argparse.Namespace, mesh: Mesh) -> list[Path]:

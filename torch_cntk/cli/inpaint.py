@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from torch import Tensor
@@ -13,10 +13,9 @@ from torch_cntk._internal.checks import finite_number
 from torch_cntk._internal.ranks import Mesh
 from torch_cntk.cli import folders, options, pictures
 from torch_cntk.cli.certainty import add_certainty, check_certainty, in_words, write_certainty
-from torch_cntk.images.certainty import left_out_error
+from torch_cntk.images.automatic import passes_in_words
+from torch_cntk.images.certainty import Passes, left_out_error
 from torch_cntk.images.files import check_output
-from torch_cntk.images.group_flow import Followed, before_flow
-from torch_cntk.images.guided import Guidance
 from torch_cntk.images.inpaint import InpaintingResult, inpaint
 from torch_cntk.kernels.kernel import Kernel
 from torch_cntk.solvers import ConjugateGradient, Direct, EigenPro, Solver
@@ -27,6 +26,9 @@ if TYPE_CHECKING:
     from torch_cntk.cli.options import Commands
 
 __all__ = ["add", "summary", "warn_unless_converged"]
+
+_RIDGE = 1e-4
+"""As that of ``inpaint``."""
 
 
 def add(commands: Commands) -> None:
@@ -47,7 +49,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--ridge",
         type=options.ridge,
-        default=1e-4,
+        default=_RIDGE,
         metavar="R|cv",
         help="more forgives more noise; cv chooses by leaving observed pixels out (default: %(default)g)",
     )
@@ -69,7 +71,7 @@ def add(commands: Commands) -> None:
         metavar="N",
         help=f"of cg (default: {ConjugateGradient.max_iterations}), or epochs of eigenpro ({EigenPro.epochs})",
     )
-    options.add_passes(parser)
+    options.add_passes(parser, "quick, and 0 with another --ridge, which passes would undo")
     add_certainty(parser)
     folders.add_jobs(parser)
     options.add_machine(parser)
@@ -125,6 +127,7 @@ def _fill(arguments: argparse.Namespace, mesh: Mesh | None = None) -> str:
     Ranks that fill one image together all read it; rank 0 writes.
     """
     mesh = mesh or Mesh.alone()
+    passes = _passes(arguments)
     with mesh.together():
         if mesh.rank == 0:
             check_output(arguments.output)
@@ -138,7 +141,7 @@ def _fill(arguments: argparse.Namespace, mesh: Mesh | None = None) -> str:
         kernel,
         solver=solver,
         ridge=arguments.ridge,
-        passes=arguments.passes,
+        passes=passes,
         progress=options.progress(arguments),
         mesh=mesh if mesh.size > 1 else None,
     )
@@ -149,9 +152,20 @@ def _fill(arguments: argparse.Namespace, mesh: Mesh | None = None) -> str:
         task.write(arguments.output, result.image)
         warn_unless_converged(result)
         known, observed = task.known.to(device), task.observed.to(device)
-        sure = in_words(left_out_error(task.photograph.pixels.to(device), known, observed, kernel, solver, result))
+        missed = left_out_error(task.photograph.pixels.to(device), known, observed, kernel, solver, result, passes)
         spread = write_certainty(arguments, task, known, kernel, result)
-        return "; ".join(part for part in (summary(task.observed, result, seconds), sure, spread) if part)
+        told = summary(task.observed, result, seconds), in_words(missed), spread
+        return "; ".join(part for part in told if part)
+
+
+def _passes(arguments: argparse.Namespace) -> Passes:
+    """What was asked for, or else passes that make a better picture in some seconds.
+
+    The ridge is that of the first fill: passes have their own, and would take the noise back that another one forgave.
+    """
+    if arguments.passes is not None:
+        return cast("Passes", arguments.passes)
+    return "quick" if arguments.ridge == _RIDGE else 0
 
 
 def _kernel_for(observed: Tensor, name: str | None, progress: bool) -> Kernel | None:
@@ -176,21 +190,14 @@ def warn_unless_converged(result: InpaintingResult) -> None:
         options.warn(f"{result.status.value}; residual {result.residual:.1e}")
 
 
-def _passes(result: InpaintingResult) -> str:
-    """The passes in words, such as "3 guided passes of radius 12 and a group flow"."""
-    last = result.guidance[0]
-    settings, count = before_flow(last, result.passes)
-    assert isinstance(settings, Guidance)  # there is no other kind on the command line
-    guided = f"{count} guided pass{'es' if count > 1 else ''} of radius {settings.radius}"
-    return " and ".join([*([guided] if count else []), *(["a group flow"] if isinstance(last, Followed) else [])])
-
-
 def summary(observed: Tensor, result: InpaintingResult, seconds: float) -> str:
     """What was filled, how and how well, in a line."""
     missing, size = int((~observed).sum()), f"{observed.shape[1]} x {observed.shape[0]}"
     how = result.solver if result.iterations == 0 else f"{result.solver}, {result.iterations} iterations"
-    if result.passes:
-        how = f"{_passes(result)}, {how}"
+    if result.choice:
+        how = f"{result.choice}; {how}"
+    elif result.passes:
+        how = f"{passes_in_words(result.guidance[0] if result.guidance else None, result.passes)}, {how}"
     return (
         f"filled {missing:,} of {observed.numel():,} pixels ({size}) in {seconds:.1f} s by {how}, "
         f"residual {result.residual:.1e}"

@@ -17,6 +17,8 @@ from torch_cntk._internal.ranks import Mesh
 from torch_cntk.cli.process import complain, several_ranks
 
 if TYPE_CHECKING:
+    from torch_cntk.images.patch_fill import PatchFill
+
     # Not at run time: the class of the group that add_subparsers returns is private to argparse.
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -36,6 +38,8 @@ __all__ = [
 
 _MOST_THREADS = max(64, 4 * (os.cpu_count() or 1))
 """More threads than this only wait for each other, and systems with a limit on processes end the program."""
+_PATCHES: dict[str, dict[str, float]] = {"patch-fill": {}, "patch-fill-sharp": {"blend": 1.0}}
+"""Words of ``--passes`` for a patch fill, and its settings; the usual ones have the least error."""
 _PATIENCE = 3600.0
 """Seconds for which ranks that have nothing left to do wait for the last file of another one."""
 _MOST_PASSES = 100
@@ -126,29 +130,44 @@ def progress(arguments: argparse.Namespace) -> bool:
     return bool(arguments.progress)
 
 
-def add_passes(parser: argparse.ArgumentParser) -> None:
-    """The option of the content-aware passes."""
-    parser.add_argument(
+def add_passes(parser: argparse.ArgumentParser, default: str) -> None:
+    """The options of the content-aware passes.
+
+    Args:
+        parser: of the command.
+        default: in words; ``passes`` is None where no option is given.
+    """
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
         "--passes",
         type=_passes,
-        default=0,
-        metavar="N|auto",
-        help="content-aware passes that follow, each guided by the last result; auto chooses by leaving observed "
-        "pixels out (default: %(default)s)",
+        metavar="N|WORD",
+        help="what follows the first fill: N content-aware passes, each guided by the last result; quick: passes for "
+        "thin holes, patches from elsewhere for thick ones; auto: the same, chosen by leaving observed pixels out; "
+        "sharp: as auto, but thick holes look sharp rather than have the least error; patch-fill or patch-fill-sharp: "
+        f"the patches alone (default: {default})",
     )
+    group.add_argument("--fast", dest="passes", action="store_const", const=0, help="the first fill alone: --passes 0")
 
 
-def _passes(text: str) -> int | str:
+def _passes(text: str) -> int | str | PatchFill:
     """Read ``--passes``.
 
     Raises:
-        ArgumentTypeError: it is no number, or out of range.
+        ArgumentTypeError: it is no number and no such word, or out of range.
     """
-    if text == "auto":
+    # Not before it is asked for: the command's help shall not wait for these.
+    from torch_cntk.images.automatic import WORDS
+    from torch_cntk.images.patch_fill import PatchFill
+
+    if text in WORDS:
         return text
+    if text in _PATCHES:
+        return PatchFill(blend=_PATCHES[text].get("blend", PatchFill.blend))
     number = int(text) if text.isdecimal() else -1
     if not 0 <= number <= _MOST_PASSES:
-        raise argparse.ArgumentTypeError(f"expected auto or a number from 0 to {_MOST_PASSES}, got {text}")
+        words = ", ".join((*WORDS, *_PATCHES))
+        raise argparse.ArgumentTypeError(f"expected {words} or a number from 0 to {_MOST_PASSES}, got {text}")
     return number
 
 

@@ -9,9 +9,10 @@ from torch_cntk.covariance.patches import Gains, Patches
 from torch_cntk.covariance.resampling import Filter, Linear, Nearest, Resampling
 from torch_cntk.covariance.selection import Every, Extended, Inserted, Pooled, Whole
 from torch_cntk.covariance.table import Geometry, Slab, Table
-from torch_cntk.covariance.window import Window, WindowShare
+from torch_cntk.covariance.window import TAPERS, Taper, Window, WindowShare
 
 __all__ = [
+    "TAPERS",
     "Covariance",
     "Every",
     "Extended",
@@ -32,6 +33,7 @@ __all__ = [
     "Slab",
     "Stored",
     "Table",
+    "Taper",
     "Whole",
     "Window",
     "WindowShare",

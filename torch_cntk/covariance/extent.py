@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -43,13 +44,15 @@ class Extent(Covariance):
     """What becomes of the length of an axis, also where that is no multiple of the granule."""
     same: tuple[tuple[int, Length, Length], ...] = ()
     """Axes at which branches met, and the two lengths that must be equal there."""
+    seen: tuple[Fraction, ...] = ()
+    """Input pixels on each side that an output pixel sees, at most."""
 
     @classmethod
     def start(cls, ndim: int, radius: int = 0) -> Extent:
         """The extent of a stationary prior of the given radius (0: independent pixels)."""
         ones = (1,) * ndim
-        scale, length = (Fraction(1),) * ndim, (Length(),) * ndim
-        return cls(ones, (radius,) * ndim, scale, (2 * radius + 1,) * ndim, ones, length=length)
+        scale, length, seen = (Fraction(1),) * ndim, (Length(),) * ndim, (Fraction(0),) * ndim
+        return cls(ones, (radius,) * ndim, scale, (2 * radius + 1,) * ndim, ones, length=length, seen=seen)
 
     @property
     def ndim(self) -> int:
@@ -57,8 +60,15 @@ class Extent(Covariance):
         return len(self.period)
 
     def average_patches(self, patches: Patches, gains: Gains = NTK) -> Extent:
-        """Patches are averaged at a fixed displacement: nothing grows. Zeros beyond the border show where it is."""
-        return replace(self, uniform=False, shift_invariant=False) if patches.crosses_border else self
+        """Patches are averaged at a fixed displacement: no radius grows. Zeros beyond the border show where it is."""
+        seen = self._seen_from(patches.reach(axis) for axis in range(self.ndim))
+        if patches.crosses_border:
+            return replace(self, uniform=False, shift_invariant=False, seen=seen)
+        return self if seen == self.seen else replace(self, seen=seen)
+
+    def _seen_from(self, distances: Iterable[int]) -> tuple[Fraction, ...]:
+        """What is seen by pixels that see so many of this extent's pixels on each side."""
+        return tuple(own + u / scale for own, u, scale in zip(self.seen, distances, self.scale, strict=True))
 
     def activate(self, dual: Dual) -> Extent:
         """Pointwise: nothing changes."""
@@ -88,7 +98,8 @@ class Extent(Covariance):
                 r if axis.idle else axis.output_radius(r) for axis, r in zip(resampling, self.radius, strict=True)
             )
         uniform = self.uniform and all(axis.single for axis in resampling)
-        return self._next(period, radius, tuple(axis.change for axis in resampling), uniform, invariant)
+        wider = replace(self, seen=self._seen_from(0 if axis.idle else axis.spread + axis.down for axis in resampling))
+        return wider._next(period, radius, tuple(axis.change for axis in resampling), uniform, invariant)
 
     def mix(self, weights: tuple[float, ...], others: tuple[Extent, ...]) -> Extent:
         """The least common period, the largest radius.
@@ -117,6 +128,7 @@ class Extent(Covariance):
             all(b.shift_invariant for b in branches),
             self.length,
             tuple(dict.fromkeys([pair for branch in branches for pair in branch.same] + met)),
+            tuple(max(seen) for seen in zip(*(b.seen for b in branches), strict=True)),
         )
 
     def multiply(self, others: tuple[Extent, ...]) -> Extent:
@@ -157,6 +169,7 @@ class Extent(Covariance):
             self.shift_invariant if shift_invariant is None else shift_invariant,
             length,
             self.same,
+            self.seen,
         )
 
     def output_size(self, size: tuple[int, ...]) -> tuple[int, ...]:

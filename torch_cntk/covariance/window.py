@@ -7,14 +7,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from itertools import product
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from torch_cntk.covariance.table import Geometry, Slab
 
-__all__ = ["Window", "WindowShare", "wendland"]
+__all__ = ["TAPERS", "Taper", "Window", "WindowShare", "overlap", "wendland"]
 
+Taper = Literal["wendland", "overlap"]
+"""What a window's entries are multiplied by: see ``wendland`` and ``overlap``."""
+TAPERS: tuple[Taper, ...] = ("wendland", "overlap")
 _Shape = tuple[tuple[int, ...], bool, tuple[int, ...] | None]
 """Reach, whether it is an ellipsoid, and the torus if these are all of its displacements."""
 
@@ -28,16 +32,18 @@ class Window(Geometry):
 
     Attributes:
         reach: half axes: the ellipsoid holds the u with |u / reach| < 1, the box those with |u_k| < reach_k.
-        tapered: whether this is the ellipsoid, and entries are multiplied by ``wendland(|u / reach|)``.
+        tapered: whether this is the ellipsoid, and entries are multiplied by a function of |u / reach|.
+        taper: that function.
     """
 
     reach: tuple[int, ...] = ()
     tapered: bool = True
+    taper: Taper = "wendland"
 
     @classmethod
-    def of(cls, geometry: Geometry, reach: tuple[int, ...]) -> Window:
+    def of(cls, geometry: Geometry, reach: tuple[int, ...], taper: Taper = "wendland") -> Window:
         """An ellipsoid of a table's displacements."""
-        return cls(geometry.size, geometry.period, reflective=False, square=False, reach=reach)
+        return cls(geometry.size, geometry.period, reflective=False, square=False, reach=reach, taper=taper)
 
     @classmethod
     def box_of(cls, geometry: Geometry, largest: tuple[int, ...]) -> Window:
@@ -77,9 +83,10 @@ class Window(Geometry):
                 yield Slab((*leading, first + start), (*ones[1:], length), ones), slice(place, place + length)
             row += count
 
-    def taper(self, where: slice) -> Tensor:
-        """Wendland's function at a part of the list, [displacements] in float64."""
-        return wendland((self.offsets[where] / torch.tensor(self.reach, dtype=torch.float64)).norm(dim=1))
+    def weights(self) -> Tensor:
+        """The taper of all displacements, [displacements] in float64."""
+        distance = (self.offsets / torch.tensor(self.reach, dtype=torch.float64)).norm(dim=1)
+        return wendland(distance) if self.taper == "wendland" else overlap(distance, self.ndim)
 
     def holds(self, displacement: Sequence[Tensor]) -> Tensor:
         """Whether the window holds displacements, given as for ``index``."""
@@ -162,6 +169,20 @@ def wendland(distance: Tensor) -> Tensor:
     """(1 - q)^4 (4 q + 1) for q < 1, 0 beyond: smooth, and positive definite in up to 3 dimensions (Wendland 1995)."""
     rest = (1 - distance).clamp_min(0)
     return rest**4 * (4 * distance + 1)
+
+
+def overlap(distance: Tensor, ndim: int) -> Tensor:
+    """Share of a ball of diameter 1 that it has in common with one at a distance: 0 from 1 on.
+
+    It falls slower than ``wendland``, with an edge at 0, so that a smaller window does as well. The convolution of a
+    ball with itself is positive definite in ``ndim`` dimensions, and not in more (Gneiting 1999).
+    """
+    q = distance.clamp(0, 1)
+    if ndim == 1:
+        return 1 - q
+    if ndim == 2:
+        return 2 / math.pi * (torch.acos(q) - q * (1 - q.square()).sqrt())
+    return 1 - 1.5 * q + 0.5 * q**3
 
 
 @lru_cache(maxsize=64)

@@ -9,6 +9,7 @@ from torch_cntk.images import plotting
 from torch_cntk.images.array_call import inpaint_array
 from torch_cntk.images.autocorrelation import Autocorrelated, autocorrelation_network, autocorrelation_passes
 from torch_cntk.images.averaged import Averaged
+from torch_cntk.images.certainty import std_picture
 from torch_cntk.images.coarse import Coarse
 from torch_cntk.images.default import default_kernel, default_network, levels_for
 from torch_cntk.images.files import Photograph, check_output, read_image, read_mask, write_image
@@ -18,12 +19,13 @@ from torch_cntk.images.group_flow import Followed, GroupFlow
 from torch_cntk.images.guided import Guidance, Guided, guided_network
 from torch_cntk.images.influence import influence
 from torch_cntk.images.inpaint import InpaintingResult, inpaint
+from torch_cntk.images.leaving_out import leave_out_error
 from torch_cntk.images.module import Inpaint
 from torch_cntk.images.observed import Observed
 from torch_cntk.images.patch_fill import PatchFill
 from torch_cntk.images.periodic import Periodic
+from torch_cntk.images.posterior import Draws, Posterior
 from torch_cntk.images.ranking import Sweep, SweepRow, psnr, random_mask, sweep
-from torch_cntk.images.trials import leave_out_error
 from torch_cntk.images.windows import Cut
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "Averaged",
     "Coarse",
     "Cut",
+    "Draws",
     "Equations",
     "Filled",
     "Filler",
@@ -46,6 +49,7 @@ __all__ = [
     "PatchFill",
     "Periodic",
     "Photograph",
+    "Posterior",
     "Refiner",
     "Series",
     "Sweep",
@@ -68,6 +72,7 @@ __all__ = [
     "random_mask",
     "read_image",
     "read_mask",
+    "std_picture",
     "sweep",
     "write_image",
 ]

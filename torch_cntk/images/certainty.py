@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import scipy.ndimage
@@ -17,13 +17,14 @@ from torch_cntk.images.group_flow import before_flow
 from torch_cntk.images.guided import Guidance
 from torch_cntk.images.inpaint import inpaint
 from torch_cntk.images.observed import Observed
+from torch_cntk.images.patch_fill import PatchFill
 from torch_cntk.images.periodic import Periodic
 from torch_cntk.images.posterior import Draws, Posterior
 from torch_cntk.images.result import InpaintingResult
 from torch_cntk.kernels.kernel import Kernel
 from torch_cntk.solvers import Solver
 
-__all__ = ["Missed", "left_out_error", "posterior_after", "settled", "std_picture"]
+__all__ = ["Missed", "Passes", "left_out_error", "posterior_after", "settled", "std_picture"]
 
 _SIDE, _HOLES = 96, 4
 """Of the part of the image that is tried: pixels at least, and times the largest hole's reach. A larger one would take
@@ -33,6 +34,9 @@ _FEWEST = 20
 _DARK = 0.3
 """Of the image's brightness under the colours, which shall stand out."""
 _COLOUR = (1.0, 0.85, 0.1)
+
+Passes: TypeAlias = int | Literal["auto", "quick", "sharp"] | PatchFill
+"""What the command line asks for."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ def left_out_error(
     kernel: Kernel | None,
     solver: Solver | Literal["auto"],
     result: InpaintingResult,
+    passes: Passes,
 ) -> Missed | None:
     """What is known is left out and filled, where the holes around the largest one are moved to where most is known.
 
@@ -66,7 +71,8 @@ def left_out_error(
         observed: boolean [H, W]: False where it was filled. A transparent background may be neither filled nor known.
         kernel: that filled it, or None for the default one.
         solver: that was asked for.
-        result: of the fill, whose ridge and number of passes are taken.
+        result: of the fill, whose ridge is taken.
+        passes: that were asked for; a choice is not made again, "quick" ones stand for it.
 
     Returns:
         None where it cannot be told.
@@ -80,10 +86,9 @@ def left_out_error(
     left_out = _moved(known, ~observed[place])
     if int(left_out.sum()) < _FEWEST or not bool((known & ~left_out).any()):
         return None
+    again: Passes = "quick" if isinstance(passes, str) else passes
     try:
-        filled = inpaint(
-            image, known & ~left_out, kernel, solver=solver, ridge=result.ridge, passes=result.passes
-        ).image
+        filled = inpaint(image, known & ~left_out, kernel, solver=solver, ridge=result.ridge, passes=again).image
     except (ValueError, MemoryError):  # a part may be too small for passes; the picture is filled all the same
         return None
     return Missed(float((filled - image)[:, left_out].double().square().mean().sqrt()), low, high)
@@ -110,17 +115,19 @@ def settled(kernel: Kernel | None, result: InpaintingResult) -> Filler:
 
     After content-aware passes it is one more of them, with the result as its estimate: passes settle. Those on smaller
     images are told by the pass of the whole image that they stand for; a group flow at the end by the passes before it.
+    What is no regression at all, such as ``PatchFill``, is told by the first one.
 
     Args:
         kernel: of the first regression; None takes ``default_kernel``.
         result: of ``inpaint``: how it was filled.
     """
-    filler: Pass = Periodic(kernel, result.ridge)
-    if result.guidance:
-        guidance, passes = before_flow(result.guidance[0], result.passes)
-        filler = of_pass(_whole(guidance), passes) if passes else filler
-    assert isinstance(filler, Filler)
-    return filler
+    first = Periodic(kernel, result.ridge)
+    if not result.guidance:
+        return first
+    guidance, passes = before_flow(result.guidance[0], result.passes)
+    made = of_pass(_whole(guidance), passes) if passes else first
+    # Patches are no regression; the kernel that they are blended with is one.
+    return made if isinstance(made, Filler) else first
 
 
 def _whole(guidance: Pass | Series) -> Pass | Series:

@@ -11,27 +11,23 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from torch_cntk._internal.agreed_memory import agreed_memory, ranks_of
-from torch_cntk._internal.checks import positive_int
 from torch_cntk._internal.dealing import by_rank
 from torch_cntk._internal.guesses import MASK, understands
 from torch_cntk._internal.memory import allocating
 from torch_cntk._internal.ranks import Mesh
 from torch_cntk.images.arrays import read
-from torch_cntk.images.coarse import Coarse
+from torch_cntk.images.automatic import Way
 from torch_cntk.images.default import default_kernel, kernel_of
-from torch_cntk.images.fill import Filled, check_regression, each_pass, fill
-from torch_cntk.images.filler import Filler, Pass, Refiner, Series, check_filler, check_ridge, check_solver, of_pass
+from torch_cntk.images.fill import Filled, fill
+from torch_cntk.images.filler import Pass, Series, check_ridge, check_solver
 from torch_cntk.images.gradients import Inputs, with_gradients
-from torch_cntk.images.group_flow import flows_for
-from torch_cntk.images.guided import Guidance, guided_series
 from torch_cntk.images.observed import Observed
 from torch_cntk.images.periodic import Periodic
+from torch_cntk.images.plan import Plan
 from torch_cntk.images.posterior import Draws
 from torch_cntk.images.result import InpaintingResult
-from torch_cntk.images.trials import choose_passes
 from torch_cntk.kernels.kernel import Kernel
 from torch_cntk.solvers import Solver, named_solver
 from torch_cntk.solvers.checkpoint import without_checkpoint
@@ -61,7 +57,7 @@ def inpaint(
     solver: Solver | Literal["auto", "direct", "cg", "eigenpro"] = "auto",
     ridge: float | Tensor | Literal["cv"] = 1e-4,
     wrap: bool = False,
-    passes: int | Literal["auto"] | Pass | Sequence[Pass | Series] = 0,
+    passes: int | Literal["auto", "quick", "sharp"] | Pass | Sequence[Pass | Series] = 0,
     guidance: Pass | Series | Sequence[Pass | Series] | None = None,
     windows: bool = True,
     samples: int = 0,
@@ -103,23 +99,26 @@ def inpaint(
         wrap: whether the image's opposite edges are neighbours. By default it is set into a larger canvas of
             unobserved pixels, which keeps them apart and allows any size. A kernel of one size always wraps.
         passes: of content-aware kernels that follow: each takes the last estimate as a feature prior (see
-            ``torch_cntk.images.guided``). "auto" chooses their number and settings by leaving out observed pixels, and
-            is 0 where they do not help. A ``Filler``, or a list of them, is one pass of each.
+            ``torch_cntk.images.guided``). "auto" treats each hole by itself: those of more than eight pixels across
+            are filled from patches elsewhere (see ``PatchFill``), and for the others it chooses number and settings by
+            leaving out observed pixels; there are none where they do not help. "quick" does the same without trying
+            settings out, "sharp" as "auto" but so that thick holes look sharp rather than have the least error;
+            ``result.choice`` says what was chosen. A ``Filler``, or a list of them, is one pass of each.
         guidance: settings of the passes, or another ``Filler`` or ``Series``; by default they suit the share of
             observed pixels. With "auto" it may be a list of them to choose from.
         windows: whether holes may be filled in windows of their own where that is cheaper than the whole image, as it
             is for a few holes in a large one. The result is the same to half a grey level of 8 bits.
         samples: images to draw from what the observed pixels leave possible, ``result.samples``; with at least one
             there is ``result.std`` as well, the standard deviation of each filled pixel. After passes they are those
-            of the last one, given the estimate that it took; "auto" chooses among passes of the whole image then. The
-            whole image is filled at once.
+            of the last one, given the estimate that it took; passes that are chosen are regressions of the whole image
+            then, without patches. The whole image is filled at once.
         seed: of the samples; an integer, or a generator on the CPU.
         progress: whether to show a bar.
         mesh: of ``torch_cntk.distributed.mesh()``: processes that call this with the same arguments and divide the
             work. The images of a batch are filled one by one then, each by one rank. Of a single image, windows are
-            divided, and the trials of ``passes="auto"``; an image that is filled as a whole takes the products with its
-            kernel and the making of guided kernels by parts. Images of a batch and windows have the same bits for any
-            number of ranks; the rest is the same to rounding.
+            divided, and the trials of ``passes="auto"``; an image that is filled as a whole is divided into channels or
+            bands, and the kernels of guided passes into displacements. Images of a batch and windows have the same bits
+            for any number of ranks; the rest is the same to the tolerance of the solver.
 
     Returns:
         the filled image, of the input's shape, dtype and device, with the quality of the solution; on every rank.
@@ -143,7 +142,7 @@ def inpaint(
     """
     ranks = ranks_of(mesh)
     draws = Draws.of(samples, seed)
-    plan = _Plan.of(passes, guidance, draws)
+    plan = Plan.of(passes, guidance, draws)
     chosen = _checked_solver(solver)
     number = _number(ridge)
     kernel = kernel_of(kernel)
@@ -262,7 +261,7 @@ def _worst(results: list[InpaintingResult]) -> InpaintingResult:
 class _How:
     """The options of ``inpaint`` that say how to go about it."""
 
-    plan: _Plan
+    plan: Plan
     windows: bool
     progress: bool
     mesh: Mesh | None
@@ -309,13 +308,15 @@ def _filled(given: Observed, periodic: Periodic, how: _How) -> tuple[InpaintingR
         return _result(first.image, [first], time.perf_counter() - start, given), first
     periodic = replace(periodic, ridge=first.ridge, solver=without_checkpoint(periodic.solver))
     estimates = first.image.reshape(given.pixels.shape)
-    runs = [plan.run(one, estimate, periodic, how) for one, estimate in zip(given.images(), estimates, strict=True)]
+    way = Way(how.windows, how.progress, how.mesh, plan.draws)
+    runs = [plan.run(one, estimate, periodic, way) for one, estimate in zip(given.images(), estimates, strict=True)]
     filled = given.shaped(torch.stack([run.image for run in runs]))
     last = [run.last or first for run in runs]
     result = replace(
         _result(filled, last, time.perf_counter() - start, given),
         passes=max(run.passes for run in runs),
         guidance=tuple(run.guidance for run in runs if run.guidance is not None),
+        choice="; ".join(dict.fromkeys(run.choice for run in runs if run.choice)),
     )
     return result, first
 
@@ -358,127 +359,3 @@ def _checked_solver(solver: object) -> Solver | None:
         return named_solver(solver)
     check_solver(solver)
     return cast("Solver", solver)
-
-
-@dataclass(frozen=True)
-class _Run:
-    """The passes on one image: its last estimate, the last pass, their number, and what they were made with."""
-
-    image: Tensor
-    last: Filled | None
-    passes: int
-    guidance: Pass | Series | None
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """Which passes follow the first regression.
-
-    Attributes:
-        fillers: one a pass; None where ``passes`` and ``guidance`` say them.
-        passes: their number, or "auto".
-        guidance: what to choose from; empty for the usual settings.
-        draws: images to draw of what the last pass leaves open; None for none.
-    """
-
-    fillers: tuple[Pass, ...] | None
-    passes: int | str
-    guidance: tuple[Pass | Series, ...]
-    draws: Draws | None = None
-
-    @classmethod
-    def of(cls, passes: object, guidance: object, draws: Draws | None) -> _Plan:
-        """Check what the user gave.
-
-        Raises:
-            TypeError: the passes are no number, word or fillers, or the guidance is none.
-            ValueError: the word is not "auto", the number is negative, a list is empty, or guidance comes with fillers.
-        """
-        if isinstance(passes, str) and passes != "auto":
-            raise ValueError(f'expected passes to be a number or "auto", got {passes!r}')
-        if isinstance(passes, Filler | Refiner | Series | Sequence) and not isinstance(passes, str):
-            if guidance is not None:
-                raise ValueError("expected no guidance beside passes that are fillers themselves, got both")
-            fillers = _fillers(passes, "passes")
-            made = tuple(of_pass(filler, k) for k, filler in enumerate(fillers))
-            if draws is not None:
-                check_regression(made[-1])
-            return cls(made, len(fillers), (), draws)
-        choice = () if guidance is None else _fillers(guidance, "guidance")
-        for one in choice if draws is not None and passes != 0 else ():
-            check_regression(of_pass(one, 0))
-        if isinstance(passes, str):
-            return cls(None, passes, choice, draws)
-        if len(choice) > 1:
-            raise ValueError(f'expected passes="auto" to choose from {len(choice)} kinds of guidance, got {passes}')
-        return cls(None, 0 if passes == 0 else positive_int(passes, "passes"), choice, draws)
-
-    @property
-    def none(self) -> bool:
-        """Whether there are no passes."""
-        return self.passes == 0
-
-    def run(self, given: Observed, estimate: Tensor, periodic: Periodic, how: _How) -> _Run:
-        """Make the passes on one image, from the first estimate [channels, *size]."""
-        guidance: Pass | Series | None = None
-        fillers: Sequence[Pass] | None = self.fillers
-        if fillers is None:
-            passes, guidance = self._chosen(given, periodic, how)
-            fillers = [of_pass(guidance, k) for k in range(passes)]
-        run = _run(given, estimate, fillers, guidance, how)
-        if self.draws is None or fillers:
-            return run
-        return replace(run, last=fill(given, periodic, progress=how.progress, draws=self.draws))
-
-    def _chosen(self, given: Observed, periodic: Periodic, how: _How) -> tuple[int, Pass | Series]:
-        """Number of passes, and what they are made with."""
-        if not isinstance(self.passes, str):
-            usual = Guidance.for_share(float(given.single_mask.double().mean()), given.ndim)
-            return self.passes, self.guidance[0] if self.guidance else usual
-
-        def first(part: Observed) -> Tensor:
-            return fill(part, periodic.serving(part)).image
-
-        candidates = self.guidance or tuple(guided_series(given.single_mask))
-        if self.draws is not None:
-            # Samples are of a regression of the whole image.
-            candidates = tuple(one for one in candidates if not isinstance(of_pass(one, 0), Coarse | Refiner))
-        ridge = periodic.ridge if isinstance(periodic.ridge, float) else 0.0
-        usual = not self.guidance and self.draws is None
-        flows = flows_for(float(given.single_mask.double().mean()), ridge) if usual else ()
-        return choose_passes(given, first, candidates, flows, progress=how.progress, mesh=how.mesh)
-
-
-def _fillers(value: object, name: str) -> tuple[Pass | Series, ...]:
-    """One filler or several, as a tuple.
-
-    Raises:
-        TypeError: one of them is none.
-        ValueError: there are none.
-    """
-    fillers = tuple(value) if isinstance(value, Sequence) else (value,)
-    for filler in fillers:
-        check_filler(filler, f"{name} as a Guidance or another filler")
-    if not fillers:
-        raise ValueError(f"expected at least one filler in {name}, got none")
-    return fillers
-
-
-def _run(
-    given: Observed,
-    estimate: Tensor,
-    fillers: Sequence[Pass],
-    guidance: Pass | Series | None,
-    how: _How,
-) -> _Run:
-    last: Filled | None = None
-    draws = how.plan.draws
-    results = each_pass(
-        given, fillers, estimate, windows=how.windows, progress=how.progress, mesh=how.mesh, draws=draws
-    )
-    bar = tqdm(results, total=len(fillers), disable=not how.progress, desc="passes", unit="pass")
-    for filler, filled in zip(fillers, bar, strict=True):
-        estimate = filled.image
-        # The others solve nothing whose quality could be told.
-        last = last if isinstance(filler, Refiner) else filled
-    return _Run(estimate, last, len(fillers), guidance)

@@ -18,14 +18,12 @@ import torch
 from torch import Tensor
 
 from torch_cntk._internal.checks import finite_number, positive_int
-from torch_cntk.images.masks import has_holes
+from torch_cntk.images.masks import THIN, has_holes
 from torch_cntk.images.observed import Observed
 from torch_cntk.images.patches import Level
 
 __all__ = ["PatchFill", "thick_holes"]
 
-_THIN = 8
-"""Pixels across: passes fill thinner holes better."""
 _START = 8.0
 """Pixels across of the hole in the smallest picture."""
 _MOST_LEVELS = 6
@@ -126,7 +124,7 @@ class Hole:
 
 
 def thick_holes(known: Tensor) -> list[Hole]:
-    """Connected missing pixels that are more than ``_THIN`` across somewhere; none where pixels are missing at random.
+    """Connected missing pixels that are more than ``THIN`` across somewhere; none where pixels are missing at random.
 
     Args:
         known: boolean [H, W].
@@ -141,7 +139,7 @@ def thick_holes(known: Tensor) -> list[Hole]:
     boxes = scipy.ndimage.find_objects(labels)
     holes = []
     for number, (depth, box) in enumerate(zip(depths, boxes, strict=True), start=1):
-        if 2 * depth - 1 > _THIN:
+        if 2 * depth - 1 > THIN:
             room = max(int(_AROUND * 2 * depth), _LEAST_AROUND)
             around = tuple(
                 slice(max(part.start - room, 0), min(part.stop + room, n))

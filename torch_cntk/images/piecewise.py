@@ -86,7 +86,10 @@ def fill_windows(
             return None
         solve = solve or _Solve.of(given, locality, estimate, guess)
         checked = _to_check(given, jobs)
-        tried = _run([jobs[k] for k in checked], partial(_tried, solve, plan), given, plan, mesh)
+        # Nothing runs beside a single window: its solver shows how far it is.
+        solver_bar = progress and len(checked) == 1
+        first = [jobs[k] for k in checked]
+        tried = _run(first, partial(_tried, solve, plan, solver_bar), given, plan, mesh, progress and not solver_bar)
         parts = {k: part for k, (part, _) in zip(checked, tried, strict=True)}
         if all(settled for _, settled in tried):
             break
@@ -142,8 +145,8 @@ class _Solve:
         common = None if locality.common is None else locality.common().to(given.pixels.dtype)
         return cls(given, locality.filler(), common, estimate, guess)
 
-    def __call__(self, job: _Job) -> Part:
-        """Solve the window as it is."""
+    def __call__(self, job: _Job, progress: bool = False) -> Part:
+        """Solve the window as it is, perhaps with a bar."""
         part = self.given.window(job.images, job.window.place)
         estimate = None
         if self.estimate is not None:
@@ -152,7 +155,7 @@ class _Solve:
         equations = checked_equations(part, self.filler.equations(*to_read(self.filler, part, estimate)))
         if self.common is not None:
             equations = replace(equations, mean=self.common[job.images])
-        filled = regress(part, equations, self._guess(job), False)
+        filled = regress(part, equations, self._guess(job), progress)
         # Only what is filled is kept, not the window.
         inside = filled.image[(slice(None), slice(None), *job.window.within)].clone()
         return Part(job.images, job.window, replace(filled, image=inside, solution=_light(filled.solution)))
@@ -163,23 +166,23 @@ class _Solve:
         same = (part.filled for part in before if (part.images, part.window) == (job.images, job.window))
         return next(same, None)
 
-    def settled(self, part: Part, plan: Cut) -> bool:
+    def settled(self, part: Part, plan: Cut, progress: bool = False) -> bool:
         """Whether a smaller margin would have given the same, so that a larger one would as well."""
         margin = tuple(int(m * _INNER) for m in plan.margin)
         size = self.given.size
         inner = plan.window(part.window.core, size, margin)
         if inner.place == part.window.place:
             return True
-        with_less = self(_Job(part.images, inner)).filled.image
+        with_less = self(_Job(part.images, inner), progress).filled.image
         missing = ~self.given.mask[(part.images, *part.window.core)][:, None]
         change = torch.where(missing, with_less - part.filled.image, 0).abs().max()
         return float(change) <= _SAME
 
 
-def _tried(solve: _Solve, plan: Cut, job: _Job) -> tuple[Part, bool]:
-    """A window, and whether its margin was enough."""
-    part = solve(job)
-    return part, solve.settled(part, plan)
+def _tried(solve: _Solve, plan: Cut, progress: bool, job: _Job) -> tuple[Part, bool]:
+    """A window, and whether its margin was enough; perhaps with the solver's bar."""
+    part = solve(job, progress)
+    return part, solve.settled(part, plan, progress)
 
 
 def _light(solution: Solution) -> Solution:

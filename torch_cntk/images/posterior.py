@@ -1,11 +1,11 @@
 """What a fill leaves open: standard deviations of filled pixels, and images that the observed ones leave possible.
 
 A kernel regression is the mean of a Gaussian process (Rasmussen & Williams 2006, section 2.2), whose variance at a
-pixel x is a (k(x, x) - k_xO G^-1 k_Ox) with G = K_OO + ridge. The amplitude a of each channel is the one that makes
-its observed pixels most likely, y^T G^-1 y / n for n of them, and channels vary together by Y^T G^-1 Y / n: the
-covariance of channels c and d at pixels x and x' is A_cd times that of the process (Bonilla et al. 2008, section 2).
-Images are drawn by Matheron's rule (Journel & Huijbregts 1978): f of the prior is corrected by what the regression
-makes of its own observed pixels, f - K_xO G^-1 (f_O + noise), and added to the mean.
+pixel x is a (k(x, x) - k_xO G^-1 k_Ox) with G = K_OO + ridge. The amplitude a of each channel is the one that makes its
+observed pixels most likely, y^T G^-1 y / n for n of them. Channels vary together by A = Y^T G^-1 Y / n: the covariance
+of channels c and d is A_cd times that of the process (Bonilla et al. 2008, section 2). Images are drawn by Matheron's
+rule (Journel & Huijbregts 1978): f of the prior is corrected by what the regression makes of its own observed pixels,
+f - K_xO G^-1 (f_O + noise), and added to the mean.
 """
 
 from __future__ import annotations

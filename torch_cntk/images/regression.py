@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from torch_cntk._internal.agreed_memory import ranks_of
 from torch_cntk._internal.brief import Brief
 from torch_cntk._internal.dealing import exchanged
 from torch_cntk._internal.ranks import Mesh
-from torch_cntk.images.canvas import crop
+from torch_cntk.images.canvas import crop, extend
 from torch_cntk.images.filler import Equations
 from torch_cntk.images.observed import Observed
 from torch_cntk.images.posterior import Draws, Posterior, Solved, posterior_of
 from torch_cntk.images.windows import Window
+from torch_cntk.operators.base import Operator
 from torch_cntk.solvers import (
     Factorisation,
     Regression,
@@ -25,6 +28,10 @@ from torch_cntk.solvers import (
     automatic,
     cross_validated_ridge,
 )
+from torch_cntk.solvers.bands import band_count
+
+_OVERLAPS = 1.3
+"""Work on bands that overlap, times that on the image: an eighth to a half more, as bands are long or short."""
 
 __all__ = ["Filled", "Kept", "OnSmaller", "Part", "checked_equations", "regress"]
 
@@ -60,7 +67,7 @@ class Filled(Brief):
     @property
     def converged(self) -> bool:
         """Whether the solver ended as it should."""
-        return self.solution.status in (Status.CONVERGED, Status.EARLY)
+        return self.solution.status in (Status.CONVERGED, Status.EARLY, Status.SETTLED)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +135,9 @@ def regress(
         draws: images to draw of what is left open.
     """
     operator, solver, mean = equations.operator, equations.solver, equations.mean
-    by_channel = mesh is not None and mesh.size > 1 and given.pixels.shape[1] > 1 and not operator.takes_all_ranks
+    one_solve = keep or draws is not None or getattr(solver, "checkpoint", None) is not None
+    alone = mesh is None or operator.takes_all_ranks or one_solve
+    by_channel = not alone and _channels_pay(given, operator, ranks_of(mesh).size)
     if mesh is not None and (not by_channel or isinstance(equations.ridge, str)):
         operator = operator.divided(mesh)
     targets, known = given.on(operator.size, mean)
@@ -136,9 +145,10 @@ def regress(
     if isinstance(ridge, str):
         alike = given.in_one_unit(targets)
         ridge = cross_validated_ridge(operator, known, alike, solver=solver, progress=progress)
-    regression = Regression(equations.operator if by_channel else operator, known, ridge)
+    inside = extend(known.new_ones(given.size), tuple(operator.size))
+    regression = Regression(equations.operator if by_channel else operator, known, ridge, inside=inside)
     solver = solver or automatic(regression)
-    weights = None if guess is None or guess.solution.weights.shape != targets.shape else guess.solution.weights
+    weights = None if guess is None else _on_canvas(guess.solution.weights, targets.shape, given.size)
     factorisation: Factorisation | None = None
     if by_channel:
         assert mesh is not None
@@ -158,6 +168,14 @@ def regress(
     if factorisation is not None and keep:
         kept = Kept(regression, factorisation)
     return Filled(image, solution, ridge, kept=kept, posterior=posterior)
+
+
+def _channels_pay(given: Observed, operator: Operator, ranks: int) -> bool:
+    """Whether ranks that divide the channels have more to do than those that divide the image into bands."""
+    channels = given.pixels.shape[1]
+    # Of the channels, some rank has this share.
+    largest = math.ceil(channels / ranks) / channels
+    return channels > 1 and ranks > 1 and largest < _OVERLAPS / band_count(operator.size, ranks)
 
 
 def _by_channel(
@@ -188,6 +206,14 @@ def _by_channel(
         solutions[0].solver,
         torch.cat([one.image for one in solutions if one.image is not None], 1),
     )
+
+
+def _on_canvas(weights: Tensor, shape: torch.Size, size: tuple[int, ...]) -> Tensor | None:
+    """Weights of an image of a size on another canvas; None if they are those of other images."""
+    ndim = len(size)
+    if weights.shape[:-ndim] != shape[:-ndim] or any(n < m for n, m in zip(weights.shape[-ndim:], size, strict=True)):
+        return None
+    return extend(crop(weights, size), tuple(shape[-ndim:]))
 
 
 def checked_equations(given: Observed, equations: object) -> Equations:

@@ -37,6 +37,8 @@ class InpaintingResult(Brief):
         passes: how many there were after the first regression (the most of any image of the batch).
         guidance: what they were made with, of each image of the batch (of each mask's channels, if channels have masks
             of their own); empty without passes, or if ``passes`` names the fillers.
+        choice: what ``passes="auto"`` and the like chose, and why, in words; of images of a batch that were treated
+            differently, one after the other. Empty where nothing was to be chosen.
         std: of the image's shape and in its units, the standard deviation of each filled pixel, 0 at observed ones:
             that of the Gaussian process whose covariance is the kernel, times the factor that makes the channel's
             observed pixels most likely; of the image without the noise that the ridge stands for, and without what the
@@ -59,6 +61,7 @@ class InpaintingResult(Brief):
     seconds: float
     passes: int = 0
     guidance: tuple[Pass | Series, ...] = field(default=(), repr=False)
+    choice: str = field(default="", repr=False)
     std: Tensor | None = field(default=None, repr=False)
     samples: Tensor | None = field(default=None, repr=False)
     std_error: float = field(default=0.0, repr=False)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from torch_cntk._internal.checks import as_size
-from torch_cntk.covariance import Geometry, Window
+from torch_cntk.covariance import TAPERS, Geometry, Window
 from torch_cntk.kernels.storage import Storage
 
 __all__ = ["FORMAT_VERSION", "METADATA", "Header", "NewerFormatError"]
@@ -148,8 +148,9 @@ class Header:
 
 
 def _entry(geometry: Geometry) -> dict[str, Any]:
-    """The fields of a geometry, and nothing that it keeps beside them."""
-    return {field.name: getattr(geometry, field.name) for field in fields(geometry)}
+    """The fields of a geometry, and nothing that it keeps beside them. Files had no name for the first taper."""
+    entry = {field.name: getattr(geometry, field.name) for field in fields(geometry)}
+    return {name: value for name, value in entry.items() if (name, value) != ("taper", TAPERS[0])}
 
 
 def _geometry(entry: Mapping[str, Any]) -> Geometry:
@@ -171,7 +172,10 @@ def _geometry(entry: Mapping[str, Any]) -> Geometry:
     reach = as_size(entry["reach"], "reach", ndim)
     if reflective or square or any(r - 1 > n // 2 for r, n in zip(reach, size, strict=True)):
         raise ValueError(f"expected a window within half of {size}, got {reach}")
-    return Window(size, period, reflective, square, reach, _truth(entry, "tapered"))
+    taper = entry.get("taper", TAPERS[0])
+    if taper not in TAPERS:
+        raise ValueError(f"expected a taper among {', '.join(TAPERS)}, got {taper!r}")
+    return Window(size, period, reflective, square, reach, _truth(entry, "tapered"), taper)
 
 
 def _truth(entry: Mapping[str, Any], name: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -77,7 +78,7 @@ class Shared(Storage):
         """The entries that this rank has, and 0 for others."""
         displacement = displacement_of(first, second, size)
         if not len(self._share.offsets):
-            return torch.zeros_like(sum(displacement), dtype=self.dtype)
+            return torch.zeros_like(reduce(torch.add, displacement), dtype=self.dtype)
         return self.near.within(self.radius, displacement, first)[0]
 
     def operator(self, size: tuple[int, ...], dtype: torch.dtype) -> Operator:

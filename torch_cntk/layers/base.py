@@ -12,7 +12,7 @@ from torch import Tensor
 from torch_cntk._internal.memory import allocating
 from torch_cntk._internal.options import Option, as_json, as_typed, collapsed, options_of
 from torch_cntk._internal.tunable import Tunable
-from torch_cntk.covariance import Covariance
+from torch_cntk.covariance import Covariance, Taper
 from torch_cntk.covariance.signal import InexactError, Signal
 from torch_cntk.kernels.kernel import Kernel
 from torch_cntk.layers import computing
@@ -136,6 +136,7 @@ class Layer(torch.nn.Module):
         *,
         input_size: tuple[int, ...] | None = None,
         radius: int | tuple[int, ...] | None = None,
+        taper: Taper = "wendland",
         kind: str = "ntk",
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
@@ -150,10 +151,12 @@ class Layer(torch.nn.Module):
                 that is a multiple of its period, nor for a prior that has a size.
             input_size: size of the network's input instead. Where strides round, inputs of several sizes give outputs
                 of one size; without it the kernel is that of the largest of them that is a multiple of all strides.
-            radius: R, one number or one an axis: the kernel is multiplied by Wendland's function of |(x' - x) / R|,
-                which vanishes from 1 on and keeps it positive semi-definite. Only displacements inside are computed
+            radius: R, one number or one an axis: the kernel is multiplied by a taper of q = |(x' - x) / R|, which
+                vanishes from 1 on and keeps it positive semi-definite. Only displacements inside are computed
                 and stored, so that time and memory grow with the pixels and not with their square. At most half of
                 the image; larger ones are cut to that, which the log says.
+            taper: "wendland", (1 - q)^4 (4 q + 1), smooth; or "overlap", what a ball of diameter 1 has in common with
+                one at the distance q, which falls slower: a smaller radius does as well then.
             kind: "ntk" (of training all layers) or "nngp" (of training the last layer only).
             dtype: the kernel is stored in; by default float64, or that of ``priors.Tensor``. It is always computed
                 in float64, unless there is a radius: then it is computed in float32 where it is stored in that or in
@@ -176,8 +179,41 @@ class Layer(torch.nn.Module):
             OutOfMemoryError: the kernel would not fit into memory; nothing has been computed then.
         """
         return computing.kernel(
-            self, prior, size, computing.Options(radius, kind, dtype, device, progress, input_size, mesh)
+            self, prior, size, computing.Options(radius, kind, dtype, device, progress, input_size, mesh, taper)
         )
+
+    @overload
+    def gram_operator(
+        self,
+        features: Tensor,
+        *,
+        kind: str = "ntk",
+        white: float = 0.0,
+        dtype: torch.dtype | None = None,
+        mesh: None = None,
+    ) -> GramOperator | InputsOperator: ...
+
+    @overload
+    def gram_operator(
+        self,
+        features: Tensor,
+        *,
+        kind: str = "ntk",
+        white: float = 0.0,
+        dtype: torch.dtype | None = None,
+        mesh: Mesh,
+    ) -> ShardedGram: ...
+
+    @overload
+    def gram_operator(
+        self,
+        features: Tensor,
+        *,
+        kind: str = "ntk",
+        white: float = 0.0,
+        dtype: torch.dtype | None = None,
+        mesh: Mesh | None,
+    ) -> GramOperator | InputsOperator | ShardedGram: ...
 
     def gram_operator(
         self,
@@ -235,7 +271,7 @@ class Layer(torch.nn.Module):
         dtype: torch.dtype = torch.float64,
         progress: bool = False,
         mesh: Mesh | None = None,
-        results: Literal["first"],
+        results: Results,
     ) -> Tensor | None: ...
 
     @overload

@@ -18,7 +18,7 @@ from torch_cntk._internal.contexts import plain
 from torch_cntk._internal.memory import require_bytes
 from torch_cntk._internal.ranks import Mesh
 from torch_cntk._internal.tunable import asks_for_gradients
-from torch_cntk.covariance import Extent, Lattice
+from torch_cntk.covariance import TAPERS, Extent, Lattice, Taper
 from torch_cntk.covariance.lattice.evaluation import Evaluation
 from torch_cntk.covariance.lattice.recorded import RecordedEvaluation
 from torch_cntk.kernels.build import check_finite, from_table, from_window
@@ -53,6 +53,7 @@ class Options:
     progress: bool = False
     input_size: tuple[int, ...] | None = None
     mesh: Mesh | None = None
+    taper: Taper = "wendland"
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,10 @@ def kernel(network: Layer, prior: Prior | str, size: tuple[int, ...] | None, opt
     """
     if options.kind not in ("ntk", "nngp"):
         raise ValueError(f'expected kind "ntk" or "nngp", got {options.kind!r}')
+    if options.taper not in TAPERS:
+        raise ValueError(f"expected a taper among {', '.join(TAPERS)}, got {options.taper!r}")
+    if options.radius is None and options.taper != TAPERS[0]:
+        raise ValueError(f"expected a radius, beyond which the taper {options.taper!r} is 0, got None")
     if isinstance(prior, str):
         prior = named_prior(prior)
     if not isinstance(prior, Prior):
@@ -97,7 +102,7 @@ def kernel(network: Layer, prior: Prior | str, size: tuple[int, ...] | None, opt
         got = f"a tensor of shape {tuple(prior.shape)}; see priors.Tensor" if tensor else repr(prior)
         raise TypeError(f"expected a feature prior, such as priors.Uniform(), got {got}")
     network.require_exact(gaussian=prior.gaussian)
-    asked = (size, options.input_size, options.radius, options.kind, options.dtype)
+    asked = (size, options.input_size, options.radius, options.taper, options.kind, options.dtype)
     ranks_of(options.mesh).agree(network=network, prior=_facts(prior), size_and_other_options=asked)
     device = as_device(options.device or prior.device or ("cpu" if options.mesh is None else options.mesh.device))
     if options.dtype is not None:
@@ -113,7 +118,7 @@ def kernel(network: Layer, prior: Prior | str, size: tuple[int, ...] | None, opt
         raise ValueError("expected no options that require gradients with a mesh: ranks do not divide gradients")
     task = _Task(network, prior, ndim, options.kind, dtype, device, options.progress, source, options.mesh, recorded)
     with recording() if recorded else plain(), agreed_memory(ranks_of(options.mesh)):
-        made = _whole(task, size) if options.radius is None else _windowed(task, size, options.radius)
+        made = _whole(task, size) if options.radius is None else _windowed(task, size, options.radius, options.taper)
     if recorded:
         require_reached([table.values for table in made.storage.tables.values()], network.modules(), of_prior)
     return made
@@ -241,7 +246,7 @@ def _require_least(*toruses: tuple[int, ...]) -> None:
         )
 
 
-def _windowed(task: _Task, size: tuple[int, ...] | None, radius: int | tuple[int, ...]) -> Kernel:
+def _windowed(task: _Task, size: tuple[int, ...] | None, radius: int | tuple[int, ...], taper: Taper) -> Kernel:
     """A kernel under a taper.
 
     Raises:
@@ -260,17 +265,17 @@ def _windowed(task: _Task, size: tuple[int, ...] | None, radius: int | tuple[int
     _require_least(output, source)
     computed = torch.float64 if task.dtype == torch.float64 else torch.float32
     covariance = task.network.propagate(task.prior.covariance(source, task.device, computed))
-    origin = {**task.origin, "radius": clamped}
+    origin = {**task.origin, "radius": clamped, **({} if taper == TAPERS[0] else {"taper": taper})}
     evaluation, mesh = task.evaluation(covariance), task.mesh
     if mesh is None:
-        return from_window(evaluation.tabulate_window(task.dtype, clamped, progress=task.progress), origin)
+        return from_window(evaluation.tabulate_window(task.dtype, clamped, taper, progress=task.progress), origin)
     if covariance.geometry.period != covariance.geometry.size:
         raise ValueError(
             "expected a prior that differs from pixel to pixel for a window that ranks divide, got a stationary one, "
             "whose window is small: make it without mesh on every rank"
         )
     with mesh.together():
-        table = evaluation.tabulate_window(task.dtype, clamped, progress=task.progress, share=mesh.share)
+        table = evaluation.tabulate_window(task.dtype, clamped, taper, progress=task.progress, share=mesh.share)
         check_finite(table.values)
     return Kernel(Shared(table, mesh), origin)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from torch_cntk._internal.checks import finite_number
+from torch_cntk._internal.tunable import Tunable, live
 from torch_cntk.covariance import duals
 from torch_cntk.covariance.duals import functions
 from torch_cntk.layers.activation import Activation, Scalable
@@ -223,7 +224,7 @@ class RBF(Activation):
     squared difference of the features before that layer (Sigma(x, x) + Sigma(x', x') - 2 Sigma(x, x')).
 
     Args:
-        gamma: above 0.
+        gamma: above 0; a tensor of one number passes gradients on.
 
     Raises:
         TypeError: gamma is no number.
@@ -232,18 +233,22 @@ class RBF(Activation):
 
     gain = math.sqrt(2)
 
-    def __init__(self, gamma: float = 1.0) -> None:
+    gamma = Tunable(minimum=0, above=True)
+
+    def __init__(self, gamma: float | Tensor = 1.0) -> None:
         super().__init__()
-        self.gamma = finite_number(gamma, "gamma", minimum=0)
-        if self.gamma == 0:
-            raise ValueError("expected gamma to be above 0, got 0")
+        self.gamma = gamma
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch.nn's name
         """Of a tensor of any shape."""
-        return self.gain * torch.sin(math.sqrt(2 * self.gamma) * input + math.pi / 4)
+        gamma = live(self, "gamma")
+        frequency = math.sqrt(2 * gamma) if isinstance(gamma, float) else (2 * gamma).sqrt()
+        return self.gain * torch.sin(frequency * input + math.pi / 4)
 
-    def _dual(self) -> duals.Wave:
-        return duals.Wave(math.sqrt(2 * self.gamma), math.pi / 4)
+    def _dual(self) -> duals.Dual:
+        gamma = live(self, "gamma")
+        wave = duals.Wave(math.sqrt(2 * self.gamma), math.pi / 4)
+        return wave if isinstance(gamma, float) else duals.Tuned(wave, (2 * gamma,))
 
 
 class Exp(Scalable):

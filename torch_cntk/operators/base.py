@@ -82,6 +82,7 @@ class Operator(ABC):
 
     mesh: Mesh | None = None
     takes_all_ranks: ClassVar[bool] = False
+
     __array_ufunc__ = None  # numpy's numbers leave products with operators to the operators
 
     def __init__(

@@ -98,11 +98,12 @@ def _by_blocks(operator: Operator, period: tuple[int, ...]) -> Drawing:
 
 def _roots(blocks: Tensor) -> Tensor:
     """A root R of each Hermitian matrix, R R^H; eigenvalues below 0 count as 0."""
-    factor, failed = torch.linalg.cholesky_ex(blocks)
-    if not bool(failed.any()):
-        return torch.as_tensor(factor)
-    values, vectors = torch.linalg.eigh(blocks)
-    return torch.as_tensor(vectors * values.clamp_min(0).sqrt()[:, None, :])
+    root: Tensor
+    root, failed = torch.linalg.cholesky_ex(blocks)
+    if bool(failed.any()):
+        values, vectors = torch.linalg.eigh(blocks)
+        root = vectors * values.clamp_min(0).sqrt()[:, None, :]
+    return root
 
 
 def _by_lanczos(operator: Operator) -> Drawing:
@@ -137,7 +138,8 @@ def _scaling(operator: Operator) -> tuple[Callable[[Tensor], Tensor], Callable[[
     inverse = torch.where(held, 1 / torch.where(held, scale, 1), 0)
 
     def filtered(images: Tensor, by: Tensor) -> Tensor:
-        return torch.fft.irfftn(torch.fft.rfftn(images, dim=axes) * by, s=operator.size, dim=axes)
+        result: Tensor = torch.fft.irfftn(torch.fft.rfftn(images, dim=axes) * by, s=operator.size, dim=axes)
+        return result
 
     return (lambda images: filtered(images, scale)), (lambda images: filtered(images, inverse))
 
@@ -169,8 +171,8 @@ def _lanczos_root(multiply: Callable[[Tensor], Tensor], noise: Tensor) -> tuple[
         beside.append(length)
         basis.append(next_one / length.clamp_min(torch.finfo(flat.dtype).tiny)[:, None])
     stacked = torch.stack(basis[: before.shape[1]], 1)
-    root = torch.einsum("nk,nkp->np", before, stacked) * norm[:, None]
-    return torch.as_tensor(root.reshape(noise.shape)), change
+    root: Tensor = torch.einsum("nk,nkp->np", before, stacked) * norm[:, None]
+    return root.reshape(noise.shape), change
 
 
 def _root_of_tridiagonal(diagonal: list[Tensor], beside: list[Tensor]) -> Tensor:
@@ -180,7 +182,8 @@ def _root_of_tridiagonal(diagonal: list[Tensor], beside: list[Tensor]) -> Tensor
         off = torch.stack(beside, 1)
         matrix = matrix + torch.diag_embed(off, 1) + torch.diag_embed(off, -1)
     values, vectors = torch.linalg.eigh(matrix)
-    return torch.as_tensor(torch.einsum("nij,nj,nj->ni", vectors, values.clamp_min(0).sqrt(), vectors[:, 0]))
+    column: Tensor = torch.einsum("nij,nj,nj->ni", vectors, values.clamp_min(0).sqrt(), vectors[:, 0])
+    return column
 
 
 def _change(weights: Tensor, before: Tensor) -> float:

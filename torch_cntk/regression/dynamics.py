@@ -264,7 +264,8 @@ class TrainingDynamics:
         """What the kernel takes to the change of the outputs, [times, n, k]."""
         if self.loss == "mse":
             gap = self._vectors.T @ (self._targets - self._initial)
-            return self._vectors @ (self._progress(times)[:, :, None] * gap)
+            pushes: Tensor = self._vectors @ (self._progress(times)[:, :, None] * gap)
+            return pushes
         total = integrated_gradients(
             self._gradient,
             self._own(),
@@ -305,8 +306,10 @@ class TrainingDynamics:
             # -(1 - e^2) / K.
             factor = done * (done * self._values - 2)
             if whole:
-                return torch.as_tensor(prior + torch.einsum("an,tn,bn->tab", inside, factor, inside))
-            return prior + factor @ inside.square().T
+                covariances: Tensor = prior + torch.einsum("an,tn,bn->tab", inside, factor, inside)
+                return covariances
+            variances: Tensor = prior + factor @ inside.square().T
+            return variances
         beside = nngp.cross(inputs)
         matrix = nngp.matrix
         assert matrix is not None

@@ -8,6 +8,7 @@ from torch_cntk.solvers.eigenpro import EigenPro
 from torch_cntk.solvers.landmarks import Landmarks
 from torch_cntk.solvers.names import named_solver
 from torch_cntk.solvers.policy import automatic
+from torch_cntk.solvers.settled import Settled
 
 __all__ = [
     "ConjugateGradient",
@@ -16,6 +17,7 @@ __all__ = [
     "Factorisation",
     "Landmarks",
     "Regression",
+    "Settled",
     "Solution",
     "Solver",
     "Status",

@@ -24,10 +24,11 @@ __all__ = ["Factorisation", "MaskSolver", "Regression", "Solution", "Solver", "S
 
 
 class Status(Enum):
-    """How a solve ended; the value tells the user what to do."""
+    """How a solve ended, from best to worst; the value tells the user what to do."""
 
     CONVERGED = "converged to the tolerance"
     EARLY = "stopped early: the error on the pixels that were left out no longer falls; nothing needs to be done"
+    SETTLED = "stopped as the picture no longer changes; nothing needs to be done"
     ITERATIONS = (
         "out of iterations before the tolerance was reached; raise max_iterations (epochs), the ridge or the tolerance"
     )
@@ -76,6 +77,8 @@ class Regression:
         operator: K on the whole image.
         observed: boolean, True = known, broadcasts against the right-hand sides [..., *size].
         ridge: relative to the mean of K's diagonal, at least 0.
+        inside: boolean [*size], the pixels whose filled values are asked for, where they are not all: solvers that stop
+            when these no longer change look at no others.
 
     Attributes:
         ridge: the number that is added to K's diagonal.
@@ -86,9 +89,10 @@ class Regression:
         ValueError: the ridge is negative or not finite.
     """
 
-    def __init__(self, operator: Operator, observed: Tensor, ridge: float) -> None:
+    def __init__(self, operator: Operator, observed: Tensor, ridge: float, *, inside: Tensor | None = None) -> None:
         self.operator = operator
         self.observed = observed
+        self.inside = inside
         self.relative_ridge = finite_number(ridge, "ridge", minimum=0)
         self.ridge = self.relative_ridge * operator.mean_diagonal
         self.mask = observed.to(operator.dtype)

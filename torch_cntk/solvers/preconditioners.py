@@ -287,10 +287,19 @@ NAMES: tuple[Choice, ...] = (*_BY_NAME, "auto")
 def precondition(name: Name | Landmarks, regression: Regression) -> Preconditioner:
     """Make the preconditioner of that name, or of these landmarks.
 
+    Where ranks divide an image that has room for some bands, an iteration is by bands.
+
     Raises:
         ValueError: it needs the pixels of an image, and the operator has none.
     """
-    return LandmarkNystrom(regression, name) if isinstance(name, Landmarks) else _BY_NAME[name](regression)
+    from torch_cntk.solvers.bands import Bands, band_count
+
+    if isinstance(name, Landmarks):
+        return LandmarkNystrom(regression, name)
+    mesh = regression.operator.mesh
+    if name == "nested" and mesh is not None and band_count(regression.operator.size, mesh.size) > 1:
+        return Bands(regression, mesh)
+    return _BY_NAME[name](regression)
 
 
 def choose(regression: Regression) -> Name | Landmarks:

@@ -111,7 +111,7 @@ class Pixels(Data):
         mask, pixels = given.single_mask, given.pixels[0].double()
         places, targets = [], []
         for inside in _blocks(mask, points, generator):
-            values = pixels[(slice(None), *inside)]
+            values = pixels.movedim(0, -1)[tuple(inside)].T
             varies = (values - values.mean(1, keepdim=True)).abs().amax(1) > 0
             if len(inside[0]) > 2 and bool(varies.any()):
                 places.append(inside)

@@ -26,16 +26,19 @@ def score(kernel: Tensor, targets: Tensor, ridge: Tensor | float, objective: Obj
         objective: "left-out", the mean of the log probabilities of each target given all others; "likelihood", that of
             all targets together; "error", minus half of the logarithm of the mean of e_i^2.
 
-    Raises:
-        torch.linalg.LinAlgError: G is not positive definite in float64.
+    Returns:
+        [], NaN if G is not positive definite in float64.
     """
     count = kernel.shape[0]
     equations = kernel + ridge * kernel.diagonal().mean() * torch.eye(count, dtype=kernel.dtype, device=kernel.device)
-    factor = torch.linalg.cholesky(equations)
+    factor, info = torch.linalg.cholesky_ex(equations)
+    if int(info):
+        return equations.sum() * torch.nan
     if objective == "likelihood":
         weights = torch.cholesky_solve(targets.T, factor).T
         quadratic = (targets * weights).sum(1) / count
-        return -(quadratic.log().mean() / 2 + factor.diagonal().log().sum() / count)
+        result: Tensor = -(quadratic.log().mean() / 2 + factor.diagonal().log().sum() / count)
+        return result
     inverse = torch.cholesky_inverse(factor)
     weights, precision = targets @ inverse, inverse.diagonal()
     if objective == "error":

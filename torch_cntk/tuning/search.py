@@ -223,15 +223,12 @@ class _Search:
         values = values_of(self._parameters, given)
         for parameter, value in zip(self._parameters, values, strict=True):
             parameter.set(value)
-        try:
-            parts = [
-                (score(kernel, targets, values[-1], self._objective), len(kernel))
-                for kernel, targets in self._data.parts(self._network, self._prior, self._kind)
-            ]
-            loss = -torch.stack([n * value for value, n in parts]).sum() / sum(n for _, n in parts)
-            (gradient,) = torch.autograd.grad(loss, given)
-        except torch.linalg.LinAlgError:
-            return _IMPOSSIBLE, np.zeros(len(inner))
+        parts = [
+            (score(kernel, targets, values[-1], self._objective), len(kernel))
+            for kernel, targets in self._data.parts(self._network, self._prior, self._kind)
+        ]
+        loss = -torch.stack([n * value for value, n in parts]).sum() / sum(n for _, n in parts)
+        (gradient,) = torch.autograd.grad(loss, given)
         number = loss.item()
         if not math.isfinite(number) or not bool(torch.isfinite(gradient).all()):
             return _IMPOSSIBLE, np.zeros(len(inner))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import singledispatch
+from functools import partial, singledispatch
 from typing import Any
 
 import torch
@@ -18,9 +18,13 @@ from torch import Tensor
 
 from torch_cntk._internal.derivatives import first_order
 from torch_cntk.covariance.duals.base import ROUNDING, Dual
+from torch_cntk.covariance.duals.clipped import Clipped
+from torch_cntk.covariance.duals.clipped_gradients import clipped_gradients
 from torch_cntk.covariance.duals.closed import Erf, Gelu, Sine
 from torch_cntk.covariance.duals.exponential import Bump, Exponential, Wave
 from torch_cntk.covariance.duals.piecewise import Jump, Rectifier
+from torch_cntk.covariance.duals.tabulated import Tabulated
+from torch_cntk.covariance.duals.tabulated_gradients import tabulated_gradients
 from torch_cntk.covariance.duals.tuned import Tuned
 
 __all__ = ["Gradients", "Sensitivities", "differentiable", "gradients_of", "sensitivities_of"]
@@ -40,8 +44,8 @@ def gradients_of(dual: Any) -> Gradients:
         ValueError: there is no rule.
     """
     raise ValueError(
-        f"expected features that need no gradient (features.detach()), as there is no rule for that of {dual}; ReLU, "
-        "LeakyReLU, ABReLU, Abs, Sign, Step, Erf, GELU, Sin, RBF, Exp and Gaussian have one"
+        f"expected features that need no gradient (features.detach()), as there is no rule for that of {dual}; all "
+        "activations that have a name have one"
     )
 
 
@@ -61,7 +65,8 @@ def differentiable(dual: Dual) -> Dual:
     Raises:
         ValueError: there is no rule for it.
     """
-    parameters, sensitivities = (), None
+    parameters: tuple[Tensor, ...] = ()
+    sensitivities: Sensitivities | None = None
     if isinstance(dual, Tuned):
         parameters, sensitivities, dual = dual.parameters, sensitivities_of(dual.dual), dual.dual
     rules = gradients_of(dual), sensitivities
@@ -135,6 +140,25 @@ def _of_rectifier(dual: Rectifier) -> Gradients:
 
 
 @sensitivities_of.register
+def _by_squared_frequency(dual: Wave) -> Sensitivities:
+    """Of value = g^2 r / 2 and slope = b^2 g^2 r / 2, r = exp(-b^2 (v + v' - 2 sigma) / 2), by b^2: the phase is pi/4.
+
+    Raises:
+        ValueError: the phase is another one.
+    """
+    if abs(math.cos(2 * dual.phase)) > ROUNDING[torch.float64]:
+        raise ValueError(f"expected options of an activation that need no gradient, got one of {dual}")
+    square, factor = dual.frequency**2, dual.gain**2 / 2
+
+    def sensitivities(s: Tensor, v: Tensor, w: Tensor) -> list[tuple[Tensor, Tensor]]:
+        apart = ((v + w) / 2 - s).clamp_min(0)
+        value = factor * torch.exp(-square * apart)
+        return [(-apart * value, (1 - square * apart) * value)]
+
+    return sensitivities
+
+
+@sensitivities_of.register
 def _by_bend(dual: Rectifier) -> Sensitivities:
     """Of value = sigma (1 - b t) + b n sin t and slope = 1 - b t, by b."""
 
@@ -194,6 +218,16 @@ def _of_gelu(dual: Gelu) -> Gradients:
         return factor * value, factor * slope
 
     return _by_autograd(formula)
+
+
+@gradients_of.register
+def _of_tabulated(dual: Tabulated) -> Gradients:
+    return partial(tabulated_gradients, dual)
+
+
+@gradients_of.register
+def _of_clipped(dual: Clipped) -> Gradients:
+    return partial(clipped_gradients, dual)
 
 
 @gradients_of.register

@@ -23,7 +23,7 @@ from torch_cntk.covariance.lattice.expression import Lattice, parents_first
 from torch_cntk.covariance.lattice.program import Program
 from torch_cntk.covariance.lattice.shifts import SpareMemory
 from torch_cntk.covariance.table import Slab, Table
-from torch_cntk.covariance.window import Window, WindowShare
+from torch_cntk.covariance.window import Taper, Window, WindowShare
 
 __all__ = ["Evaluation"]
 
@@ -35,6 +35,8 @@ _SLAB_ENTRIES = 1 << 15
 cache of a core (1 or 2 MB; from twice as many on every pass takes four times as long), while calls still take longer
 than their beginnings. Torch cuts what is larger than this among its threads."""
 
+_NEAR_SLABS = 2
+"""Slabs of windows are so many times as large: they are computed in float32 as a rule, and a fifth sooner."""
 _LEAST_MARGINS = 8
 """A band of rows has at least as many times the rows that it gets wrong on one side: an eighth more work on each."""
 
@@ -199,15 +201,22 @@ class Evaluation:
     # Windows.
 
     def tabulate_window(
-        self, dtype: torch.dtype, reach: tuple[int, ...], *, progress: bool = False, share: Share | None = None
+        self,
+        dtype: torch.dtype,
+        reach: tuple[int, ...],
+        taper: Taper = "wendland",
+        *,
+        progress: bool = False,
+        share: Share | None = None,
     ) -> Table:
-        """Compute the displacements of an ellipsoid only, times Wendland's taper, which vanishes at its surface.
+        """Compute the displacements of an ellipsoid only, times a taper, which vanishes at its surface.
 
         A product of positive semi-definite functions: the result is one, too.
 
         Args:
             dtype: of the stored numbers.
             reach: half axes of the ellipsoid, at most half of the image.
+            taper: see ``Window``.
             progress: whether to show a bar.
             share: gives the part of so many displacements that is wanted; all by default. Tables before a resampling,
                 of which each displacement reads many, are computed in any case.
@@ -218,7 +227,7 @@ class Evaluation:
         Raises:
             OutOfMemoryError: before anything is computed, if the tables would not fit.
         """
-        window = Window.of(self._expression.geometry, reach)
+        window = Window.of(self._expression.geometry, reach, taper)
         window = window if share is None else WindowShare.of_window(window, share)
         boxes = self._boxes(tuple(r - 1 for r in reach))
         sizes = {node: box.entries * 2 * torch.float64.itemsize for node, box in boxes.items()}
@@ -296,6 +305,7 @@ class Evaluation:
             empty = torch.empty((1, *window.box, *window.period), dtype=dtype, device=node.device)
             return Table(empty, window)
         values: Tensor | None = None
+        weights = window.weights()
         for top in range(0, height, rows):
             count = min(rows, height - top)
             for slab, where in pieces:
@@ -304,9 +314,11 @@ class Evaluation:
                     values = part.new_empty((len(part), *window.box, *window.period), dtype=dtype)
                     images = values.view(len(part), len(window.offsets), *window.period)
                 part = part.view(len(part), where.stop - where.start, count, *window.period[1:])
+                place = images[:, where, top : top + count]
                 if window.tapered:
-                    part = part * window.taper(where).to(part).view(-1, *(1,) * node.ndim)
-                images[:, where, top : top + count] = part
+                    torch.mul(part, weights[where].to(part).view(-1, *(1,) * node.ndim), out=place)
+                else:
+                    place.copy_(part)
                 self._count(part)
         assert values is not None
         return Table(values, window)
@@ -343,7 +355,7 @@ def _displacements_of_band(node: Lattice) -> int:
     """How many displacements a slab of near displacements has."""
     height, *rest = node.geometry.period
     positions = min(_rows_of_band(node), height) * math.prod(rest)
-    return max(_slab_entries(1, node.device) // positions, 1)
+    return max(_NEAR_SLABS * _slab_entries(1, node.device) // positions, 1)
 
 
 def _value_beyond(radius: tuple[int, ...], program: Program, first: Tensor, slab: Slab) -> float:

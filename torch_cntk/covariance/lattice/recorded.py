@@ -22,7 +22,11 @@ from torch_cntk.covariance.lattice.expression import (
     Features,
     Lattice,
     Mixed,
+    Multiplied,
     Normalised,
+    Resampled,
+    Stored,
+    Subsampled,
 )
 from torch_cntk.covariance.lattice.program import Program
 from torch_cntk.covariance.lattice.shifts import SpareMemory, positions_of, repeated, shifted, tiled, unshifted
@@ -71,7 +75,7 @@ class RecordedEvaluation(Evaluation):
             images = program.run(slab)
             images = images.reshape(len(images), -1, *window.period)
             if window.tapered:
-                images = images * window.taper(where).to(images).view(-1, *(1,) * ndim)
+                images = images * window.weights()[where].to(images).view(-1, *(1,) * ndim)
             rows[where.start] = images.to(dtype)
             self._count(images)
         values = torch.cat([rows[start] for start in sorted(rows)], 1)
@@ -83,7 +87,8 @@ class _Multiply(Step[Features]):
         node, period = self.node, self.node.geometry.period
         tiles = [tiled(channel, period) for channel in node.features.to(node.dtype)]
         products = [unshifted(tile, period, slab) * shifted(tile, period, slab) for tile in tiles]
-        return reduce(add, products)[None] * (node.weight / len(tiles))
+        sigma: Tensor = reduce(add, products)[None] * (node.weight / len(tiles))
+        return sigma
 
 
 class _Average(Step[Averaged]):
@@ -155,9 +160,13 @@ _STEPS: dict[type[Lattice], type[Step]] = {
     Normalised: _Normalise,
     Mixed: _Mix,
 }
-"""The other steps overwrite nothing of what they are given as they are."""
+_AS_THEY_ARE = (Stored, Subsampled, Resampled, Multiplied)
+"""Nodes whose steps overwrite nothing of what they are given."""
 
 
 def _recorded_step(node: Lattice, theta_alone: bool, spare: SpareMemory, tables: Mapping[Lattice, Table]) -> Step:
-    rule = _STEPS.get(type(node))
-    return step_of(node, theta_alone, spare, tables) if rule is None else rule(node, theta_alone, spare, tables)
+    if type(node) in _STEPS:
+        return _STEPS[type(node)](node, theta_alone, spare, tables)
+    if type(node) not in _AS_THEY_ARE:
+        raise ValueError(f"expected rules that pass gradients on, got one that does not: {type(node).__name__}")
+    return step_of(node, theta_alone, spare, tables)

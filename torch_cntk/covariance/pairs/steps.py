@@ -150,7 +150,7 @@ def _averaged_recorded(node: Averaged, block: Block, images: Tensor, box: Box) -
     mean = images
     for axis, offsets in _axes(node):
         mean = _mean_recorded(node, mean, offsets, axis, box)
-    sigma = gains.weight * mean[0] + gains.bias
+    sigma: Tensor = gains.weight * mean[0] + gains.bias
     if not block.trained:
         return sigma[None]
     theta = gains.trained_weight * mean[0] + gains.trained_bias
@@ -206,7 +206,7 @@ def _normalised(node: Normalised, block: Block, inputs: list[Tensor], box: Box) 
     variance, other = block.variances_of(node, images[0], box)
     norm = ((variance + node.epsilon) * (other + node.epsilon)).sqrt()
     # Features that vanish stay so: 0 / 0 is 0.
-    images = images / norm.clamp_min(torch.finfo(norm.dtype).tiny)
+    images = images / torch.clamp_min(norm, torch.finfo(norm.dtype).tiny)
     if not (node.affine and block.trained):
         return images
     sigma = images[0]
@@ -216,7 +216,7 @@ def _normalised(node: Normalised, block: Block, inputs: list[Tensor], box: Box) 
 def _mixed(node: Mixed, block: Block, inputs: list[Tensor], box: Box) -> Tensor:
     trained = max(map(len, inputs))
     parts = [part if len(part) == trained else torch.cat((part, torch.zeros_like(part))) for part in inputs]
-    total = parts[0] * node.weights[0]
+    total: Tensor = parts[0] * node.weights[0]
     for weight, part in zip(node.weights[1:], parts[1:], strict=True):
         total = torch.add(total, part, alpha=weight)
     return total

@@ -1,0 +1,179 @@
+"""Passes that are chosen for the user, hole by hole: thin holes by guided passes, thick ones from patches.
+
+Patches continue a thick hole where a kernel blurs it; thin holes, text and dust they do not fill as well as guided
+passes do. Leaving out copies of thick holes does not predict which is better there, their thickness does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from torch_cntk._internal.ranks import Mesh
+from torch_cntk.images.coarse import Coarse
+from torch_cntk.images.fill import each_pass, fill
+from torch_cntk.images.filler import Pass, Refiner, Series, of_pass
+from torch_cntk.images.group_flow import Followed, before_flow, flows_for
+from torch_cntk.images.guided import Guidance, guided_series
+from torch_cntk.images.masks import THIN, thick
+from torch_cntk.images.observed import Observed
+from torch_cntk.images.patch_fill import PatchFill
+from torch_cntk.images.posterior import Draws
+from torch_cntk.images.regression import Filled
+from torch_cntk.images.trials import choose_passes
+
+__all__ = ["WORDS", "Run", "Way", "by_holes", "passes_in_words", "run"]
+
+WORDS = ("auto", "quick", "sharp")
+"""Of passes that are chosen: by leaving out observed pixels, without that, and as the first but with sharp patches."""
+_QUICK = 4
+"""Guided passes without trials: a fifth gains less than .05 dB on photographs."""
+_FEW = 1000
+"""Missing pixels below which no settings are tried: that would take longer than the passes."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """How passes are made: see ``fill``, whose arguments these are.
+
+    Attributes:
+        ridge: of the first regression, relative; what ``flows_for`` takes for noise.
+    """
+
+    windows: bool
+    progress: bool
+    mesh: Mesh | None = None
+    draws: Draws | None = None
+    ridge: float = 0.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """The passes on one image.
+
+    Attributes:
+        image: the last estimate, [channels, *size].
+        last: the last pass that solved equations; None if there was none.
+        passes: their number.
+        guidance: what they were made with; None where the user said each pass.
+        choice: what was chosen for the user and why, in words; empty where nothing was.
+    """
+
+    image: Tensor
+    last: Filled | None
+    passes: int
+    guidance: Pass | Series | None
+    choice: str = ""
+
+
+def run(
+    given: Observed, estimate: Tensor, fillers: Sequence[Pass], way: Way, guidance: Pass | Series | None = None
+) -> Run:
+    """Make passes, one after the other."""
+    last: Filled | None = None
+    results = each_pass(
+        given, fillers, estimate, windows=way.windows, progress=way.progress, mesh=way.mesh, draws=way.draws
+    )
+    bar = tqdm(results, total=len(fillers), disable=not way.progress, desc="passes", unit="pass")
+    for filler, filled in zip(fillers, bar, strict=True):
+        estimate = filled.image
+        # The others solve nothing whose quality could be told.
+        last = last if isinstance(filler, Refiner) else filled
+    return Run(estimate, last, len(fillers), guidance)
+
+
+def by_holes(
+    given: Observed,
+    estimate: Tensor,
+    first: Callable[[Observed], Tensor],
+    word: str,
+    candidates: Sequence[Pass | Series],
+    way: Way,
+) -> Run:
+    """Fill thin holes by passes, then thick ones from patches.
+
+    Args:
+        given: one image.
+        estimate: the first one, [channels, *size].
+        first: gives the first estimate of a part of the image.
+        word: one of ``WORDS``.
+        candidates: what the user gives to choose from, for all holes; empty for the usual choice.
+        way: of the passes.
+    """
+    observed = given.single_mask
+    # What samples are drawn of is a regression.
+    by_thickness = given.ndim == 2 and not candidates and way.draws is None
+    holes = thick(observed) if by_thickness else torch.zeros_like(observed)
+    thin_only = _knowing(given, estimate, holes)
+    if thin_only.complete:
+        thin = Run(estimate, None, 0, None)
+    else:
+        passes, guidance, why = _choose(thin_only, first, word, candidates, way)
+        thin = run(thin_only, estimate, [of_pass(guidance, k) for k in range(passes)], way, guidance)
+        thin = replace(thin, choice=f"{passes_in_words(guidance, passes)}, {why}")
+    if not bool(holes.any()):
+        return replace(thin, image=given.restore(thin.image)[0])
+    patches = PatchFill(blend=1.0) if word == "sharp" else PatchFill()
+    thick_only = _knowing(given, thin.image, ~observed & ~holes)
+    filled = fill(thick_only, patches, thin.image).image
+    count = int(holes.sum())
+    look = "to look sharp" if word == "sharp" else "blended with the kernel's for the least error"
+    how = f"patches from elsewhere, {look}"
+    if thin.choice:
+        choice = f"thin holes by {thin.choice}; {count:,} pixels in holes of more than {THIN} pixels across by {how}"
+    else:
+        choice = f"{how}, as holes are more than {THIN} pixels across"
+    image = given.restore(filled)[0]
+    return Run(image, thin.last, thin.passes + 1, patches if thin.guidance is None else thin.guidance, choice)
+
+
+def _knowing(given: Observed, estimate: Tensor, more: Tensor) -> Observed:
+    """The same with more pixels taken as known, from an estimate."""
+    if not bool(more.any()):
+        return given
+    pixels = torch.where(more, estimate.reshape(given.pixels.shape).to(given.pixels.dtype), given.pixels)
+    return replace(given, pixels=pixels, mask=given.mask | more)
+
+
+def _choose(
+    given: Observed,
+    first: Callable[[Observed], Tensor],
+    word: str,
+    candidates: Sequence[Pass | Series],
+    way: Way,
+) -> tuple[int, Pass | Series, str]:
+    """Number of passes, what they are made with, and why."""
+    series = tuple(candidates or guided_series(given.single_mask))
+    if way.draws is not None:
+        # Samples are of a regression of the whole image.
+        series = tuple(one for one in series if not isinstance(of_pass(one, 0), Coarse | Refiner))
+    if word == "quick":
+        return _QUICK, series[0], "without trials"
+    missing = int((~given.single_mask).sum())
+    if missing < _FEW and not candidates:
+        return _QUICK, series[0], f"as {missing:,} missing pixels are too few to try others out"
+    share = float(given.single_mask.double().mean())
+    flows = () if candidates or way.draws is not None else flows_for(share, way.ridge)
+    passes, guidance = choose_passes(given, first, series, flows, progress=way.progress, mesh=way.mesh)
+    better = "predicted left-out pixels best" if passes else "predicted left-out pixels better"
+    return passes, guidance, f"as {'they' if passes else 'none'} {better}"
+
+
+def passes_in_words(guidance: Pass | Series | None, passes: int) -> str:
+    """Passes in words, such as "3 guided passes of radius 10 and a group flow"."""
+    if passes == 0:
+        return "no passes"
+    if isinstance(guidance, PatchFill):
+        return "a patch fill"
+    settings, count = (guidance, passes) if guidance is None else before_flow(guidance, passes)
+    kind = "guided " if isinstance(settings, Guidance) else ""
+    radius = f" of radius {settings.radius}" if isinstance(settings, Guidance) else ""
+    before = [f"{count} {kind}pass{'es' if count > 1 else ''}{radius}"] if count else []
+    if not isinstance(guidance, Followed):
+        return " and ".join(before)
+    mean = "" if guidance.last is None else ", whose mean with a further pass is taken"
+    return " and ".join([*before, "a group flow"]) + mean

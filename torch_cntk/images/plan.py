@@ -1,0 +1,108 @@
+"""Which passes follow the first regression: what the user says, and what ``passes="auto"`` makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from torch_cntk._internal.checks import positive_int
+from torch_cntk.images.automatic import WORDS, Run, Way, by_holes, run
+from torch_cntk.images.fill import check_regression, fill
+from torch_cntk.images.filler import Filler, Pass, Refiner, Series, check_filler, of_pass
+from torch_cntk.images.guided import Guidance
+from torch_cntk.images.observed import Observed
+from torch_cntk.images.periodic import Periodic
+from torch_cntk.images.posterior import Draws
+
+__all__ = ["Plan"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which passes follow the first regression.
+
+    Attributes:
+        fillers: one a pass; None where ``passes`` and ``guidance`` say them.
+        passes: their number, or one of ``WORDS``.
+        guidance: what to choose from; empty for the usual settings.
+        draws: images to draw of what the last pass leaves open; None for none.
+    """
+
+    fillers: tuple[Pass, ...] | None
+    passes: int | str
+    guidance: tuple[Pass | Series, ...]
+    draws: Draws | None = None
+
+    @classmethod
+    def of(cls, passes: object, guidance: object, draws: Draws | None = None) -> Plan:
+        """Check what the user gave.
+
+        Raises:
+            TypeError: the passes are no number, word or fillers, or the guidance is none.
+            ValueError: there is no such word, the number is negative, a list is empty, or guidance comes with fillers
+                or with a word that has no choice.
+        """
+        if isinstance(passes, str) and passes not in WORDS:
+            words = ", ".join(f'"{word}"' for word in WORDS)
+            raise ValueError(f"expected passes to be a number or one of {words}, got {passes!r}")
+        if isinstance(passes, Filler | Refiner | Series | Sequence) and not isinstance(passes, str):
+            if guidance is not None:
+                raise ValueError("expected no guidance beside passes that are fillers themselves, got both")
+            fillers = _fillers(passes, "passes")
+            made = tuple(of_pass(filler, k) for k, filler in enumerate(fillers))
+            if draws is not None:
+                check_regression(made[-1])
+            return cls(made, len(fillers), (), draws)
+        choice = () if guidance is None else _fillers(guidance, "guidance")
+        for one in choice if draws is not None and passes != 0 else ():
+            check_regression(of_pass(one, 0))
+        if isinstance(passes, str):
+            if choice and passes != "auto":
+                raise ValueError(f'expected passes="auto" or a number beside guidance, got passes={passes!r}')
+            return cls(None, passes, choice, draws)
+        if len(choice) > 1:
+            raise ValueError(f'expected passes="auto" to choose from {len(choice)} kinds of guidance, got {passes}')
+        return cls(None, 0 if passes == 0 else positive_int(passes, "passes"), choice, draws)
+
+    @property
+    def none(self) -> bool:
+        """Whether there are no passes."""
+        return self.passes == 0
+
+    def run(self, given: Observed, estimate: Tensor, periodic: Periodic, way: Way) -> Run:
+        """Make the passes on one image, from the first estimate [channels, *size]."""
+        made = self._run(given, estimate, periodic, way)
+        if self.draws is None or made.passes:
+            return made
+        return replace(made, last=fill(given, periodic, progress=way.progress, draws=self.draws))
+
+    def _run(self, given: Observed, estimate: Tensor, periodic: Periodic, way: Way) -> Run:
+        if self.fillers is not None:
+            return run(given, estimate, self.fillers, way)
+        if isinstance(self.passes, str):
+
+            def first(part: Observed) -> Tensor:
+                return fill(part, periodic.serving(part)).image
+
+            ridge = periodic.ridge if isinstance(periodic.ridge, float) else 0.0
+            return by_holes(given, estimate, first, self.passes, self.guidance, replace(way, ridge=ridge))
+        usual = Guidance.for_share(float(given.single_mask.double().mean()), given.ndim)
+        guidance = self.guidance[0] if self.guidance else usual
+        return run(given, estimate, [of_pass(guidance, k) for k in range(self.passes)], way, guidance)
+
+
+def _fillers(value: object, name: str) -> tuple[Pass | Series, ...]:
+    """One filler or several, as a tuple.
+
+    Raises:
+        TypeError: one of them is none.
+        ValueError: there are none.
+    """
+    fillers = tuple(value) if isinstance(value, Sequence) else (value,)
+    for filler in fillers:
+        check_filler(filler, f"{name} as a Guidance or another filler")
+    if not fillers:
+        raise ValueError(f"expected at least one filler in {name}, got none")
+    return fillers
