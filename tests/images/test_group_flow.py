@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 import torch_cntk as tc
-from torch_cntk.images import Observed, group_flow, similar
+from torch_cntk.images import Observed, group_flow
 from torch_cntk.images.filler import of_pass
-from torch_cntk.images.group_flow import Followed, GroupFlow, flow_in_groups
-from torch_cntk.images.similar import groups, narrowed
+from torch_cntk.images.group_flow import Followed, GroupFlow
+from torch_cntk.images.groups import flow_in_groups, groups
 
 
 def patch(image: Tensor, corner: tuple[int, ...], sides: tuple[int, ...]) -> Tensor:
@@ -49,7 +49,7 @@ def test_groups_are_the_nearest_patches(
     reach: int,
     entries: int,
 ) -> None:
-    monkeypatch.setattr(similar, "_ENTRIES", entries)  # 1: each row of reference patches by itself
+    monkeypatch.setattr(group_flow, "_ENTRIES", entries)  # 1: each row of reference patches by itself
     image = torch.rand(channels, *size, dtype=torch.float64)
     found = groups(image, sides, step, reach, 6)
     assert [set(row) for row in found.tolist()] == brute_force_groups(image, sides, step, reach, 6)
@@ -263,7 +263,7 @@ def test_a_large_ridge_tells_of_noise() -> None:
 def test_smaller_patches_lie_within_the_larger_ones_and_cover_the_image() -> None:
     size = (61, 83)
     found = groups(torch.rand(2, *size), (9, 9), 4, 15, 8)
-    inner = narrowed(found, size, (9, 9), (5, 5))
+    inner = group_flow.narrowed(found, size, (9, 9), (5, 5))
     shift = inner - found
     assert torch.equal(shift, shift[:, :1].expand_as(shift))
     rows, columns = shift // size[1], shift % size[1]

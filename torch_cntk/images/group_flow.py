@@ -19,8 +19,8 @@ from torch import Tensor
 from torch_cntk._internal.checks import finite_number, positive_int
 from torch_cntk._internal.ranks import Mesh
 from torch_cntk.images.filler import Pass, Series, of_pass
+from torch_cntk.images.groups import flow_in_groups, groups, narrowed
 from torch_cntk.images.observed import Observed
-from torch_cntk.images.similar import groups, narrowed, strides_of
 from torch_cntk.layers.base import Layer
 
 __all__ = ["Followed", "GroupFlow", "before_flow", "flows_for"]
@@ -32,8 +32,6 @@ _STEPS = {1: 12, 2: 4, 3: 3}
 """Pixels between reference patches: each pixel is in several groups."""
 _REACHES = {1: 480, 2: 15, 3: 5}
 """About a thousand places are compared with each reference patch."""
-_NUMBERS = 49
-"""Of a patch, for which the levels below were chosen; K is taken per number and times this."""
 _FALL = 8
 """Iterations after which the last level is reached: more of them go on as fewer do."""
 _MOST_ITERATIONS = 16
@@ -41,10 +39,6 @@ _LEVELS = (2 / 3, 3 / 2)
 """Times the usual ones: natural pictures want the lower ones, regular patterns the higher ones (.1 to .2 dB each)."""
 _CLEAN = 1e-3
 """A ridge up to this tells of no noise: a hundredth of the values' range and less."""
-_LOG2_EULER = 3
-"""Eight steps of the Euler method: more make no difference to the picture."""
-_GROUPS = 2048
-"""That are solved at once: their patches and matrices take some 100 MB for colour."""
 
 
 @dataclass(frozen=True)
@@ -233,68 +227,3 @@ class _Run:
         self._estimate = torch.where(self._known, self._observed, beyond)
         clamped: Tensor = self._estimate.clamp(self._low, self._high)
         return clamped.to(self._dtype) * self._unit
-
-
-def flow_in_groups(
-    image: Tensor,
-    members: Tensor,
-    sides: tuple[int, ...],
-    level: float,
-    network: Layer | None = None,
-    mesh: Mesh | None = None,
-) -> Tensor:
-    """Let each group flow for a while, and put the patches back.
-
-    Where patches overlap they are averaged with weights 1 / (|F|^2 + 1/2): groups in which much has faded, and noise
-    with it, count more.
-
-    Args:
-        image: [channels, *size].
-        members: of ``groups``.
-        sides: of a patch.
-        level: see ``GroupFlow``.
-        network: whose kernel K is.
-        mesh: ranks that divide the groups.
-
-    Returns:
-        [channels, *size]; what is in no group stays as it is.
-    """
-    if not len(members):
-        return image
-    channels, size = image.shape[0], tuple(image.shape[1:])
-    strides = strides_of(size)
-    cell = torch.zeros((), dtype=torch.int64, device=image.device)
-    for side, stride in zip(sides, strides, strict=True):
-        cell = cell[..., None] + torch.arange(side, device=image.device) * stride
-    flat, cell = image.reshape(channels, -1), cell.flatten()
-    total, weight = torch.zeros_like(flat), torch.zeros_like(flat[0])
-    ranks = mesh or Mesh.alone()
-    for part in torch.split(members[ranks.share(len(members))], _GROUPS):
-        place = part[:, :, None] + cell
-        patches = flat[:, place].permute(1, 2, 0, 3).flatten(2)  # [groups, members, channels * pixels]
-        kernel = _kernel(patches, network) * (_NUMBERS / patches.shape[2])
-        share = _learnt(kernel, level)
-        own = 1 / (share.square().sum((1, 2)) + 0.5)
-        learnt = (share @ patches * own[:, None, None]).reshape(*part.shape, channels, -1).permute(2, 0, 1, 3)
-        total.index_add_(1, place.flatten(), learnt.reshape(channels, -1))
-        weight.index_add_(0, place.flatten(), own[:, None, None].expand(place.shape).flatten())
-    total, weight = ranks.sum(total), ranks.sum(weight)
-    return torch.where(weight > 0, total / weight, flat).reshape(image.shape)
-
-
-def _learnt(kernel: Tensor, level: float) -> Tensor:
-    """F = I - (I + K / (N level^2))^-N of each group, N a power of 2."""
-    eye = torch.eye(kernel.shape[-1], dtype=kernel.dtype, device=kernel.device)
-    factor = torch.linalg.cholesky(eye + kernel / (level**2 * 2**_LOG2_EULER))
-    rest = torch.cholesky_inverse(factor)
-    for _ in range(_LOG2_EULER):
-        rest = rest @ rest
-    return eye - rest
-
-
-def _kernel(patches: Tensor, network: Layer | None) -> Tensor:
-    """K of each group [groups, members, members]."""
-    if network is None:
-        return patches @ patches.mT
-    # A network's kernel is of the mean over inputs; that of the linear one is to be the sum.
-    return torch.stack([network.gram(group) for group in patches]).to(patches) * patches.shape[2]

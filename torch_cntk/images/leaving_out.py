@@ -1,15 +1,17 @@
-"""Which observed pixels are left out to make choices by: scattered ones, or copies of the mask's holes."""
+"""Which observed pixels are left out to try something: scattered ones, or copies of the mask's holes."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from torch_cntk.images.masks import reach
+from torch_cntk.images.masks import has_holes, reach
+from torch_cntk.images.observed import as_mask
 
-__all__ = ["Part", "trials_of"]
+__all__ = ["checked_mask", "leave_out_error", "parts_left_out"]
 
 _CROP = 80 * 80
 """Pixels of a part of the image on which settings are tried out."""
@@ -20,24 +22,61 @@ _FEWEST = 1000
 _SEED = 0x5EED_0FF5
 """Of the pixels that are left out. Not a usual one: a mask drawn with the same would hide just these pixels."""
 
-Part = tuple[tuple[slice, ...], Tensor]
+
+def leave_out_error(image: Tensor, observed: Tensor, fill: Callable[[Tensor, Tensor], Tensor]) -> float:
+    """How well a way to fill images predicts observed pixels that are left out: to compare kernels on one's own image.
+
+    Scattered pixels are left out, or copies of the mask's holes, as in ``trials``; always the same ones.
+
+    Args:
+        image: [channels, *size].
+        observed: boolean, True = known, [*size]. Pixels that are not observed are not looked at.
+        fill: gives the filled image of an image, or a part of it, and its mask.
+
+    Returns:
+        the mean squared error.
+
+    Raises:
+        TypeError: the image is no tensor, or the mask not boolean.
+        ValueError: shapes do not fit, or too few pixels are observed to leave out any.
+    """
+    observed = checked_mask(image, observed)
+    errors, count = 0.0, 0
+    for part, left_out in parts_left_out(observed, has_holes(observed)):
+        pixels, seen = image[(slice(None), *part)], observed[part] & ~left_out
+        filled = fill(torch.where(seen, pixels, 0), seen)
+        errors += float((filled - pixels)[:, left_out].double().square().sum())
+        count += len(image) * int(left_out.sum())
+    if not count:
+        raise ValueError(f"expected observed pixels enough to leave out some, got {int(observed.sum())}")
+    return errors / count
+
+
+def checked_mask(image: Tensor, observed: Tensor) -> Tensor:
+    """The mask [*size] of one image [channels, *size].
+
+    Raises:
+        TypeError: the image is no tensor, or the mask not boolean.
+        ValueError: shapes do not fit.
+    """
+    if not isinstance(image, torch.Tensor):
+        raise TypeError(f"expected the image as a torch tensor, got {type(image).__name__}")
+    observed = as_mask(observed)
+    if image.ndim != observed.ndim + 1 or image.shape[1:] != observed.shape:
+        raise ValueError(f"expected an image [channels, *{tuple(observed.shape)}], got {tuple(image.shape)}")
+    return observed
+
+
+_Part = tuple[tuple[slice, ...], Tensor]
 """Part of an image, and which of its observed pixels are left out."""
 
 
-def trials_of(observed: Tensor, holes: bool) -> list[Part]:
-    """What is left out of a mask, to see how well it is predicted.
-
-    Args:
-        observed: boolean, True = known, [*size].
-        holes: whether the mask's holes are moved to where pixels are known; else single pixels are drawn.
-
-    Returns:
-        parts of the image, and which of their pixels are left out.
-    """
+def parts_left_out(observed: Tensor, holes: bool) -> list[_Part]:
+    """Parts of an image to try something on, and which of their observed pixels to leave out, scattered or in holes."""
     return _hole_trials(observed) if holes else _scattered_trials(observed)
 
 
-def _scattered_trials(observed: Tensor) -> list[Part]:
+def _scattered_trials(observed: Tensor) -> list[_Part]:
     """Random pixels in some parts of the image, spread over it."""
     size, ndim = tuple(observed.shape), observed.ndim
     side = round(_CROP ** (1 / ndim))
@@ -69,7 +108,7 @@ def _part(size: tuple[int, ...], side: int, number: int) -> tuple[slice, ...]:
     return tuple(parts)
 
 
-def _hole_trials(observed: Tensor) -> list[Part]:
+def _hole_trials(observed: Tensor) -> list[_Part]:
     """The mask's holes, moved by parts of the image to where most is observed; the part with most of them."""
     size, ndim = tuple(observed.shape), observed.ndim
     moved = []

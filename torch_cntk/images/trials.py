@@ -16,11 +16,11 @@ from torch_cntk.images.averaged import Averaged
 from torch_cntk.images.fill import each_pass, fill
 from torch_cntk.images.filler import Pass, Series, of_pass
 from torch_cntk.images.group_flow import Followed, GroupFlow
-from torch_cntk.images.leaving_out import trials_of
+from torch_cntk.images.leaving_out import parts_left_out
 from torch_cntk.images.masks import has_holes
-from torch_cntk.images.observed import Observed, as_mask
+from torch_cntk.images.observed import Observed
 
-__all__ = ["checked_mask", "choose_passes", "leave_out_error"]
+__all__ = ["choose_passes"]
 
 
 _FIRST_PASSES = 3
@@ -64,7 +64,7 @@ def choose_passes(
     """
     observed = given.single_mask
     holes = has_holes(observed)
-    trials = trials_of(observed, holes)
+    trials = parts_left_out(observed, holes)
     if not trials:
         return 0, candidates[0]
     # Squares of the differences must stay finite, and not vanish.
@@ -143,50 +143,6 @@ def _go_on(races: list[_Race], passes: list[int], mesh: Mesh) -> None:
     found = exchanged(mesh, [race.own_errors for race in races])
     for place, race in enumerate(races):
         race.learn([of_rank[place] for of_rank in found])
-
-
-def leave_out_error(image: Tensor, observed: Tensor, fill: Callable[[Tensor, Tensor], Tensor]) -> float:
-    """How well a way to fill images predicts observed pixels that are left out: to compare kernels on one's own image.
-
-    Scattered pixels are left out, or copies of the mask's holes, as in ``choose_passes``; always the same ones.
-
-    Args:
-        image: [channels, *size].
-        observed: boolean, True = known, [*size]. Pixels that are not observed are not looked at.
-        fill: gives the filled image of an image, or a part of it, and its mask.
-
-    Returns:
-        the mean squared error.
-
-    Raises:
-        TypeError: the image is no tensor, or the mask not boolean.
-        ValueError: shapes do not fit, or too few pixels are observed to leave out any.
-    """
-    observed = checked_mask(image, observed)
-    errors, count = 0.0, 0
-    for part, left_out in trials_of(observed, has_holes(observed)):
-        pixels, seen = image[(slice(None), *part)], observed[part] & ~left_out
-        filled = fill(torch.where(seen, pixels, 0), seen)
-        errors += float((filled - pixels)[:, left_out].double().square().sum())
-        count += len(image) * int(left_out.sum())
-    if not count:
-        raise ValueError(f"expected observed pixels enough to leave out some, got {int(observed.sum())}")
-    return errors / count
-
-
-def checked_mask(image: Tensor, observed: Tensor) -> Tensor:
-    """The mask [*size] of one image [channels, *size].
-
-    Raises:
-        TypeError: the image is no tensor, or the mask not boolean.
-        ValueError: shapes do not fit.
-    """
-    if not isinstance(image, torch.Tensor):
-        raise TypeError(f"expected the image as a torch tensor, got {type(image).__name__}")
-    observed = as_mask(observed)
-    if image.ndim != observed.ndim + 1 or image.shape[1:] != observed.shape:
-        raise ValueError(f"expected an image [channels, *{tuple(observed.shape)}], got {tuple(image.shape)}")
-    return observed
 
 
 class _Trial:

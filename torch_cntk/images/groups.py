@@ -1,4 +1,7 @@
-"""Groups of similar patches: for each reference patch of an image, those around it that are most alike."""
+"""Groups of similar patches of an image, and what an infinitely wide network makes of each as it learns.
+
+See ``group_flow``, which says what for.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,18 @@ from torch import Tensor
 
 from torch_cntk._internal.dealing import collected, mine
 from torch_cntk._internal.ranks import Mesh
+from torch_cntk.layers.base import Layer
 
-__all__ = ["groups", "narrowed", "strides_of"]
+__all__ = ["flow_in_groups", "groups", "narrowed"]
 
+_NUMBERS = 49
+"""Of a patch, for which the levels below were chosen; K is taken per number and times this."""
+_LOG2_EULER = 3
+"""Eight steps of the Euler method: more make no difference to the picture."""
 _ENTRIES = 2**20
 """Of the table of distances that is held at once: that of a block whose pixels stay in the processor's cache."""
+_GROUPS = 2048
+"""That are solved at once: their patches and matrices take some 100 MB for colour."""
 _FAR = 1e4
 """Stands outside the image, so that no patch reaches out. Values inside are about 1."""
 
@@ -77,7 +87,7 @@ def narrowed(members: Tensor, size: tuple[int, ...], wide: tuple[int, ...], narr
         as ``groups``.
     """
     shift = torch.zeros_like(members[:, 0])
-    for n, stride, large, small in zip(size, strides_of(size), wide, narrow, strict=True):
+    for n, stride, large, small in zip(size, _strides(size), wide, narrow, strict=True):
         place = members[:, 0] // stride % n
         shift += (2 * place * (large - small) + n - large) // (2 * max(n - large, 1)) * stride
     return members + shift[:, None]
@@ -113,7 +123,7 @@ def _groups_of(
     distances[len(moves) // 2] = -1  # the patch itself
     columns = distances.T if kept is None else distances.T[kept]
     best = columns.contiguous().topk(members, 1, largest=False).indices
-    strides = strides_of(size)
+    strides = _strides(size)
     steps = [sum((k - n) * s for k, n, s in zip(move, reaches, strides, strict=True)) for move in moves]
     corners = torch.zeros((), dtype=torch.int64, device=image.device)
     for place, stride in zip(places, strides, strict=True):
@@ -122,7 +132,7 @@ def _groups_of(
     return corners[:, None] + torch.tensor(steps, device=image.device)[best]
 
 
-def strides_of(size: tuple[int, ...]) -> list[int]:
+def _strides(size: tuple[int, ...]) -> list[int]:
     """By how much a pixel's number grows along each axis."""
     return [math.prod(size[axis + 1 :]) for axis in range(len(size))]
 
@@ -146,3 +156,68 @@ def _box_sums(values: Tensor, sides: tuple[int, ...], places: list[Tensor]) -> T
             sums += values.index_select(axis, at + k)
         values = sums
     return values
+
+
+def flow_in_groups(
+    image: Tensor,
+    members: Tensor,
+    sides: tuple[int, ...],
+    level: float,
+    network: Layer | None = None,
+    mesh: Mesh | None = None,
+) -> Tensor:
+    """Let each group flow for a while, and put the patches back.
+
+    Where patches overlap they are averaged with weights 1 / (|F|^2 + 1/2): groups in which much has faded, and noise
+    with it, count more.
+
+    Args:
+        image: [channels, *size].
+        members: of ``groups``.
+        sides: of a patch.
+        level: see ``GroupFlow``.
+        network: whose kernel K is.
+        mesh: ranks that divide the groups.
+
+    Returns:
+        [channels, *size]; what is in no group stays as it is.
+    """
+    if not len(members):
+        return image
+    channels, size = image.shape[0], tuple(image.shape[1:])
+    strides = _strides(size)
+    cell = torch.zeros((), dtype=torch.int64, device=image.device)
+    for side, stride in zip(sides, strides, strict=True):
+        cell = cell[..., None] + torch.arange(side, device=image.device) * stride
+    flat, cell = image.reshape(channels, -1), cell.flatten()
+    total, weight = torch.zeros_like(flat), torch.zeros_like(flat[0])
+    ranks = mesh or Mesh.alone()
+    for part in torch.split(members[ranks.share(len(members))], _GROUPS):
+        place = part[:, :, None] + cell
+        patches = flat[:, place].permute(1, 2, 0, 3).flatten(2)  # [groups, members, channels * pixels]
+        kernel = _kernel(patches, network) * (_NUMBERS / patches.shape[2])
+        share = _learnt(kernel, level)
+        own = 1 / (share.square().sum((1, 2)) + 0.5)
+        learnt = (share @ patches * own[:, None, None]).reshape(*part.shape, channels, -1).permute(2, 0, 1, 3)
+        total.index_add_(1, place.flatten(), learnt.reshape(channels, -1))
+        weight.index_add_(0, place.flatten(), own[:, None, None].expand(place.shape).flatten())
+    total, weight = ranks.sum(total), ranks.sum(weight)
+    return torch.where(weight > 0, total / weight, flat).reshape(image.shape)
+
+
+def _learnt(kernel: Tensor, level: float) -> Tensor:
+    """F = I - (I + K / (N level^2))^-N of each group, N a power of 2."""
+    eye = torch.eye(kernel.shape[-1], dtype=kernel.dtype, device=kernel.device)
+    factor = torch.linalg.cholesky(eye + kernel / (level**2 * 2**_LOG2_EULER))
+    rest = torch.cholesky_inverse(factor)
+    for _ in range(_LOG2_EULER):
+        rest = rest @ rest
+    return eye - rest
+
+
+def _kernel(patches: Tensor, network: Layer | None) -> Tensor:
+    """K of each group [groups, members, members]."""
+    if network is None:
+        return patches @ patches.mT
+    # A network's kernel is of the mean over inputs; that of the linear one is to be the sum.
+    return torch.stack([network.gram(group) for group in patches]).to(patches) * patches.shape[2]
