@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import torch_cntk as tc
-from torch_cntk.images import psnr, random_mask, sweep
+from torch_cntk.images import psnr, random_mask, ranking, sweep
 
 
 def smooth(size: tuple[int, int] = (40, 36)) -> torch.Tensor:
