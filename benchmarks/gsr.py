@@ -15,7 +15,7 @@ import torch
 from scipy.interpolate import griddata
 from torch import Tensor
 
-from torch_cntk.images.group_flow import groups
+from torch_cntk.images.groups import groups
 
 _SIDE, _STEP, _REACH, _MEMBERS = 8, 4, 20, 60
 _MU, _LAMBDA, _FACTOR = 0.0025, 0.082, 240

@@ -25,9 +25,11 @@ def work(tmp_path: Path, generator: torch.Generator) -> Path:
     return tmp_path
 
 
-def run(work: Path, *more: str) -> int:
+def run(work: Path, *more: str, passes: bool = False) -> int:
     files = str(work / "photo.png"), "--mask", str(work / "mask.png"), "-o", str(work / "a.png")
-    return main(["inpaint", *files, "--kernel", str(work / "k.safetensors"), *more])
+    return main(
+        ["inpaint", *files, "--kernel", str(work / "k.safetensors"), *(more if passes else (*more, "--passes", "0"))]
+    )
 
 
 def known(work: Path) -> np.ndarray:
@@ -52,8 +54,9 @@ def test_numbers_are_those_of_the_python_api(work: Path, capsys: pytest.CaptureF
     assert "exact" in said
 
 
-def test_a_picture_and_samples(work: Path) -> None:
-    assert run(work, "--std", str(work / "std.png"), "--samples", "2") == 0
+@pytest.mark.parametrize("passes", [False, True])
+def test_a_picture_and_samples(passes: bool, work: Path) -> None:
+    assert run(work, "--std", str(work / "std.png"), "--samples", "2", passes=passes) == 0
     picture = np.asarray(Image.open(work / "std.png"))
     assert picture.shape == (20, 24, 3)
     yellow = picture.astype(int)

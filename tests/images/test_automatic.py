@@ -129,6 +129,8 @@ def test_passes_in_words() -> None:
     followed = Followed(guidance, 2, tc.images.GroupFlow())
     assert passes_in_words(followed, 3) == "2 guided passes of radius 7 and a group flow"
     assert passes_in_words(Followed(guidance, 0, tc.images.GroupFlow()), 1) == "a group flow"
+    mean = Followed(guidance, 1, tc.images.GroupFlow(), tc.images.Averaged(guidance))
+    assert passes_in_words(mean, 3).endswith("a group flow, whose mean with a further pass is taken")
     assert passes_in_words(tc.images.PatchFill(), 1) == "a patch fill"
     assert passes_in_words(None, 2) == "2 passes"
     assert passes_in_words(guidance, 0) == "no passes"
@@ -140,6 +142,15 @@ def test_words_are_checked_before_long_work() -> None:
         tc.inpaint(image, image[0] > 0.5, passes="slow")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="beside guidance"):
         tc.inpaint(image, image[0] > 0.5, passes="quick", guidance=tc.Guidance())
+
+
+def test_samples_are_of_regressions_alone(generator: torch.Generator) -> None:
+    truth = stripes(64, 64, generator)
+    observed = torch.ones(64, 64, dtype=torch.bool)
+    observed[20:32, 24:36] = False
+    result = tc.inpaint(truth, observed, KERNEL, passes="quick", samples=2)
+    assert "patches" not in result.choice
+    assert result.samples is not None and len(result.samples) == 2
 
 
 def test_signals_and_videos_have_no_thick_holes(generator: torch.Generator) -> None:

@@ -13,7 +13,8 @@ from torch import Tensor
 import torch_cntk as tc
 from torch_cntk.images import Observed, group_flow
 from torch_cntk.images.filler import of_pass
-from torch_cntk.images.group_flow import Followed, GroupFlow, flow_in_groups, groups
+from torch_cntk.images.group_flow import Followed, GroupFlow
+from torch_cntk.images.groups import flow_in_groups, groups
 
 
 def patch(image: Tensor, corner: tuple[int, ...], sides: tuple[int, ...]) -> Tensor:

@@ -12,7 +12,7 @@ import skimage.data
 import torch
 
 import torch_cntk as tc
-from torch_cntk.images import Guided, Observed, each_pass, guided, masks, trials
+from torch_cntk.images import Guided, Observed, each_pass, guided, leaving_out, masks
 from torch_cntk.images.coarse import smaller_estimate
 from torch_cntk.images.fill import fill
 from torch_cntk.images.trials import choose_passes
@@ -185,7 +185,7 @@ def test_holes_are_told_from_scattered_pixels(generator: torch.Generator) -> Non
 def test_holes_are_moved_to_observed_places() -> None:
     observed = torch.ones(64, 64, dtype=torch.bool)
     observed[4:20, 8:24] = False
-    for part, left_out in trials._hole_trials(observed):
+    for part, left_out in leaving_out._hole_trials(observed):
         assert left_out.shape == observed[part].shape
         assert int(left_out.sum()) == 256
         assert not bool((left_out & ~observed).any())
@@ -197,20 +197,20 @@ def test_the_fullest_box(size: Any, generator: torch.Generator) -> None:
     sides = tuple(min(3, n) for n in size)
     corners = itertools.product(*(range(n - side + 1) for n, side in zip(size, sides, strict=True)))
     boxes = [tuple(slice(start, start + side) for start, side in zip(x, sides, strict=True)) for x in corners]
-    assert int(mask[trials._fullest(mask, sides)].sum()) == max(int(mask[box].sum()) for box in boxes)
+    assert int(mask[leaving_out._fullest(mask, sides)].sum()) == max(int(mask[box].sum()) for box in boxes)
 
 
 def test_left_out_pixels_are_observed_and_not_those_of_a_common_seed() -> None:
     for seed in range(3):
         observed = torch.rand(100, 100, generator=torch.Generator().manual_seed(seed)) >= 0.5
-        for part, left_out in trials._scattered_trials(observed):
+        for part, left_out in leaving_out._scattered_trials(observed):
             assert not bool((left_out & ~observed[part]).any())
             share = int(left_out.sum()) / int(observed[part].sum())
             assert 0.08 < share < 0.25
 
 
 def test_parts_of_large_images_lie_inside_and_apart() -> None:
-    parts = [trials._part((300, 40), 80, k) for k in range(4)]
+    parts = [leaving_out._part((300, 40), 80, k) for k in range(4)]
     assert len({part[0].start for part in parts}) == 4
     for rows, columns in parts:
         assert rows.start >= 0 and rows.stop <= 300 and rows.stop - rows.start == 80

@@ -13,7 +13,7 @@ from torch import Tensor
 pytest.importorskip("skimage")
 
 from benchmarks import gsr, methods, others, restoration
-from torch_cntk.images.group_flow import groups
+from torch_cntk.images.groups import groups
 
 OTHERS = [name for name in methods.METHODS if name not in ("finite", "wide", "cntk", "guided")]
 

@@ -19,13 +19,13 @@ from torch_cntk.images.group_flow import Followed, GroupFlow
 from torch_cntk.images.guided import Guidance, Guided, guided_network
 from torch_cntk.images.influence import influence
 from torch_cntk.images.inpaint import InpaintingResult, inpaint
+from torch_cntk.images.leaving_out import leave_out_error
 from torch_cntk.images.module import Inpaint
 from torch_cntk.images.observed import Observed
 from torch_cntk.images.patch_fill import PatchFill
 from torch_cntk.images.periodic import Periodic
 from torch_cntk.images.posterior import Draws, Posterior
 from torch_cntk.images.ranking import Sweep, SweepRow, psnr, random_mask, sweep
-from torch_cntk.images.trials import leave_out_error
 from torch_cntk.images.windows import Cut
 
 __all__ = [

@@ -17,7 +17,7 @@ from torch_cntk._internal.ranks import Mesh
 from torch_cntk.images.coarse import Coarse
 from torch_cntk.images.fill import each_pass, fill
 from torch_cntk.images.filler import Pass, Refiner, Series, of_pass
-from torch_cntk.images.group_flow import before_flow, flows_for
+from torch_cntk.images.group_flow import Followed, before_flow, flows_for
 from torch_cntk.images.guided import Guidance, guided_series
 from torch_cntk.images.masks import THIN, thick
 from torch_cntk.images.observed import Observed
@@ -173,4 +173,7 @@ def passes_in_words(guidance: Pass | Series | None, passes: int) -> str:
     kind = "guided " if isinstance(settings, Guidance) else ""
     radius = f" of radius {settings.radius}" if isinstance(settings, Guidance) else ""
     before = [f"{count} {kind}pass{'es' if count > 1 else ''}{radius}"] if count else []
-    return " and ".join([*before, *(["a group flow"] if settings is not guidance else [])])
+    if not isinstance(guidance, Followed):
+        return " and ".join(before)
+    mean = "" if guidance.last is None else ", whose mean with a further pass is taken"
+    return " and ".join([*before, "a group flow"]) + mean

@@ -17,9 +17,9 @@ from torch_cntk._internal.dealing import by_rank
 from torch_cntk._internal.ranks import Mesh
 from torch_cntk.images.default import kernel_of
 from torch_cntk.images.inpaint import inpaint
+from torch_cntk.images.leaving_out import checked_mask
 from torch_cntk.images.masks import has_holes
 from torch_cntk.images.observed import as_mask
-from torch_cntk.images.trials import checked_mask
 from torch_cntk.kernels.kernel import Kernel
 from torch_cntk.layers import Layer
 from torch_cntk.priors import Prior, Uniform

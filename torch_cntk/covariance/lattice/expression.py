@@ -17,14 +17,15 @@ from torch import Tensor
 from torch_cntk._internal.checks import shape_text
 from torch_cntk.covariance.base import NTK, Covariance
 from torch_cntk.covariance.duals import Dual
-from torch_cntk.covariance.order import parents_first, same_channels
+from torch_cntk.covariance.lattice.order import parents_first
+from torch_cntk.covariance.lattice.shifts import same_channels
 from torch_cntk.covariance.patches import Gains, Number, Patches
 from torch_cntk.covariance.resampling import Nearest, Resampling
 from torch_cntk.covariance.selection import Every
 from torch_cntk.covariance.table import Geometry, Table
 
 __all__ = ["Activated", "Averaged", "AveragedInside", "Features", "Lattice", "Mixed", "Multiplied", "Normalised"]
-__all__ += ["Resampled", "Stored", "Subsampled", "parents_first"]
+__all__ += ["Resampled", "Stored", "Subsampled"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)

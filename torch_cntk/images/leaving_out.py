@@ -1,0 +1,137 @@
+"""Which observed pixels are left out to try something: scattered ones, or copies of the mask's holes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from torch_cntk.images.masks import has_holes, reach
+from torch_cntk.images.observed import as_mask
+
+__all__ = ["checked_mask", "leave_out_error", "parts_left_out"]
+
+_CROP = 80 * 80
+"""Pixels of a part of the image on which settings are tried out."""
+_CROPS = 4
+_LEFT_OUT = 0.05
+"""Share of the observed pixels that are left out, if that makes ``_FEWEST`` of them; twice it otherwise."""
+_FEWEST = 1000
+_SEED = 0x5EED_0FF5
+"""Of the pixels that are left out. Not a usual one: a mask drawn with the same would hide just these pixels."""
+
+
+def leave_out_error(image: Tensor, observed: Tensor, fill: Callable[[Tensor, Tensor], Tensor]) -> float:
+    """How well a way to fill images predicts observed pixels that are left out: to compare kernels on one's own image.
+
+    Scattered pixels are left out, or copies of the mask's holes, as in ``trials``; always the same ones.
+
+    Args:
+        image: [channels, *size].
+        observed: boolean, True = known, [*size]. Pixels that are not observed are not looked at.
+        fill: gives the filled image of an image, or a part of it, and its mask.
+
+    Returns:
+        the mean squared error.
+
+    Raises:
+        TypeError: the image is no tensor, or the mask not boolean.
+        ValueError: shapes do not fit, or too few pixels are observed to leave out any.
+    """
+    observed = checked_mask(image, observed)
+    errors, count = 0.0, 0
+    for part, left_out in parts_left_out(observed, has_holes(observed)):
+        pixels, seen = image[(slice(None), *part)], observed[part] & ~left_out
+        filled = fill(torch.where(seen, pixels, 0), seen)
+        errors += float((filled - pixels)[:, left_out].double().square().sum())
+        count += len(image) * int(left_out.sum())
+    if not count:
+        raise ValueError(f"expected observed pixels enough to leave out some, got {int(observed.sum())}")
+    return errors / count
+
+
+def checked_mask(image: Tensor, observed: Tensor) -> Tensor:
+    """The mask [*size] of one image [channels, *size].
+
+    Raises:
+        TypeError: the image is no tensor, or the mask not boolean.
+        ValueError: shapes do not fit.
+    """
+    if not isinstance(image, torch.Tensor):
+        raise TypeError(f"expected the image as a torch tensor, got {type(image).__name__}")
+    observed = as_mask(observed)
+    if image.ndim != observed.ndim + 1 or image.shape[1:] != observed.shape:
+        raise ValueError(f"expected an image [channels, *{tuple(observed.shape)}], got {tuple(image.shape)}")
+    return observed
+
+
+_Part = tuple[tuple[slice, ...], Tensor]
+"""Part of an image, and which of its observed pixels are left out."""
+
+
+def parts_left_out(observed: Tensor, holes: bool) -> list[_Part]:
+    """Parts of an image to try something on, and which of their observed pixels to leave out, scattered or in holes."""
+    return _hole_trials(observed) if holes else _scattered_trials(observed)
+
+
+def _scattered_trials(observed: Tensor) -> list[_Part]:
+    """Random pixels in some parts of the image, spread over it."""
+    size, ndim = tuple(observed.shape), observed.ndim
+    side = round(_CROP ** (1 / ndim))
+    whole = math.prod(size) <= _CROP * _CROPS
+    generator = torch.Generator().manual_seed(_SEED)
+    trials = []
+    places = [tuple(slice(n) for n in size)] if whole else [_part(size, side, k) for k in range(_CROPS)]
+    known = sum(int(observed[part].sum()) for part in places)
+    share = min(max(_LEFT_OUT, _FEWEST / max(known, 1)), 2 * _LEFT_OUT)
+    for part in places:
+        mask = observed[part]
+        draw = torch.rand(mask.shape, generator=generator).to(mask.device)
+        left_out = mask & (draw < share)
+        # Something must be left to fill from.
+        if bool(left_out.any()) and bool((mask & ~left_out).any()):
+            trials.append((part, left_out))
+    return trials
+
+
+def _part(size: tuple[int, ...], side: int, number: int) -> tuple[slice, ...]:
+    """One of ``_CROPS`` parts, their middles at odd multiples of an eighth along the first axis, turned on others."""
+    order = [0, 2, 1, 3]
+    parts = []
+    for axis, n in enumerate(size):
+        place = (number if axis == 0 else order[number]) * 2 + 1
+        length = min(side, n)
+        start = min(max(place * n // (2 * _CROPS) - length // 2, 0), n - length)
+        parts.append(slice(start, start + length))
+    return tuple(parts)
+
+
+def _hole_trials(observed: Tensor) -> list[_Part]:
+    """The mask's holes, moved by parts of the image to where most is observed; the part with most of them."""
+    size, ndim = tuple(observed.shape), observed.ndim
+    moved = []
+    for eighths in range(1, 8):
+        shift = [n * eighths // 8 for n in size]
+        moved.append(observed & ~observed.roll(shift, tuple(range(ndim))))
+    moved.sort(key=lambda left_out: int(left_out.sum()), reverse=True)
+    # A hole and what is around it.
+    side = max(round((_CROP * _CROPS) ** (1 / ndim)), 6 * reach(observed))
+    trials = []
+    for left_out in moved[:2]:
+        part = _fullest(left_out, tuple(min(side, n) for n in size))
+        if bool(left_out.any()) and bool((observed & ~left_out)[part].any()):
+            trials.append((part, left_out[part]))
+    return trials
+
+
+def _fullest(mask: Tensor, sides: tuple[int, ...]) -> tuple[slice, ...]:
+    """The box of these sides in which the mask is true most often."""
+    counts = mask.double()
+    for axis, side in enumerate(sides):
+        sums = torch.cat([torch.zeros_like(counts.narrow(axis, 0, 1)), counts.cumsum(axis)], axis)
+        rest = counts.shape[axis] - side + 1
+        counts = sums.narrow(axis, side, rest) - sums.narrow(axis, 0, rest)
+    corner = torch.unravel_index(counts.argmax(), counts.shape)
+    return tuple(slice(int(start), int(start) + side) for start, side in zip(corner, sides, strict=True))
