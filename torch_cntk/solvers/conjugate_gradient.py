@@ -51,6 +51,7 @@ class ConjugateGradient(Solver):
             inputs without displacements.
         checkpoint: a file that holds the state of a solve while it goes on: a process that was killed and does the same
             again goes on from it, to the same bits. It is removed in the end. A solve of something else refuses it.
+            Ranks do not cut images into bands beside it.
         checkpoint_seconds: at least so many between two writes of it.
 
     Raises:
@@ -95,7 +96,7 @@ class _Preconditioned(Factorisation):
         self._regression = regression
         self._size = regression.operator.size
         self._name = name
-        self._preconditioner = precondition(name, regression)
+        self._preconditioner = precondition(name, regression, bands=options.checkpoint is None)
         self._text = f"conjugate gradients ({name}, {str(regression.operator.dtype).removeprefix('torch.')})"
 
     def unsaved(self) -> Factorisation:
@@ -142,7 +143,9 @@ class _Preconditioned(Factorisation):
             return end
         sound = regression.with_ridge(_SOUND_RIDGE)
         saved = _Saved(keeper, end, None if before is None else state)
-        second = self._run(sound, precondition(self._name, sound), targets, None, saved, bar)
+        second = self._run(
+            sound, precondition(self._name, sound, bands=self._options.checkpoint is None), targets, None, saved, bar
+        )
         iterations = end.iterations + second.iterations
         if not float(second.residual.max()) < float(end.residual.max()):
             return replace(end, iterations=iterations)

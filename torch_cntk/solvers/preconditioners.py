@@ -284,10 +284,18 @@ _BY_NAME: Mapping[Name, Callable[[Regression], Preconditioner]] = {
 NAMES: tuple[Choice, ...] = (*_BY_NAME, "auto")
 
 
-def precondition(name: Name | Landmarks, regression: Regression) -> Preconditioner:
+def precondition(name: Name | Landmarks, regression: Regression, *, bands: bool = True) -> Preconditioner:
     """Make the preconditioner of that name, or of these landmarks.
 
     Where ranks divide an image that has room for some bands, an iteration is by bands.
+
+    Args:
+        name: of it.
+        regression: the equations.
+        bands: whether ranks may have bands, and with them states that differ.
+
+    Returns:
+        the preconditioner.
 
     Raises:
         ValueError: it needs the pixels of an image, and the operator has none.
@@ -297,7 +305,7 @@ def precondition(name: Name | Landmarks, regression: Regression) -> Precondition
     if isinstance(name, Landmarks):
         return LandmarkNystrom(regression, name)
     mesh = regression.operator.mesh
-    if name == "nested" and mesh is not None and band_count(regression.operator.size, mesh.size) > 1:
+    if bands and name == "nested" and mesh is not None and band_count(regression.operator.size, mesh.size) > 1:
         return Bands(regression, mesh)
     return _BY_NAME[name](regression)
 
