@@ -32,7 +32,7 @@ from torch_cntk.covariance import (
 )
 from torch_cntk.covariance.duals import Gelu, Rectifier
 from torch_cntk.covariance.lattice import Evaluation, evaluation
-from torch_cntk.covariance.lattice.expression import parents_first
+from torch_cntk.covariance.lattice.order import parents_first
 from torch_cntk.covariance.table import Slab
 
 DEEP = 5_000

@@ -47,7 +47,7 @@ MODELS: list[tuple[dict[str, Any], bool, float]] = [
 
 
 def completed(seed: int) -> list[float]:
-    mesh = tc.distributed.mesh(timeout=25)
+    mesh = tc.distributed.mesh(timeout=60)
     found = []
     for number, (options, masks, tolerance) in enumerate(MODELS):
         values, features = table(seed + 10 * number, 5, 43, masks=masks)
@@ -81,7 +81,7 @@ def test_completions_are_those_of_one_process(ranks: Launcher, size: int, genera
 
 def long_ones(seed: int) -> None:
     """Many masks whose factorisations would take long share an iteration; features of rows, weights, passes."""
-    mesh = tc.distributed.mesh(timeout=25)
+    mesh = tc.distributed.mesh(timeout=60)
     values, features = table(seed, 12, 30, masks=True)
     single = tc.MatrixCompletion(ridge=0.1, passes=1).fit(values, features=features)
     shared = tc.MatrixCompletion(ridge=0.1, passes=1, mesh=mesh).fit(values, features=features)
@@ -109,7 +109,7 @@ def test_other_completions(ranks: Launcher, generator: torch.Generator) -> None:
 
 
 def regressed(seed: int) -> None:
-    mesh = tc.distributed.mesh(timeout=25)
+    mesh = tc.distributed.mesh(timeout=60)
     net = tc.Sequential(tc.Linear(3, 1), tc.ReLU(), tc.Linear(1, 1))
     images = tc.Sequential(tc.Conv1d(2, 1, 3), tc.ReLU(), tc.GlobalAvgPool(), tc.Linear(1, 1))
     for network, x, new in (
@@ -155,7 +155,7 @@ def test_regressions_are_those_of_one_process(ranks: Launcher, generator: torch.
 
 
 def differing() -> list[tuple[str, str]]:
-    mesh = tc.distributed.mesh(timeout=25)
+    mesh = tc.distributed.mesh(timeout=60)
     odd = mesh.rank == 1
     values, features = table(3, 4, 12, masks=False)
     results: Any = "last" if odd else "all"

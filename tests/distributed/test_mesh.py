@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -32,8 +33,8 @@ def numbers(rank: int, count: int) -> torch.Tensor:
 
 
 def all_collectives() -> dict[str, Any]:
-    mesh = tc.distributed.mesh(timeout=20)
-    assert tc.distributed.mesh(timeout=20) is mesh
+    mesh = tc.distributed.mesh(timeout=60)
+    assert tc.distributed.mesh(timeout=60) is mesh
     found: dict[str, Any] = {"rank": mesh.rank, "size": mesh.size, "device": str(mesh.device)}
     for count in (0, 1, 5, 1024, 1025, 5000):
         before = numbers(mesh.rank, count).reshape(-1, 1)
@@ -115,7 +116,7 @@ def test_without_torchrun_there_is_one_rank() -> None:
 
 
 def disagreements() -> list[str]:
-    mesh = tc.distributed.mesh(timeout=20)
+    mesh = tc.distributed.mesh(timeout=60)
     odd = mesh.rank == 1
     found = []
     for values in (
@@ -160,7 +161,7 @@ class Particular(Exception):
 
 
 def failures() -> list[tuple[str, str]]:
-    mesh = tc.distributed.mesh(timeout=20)
+    mesh = tc.distributed.mesh(timeout=60)
     found = []
 
     def one_rank() -> None:
@@ -211,7 +212,7 @@ def test_an_error_on_one_rank_is_raised_on_all(ranks: Launcher) -> None:
 
 
 def lost(way: str) -> None:
-    mesh = tc.distributed.mesh(timeout=1.5)
+    mesh = tc.distributed.mesh(timeout=1.5 if way == "slow" else 20)
     mesh.barrier()
     if mesh.rank == 1:
         if way == "killed":
@@ -238,7 +239,8 @@ def test_lost_ranks_end_the_wait(ranks: Launcher, way: str, size: int) -> None:
         kind, text = outcome.error
         assert kind == "RuntimeError"
         assert f"A sum among {size} ranks failed on rank" in text
-        assert "rank 1 ended, or did not come within 1.5 s" in text
+        # On a busy machine another rank may not answer in time either.
+        assert re.search(rf"ranks? .*\b1\b.* ended, or did not come within {'1.5' if way == 'slow' else '20'} s", text)
 
 
 def alone_of_two() -> None:
@@ -266,12 +268,12 @@ def no_number() -> None:
 def other_threads() -> None:
     if os.environ["RANK"] == "1":
         torch.set_num_threads(2)
-    tc.distributed.mesh(timeout=20)
+    tc.distributed.mesh(timeout=60)
 
 
 def user_group() -> None:
     torch.distributed.init_process_group("gloo")
-    mesh = tc.distributed.mesh(timeout=20)
+    mesh = tc.distributed.mesh(timeout=60)
     assert float(mesh.sum(torch.ones(()))) == mesh.size == torch.distributed.get_world_size()
     again = tc.distributed.mesh(timeout=15)  # another time, another group
     assert again is not mesh and float(again.sum(torch.ones(()))) == mesh.size

@@ -50,7 +50,7 @@ def made(kind: str, n: int, seed: int) -> tuple[Any, torch.Tensor]:
 
 
 def compared(seed: int, cases: list[tuple[str, int]]) -> list[dict[str, Any]]:
-    mesh = tc.distributed.mesh(timeout=20)
+    mesh = tc.distributed.mesh(timeout=60)
     found = []
     for kind, n in cases:
         single, others = made(kind, n, seed)
@@ -93,7 +93,7 @@ def test_shared_operators_are_those_of_one_process(ranks: Launcher, size: int, g
 
 
 def pixels(seed: int) -> None:
-    mesh = tc.distributed.mesh(timeout=20)
+    mesh = tc.distributed.mesh(timeout=60)
     net = tc.Sequential(tc.Conv1d(2, 1, 3), tc.ReLU(), tc.Conv1d(1, 1, 3))
     images = draw(seed, 5, 2, 6)
     single = InputsOperator(net.propagate, images)
@@ -107,7 +107,7 @@ def test_kernels_between_pixels(ranks: Launcher, generator: torch.Generator) -> 
 
 
 def traffic() -> list[int]:
-    mesh = tc.distributed.mesh(timeout=20)
+    mesh = tc.distributed.mesh(timeout=60)
     shared = rows_operator(1200, 0).divided(mesh)
     w = draw(1, 2, 1200)
     shared @ w
@@ -123,7 +123,7 @@ def test_bytes_of_a_product(ranks: Launcher) -> None:
 
 
 def faults() -> list[tuple[str, str]]:
-    mesh = tc.distributed.mesh(timeout=20)
+    mesh = tc.distributed.mesh(timeout=60)
     shared = rows_operator(30, 0).divided(mesh)
     found = []
 

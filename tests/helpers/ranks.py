@@ -1,8 +1,8 @@
 """Run functions of tests on several processes that find each other as torchrun's do.
 
 Importing torch takes seconds a process. Here one process imports it and is forked for each rank: a launch takes tenths
-of a second. The processes talk by gloo over the loopback device, and their store belongs to the process that forks
-them, as torchrun's does to its agent.
+of a second. The processes talk by gloo over the loopback device. A process of its own keeps their store, as the agent
+of torchrun does.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Launcher:
             env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
         )
 
-    def run(self, work: Callable[..., Any], size: int, *arguments: Any, within: float = 30.0) -> list[Outcome]:
+    def run(self, work: Callable[..., Any], size: int, *arguments: Any, within: float = 90.0) -> list[Outcome]:
         """Call a function of a module on each of some ranks.
 
         Args:
@@ -105,8 +105,6 @@ def serve() -> None:
     """Fork as is asked for on the standard input, and answer with the outcomes on the standard output."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    from torch.distributed import TCPStore  # type: ignore[attr-defined]
-
     import torch_cntk  # noqa: F401 - so that ranks need not import it
 
     while True:
@@ -115,11 +113,34 @@ def serve() -> None:
         except EOFError:
             os._exit(0)
         work = getattr(importlib.import_module(module), name)
-        store = TCPStore("127.0.0.1", 0, None, is_master=True, wait_for_workers=False)
+        keeper, port = _keeper()
         with tempfile.TemporaryDirectory() as folder:
-            children = [_forked(work, arguments, rank, size, store.port, folder) for rank in range(size)]
+            children = [_forked(work, arguments, rank, size, port, folder) for rank in range(size)]
             pickle.dump(_outcomes(children, Path(folder), within), answers)
+        os.kill(keeper, signal.SIGKILL)
+        os.waitpid(keeper, 0)
         answers.flush()
+
+
+def _keeper() -> tuple[int, int]:
+    """A process that keeps the ranks' store, and the store's port.
+
+    The store has threads of its own: a process with threads may be forked while one of them holds a lock.
+    """
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(writing)
+        with os.fdopen(reading) as port:
+            return child, int(port.readline())
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    store = TCPStore("127.0.0.1", 0, None, is_master=True, wait_for_workers=False)
+    os.write(writing, f"{store.port}\n".encode())
+    while True:
+        time.sleep(_PATIENCE)
+        if os.getppid() == 1:  # whoever forked it is gone
+            os._exit(0)
 
 
 def _forked(work: Callable[..., Any], arguments: Any, rank: int, size: int, port: int, folder: str) -> int:

@@ -28,6 +28,8 @@ __all__ = ["Sweep", "SweepRow", "psnr", "random_mask", "sweep"]
 
 _LEFT_OUT = 0.1
 """Share of the observed pixels that a trial leaves out, where they are scattered."""
+_OTHER_DRAWS = 0x5EED_0FF5
+"""Sets draws of what is left out apart from those of masks of the same seed."""
 
 
 def psnr(image: Tensor, truth: Tensor, where: Tensor | None = None) -> float:
@@ -249,7 +251,8 @@ def _left_out(observed: Tensor, trials: int, seed: int) -> list[Tensor]:
     Raises:
         ValueError: nothing, or nothing else, is observed.
     """
-    generator = torch.Generator().manual_seed(seed)
+    # Not the seed itself: a mask that was drawn with it would hide just the pixels that are to be left out.
+    generator = torch.Generator().manual_seed(seed ^ _OTHER_DRAWS)
     holes = has_holes(observed)
     chosen = []
     for _ in range(trials):

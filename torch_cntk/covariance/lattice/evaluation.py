@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 from torch_cntk._internal.checks import shape_text
 from torch_cntk._internal.memory import require_bytes
-from torch_cntk.covariance.lattice.expression import Lattice, parents_first
+from torch_cntk.covariance.lattice.expression import Lattice
+from torch_cntk.covariance.lattice.order import parents_first
 from torch_cntk.covariance.lattice.program import Program
 from torch_cntk.covariance.lattice.shifts import SpareMemory
 from torch_cntk.covariance.table import Slab, Table

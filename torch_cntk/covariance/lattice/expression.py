@@ -8,9 +8,8 @@ computes the numbers. Whatever walks through an expression does so in a loop: th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,31 +17,15 @@ from torch import Tensor
 from torch_cntk._internal.checks import shape_text
 from torch_cntk.covariance.base import NTK, Covariance
 from torch_cntk.covariance.duals import Dual
+from torch_cntk.covariance.lattice.order import parents_first
+from torch_cntk.covariance.lattice.shifts import same_channels
 from torch_cntk.covariance.patches import Gains, Number, Patches
 from torch_cntk.covariance.resampling import Nearest, Resampling
 from torch_cntk.covariance.selection import Every
 from torch_cntk.covariance.table import Geometry, Table
 
 __all__ = ["Activated", "Averaged", "AveragedInside", "Features", "Lattice", "Mixed", "Multiplied", "Normalised"]
-__all__ += ["Resampled", "Stored", "Subsampled", "parents_first"]
-
-N = TypeVar("N", bound=Hashable)
-
-
-def parents_first(last: N, parents: Callable[[N], Iterable[N]]) -> list[N]:
-    """All that ``last`` is made from, each once, and ``last`` itself; parents come before what is made from them."""
-    found: dict[N, None] = {}
-    waiting = [last]
-    while waiting:
-        node = waiting[-1]
-        missing = [parent for parent in parents(node) if parent not in found]
-        if missing:
-            # The first of them on top: branches are computed in their order.
-            waiting.extend(reversed(missing))
-        else:
-            # A node that waits several times keeps its first place.
-            found[waiting.pop()] = None
-    return list(found)
+__all__ += ["Resampled", "Stored", "Subsampled"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -248,7 +231,7 @@ class Features(Lattice):
 
     def __post_init__(self) -> None:
         size = tuple(self.features.shape[1:])
-        square = len(size) == 2 and _same_channels(self.features, self.features.transpose(1, 2))
+        square = len(size) == 2 and same_channels(self.features, self.features.transpose(1, 2))
         geometry = Geometry(size, size, reflective=False, square=square)
         self._settle((), geometry, device=self.features.device, untrained=True)
 
@@ -405,18 +388,3 @@ class Resampled(Lattice):
             self.square,
         )
         self._settle((self.parent,), geometry, level=(), margin=None)
-
-
-def _same_channels(features: Tensor, others: Tensor) -> bool:
-    """Whether both have the same channels, in any order (of many channels: in this order)."""
-    if features.shape != others.shape:
-        return False
-    if len(features) > 8:
-        return torch.equal(features, others)
-    left = list(others)
-    for channel in features:
-        match = next((k for k, other in enumerate(left) if torch.equal(channel, other)), None)
-        if match is None:
-            return False
-        del left[match]
-    return True

@@ -15,7 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torch_cntk.covariance.lattice.expression import Averaged, Lattice, Mixed, Resampled, parents_first
+from torch_cntk.covariance.lattice.expression import Averaged, Lattice, Mixed, Resampled
+from torch_cntk.covariance.lattice.order import parents_first
 from torch_cntk.covariance.lattice.shifts import SpareMemory
 from torch_cntk.covariance.lattice.steps import Step, as_pair, step_of
 from torch_cntk.covariance.table import Slab, Table

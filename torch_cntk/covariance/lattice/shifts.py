@@ -22,6 +22,7 @@ __all__ = [
     "circular_sum",
     "positions_of",
     "repeated",
+    "same_channels",
     "shifted",
     "tiled",
     "tiled_entries",
@@ -147,3 +148,18 @@ def unshifted(tiles: Tensor, period: tuple[int, ...], slab: Slab) -> Tensor:
 def positions_of(period: tuple[int, ...], slab: Slab) -> tuple[int, ...]:
     """Shape of the positions that a slab is wanted for; where all rows are alike there is one, whatever the band."""
     return period if slab.band is None or period[0] == 1 else (slab.band[1], *period[1:])
+
+
+def same_channels(features: Tensor, others: Tensor) -> bool:
+    """Whether both have the same channels, in any order (of many channels: in this order)."""
+    if features.shape != others.shape:
+        return False
+    if len(features) > 8:
+        return torch.equal(features, others)
+    left = list(others)
+    for channel in features:
+        match = next((k for k, other in enumerate(left) if torch.equal(channel, other)), None)
+        if match is None:
+            return False
+        del left[match]
+    return True

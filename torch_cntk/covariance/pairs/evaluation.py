@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from torch_cntk.covariance.lattice.expression import parents_first
+from torch_cntk.covariance.lattice.order import parents_first
 from torch_cntk.covariance.pairs.block import Block
 from torch_cntk.covariance.pairs.displacements import Box, chunks, covering, index_in, no_displacement, scaled, whole
 from torch_cntk.covariance.pairs.expression import Flattened, Given, Pairs, Pooled, Resampled
