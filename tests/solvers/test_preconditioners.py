@@ -184,7 +184,7 @@ def test_device_that_is_asked_late_gives_the_same_bits(
     monkeypatch.setattr(Run, "_step", recorded)
     solutions, histories = [], []
     for at_once in (True, False):
-        for module in ("conjugate_gradient", "preconditioners"):
+        for module in ("conjugate_run", "preconditioners"):
             monkeypatch.setattr(f"torch_cntk.solvers.{module}.answers_at_once", lambda device, now=at_once: now)
         solutions.append(solver.solve(regression, targets))
         # Steps in vain leave the residuals as they are.
