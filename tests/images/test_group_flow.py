@@ -12,9 +12,10 @@ from torch import Tensor
 
 import torch_cntk as tc
 from torch_cntk.images import Observed, group_flow
+from torch_cntk.images import groups as patch_groups
 from torch_cntk.images.filler import of_pass
 from torch_cntk.images.group_flow import Followed, GroupFlow
-from torch_cntk.images.groups import flow_in_groups, groups
+from torch_cntk.images.groups import flow_in_groups, groups, narrowed
 
 
 def patch(image: Tensor, corner: tuple[int, ...], sides: tuple[int, ...]) -> Tensor:
@@ -49,7 +50,7 @@ def test_groups_are_the_nearest_patches(
     reach: int,
     entries: int,
 ) -> None:
-    monkeypatch.setattr(group_flow, "_ENTRIES", entries)  # 1: each row of reference patches by itself
+    monkeypatch.setattr(patch_groups, "_ENTRIES", entries)  # 1: each row of reference patches by itself
     image = torch.rand(channels, *size, dtype=torch.float64)
     found = groups(image, sides, step, reach, 6)
     assert [set(row) for row in found.tolist()] == brute_force_groups(image, sides, step, reach, 6)
@@ -98,7 +99,7 @@ def test_eight_steps_are_close_to_the_flow_itself() -> None:
     kernel = table @ table.T / 30
     exact = torch.eye(9, dtype=torch.float64) - torch.linalg.matrix_exp(-kernel / 0.7**2)
     # The implicit Euler method errs by at most max |e^-x - (1 + x / 8)^-8| = .033, at x = 2.
-    assert float((group_flow._learnt(kernel[None], 0.7)[0] - exact).abs().max()) < 0.034
+    assert float((patch_groups._learnt(kernel[None], 0.7)[0] - exact).abs().max()) < 0.034
 
 
 def test_a_network_takes_the_place_of_the_linear_one() -> None:
@@ -263,7 +264,7 @@ def test_a_large_ridge_tells_of_noise() -> None:
 def test_smaller_patches_lie_within_the_larger_ones_and_cover_the_image() -> None:
     size = (61, 83)
     found = groups(torch.rand(2, *size), (9, 9), 4, 15, 8)
-    inner = group_flow.narrowed(found, size, (9, 9), (5, 5))
+    inner = narrowed(found, size, (9, 9), (5, 5))
     shift = inner - found
     assert torch.equal(shift, shift[:, :1].expand_as(shift))
     rows, columns = shift // size[1], shift % size[1]
