@@ -228,7 +228,7 @@ RULES: tuple[Rule, ...] = (
 NO_COUNTERPART: Mapping[type[Layer], str] = {
     ABReLU: "torch.nn has no rectifier of two slopes: take LeakyReLU",
     RBF: "torch.nn has no cosine features: take Sin",
-    Gaussian: "torch.nn has no Gaussian function",
+    Gaussian: "torch.nn has no Gaussian function: take Tanh",
     SumPool1d: "torch.nn.AvgPool1d has no divisor_override: take AvgPool1d and Scale",
     Step: "torch.nn has no step: take Sign",
     GaussianBlur: "torch.nn has no layer with a fixed filter",
