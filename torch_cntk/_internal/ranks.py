@@ -22,7 +22,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from torch_cntk._internal.roll_call import announce, missing
-from torch_cntk._internal.same import checksum, differences, listed, told
+from torch_cntk._internal.same import checksum, differences, listed, told_each
 from torch_cntk._internal.shared_errors import as_told, is_known_to_all, known_to_all
 
 if TYPE_CHECKING:
@@ -238,7 +238,7 @@ class Mesh:
         if self.size == 1:
             return
         with self.together():
-            own = {name: told(value) for name, value in values.items()}
+            own = told_each(values)
         sentence = differences(self._exchanged(own, "a comparison of inputs"))
         if sentence:
             error = known_to_all(ValueError(sentence))

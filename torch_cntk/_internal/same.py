@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["checksum", "differences", "listed", "told"]
+__all__ = ["checksum", "differences", "listed", "told", "told_each"]
 
 _LONGEST = 60
 """Characters of a value that are told."""
@@ -31,6 +31,17 @@ def told(value: object) -> str:
     if len(text) <= _LONGEST:
         return text
     return f"{text[:_LONGEST]}... ({hashlib.blake2b(text.encode(), digest_size=4).hexdigest()})"
+
+
+def told_each(values: Mapping[str, object]) -> dict[str, str]:
+    """What a process tells of each of some values; of options, each under its own name, so that one is told in full."""
+    told_of: dict[str, str] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+            told_of |= {str(key): told(entry) for key, entry in value.items()}
+        else:
+            told_of[name] = told(value)
+    return told_of
 
 
 def _whole(value: object) -> str:

@@ -25,6 +25,9 @@ from torch_cntk.regression.losses import integrated_gradients
 
 __all__ = ["Loss", "TrainingDynamics", "max_learning_rate"]
 
+_ROUNDING = 1e-6
+"""Relative to the largest entry: what a kernel in float32 may lack in symmetry or sign."""
+
 Loss: TypeAlias = Literal["mse", "cross_entropy"] | Callable[[Tensor, Tensor], Tensor]
 
 
@@ -62,6 +65,16 @@ def _checked_momentum(momentum: object) -> float:
     if value >= 1:
         raise ValueError(f"expected momentum below 1, got {value:g}")
     return value
+
+
+def _check_no_gradient(*given: object) -> None:
+    """Refuse what would lose its gradient without a word.
+
+    Raises:
+        ValueError: gradients are recorded, and something requires one.
+    """
+    if torch.is_grad_enabled() and any(isinstance(one, Tensor) and one.requires_grad for one in given):
+        raise ValueError("expected tensors that require no gradients, as none pass through the dynamics; detach() them")
 
 
 class TrainingDynamics:
@@ -129,6 +142,7 @@ class TrainingDynamics:
         self.tolerance = _positive(tolerance, "tolerance")
         self._device = device
         self._form = x if isinstance(x, Tensor) else np.empty(0)
+        _check_no_gradient(x, y, initial)
         inputs = as_inputs(x, device)
         self._single = np.ndim(y) == 1 and loss != "cross_entropy"
         self._targets = self._read(y, "targets", labels=loss == "cross_entropy").to(inputs.device)
@@ -147,13 +161,23 @@ class TrainingDynamics:
 
     @plain()
     def _solve(self) -> None:
-        """The kernel's eigenvectors, for the squared error."""
-        matrix = self._train.matrix
-        assert matrix is not None
+        """The kernel's eigenvectors, for the squared error.
+
+        Raises:
+            ValueError: what was given is no kernel.
+        """
+        matrix = self._own()
+        scale = float(matrix.abs().max())
+        if float((matrix - matrix.T).abs().max()) > _ROUNDING * scale:
+            raise ValueError("expected a symmetric kernel between the training inputs, got one that is not")
         if self.loss != "mse":
             return
         # Symmetric up to rounding.
         values, self._vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
+        if float(values.min()) < -_ROUNDING * len(matrix) * scale:
+            raise ValueError(
+                f"expected a positive semi-definite kernel, got one with the eigenvalue {float(values.min()):.3g}"
+            )
         self._values = values.clamp_min(0) + self.ridge * float(matrix.diagonal().mean())
 
     def _read(self, values: Any, name: str, *, labels: bool = False) -> Tensor:
@@ -220,6 +244,7 @@ class TrainingDynamics:
                 kernel, or of one network.
         """
         self._check(return_std, return_cov, initial, x)
+        _check_no_gradient(x, initial)
         times, shape = _times(time)
         if self.loss != "mse" and bool(torch.isinf(times).any()):
             raise ValueError('expected finite times with another loss than "mse", got infinity')
@@ -278,13 +303,21 @@ class TrainingDynamics:
         return -total
 
     def _gradient(self, outputs: Tensor) -> Tensor:
-        """Of the loss, [n, k]."""
+        """Of the loss, [n, k].
+
+        Raises:
+            ValueError: the loss gives no number, or one without a gradient.
+        """
         if not callable(self.loss):
             return (outputs.softmax(1) - self._targets) / len(outputs)
         with torch.enable_grad():
             followed = outputs.detach().requires_grad_()
             parts = (followed[:, 0], self._targets[:, 0]) if self._single else (followed, self._targets)
-            (gradient,) = torch.autograd.grad(self.loss(*parts), followed)
+            loss = self.loss(*parts)
+            if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
+                got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
+                raise ValueError(f"expected a loss that gives one number with a gradient by the outputs, got {got}")
+            (gradient,) = torch.autograd.grad(loss.sum(), followed)
         return gradient
 
     def _progress(self, times: Tensor) -> Tensor:

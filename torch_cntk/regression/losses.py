@@ -46,13 +46,18 @@ def integrated_gradients(
         [t, n, k].
 
     Raises:
-        ValueError: the integration does not come to an end.
+        ValueError: the integration does not come to an end, or the gradient is not finite.
     """
     shape, count = tuple(initial.shape), initial.numel()
 
     def pushed(total: np.ndarray) -> np.ndarray:
         outputs = initial - kernel @ torch.from_numpy(total.reshape(shape)).to(kernel)
-        return rate * gradient(outputs).double().cpu().numpy().ravel()
+        push = gradient(outputs).double().cpu().numpy().ravel()
+        # The integration would make its steps smaller for ever.
+        if not np.isfinite(push).all():
+            raise ValueError("expected a loss whose gradient stays finite in training, got one that is infinite or NaN")
+        pushed_by: np.ndarray = rate * push
+        return pushed_by
 
     def change(_: float, state: np.ndarray) -> np.ndarray:
         if momentum is None:
