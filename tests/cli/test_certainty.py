@@ -87,3 +87,28 @@ def test_folders_have_none(work: Path, capsys: pytest.CaptureFixture[str]) -> No
     command = ["inpaint", str(work / "in"), "--mask", str(work / "mask.png"), "-o", str(work / "out")]
     assert main([*command, "--std", str(work / "s.png")]) != 0
     assert "expected one image" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--std", "a.png"), "another file for --std than for the output"),
+        (("--std", "photo.png"), "another file for --std than for the image"),
+        (("--std", "mask.png"), "another file for --std than for the mask"),
+        (("--std", "a-sample-1.png", "--samples", "1"), "another file for sample 1 than for"),
+    ],
+)
+def test_no_file_is_written_over_another(
+    more: tuple[str, ...], message: str, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path.name: path.read_bytes() for path in work.iterdir()}
+    assert run(work, *(str(work / one) if "." in one else one for one in more)) == 2
+    said = capsys.readouterr().err
+    assert message in said or "another file for sample 1 than for --std" in said or "than for sample 1" in said
+    assert {path.name: path.read_bytes() for path in work.iterdir()} == before
+
+
+def test_the_mask_is_no_output(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = str(work / "photo.png"), "--mask", str(work / "mask.png"), "-o", str(work / "mask.png")
+    assert main(["inpaint", *files, "--passes", "0"]) == 2
+    assert "expected another output than the mask" in capsys.readouterr().err

@@ -159,3 +159,12 @@ def test_signals_and_videos_have_no_thick_holes(generator: torch.Generator) -> N
     observed[100:130] = False
     result = tc.inpaint(signal, observed, passes="quick")
     assert "guided passes" in result.choice and "patches" not in result.choice
+
+
+def test_thick_holes_that_are_most_of_the_picture_are_left_to_the_kernel() -> None:
+    image = torch.rand(1, 64, 64, generator=torch.Generator().manual_seed(0))
+    observed = torch.zeros(64, 64, dtype=torch.bool)
+    observed[:8] = True
+    found = tc.inpaint(image, observed, passes="quick")
+    assert "kernel alone" in found.choice
+    assert torch.equal(found.image, tc.inpaint(image, observed).image)

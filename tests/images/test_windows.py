@@ -280,9 +280,9 @@ def places(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     seen: list[int] = []
     solve = piecewise._Solve.__call__
 
-    def noted(self: Any, job: Any) -> Any:
+    def noted(self: Any, job: Any, *bar: bool) -> Any:
         seen.append(job.window.place[0].stop - job.window.place[0].start)
-        return solve(self, job)
+        return solve(self, job, *bar)
 
     monkeypatch.setattr(piecewise._Solve, "__call__", noted)
     yield seen

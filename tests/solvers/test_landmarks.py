@@ -75,7 +75,7 @@ def test_iterations_are_fewer(
     targets = torch.randn(2, 150, generator=generator, dtype=torch.float64) * seen
     regression = tc.Regression(DenseOperator(matrix), seen, 1e-2)
     # Rounding of the products stops at 1e-4 in float32.
-    solver = tc.ConjugateGradient(tolerance=1e-4 if dtype == torch.float64 else 1e-3, preconditioner="jacobi")
+    solver = tc.ConjugateGradient(tolerance=1e-4 if dtype == torch.float64 else 3e-3, preconditioner="jacobi")
     plain = solver.solve(regression, targets)
     helped = replace(solver, preconditioner=tc.Landmarks(40, choice)).solve(regression, targets)
     assert helped.status is tc.Status.CONVERGED

@@ -11,7 +11,7 @@ import torch_cntk as tc
 from torch_cntk.covariance import Table
 from torch_cntk.kernels.kernel import Kernel
 from torch_cntk.operators.periodic import PeriodicOperator
-from torch_cntk.solvers import Regression, conjugate_gradient
+from torch_cntk.solvers import Regression, conjugate_run
 from torch_cntk.solvers.preconditioners import Circulant
 
 SHIPPED = "uniform-fine-3x128-leaky0.3"
@@ -29,7 +29,7 @@ def test_iterations_do_not_grow_with_the_image(
     kind: Any, name: Any, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Weights are compared with the diagonal, most of which the stronger far part would be.
-    monkeypatch.setattr(conjugate_gradient, "_LARGEST", dict.fromkeys((torch.float32, torch.float64), (0.0, 0.0)))
+    monkeypatch.setattr(conjugate_run, "_LARGEST", dict.fromkeys((torch.float32, torch.float64), (0.0, 0.0)))
     size, megapixels = (128, 128), 6
     observed = torch.rand(size, generator=generator) < 0.5
     if kind == "hole":

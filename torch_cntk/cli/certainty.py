@@ -52,14 +52,45 @@ def check_certainty(arguments: argparse.Namespace) -> None:
     """
     if positive_int(arguments.samples, "--samples", least=0) > _MOST:
         raise ValueError(f"expected --samples of at most {_MOST}, got {arguments.samples}")
-    if arguments.image.is_dir() and (arguments.std is not None or arguments.samples):
-        raise ValueError("expected one image for --std and --samples, got a folder")
-    if arguments.std is None or arguments.image.is_dir():
+    if arguments.image.is_dir():
+        if arguments.std is not None or arguments.samples:
+            raise ValueError("expected one image for --std and --samples, got a folder")
+        return
+    _check_apart(arguments)
+    if arguments.std is None:
         return
     if arguments.std.suffix.lower() != _NUMBERS:
         check_output(arguments.std)
     elif not arguments.std.parent.is_dir():
         raise FileNotFoundError(f"expected an existing folder for {arguments.std}, got {arguments.std.parent}")
+
+
+def _samples(arguments: argparse.Namespace) -> list[Path]:
+    """Where the samples go."""
+    output = arguments.output
+    return [output.with_stem(f"{output.stem}-sample-{number}") for number in range(1, arguments.samples + 1)]
+
+
+def _check_apart(arguments: argparse.Namespace) -> None:
+    """Refuse to write one file over another: what is read, the filled image, the deviations, the samples.
+
+    The filled image itself may take the place of the one that it came from.
+
+    Raises:
+        ValueError: two of them are one file.
+    """
+    taken = {"the image": arguments.image, "the mask": arguments.mask}
+    written = {"--std": arguments.std} | {f"sample {k}": path for k, path in enumerate(_samples(arguments), start=1)}
+    places: dict[Path, str] = {path.resolve(): name for name, path in taken.items() if path is not None}
+    if arguments.output.resolve() == (arguments.mask and arguments.mask.resolve()):
+        raise ValueError(f"expected another output than the mask, got {arguments.output}")
+    places[arguments.output.resolve()] = "the output"
+    for name, path in written.items():
+        if path is None:
+            continue
+        if path.resolve() in places:
+            raise ValueError(f"expected another file for {name} than for {places[path.resolve()]}, got {path}")
+        places[path.resolve()] = name
 
 
 def write_certainty(
@@ -78,8 +109,7 @@ def write_certainty(
         return ""
     pixels = task.photograph.pixels.to(known.device)
     posterior = posterior_after(pixels, known, kernel, result, samples=arguments.samples or _USUAL)
-    for number, sample in enumerate(posterior.samples[: arguments.samples, 0], start=1):
-        path = arguments.output.with_stem(f"{arguments.output.stem}-sample-{number}")
+    for path, sample in zip(_samples(arguments), posterior.samples[: arguments.samples, 0], strict=True):
         task.write(path, sample)
     if arguments.std is None:
         return ""

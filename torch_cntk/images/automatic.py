@@ -117,6 +117,11 @@ def by_holes(
         thin = replace(thin, choice=f"{passes_in_words(guidance, passes)}, {why}")
     if not bool(holes.any()):
         return replace(thin, image=given.restore(thin.image)[0])
+    if int(holes.sum()) > int(observed.sum()):
+        # Patches would be copies of copies, and take minutes.
+        left = "thick holes by the kernel alone, as there are more pixels in them than known ones"
+        choice = f"thin holes by {thin.choice}; {left}" if thin.choice else left
+        return replace(thin, image=given.restore(thin.image)[0], choice=choice)
     patches = PatchFill(blend=1.0) if word == "sharp" else PatchFill()
     thick_only = _knowing(given, thin.image, ~observed & ~holes)
     filled = fill(thick_only, patches, thin.image).image

@@ -38,6 +38,9 @@ Activation = Literal[
     "abrelu",
     "sign",
     "step",
+    "exp",
+    "gaussian",
+    "rbf",
 ]
 """The names among ``layers.ACTIVATIONS``."""
 
