@@ -95,4 +95,4 @@ figure.colorbar(drawn)
 # ---------------------
 # The same without Python, with the file's metadata, colour profile and bit depth kept::
 #
-#     torch-cntk inpaint photo.jpg --mask mask.png --passes auto -o filled.png
+#     torch-cntk inpaint photo.jpg --mask mask.png --passes 3 -o filled.png

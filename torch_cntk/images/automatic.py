@@ -160,7 +160,7 @@ def _choose(
         return _QUICK, series[0], "without trials"
     missing = int((~given.single_mask).sum())
     if missing < _FEW and not candidates:
-        return _QUICK, series[0], f"as {missing:,} missing pixels are too few to try others out"
+        return _QUICK, series[0], f"as there are too few missing pixels ({missing:,}) to try others out"
     share = float(given.single_mask.double().mean())
     flows = () if candidates or way.draws is not None else flows_for(share, way.ridge)
     passes, guidance = choose_passes(given, first, series, flows, progress=way.progress, mesh=way.mesh)
