@@ -149,7 +149,7 @@ def test_what_differs_is_named(ranks: Launcher) -> None:
     assert "float32 [3, 2] with checksum" in next(expected)
     assert "float32 [3]" in next(expected)
     assert "the same mask on all ranks, got bool [2]" in next(expected)
-    assert "the same options on all ranks" in next(expected)
+    assert "the same b (options) on all ranks" in next(expected)
     assert "the same row names on all ranks" in next(expected)
     assert "got 1 on ranks 0 and 2; nothing on rank 1" in next(expected)
     assert next(expected) == ""

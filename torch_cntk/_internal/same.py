@@ -38,7 +38,7 @@ def told_each(values: Mapping[str, object]) -> dict[str, str]:
     told_of: dict[str, str] = {}
     for name, value in values.items():
         if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-            told_of |= {str(key): told(entry) for key, entry in value.items()}
+            told_of |= {f"{key} ({name})": told(entry) for key, entry in value.items()}
         else:
             told_of[name] = told(value)
     return told_of

@@ -22,49 +22,14 @@ from torch_cntk.regression.base import Network
 from torch_cntk.regression.decay import progress
 from torch_cntk.regression.gram import Settings, TrainingKernel, as_inputs, returned
 from torch_cntk.regression.losses import integrated_gradients
+from torch_cntk.regression.rates import checked_momentum
 
-__all__ = ["Loss", "TrainingDynamics", "max_learning_rate"]
+__all__ = ["Loss", "TrainingDynamics"]
 
 _ROUNDING = 1e-6
 """Relative to the largest entry: what a kernel in float32 may lack in symmetry or sign."""
 
 Loss: TypeAlias = Literal["mse", "cross_entropy"] | Callable[[Tensor, Tensor], Tensor]
-
-
-def max_learning_rate(kernel: Any, y_size: int | None = None, momentum: float = 0.0) -> float:
-    """The learning rate beyond which gradient descent on the squared error diverges: 2 (1 + momentum) size / largest.
-
-    The loss is (f - y)^2 / 2 on average over all targets of all inputs; see ``LinearisedTraining.largest_rate`` for
-    their sum. With momentum see Goh 2017, "Why momentum really works".
-
-    Args:
-        kernel: [n, n] between the training inputs, "ntk" if all layers are trained: of ``net.gram`` or
-            ``empirical_ntk``.
-        y_size: number of targets, n times outputs; n by default.
-        momentum: of gradient descent, in [0, 1).
-
-    Returns:
-        the rate.
-
-    Raises:
-        TypeError: a number is none.
-        ValueError: the kernel is not square or has no positive eigenvalue, or a number is out of range.
-    """
-    matrix = as_inputs(kernel, None, name="the kernel").double()
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-        raise ValueError(f"expected a kernel [n, n], got shape {tuple(matrix.shape)}")
-    size = len(matrix) if y_size is None else finite_number(y_size, "y_size", minimum=1)
-    largest = float(torch.linalg.eigvalsh((matrix + matrix.T) / 2)[-1])
-    if largest <= 0:
-        raise ValueError(f"expected a kernel with a positive eigenvalue, got {largest:g} as the largest")
-    return 2 * (1 + _checked_momentum(momentum)) * size / largest
-
-
-def _checked_momentum(momentum: object) -> float:
-    value = finite_number(momentum, "momentum", minimum=0)
-    if value >= 1:
-        raise ValueError(f"expected momentum below 1, got {value:g}")
-    return value
 
 
 def _check_no_gradient(*given: object) -> None:
@@ -135,7 +100,7 @@ class TrainingDynamics:
             raise ValueError(f'expected loss "mse", "cross_entropy" or a function, got {loss!r}')
         self.kind, self.loss = kind, loss
         self.learning_rate = _positive(learning_rate, "learning_rate")
-        self.momentum = None if momentum is None else _checked_momentum(momentum)
+        self.momentum = None if momentum is None else checked_momentum(momentum)
         self.ridge = finite_number(ridge, "ridge", minimum=0)
         if self.ridge and loss != "mse":
             raise ValueError(f'expected no ridge with another loss than "mse", got {self.ridge:g}')
