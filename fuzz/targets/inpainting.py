@@ -77,8 +77,11 @@ class Case:
 
     @property
     def ordinary(self) -> bool:
-        """Whether it must not be refused: for a choice of the ridge one pixel is not enough."""
-        return bool(self.options["ridge"] != "cv")
+        """Whether it must not be refused: for a choice of the ridge one pixel is not enough; passes pass no
+        gradients on.
+        """
+        without_gradients = self.picture.form == "gradient" and bool(self.options.get("passes"))
+        return bool(self.options["ridge"] != "cv") and not without_gradients
 
 
 @dataclass(frozen=True)
@@ -238,7 +241,8 @@ def _check_form(result: tc.InpaintingResult, image: Any, picture: Picture) -> No
     require(math.isfinite(result.residual) and result.residual >= 0, f"the residual is {result.residual}")
     require(math.isfinite(result.ridge) and result.ridge >= 0, f"the ridge is {result.ridge}")
     require(result.seconds >= 0 and result.iterations >= 0, "a count is negative")
-    require(result.converged == (result.status in (tc.Status.CONVERGED, tc.Status.EARLY)), "the status contradicts")
+    done = (tc.Status.CONVERGED, tc.Status.EARLY, tc.Status.SETTLED)
+    require(result.converged == (result.status in done), "the status contradicts")
 
 
 def _check_numbers(result: tc.InpaintingResult, case: Case, filled: Tensor, given: Tensor, known: Tensor) -> None:
