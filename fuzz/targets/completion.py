@@ -41,8 +41,9 @@ class Case:
 
     @property
     def ordinary(self) -> bool:
-        """Whether it must not be refused."""
-        usual = self.grid.feature_scale == 1 and self.options["ridge"] != "cv"
+        """Whether it must not be refused: exponentials of exponentials may be infinite."""
+        grows = self.options.get("activation") == "exp" and not self.options.get("normalize", True)
+        usual = self.grid.feature_scale == 1 and self.options["ridge"] != "cv" and not grows
         return usual and not (self.row_features and self.grid.form == "frame")
 
 

@@ -693,3 +693,10 @@ def test_prediction_needs_a_fit_and_features_that_suit(generator: torch.Generato
         model.predict(row_features=torch.ones(2, 5))
     with pytest.raises(ValueError, match="expected the 15 columns"):
         model.transform(torch.ones(2, 5))
+
+
+def test_a_kernel_that_is_infinite_is_refused(generator: torch.Generator) -> None:
+    values, features = problem(generator, columns=6)
+    model = tc.MatrixCompletion(2, "exp", normalize=False, ridge=1e-3)
+    with pytest.raises(ValueError, match=r"features whose kernel is finite|not finite"):
+        model.fit(values, features=1e3 * features)

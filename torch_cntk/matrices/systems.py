@@ -107,8 +107,17 @@ class System:
         return int(self.observed.reshape(-1, math.prod(self.operator.size)).sum(1).max())
 
     def regression(self, ridge: float) -> Regression:
-        """The equations with a ridge relative to ``mean_diagonal``."""
+        """The equations with a ridge relative to ``mean_diagonal``.
+
+        Raises:
+            ValueError: the kernel is not finite.
+        """
         own = self.operator.mean_diagonal
+        if not math.isfinite(own):
+            raise ValueError(
+                f"expected features whose kernel is finite, got one of {own} on its diagonal: normalise the features, "
+                "or take an activation that grows more slowly than exp"
+            )
         return Regression(self.operator, self.observed, ridge * self.mean_diagonal / own if own > 0 else 0.0)
 
     def solve(self, ridge: float, solver: Literal["auto"] | Solver, *, progress: bool = False) -> Solution:
