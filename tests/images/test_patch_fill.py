@@ -152,3 +152,12 @@ def test_scale_and_batches_do_not_matter() -> None:
 def test_bad_settings_are_refused(options: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
         PatchFill(**options)
+
+
+def test_a_smooth_picture_with_soft_strokes_stays_finite() -> None:
+    """One of its channels does not vary: it has no scale to divide by."""
+    rows, columns = torch.meshgrid(torch.arange(60.0), torch.arange(160.0), indexing="ij")
+    picture = torch.stack([40 + 0.2 * columns, 60 + 0.3 * rows, 50 + 0 * rows]) / 255
+    observed = ~((((columns - 20) % 40 - 12).abs() < 7) & ((rows - 30).abs() < 19))
+    found = tc.inpaint(picture, observed, passes=[tc.images.PatchFill()]).image
+    assert float((found - picture).abs().max()) < 0.05

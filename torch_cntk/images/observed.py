@@ -186,7 +186,11 @@ class Observed(Brief):
 
     def from_one_unit(self, images: Tensor) -> Tensor:
         """Undo ``in_one_unit``."""
-        return images if self.relative is None else images / self.relative.to(images.dtype)
+        if self.relative is None:
+            return images
+        # A channel that does not vary stays at its mean, 0.
+        relative = self.relative.to(images.dtype)
+        return torch.where(relative > 0, images / relative, 0)
 
     def each_in_one_unit(self, estimates: Tensor) -> list[tuple[Observed, Tensor]]:
         """Each image by itself, with its estimate [channels, *size], both ``in_one_unit``."""

@@ -162,12 +162,15 @@ class Level:
     def _average(self, distances: Tensor, matches: Tensor, sharpness: float) -> None:
         """Predict each target from its matches, and average where they overlap."""
         distances = distances.to(self._features)
-        own = (distances + 1e-6) ** -sharpness
+        distances = distances + 1e-6
+        # Relative to the nearest one: powers neither overflow nor vanish together.
+        own = (distances / distances.amin(1, keepdim=True)) ** -sharpness
         own = own / own.sum(1, keepdim=True)
         distance = (own * distances).sum(1)
         usual = distance.quantile(0.75) if len(distance) < 2**24 else distance.median()
         trust = self._patches(self._certainty(_VOTE)[None], self.targets).mean(1)
-        trust = trust * torch.exp(-distance / (2 * usual + 1e-8))
+        # Never nothing: a pixel that no patch is trusted for would be black.
+        trust = trust * torch.exp(-distance / (2 * usual + 1e-8)).clamp_min(1e-6)
         channels, pixels = len(self._features), self._known.numel()
         total = torch.zeros(channels, pixels, device=own.device)
         weight = torch.zeros(pixels, device=own.device)
