@@ -9,7 +9,7 @@ from torch import Tensor
 from torch_cntk._internal.checks import finite_number
 from torch_cntk._internal.ranks import Mesh
 from torch_cntk.images.fill import fill
-from torch_cntk.images.filler import Pass, check_filler
+from torch_cntk.images.filler import OnRanks, Pass, check_filler
 from torch_cntk.images.observed import Observed
 
 __all__ = ["Averaged"]
@@ -51,23 +51,11 @@ class Averaged:
         """
         return self._mean(given, estimate, None)
 
-    def divided(self, mesh: Mesh) -> _OnRanks:
+    def divided(self, mesh: Mesh) -> OnRanks:
         """See ``Divisible``: the second picture is filled by all ranks together."""
-        return _OnRanks(self, mesh)
+        return OnRanks(self._mean, mesh)
 
     def _mean(self, given: Observed, estimate: Tensor, mesh: Mesh | None) -> Tensor:
         filled = fill(given, self.filler, estimate, mesh=mesh).image.reshape(estimate.shape)
         mean: Tensor = estimate + self.weight * (filled - estimate)
         return mean
-
-
-@dataclass(frozen=True, eq=False)
-class _OnRanks:
-    """An averaged pass whose second picture several ranks fill."""
-
-    averaged: Averaged
-    mesh: Mesh
-
-    def refine(self, given: Observed, estimate: Tensor) -> Tensor:
-        """See ``Refiner``."""
-        return self.averaged._mean(given, estimate, self.mesh)

@@ -62,14 +62,13 @@ def fill(
     filler = of_pass(filler, 0)
     if draws is not None:
         check_regression(filler)
-        windows = False
     estimate = None if estimate is None else _checked_estimate(given, estimate)
     if given.complete:
         posterior = None if draws is None else nothing_open(given, draws)
         return Filled(given.shaped(given.pixels.clone()), _nothing_solved(given), 0.0, posterior=posterior)
     if isinstance(filler, Refiner):
         return _refined(given, over(mesh, filler), estimate, guess)
-    windows = windows and not keep
+    windows = windows and not keep and draws is None
     locality = filler.locality(*to_read(filler, given, estimate)) if windows and isinstance(filler, Local) else None
     if locality is not None:
         filled = fill_windows(given, locality, estimate, guess, progress, mesh or Mesh.alone())

@@ -182,6 +182,23 @@ class Divisible(Protocol):
         ...
 
 
+@dataclass(frozen=True, eq=False)
+class OnRanks:
+    """A refiner whose work several ranks divide.
+
+    Attributes:
+        work: refines an estimate of what is given, on these ranks.
+        mesh: the ranks.
+    """
+
+    work: Callable[[Observed, Tensor, Mesh], Tensor]
+    mesh: Mesh
+
+    def refine(self, given: Observed, estimate: Tensor) -> Tensor:
+        """See ``Refiner``."""
+        return self.work(given, estimate, self.mesh)
+
+
 def over(mesh: Mesh | None, filler: N) -> N:
     """The filler as all ranks use it together; itself where there is one, or where each does all of its work."""
     if mesh is None or not isinstance(filler, Divisible):

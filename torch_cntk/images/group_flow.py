@@ -18,7 +18,7 @@ from torch import Tensor
 
 from torch_cntk._internal.checks import finite_number, positive_int
 from torch_cntk._internal.ranks import Mesh
-from torch_cntk.images.filler import Pass, Series, of_pass
+from torch_cntk.images.filler import OnRanks, Pass, Series, of_pass
 from torch_cntk.images.groups import flow_in_groups, groups, narrowed
 from torch_cntk.images.observed import Observed
 from torch_cntk.layers.base import Layer
@@ -113,12 +113,15 @@ class GroupFlow:
         Returns:
             of the same shape.
         """
-        *_, last = self.iterates(given, estimate)
+        return self._refined(given, estimate, None)
+
+    def _refined(self, given: Observed, estimate: Tensor, mesh: Mesh | None) -> Tensor:
+        *_, last = self.iterates(given, estimate, mesh)
         return last
 
-    def divided(self, mesh: Mesh) -> _OnRanks:
+    def divided(self, mesh: Mesh) -> OnRanks:
         """See ``Divisible``: each rank finds some of the groups, and lets some of them flow."""
-        return _OnRanks(self, mesh)
+        return OnRanks(self._refined, mesh)
 
     def iterates(self, given: Observed, estimate: Tensor, mesh: Mesh | None = None) -> Iterator[Tensor]:
         """As ``refine``: what each iteration gives; perhaps by several ranks together."""
@@ -127,19 +130,6 @@ class GroupFlow:
         for iteration in range(self.iterations):
             level = self.first * (self.last / self.first) ** min(iteration / (_FALL - 1), 1)
             yield given.from_one_unit(torch.stack([run.step(iteration, level) for run in runs]))
-
-
-@dataclass(frozen=True, eq=False)
-class _OnRanks:
-    """A flow whose groups several ranks divide; the same to rounding."""
-
-    flow: GroupFlow
-    mesh: Mesh
-
-    def refine(self, given: Observed, estimate: Tensor) -> Tensor:
-        """See ``Refiner``."""
-        *_, last = self.flow.iterates(given, estimate, self.mesh)
-        return last
 
 
 @dataclass(frozen=True)

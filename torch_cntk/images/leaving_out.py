@@ -11,7 +11,7 @@ from torch import Tensor
 from torch_cntk.images.masks import has_holes, reach
 from torch_cntk.images.observed import as_mask
 
-__all__ = ["checked_mask", "leave_out_error", "parts_left_out"]
+__all__ = ["UNUSUAL_SEED", "checked_mask", "leave_out_error", "parts_left_out"]
 
 _CROP = 80 * 80
 """Pixels of a part of the image on which settings are tried out."""
@@ -19,7 +19,7 @@ _CROPS = 4
 _LEFT_OUT = 0.05
 """Share of the observed pixels that are left out, if that makes ``_FEWEST`` of them; twice it otherwise."""
 _FEWEST = 1000
-_SEED = 0x5EED_0FF5
+UNUSUAL_SEED = 0x5EED_0FF5
 """Of the pixels that are left out. Not a usual one: a mask drawn with the same would hide just these pixels."""
 
 
@@ -81,7 +81,7 @@ def _scattered_trials(observed: Tensor) -> list[_Part]:
     size, ndim = tuple(observed.shape), observed.ndim
     side = round(_CROP ** (1 / ndim))
     whole = math.prod(size) <= _CROP * _CROPS
-    generator = torch.Generator().manual_seed(_SEED)
+    generator = torch.Generator().manual_seed(UNUSUAL_SEED)
     trials = []
     places = [tuple(slice(n) for n in size)] if whole else [_part(size, side, k) for k in range(_CROPS)]
     known = sum(int(observed[part].sum()) for part in places)

@@ -99,9 +99,7 @@ class PatchFill:
             place = (slice(None), *hole.around)
             made = _from_patches(picture[place].float() / unit, ~inside[hole.around], self)
             if made is not None:
-                # What patches give no number for stays as it was.
-                made = torch.where(made.isfinite(), made.to(picture.dtype) * unit, picture[place])
-                mixed = picture[place] + self.blend * (made - picture[place])
+                mixed = picture[place] + self.blend * (made.to(picture.dtype) * unit - picture[place])
                 result[place] = torch.where(hole.mask, mixed, result[place])
         return result
 

@@ -162,9 +162,7 @@ class Level:
     def _average(self, distances: Tensor, matches: Tensor, sharpness: float) -> None:
         """Predict each target from its matches, and average where they overlap."""
         distances = distances.to(self._features)
-        distances = distances + 1e-6
-        # Relative to the nearest one: powers neither overflow nor vanish together.
-        own = (distances / distances.amin(1, keepdim=True)) ** -sharpness
+        own = (distances + 1e-6) ** -sharpness
         own = own / own.sum(1, keepdim=True)
         distance = (own * distances).sum(1)
         usual = distance.quantile(0.75) if len(distance) < 2**24 else distance.median()

@@ -17,7 +17,7 @@ from torch_cntk._internal.dealing import by_rank
 from torch_cntk._internal.ranks import Mesh
 from torch_cntk.images.default import kernel_of
 from torch_cntk.images.inpaint import inpaint
-from torch_cntk.images.leaving_out import checked_mask
+from torch_cntk.images.leaving_out import UNUSUAL_SEED, checked_mask
 from torch_cntk.images.masks import has_holes
 from torch_cntk.images.observed import as_mask
 from torch_cntk.kernels.kernel import Kernel
@@ -28,8 +28,6 @@ __all__ = ["Sweep", "SweepRow", "psnr", "random_mask", "sweep"]
 
 _LEFT_OUT = 0.1
 """Share of the observed pixels that a trial leaves out, where they are scattered."""
-_OTHER_DRAWS = 0x5EED_0FF5
-"""Sets draws of what is left out apart from those of masks of the same seed."""
 
 
 def psnr(image: Tensor, truth: Tensor, where: Tensor | None = None) -> float:
@@ -252,7 +250,7 @@ def _left_out(observed: Tensor, trials: int, seed: int) -> list[Tensor]:
         ValueError: nothing, or nothing else, is observed.
     """
     # Not the seed itself: a mask that was drawn with it would hide just the pixels that are to be left out.
-    generator = torch.Generator().manual_seed(seed ^ _OTHER_DRAWS)
+    generator = torch.Generator().manual_seed(seed ^ UNUSUAL_SEED)
     holes = has_holes(observed)
     chosen = []
     for _ in range(trials):

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -188,12 +187,14 @@ def _facts(
     Numbers that a sum of many others has made are told by what random numbers make of them, which tells them apart to
     rounding; K itself, which may exist nowhere, by a product with a random vector.
     """
+    import torch_cntk
+
     operator = regression.operator
     probe = torch.randn(operator.size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     probe = probe.to(operator.device)
     own: Any = without_checkpoint(options)
     return {
-        "torch_cntk": _package_version(),
+        "torch_cntk": torch_cntk.__version__,
         "torch": str(torch.__version__),
         "ranks": mesh_of(operator).size,
         "solver": repr(own),
@@ -205,13 +206,6 @@ def _facts(
         "targets": _sketch(targets, probe),
         "kernel": (operator @ probe[None].to(operator.dtype))[0],
     }
-
-
-def _package_version() -> str:
-    try:
-        return version("torch-cntk")
-    except PackageNotFoundError:  # run from a source tree that is not installed
-        return "0"
 
 
 def _sketch(images: Tensor, probe: Tensor) -> Tensor:
