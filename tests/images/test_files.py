@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import warnings
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from tests.helpers.png import png
 from torch_cntk import OutOfMemoryError
+from torch_cntk.images.chunks import png_chunk
 from torch_cntk.images.files import check_output, read_image, read_mask, write_image
 
 HEIGHT, WIDTH = 24, 31
@@ -176,13 +178,53 @@ def test_truncated_files_are_refused(tmp_path: Path, suffix: str, share: float) 
         assert str(path) in str(caught.value)
 
 
-def test_a_flipped_checksum_is_refused(tmp_path: Path) -> None:
+def end_of_pngs() -> bytes:
+    return struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND"))
+
+
+def flipped(data: bytes, part: bytes) -> bytes:
+    """A PNG file with a wrong checksum of the last part of this name."""
+    place = data.rindex(part) + 4 + struct.unpack(">I", data[data.rindex(part) - 4 : data.rindex(part)])[0]
+    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+
+def with_notes(place: str) -> bytes:
+    """A PNG file with a note before or behind its pixels."""
+    whole = png(1, 1, 8, 0, [b"\x07"])
+    start = whole.index(b"IDAT" if place == "before" else b"IEND") - 4
+    return whole[:start] + png_chunk(b"tEXt", b"Title\0a house") + whole[start:]
+
+
+PNG_DAMAGES: dict[str, Callable[[], bytes]] = {
+    "header": lambda: flipped(with_notes("before"), b"IHDR"),
+    "pixels": lambda: flipped(with_notes("before"), b"IDAT"),
+    "note before": lambda: flipped(with_notes("before"), b"tEXt"),
+    "note behind": lambda: flipped(with_notes("behind"), b"tEXt"),
+    "end": lambda: flipped(with_notes("behind"), b"IEND"),
+    "end without checksum": lambda: with_notes("behind")[:-4],
+    "half of the end's checksum": lambda: with_notes("behind")[:-2],
+    "half of the end": lambda: with_notes("behind")[:-6],
+    "no end": lambda: with_notes("behind")[:-12],
+    "another end": lambda: with_notes("behind")[:-12] + end_of_pngs().replace(b"IEND", b"iEND"),
+    "no end, but more": lambda: with_notes("behind")[:-12] + bytes(100),
+}
+
+
+@pytest.mark.parametrize("damage", PNG_DAMAGES)
+def test_damaged_parts_of_png_files_are_refused(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "a.png"
-    path.write_bytes(png(1, 1, 8, 0, [b"\x07"]).replace(struct.pack(">I", zlib.crc32(b"IEND")), b"nono"))
-    assert float(read_image(path).pixels) == pytest.approx(7 / 255)  # after the pixels it does no harm
-    path.write_bytes(png(1, 1, 8, 0, [b"\x07"])[:29] + b"nono" + png(1, 1, 8, 0, [b"\x07"])[33:])
-    with pytest.raises(ValueError, match=r"expected a .*PNG, JPEG, TIFF, WebP, BMP or AVIF image"):
-        read_image(path)
+    path.write_bytes(PNG_DAMAGES[damage]())
+    for read in (lambda: read_image(path), lambda: read_mask(path, (1, 1))):
+        with pytest.raises(ValueError, match=r"expected a whole PNG.*, got one that cannot be read: .*a\.png"):
+            read()
+
+
+@pytest.mark.parametrize("place", ["before", "behind"])
+@pytest.mark.parametrize("more", [b"", b"\0", b"PK\x03\x04", end_of_pngs(), bytes(1000)])
+def test_what_follows_the_end_of_png_files_does_no_harm(tmp_path: Path, place: str, more: bytes) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(with_notes(place) + more)
+    assert float(read_image(path).pixels) == pytest.approx(7 / 255)
 
 
 @pytest.mark.parametrize("data", [b"", b"no image", b"GIF89a" + bytes(20), b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0"])

@@ -35,6 +35,8 @@ _PIECE = 1 << 20
 def check_png(source: BinaryIO) -> None:
     """Compare the checksums of a PNG file's parts; Pillow does not look at those behind the last pixel.
 
+    What follows the last part belongs to other programs, as libpng has it.
+
     Args:
         source: of the file; its position moves.
 
@@ -45,8 +47,6 @@ def check_png(source: BinaryIO) -> None:
     source.seek(len(PNG_HEAD))
     while True:
         length, name = struct.unpack(">I4s", source.read(8))
-        if name == b"IEND":
-            return
         checksum, left = zlib.crc32(name), length
         while left > 0:
             data = source.read(min(left, _PIECE))
@@ -55,6 +55,8 @@ def check_png(source: BinaryIO) -> None:
             checksum, left = zlib.crc32(data, checksum), left - len(data)
         if source.read(4) != struct.pack(">I", checksum):
             raise ValueError(f"the checksum of its part {name!r} is not that of its content")
+        if name == b"IEND":
+            return
 
 
 def read_parts(source: BinaryIO, kind: str) -> Parts:
