@@ -1,6 +1,6 @@
 """The textbook recursion on [*S, *S] arrays in float64, written apart from the package: no periods, no symmetry.
 
-Slow and plain on purpose. Spatial maps are explicit matrices; angles come from arccos with the diagonal re-imposed.
+Slow and plain on purpose. Spatial maps are explicit matrices; what activations do is in ``expectations``.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ import itertools
 import math
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 import torch_cntk as tc
+from tests.helpers import expectations
+from tests.helpers.expectations import variances
 
 
 def shifts(width: int) -> range:
@@ -83,24 +84,6 @@ def lanczos_matrix(n: int, factor: int, lobes: int) -> Tensor:
     return matrix / matrix.sum(1, keepdim=True)
 
 
-def rectify(sigma: Tensor, theta: Tensor, slope: float) -> tuple[Tensor, Tensor]:
-    ndim = sigma.ndim // 2
-    pixels = math.prod(sigma.shape[:ndim])
-    flat = sigma.reshape(pixels, pixels)
-    variance = flat.diagonal()
-    norm = torch.sqrt(variance[:, None] * variance[None, :])
-    cosine = torch.where(norm > 0, flat / norm, 1.0).clamp(-1, 1)
-    # Equal features: rounding must not make an angle of them (arccos(1 - 1e-15) is 4e-8).
-    cosine = torch.where((cosine - 1).abs() < 4e-15, 1.0, cosine)
-    angle = torch.arccos(cosine)
-    k0 = (math.pi - angle) / math.pi
-    k1 = (cosine * (math.pi - angle) + torch.sqrt(1 - cosine**2)) / math.pi
-    weight = 2 * slope / (1 + slope**2)
-    value = norm * ((1 - weight) * k1 + weight * cosine)
-    factor = (1 - weight) * k0 + weight
-    return value.reshape(sigma.shape), theta * factor.reshape(sigma.shape)
-
-
 def independent_prior(size: tuple[int, ...], mean: float, second_moment: float) -> Tensor:
     pixels = math.prod(size)
     flat = torch.full((pixels, pixels), mean**2, dtype=torch.float64)
@@ -112,99 +95,6 @@ def feature_prior(features: Tensor) -> Tensor:
     channels, *size = features.shape
     flat = features.double().reshape(channels, -1)
     return (flat.T @ flat / channels).reshape(*size, *size)
-
-
-def variances(sigma: Tensor) -> tuple[Tensor, Tensor]:
-    """Sigma(x, x) and Sigma(x', x'), to broadcast against sigma."""
-    ndim = sigma.ndim // 2
-    size, pixels = sigma.shape[:ndim], math.prod(sigma.shape[:ndim])
-    variance = sigma.reshape(pixels, pixels).diagonal().reshape(size)
-    return variance.reshape(*size, *(1,) * ndim), variance.reshape(*(1,) * ndim, *size)
-
-
-def erf(sigma: Tensor, theta: Tensor, gain: float) -> tuple[Tensor, Tensor]:
-    """Williams (1997), as he writes it."""
-    v, other = variances(sigma)
-    sine = 2 * sigma / torch.sqrt((1 + 2 * v) * (1 + 2 * other))
-    value = 2 / math.pi * torch.arcsin(sine)
-    slope = 4 / math.pi / torch.sqrt((1 + 2 * v) * (1 + 2 * other)) / torch.sqrt(1 - sine**2)
-    return gain**2 * value, gain**2 * slope * theta
-
-
-def sine(sigma: Tensor, theta: Tensor, gain: float) -> tuple[Tensor, Tensor]:
-    """sin a sin b = (cos(a - b) - cos(a + b)) / 2, and E[cos u] = exp(-Var u / 2)."""
-    v, other = variances(sigma)
-    minus, plus = torch.exp(-(v + other - 2 * sigma) / 2), torch.exp(-(v + other + 2 * sigma) / 2)
-    return gain**2 * (minus - plus) / 2, gain**2 * (minus + plus) / 2 * theta
-
-
-def by_quadrature(function: Any, sigma: Tensor, theta: Tensor, gain: float, points: int = 80) -> tuple[Tensor, Tensor]:
-    """Any smooth function, by Gauss-Hermite quadrature in two dimensions.
-
-    80 points give GELU, and its slope, eight digits up to a variance of 3; 40 gave five.
-    """
-    places, weights = (torch.from_numpy(array) for array in np.polynomial.hermite_e.hermegauss(points))
-    weights = weights / weights.sum()
-    v, other = (variance.expand(sigma.shape).flatten() for variance in variances(sigma))
-    rho = (sigma.flatten() / torch.sqrt(v * other)).clamp(-1, 1)
-    first = (v.sqrt()[:, None] * places).requires_grad_()
-    mixed = rho[:, None, None] * places[:, None] + torch.sqrt(1 - rho**2)[:, None, None] * places
-    second = (other.sqrt()[:, None, None] * mixed).requires_grad_()
-    values = [gain * function(u) for u in (first, second)]
-    slopes = [torch.autograd.grad(value.sum(), u)[0] for value, u in zip(values, (first, second), strict=True)]
-    value, slope = (
-        torch.einsum("i,j,ki,kij->k", weights, weights, a, b).reshape(sigma.shape).detach() for a, b in (values, slopes)
-    )
-    return value, slope * theta
-
-
-KINKS = {tc.Hardtanh: (-1.0, 1.0), tc.ReLU6: (0.0, 6.0)}
-"""Where the slope of an activation jumps, if it does so elsewhere than at 0."""
-
-
-def panels(ends: Tensor, points: int) -> tuple[Tensor, Tensor]:
-    """Places and weights of Gauss-Legendre quadrature of the standard normal density, [..., pieces * points] each.
-
-    Args:
-        ends: of the pieces, ascending, [..., pieces + 1].
-        points: in each piece.
-    """
-    nodes, weights = (torch.from_numpy(array) for array in np.polynomial.legendre.leggauss(points))
-    low, half = ends[..., :-1, None], ends.diff(dim=-1)[..., None] / 2
-    places = (low + half * (nodes + 1)).flatten(-2)
-    density = torch.exp(-(places**2) / 2) / math.sqrt(2 * math.pi)
-    return places, (half * weights).flatten(-2) * density
-
-
-def between_kinks(layer: Any, sigma: Tensor, theta: Tensor, points: int = 40) -> tuple[Tensor, Tensor]:
-    """Any activation that is smooth but for kinks and jumps, by quadrature between them in two dimensions.
-
-    With f = sqrt(v) x and f' = sqrt(v') (rho x + sqrt(1 - rho^2) y): the pieces of y end where f' has a kink, and so
-    does the last digit of the integral over x, whose pieces are short near the kinks of f.
-    """
-    kinks = torch.tensor(KINKS.get(type(layer), (0.0,)), dtype=torch.float64)
-    v, other = (variance.expand(sigma.shape).flatten().sqrt()[:, None] for variance in variances(sigma))
-    rho = (sigma.flatten()[:, None] / (v * other)).clamp(-1, 1)
-    # Equal features: rounding must not part them, by 1e-8 deviations, which are many of kinks that lie as close.
-    rho = torch.where((rho.abs() - 1).abs() < 4e-15, rho.sign(), rho)
-    rest = torch.sqrt(1 - rho**2)
-    limit = 9.0  # beyond, the density is 1e-18
-    steps = torch.tensor([-4.0, -1, -0.3, -0.1, 0, 0.1, 0.3, 1, 4], dtype=torch.float64)
-    edges = ((kinks / v)[..., None] + steps).flatten(1)
-    far = torch.full_like(v, limit)
-    x, x_weights = panels(torch.cat([-far, edges.clamp(-limit, limit).sort(1).values, far], 1), points)
-    cuts = (kinks / other)[:, None] - (rho * x)[..., None]
-    cuts = (cuts / rest[..., None]).nan_to_num(limit, limit, -limit).clamp(-limit, limit).sort(-1).values
-    far = torch.full((*x.shape, 1), limit, dtype=torch.float64)
-    y, y_weights = panels(torch.cat([-far, cuts, far], -1), points)
-    first = (v * x).requires_grad_()
-    second = (other[..., None] * (rho[..., None] * x[..., None] + rest[..., None] * y)).requires_grad_()
-    values = [layer(u) for u in (first, second)]
-    slopes = [torch.autograd.grad(value.sum(), u)[0] for value, u in zip(values, (first, second), strict=True)]
-    value, slope = (
-        (x_weights * a * (y_weights * b).sum(-1)).sum(-1).reshape(sigma.shape).detach() for a, b in (values, slopes)
-    )
-    return value, slope * theta
 
 
 def normalise(sigma: Tensor, theta: Tensor, eps: float, affine: bool) -> tuple[Tensor, Tensor]:
@@ -346,22 +236,8 @@ def step(layer: Any, sigma: Tensor, theta: Tensor, channels: int) -> tuple[Tenso
                 learnt = layer.in_features * sigma + float(layer.bias is not None)
                 return variance * sigma + bias, variance * theta + learnt
             return variance * sigma + bias, variance * (theta + sigma) + bias
-        case tc.ReLU():
-            return rectify(sigma, theta, 0.0)
-        case tc.LeakyReLU():
-            return rectify(sigma, theta, layer.negative_slope)
-        case tc.Abs():
-            return rectify(sigma, theta, -1.0)
-        case tc.Erf():
-            return erf(sigma, theta, layer.gain)
-        case tc.Sin():
-            return sine(sigma, theta, layer.gain)
-        case tc.GELU():
-            return by_quadrature(torch.nn.functional.gelu, sigma, theta, layer.gain)
-        case tc.Elementwise():
-            return by_quadrature(layer.function, sigma, theta, layer.gain)
         case tc.layers.Activation():
-            return between_kinks(layer, sigma, theta)
+            return expectations.activate(layer, sigma, theta)
         case tc.ChannelNorm():
             return normalise(sigma, theta, layer.eps, layer.affine)
         case tc.Scale():

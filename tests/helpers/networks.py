@@ -12,7 +12,7 @@ from unittest import mock
 import torch
 
 import torch_cntk as tc
-from tests.helpers import brute_force
+from tests.helpers import brute_force, expectations
 
 CONV = {1: tc.Conv1d, 2: tc.Conv2d, 3: tc.Conv3d}
 # float64 on both sides; the angle between nearly equal features has some digits less than its cosine.
@@ -45,7 +45,7 @@ def smallest_sine(sigma: torch.Tensor) -> float:
     flat = sigma.reshape(math.isqrt(sigma.numel()), -1)
     squares = flat.diagonal()[:, None] * flat.diagonal()
     sines = ((squares - flat**2) / squares).clamp_min(0).sqrt()
-    # As brute_force.rectify has it: closer than this is the same.
+    # As expectations.correlation has it: closer than this is the same.
     different = sines[1 - sines**2 / 2 < 1 - 4e-15]
     return float(different.min()) if different.numel() else 1.0
 
@@ -59,8 +59,8 @@ def watched_sines() -> Iterator[list[float]]:
         sines.append(smallest_sine(sigma))
         return original(sigma, theta, slope)
 
-    original = brute_force.rectify
-    with mock.patch.object(brute_force, "rectify", rectify):
+    original = expectations.rectify
+    with mock.patch.object(expectations, "rectify", rectify):
         yield sines
 
 

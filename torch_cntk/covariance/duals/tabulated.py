@@ -34,6 +34,11 @@ _EQUAL = 2.0**-40
 _FEW = 8
 """So many variances get a table of their own: that takes less time than one of all variances between them."""
 
+_APART = 2.0**19
+"""Variances v below it are so far from those beyond LARGEST, v', that their ratio does not show: relative to the roots
+of both moments parallel features have a slope of (v / v')^(1/4), of which a share of (v / v')^(1/2) log(v' / v) at most
+hangs on it (softsign's, whose slope decays like 1 / u^2). That is 1e-8."""
+
 _WIDE = 64.0
 """Ratio of variances above which a table of all between them takes long to make, so that they are counted first."""
 
@@ -85,8 +90,8 @@ class Tabulated:
         """Return value (in sigma's memory) and slope.
 
         Raises:
-            ValueError: phi is bounded, and variances beyond 2e18 differ while others are below: what slope parallel
-                features of the former have is not known then.
+            ValueError: phi is bounded, one variance is beyond 2e18, and another that differs from it is above 5e5: what
+                slope parallel features of such variances have is known only if all are beyond 2e18.
         """
         low, high, shrink = self._range(variance, other_variance)
         table = self._table(low, high, shrink, variance, other_variance)
@@ -112,13 +117,14 @@ class Tabulated:
         # Exactly of those that are here, not of all that the images hold which they are views of.
         here = torch.cat([_flat(variance), _flat(other_variance)]).double() * self.scale**2
         low, high = (float(bound) for bound in torch.aminmax(here))
-        least = float(here[here > LARGEST].min()) if high > LARGEST else high
+        least = float(here[here > _APART].min()) if high > LARGEST else high
         if high <= least * (1 + _EQUAL):
             return min(low, LARGEST), min(high, LARGEST), 1.0
         if low < LARGEST:
             raise ValueError(
-                f"expected variances below {LARGEST:.0e}, or all of them beyond it, or only one beyond it, at the "
-                f"input of a bounded activation; got {low:.1e}, and from {least:.1e} to {high:.1e}"
+                f"expected variances below {LARGEST:.0e}, or all of them beyond it, or only one beyond it and the others "
+                f"below {_APART:.0e}, at the input of a bounded activation; got {low:.1e}, and from {least:.1e} to "
+                f"{high:.1e}"
             )
         # So far out only their ratios count.
         return LARGEST, LARGEST * (high / low), low / LARGEST
