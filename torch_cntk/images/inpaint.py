@@ -19,6 +19,7 @@ from torch_cntk._internal.memory import allocating
 from torch_cntk._internal.ranks import Mesh
 from torch_cntk.images.arrays import read
 from torch_cntk.images.default import default_kernel, kernel_of
+from torch_cntk.images.exclusions import check_together
 from torch_cntk.images.fill import Filled, fill_by
 from torch_cntk.images.filler import Pass, Series, check_ridge, check_solver
 from torch_cntk.images.gradients import Inputs, with_gradients
@@ -147,11 +148,8 @@ def inpaint(
     number = _number(ridge)
     kernel = kernel_of(kernel)
     inputs = Inputs.of(image, ridge, kernel)
-    if inputs is not None and not plan.none:
-        raise ValueError(
-            f"expected passes=0 where gradients are asked for, as passes are no linear function of the pixels, got "
-            f"{plan.passes}; image.detach() is filled without gradients"
-        )
+    passing = None if plan.none else plan.passes
+    check_together({"gradients": inputs, "passes": passing, "samples": samples or None, "mesh": mesh})
     start = time.perf_counter()
     if isinstance(image, str | Path) or isinstance(observed, str | Path):
         task, image, observed = _from_files(image, observed)
@@ -160,11 +158,6 @@ def inpaint(
         task = None
     pixels, mask, form = read(image, observed)
     parts = Observed.of_channels(pixels, mask, None if kernel is None else kernel.ndim, wrap=wrap)
-    if inputs is not None and mesh is not None:
-        raise ValueError("expected nothing that requires gradients with a mesh: ranks do not divide them")
-    if draws is not None and (inputs is not None or mesh is not None):
-        beside = "a mesh" if inputs is None else "what requires gradients"
-        raise ValueError(f"expected samples=0 beside {beside}, got {samples}")
     if getattr(chosen, "checkpoint", None) is not None:
         _check_one_solve(parts, mesh)
     periodic = Periodic(None if kernel is None else kernel.detach(), number, chosen)
