@@ -111,4 +111,12 @@ def test_no_file_is_written_over_another(
 def test_the_mask_is_no_output(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = str(work / "photo.png"), "--mask", str(work / "mask.png"), "-o", str(work / "mask.png")
     assert main(["inpaint", *files, "--passes", "0"]) == 2
-    assert "expected another output than the mask" in capsys.readouterr().err
+    assert "expected another file for the output than for the mask" in capsys.readouterr().err
+
+
+def test_the_kernel_is_no_output(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(work, "--std", str(work / "k.safetensors")) == 2
+    assert "expected" in capsys.readouterr().err
+    (work / "k.npy").symlink_to(work / "k.safetensors")
+    assert run(work, "--std", str(work / "k.npy")) == 2
+    assert "expected another file for --std than for --kernel" in capsys.readouterr().err

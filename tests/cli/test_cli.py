@@ -618,7 +618,8 @@ def test_mistakes_in_training(work: Path, capsys: pytest.CaptureFixture[str], th
         (("--lr", "-1"), "expected lr to be at least 0"),
         (("--patience", "3"), "expected a holdout above 0"),
         (("--lr", "1e30"), "the loss became"),
-        (("--checkpoint", str(work / "mask.png")), "expected a checkpoint of torch_cntk"),
+        (("--checkpoint", str(work / "k.safetensors")), "expected a checkpoint of torch_cntk"),
+        (("--checkpoint", str(work / "mask.png")), "expected another file for --checkpoint than for the mask"),
     ):
         assert trained(work, *options) == 2, options
         assert message in capsys.readouterr().err

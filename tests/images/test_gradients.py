@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 import torch_cntk as tc
+from torch_cntk._internal.ranks import Mesh
 
 SIZE = (4, 6)
 NETWORK = tc.Sequential(
@@ -119,8 +120,9 @@ def test_what_is_complete_or_asked_for_without_gradients(kernel: tc.Kernel, gene
 
 def test_gradients_that_there_are_not_are_refused(kernel: tc.Kernel, generator: torch.Generator) -> None:
     image, mask = leaf(torch.randn(1, *SIZE, generator=generator, dtype=torch.float64)), mask_of(SIZE, generator)
-    with pytest.raises(ValueError, match="expected passes=0 where gradients are asked for"):
-        tc.inpaint(image, mask, kernel, passes=1)
+    for option, asked in (("passes", 1), ("passes", "auto"), ("samples", 2), ("mesh", Mesh.alone())):
+        with pytest.raises(ValueError, match=f"expected {option}=.* where gradients are asked for.*, got {option}="):
+            tc.inpaint(image, mask, kernel, **{option: asked})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="expected a torch tensor as image"):
         tc.inpaint(image.detach().numpy(), mask.numpy(), kernel, ridge=leaf(0.1))
     with pytest.raises(ValueError, match="expected ridge to be at least 0"):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import torch_cntk as tc
+from torch_cntk._internal.ranks import Mesh
 from torch_cntk.images import Coarse, GroupFlow, Guided, posterior
 
 SIZES = {1: (24,), 2: (10, 12), 3: (4, 4, 6)}
@@ -297,6 +298,7 @@ def test_a_constant_channel_is_certain(generator: torch.Generator) -> None:
         ({"samples": 2.5}, "samples"),
         ({"samples": True}, "samples"),
         ({"samples": 1, "seed": "x"}, "seed"),
+        ({"samples": 1, "mesh": Mesh.alone()}, "samples=0 beside a mesh"),
         ({"samples": 1, "passes": [Guided(radius=3), GroupFlow()]}, "GroupFlow"),
         ({"samples": 1, "passes": Coarse(Guided(radius=3), 2)}, "Coarse"),
         ({"samples": 1, "passes": 2, "guidance": tc.Guidance(coarse=2)}, "Coarse"),
@@ -306,3 +308,8 @@ def test_what_cannot_be_drawn_is_refused(options: dict[str, Any], words: str, ge
     image, observed = picture(2, generator)
     with pytest.raises((ValueError, TypeError), match=f"expected.*{words}"):
         tc.inpaint(image, observed, kernel_of(2), **options)
+
+
+def test_what_excludes_each_other_is_told_before_files_are_read() -> None:
+    with pytest.raises(ValueError, match="expected samples=0 beside a mesh"):
+        tc.inpaint("no-such-photo.png", samples=1, mesh=Mesh.alone())

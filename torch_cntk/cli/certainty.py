@@ -15,7 +15,7 @@ from torch_cntk.images.inpaint import InpaintingResult
 from torch_cntk.images.photographs import Task
 from torch_cntk.kernels.kernel import Kernel
 
-__all__ = ["add_certainty", "check_certainty", "in_words", "write_certainty"]
+__all__ = ["add_certainty", "certainty_files", "check_certainty", "in_words", "write_certainty"]
 
 _LEVELS = 255
 _NUMBERS = ".npy"
@@ -56,7 +56,6 @@ def check_certainty(arguments: argparse.Namespace) -> None:
         if arguments.std is not None or arguments.samples:
             raise ValueError("expected one image for --std and --samples, got a folder")
         return
-    _check_apart(arguments)
     if arguments.std is None:
         return
     if arguments.std.suffix.lower() != _NUMBERS:
@@ -65,32 +64,15 @@ def check_certainty(arguments: argparse.Namespace) -> None:
         raise FileNotFoundError(f"expected an existing folder for {arguments.std}, got {arguments.std.parent}")
 
 
+def certainty_files(arguments: argparse.Namespace) -> dict[str, Path | None]:
+    """What is to be written beside the filled image."""
+    return {"--std": arguments.std} | {f"sample {k}": path for k, path in enumerate(_samples(arguments), start=1)}
+
+
 def _samples(arguments: argparse.Namespace) -> list[Path]:
     """Where the samples go."""
     output = arguments.output
     return [output.with_stem(f"{output.stem}-sample-{number}") for number in range(1, arguments.samples + 1)]
-
-
-def _check_apart(arguments: argparse.Namespace) -> None:
-    """Refuse to write one file over another: what is read, the filled image, the deviations, the samples.
-
-    The filled image itself may take the place of the one that it came from.
-
-    Raises:
-        ValueError: two of them are one file.
-    """
-    taken = {"the image": arguments.image, "the mask": arguments.mask}
-    written = {"--std": arguments.std} | {f"sample {k}": path for k, path in enumerate(_samples(arguments), start=1)}
-    places: dict[Path, str] = {path.resolve(): name for name, path in taken.items() if path is not None}
-    if arguments.output.resolve() == (arguments.mask and arguments.mask.resolve()):
-        raise ValueError(f"expected another output than the mask, got {arguments.output}")
-    places[arguments.output.resolve()] = "the output"
-    for name, path in written.items():
-        if path is None:
-            continue
-        if path.resolve() in places:
-            raise ValueError(f"expected another file for {name} than for {places[path.resolve()]}, got {path}")
-        places[path.resolve()] = name
 
 
 def write_certainty(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch_cntk._internal.ranks import Mesh
 from torch_cntk.cli import options
+from torch_cntk.cli.outputs import check_apart
 from torch_cntk.matrices.completion import ACTIVATIONS, MatrixCompletion
 from torch_cntk.matrices.files import (
     Reading,
@@ -224,6 +225,10 @@ def _check(arguments: argparse.Namespace) -> None:
     Raises:
         ValueError: options contradict each other, or a number is out of range.
     """
+    read = {"--features": arguments.features, "--row-features": arguments.row_features}
+    beside = {"--std": arguments.std, "--plot": arguments.plot, "--by-row": arguments.by_row}
+    written = {"the output": arguments.output, **beside}
+    check_apart({"the table": arguments.table, **read}, written, replaced=("the output", "the table"))
     check_table_output(arguments.output, arguments.table)
     options.at_most(arguments.hidden_layers, _MOST_LAYERS, "--hidden-layers")
     for path in (arguments.std, arguments.by_row):

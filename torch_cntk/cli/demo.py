@@ -17,6 +17,7 @@ from torch import Tensor
 from torch_cntk._internal.checks import finite_number
 from torch_cntk.cli import options
 from torch_cntk.cli.inpaint import summary, warn_unless_converged
+from torch_cntk.cli.outputs import check_apart
 from torch_cntk.images.files import read_image, write_image
 from torch_cntk.images.inpaint import inpaint
 
@@ -27,6 +28,8 @@ __all__ = ["add"]
 
 _SMALLEST = 7
 """Side of the window with which SSIM compares two images."""
+_PICTURES = ("original.png", "mask.png", "before.png", "after.png", "comparison.png")
+"""What is written, the last one after passes."""
 
 
 def add(commands: Commands) -> None:
@@ -52,6 +55,7 @@ def add(commands: Commands) -> None:
 def _demo(arguments: argparse.Namespace) -> None:
     """Check all that can be checked, fill, measure, write."""
     _check_folder(arguments.output)
+    check_apart({"--image": arguments.image}, {name: arguments.output / name for name in _PICTURES})
     device = options.device(arguments)
     metrics = _scikit_image("metrics")
     original = _sample() if arguments.image is None else read_image(arguments.image).pixels

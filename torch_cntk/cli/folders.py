@@ -148,6 +148,8 @@ def _checked(arguments: argparse.Namespace, mesh: Mesh) -> list[Path]:
         raise ValueError(
             f"expected a folder of its own for the filled images, got that of the images: {arguments.output}"
         )
+    if arguments.mask is not None and arguments.output.exists() and arguments.output.samefile(arguments.mask):
+        raise ValueError(f"expected a folder of its own for the filled images, got that of the masks: {arguments.mask}")
     return _images(arguments.image, arguments.mask)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch_cntk._internal.checks import finite_number
 from torch_cntk._internal.ranks import Mesh
 from torch_cntk.cli import folders, options, pictures
-from torch_cntk.cli.certainty import add_certainty, check_certainty, in_words, write_certainty
+from torch_cntk.cli.certainty import add_certainty, certainty_files, check_certainty, in_words, write_certainty
 from torch_cntk.images.automatic import passes_in_words
 from torch_cntk.images.certainty import Passes, left_out_error
 from torch_cntk.images.files import check_output
@@ -129,6 +130,8 @@ def _fill(arguments: argparse.Namespace, mesh: Mesh | None = None) -> str:
     mesh = mesh or Mesh.alone()
     passes = _passes(arguments)
     with mesh.together():
+        kernel_file = None if arguments.kernel is None else Path(arguments.kernel)
+        pictures.check_files(arguments, {"--kernel": kernel_file}, certainty_files(arguments))
         if mesh.rank == 0:
             check_output(arguments.output)
         device, solver = _checked_options(arguments)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
 
 from torch_cntk.cli import options
+from torch_cntk.cli.outputs import check_apart
 from torch_cntk.cli.process import complain
 from torch_cntk.images.files import Photograph, check_output, read_image
 from torch_cntk.images.mask_files import Mask, find_mask, grow
 from torch_cntk.images.photographs import LEAST, Task, growth, own_mask
 
-__all__ = ["add_files", "read_task"]
+__all__ = ["add_files", "check_files", "read_task"]
 
 _EIGHT_BITS = {".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WebP", ".bmp": "BMP", ".avif": "AVIF"}
 
@@ -52,6 +54,23 @@ def add_files(parser: argparse.ArgumentParser) -> None:
         help="let the missing part grow by N pixels (default: 3 in a JPEG image, 1 if the mask's edges are soft, else "
         "0; none if less than half of the known pixels were left)",
     )
+
+
+def check_files(
+    arguments: argparse.Namespace, read: Mapping[str, Path | None], more: Mapping[str, Path | None]
+) -> None:
+    """Refuse to write one file over another; the filled image may take the place of the one that it came from.
+
+    Args:
+        arguments: with an image, perhaps a mask, and an output.
+        read: what else is read, by what it is called.
+        more: what else is written.
+
+    Raises:
+        ValueError: two of them are one file.
+    """
+    given = {"the image": arguments.image, "the mask": arguments.mask, **read}
+    check_apart(given, {"the output": arguments.output, **more}, replaced=("the output", "the image"))
 
 
 def read_task(arguments: argparse.Namespace) -> Task:

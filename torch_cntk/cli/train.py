@@ -102,6 +102,7 @@ def _train(arguments: argparse.Namespace) -> None:
         SystemExit: Ctrl-C, where there is a checkpoint to go on from.
         KeyboardInterrupt: Ctrl-C, where there is none.
     """
+    pictures.check_files(arguments, {}, {"--checkpoint": arguments.checkpoint})
     check_output(arguments.output)
     device = options.device(arguments)
     task = pictures.read_task(arguments)

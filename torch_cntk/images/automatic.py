@@ -6,27 +6,27 @@ passes do. Leaving out copies of thick holes does not predict which is better th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from torch_cntk._internal.ranks import Mesh
 from torch_cntk.images.coarse import Coarse
-from torch_cntk.images.fill import each_pass, fill
+from torch_cntk.images.fill import fill, fill_by, passes_by
 from torch_cntk.images.filler import Pass, Refiner, Series, of_pass
 from torch_cntk.images.group_flow import Followed, before_flow, flows_for
 from torch_cntk.images.guided import Guidance, guided_series
+from torch_cntk.images.how import How
 from torch_cntk.images.masks import THIN, thick
 from torch_cntk.images.observed import Observed
 from torch_cntk.images.patch_fill import PatchFill
-from torch_cntk.images.posterior import Draws
+from torch_cntk.images.periodic import Periodic
 from torch_cntk.images.regression import Filled
 from torch_cntk.images.trials import choose_passes
 
-__all__ = ["WORDS", "Run", "Way", "by_holes", "passes_in_words", "run"]
+__all__ = ["WORDS", "Run", "by_holes", "passes_in_words", "run"]
 
 WORDS = ("auto", "quick", "sharp")
 """Of passes that are chosen: by leaving out observed pixels, without that, and as the first but with sharp patches."""
@@ -34,21 +34,6 @@ _QUICK = 4
 """Guided passes without trials: a fifth gains less than .05 dB on photographs."""
 _FEW = 1000
 """Missing pixels below which no settings are tried: that would take longer than the passes."""
-
-
-@dataclass(frozen=True)
-class Way:
-    """How passes are made: see ``fill``, whose arguments these are.
-
-    Attributes:
-        ridge: of the first regression, relative; what ``flows_for`` takes for noise.
-    """
-
-    windows: bool
-    progress: bool
-    mesh: Mesh | None = None
-    draws: Draws | None = None
-    ridge: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -71,14 +56,12 @@ class Run:
 
 
 def run(
-    given: Observed, estimate: Tensor, fillers: Sequence[Pass], way: Way, guidance: Pass | Series | None = None
+    given: Observed, estimate: Tensor, fillers: Sequence[Pass], how: How, guidance: Pass | Series | None = None
 ) -> Run:
     """Make passes, one after the other."""
     last: Filled | None = None
-    results = each_pass(
-        given, fillers, estimate, windows=way.windows, progress=way.progress, mesh=way.mesh, draws=way.draws
-    )
-    bar = tqdm(results, total=len(fillers), disable=not way.progress, desc="passes", unit="pass")
+    results = passes_by(how, given, fillers, estimate)
+    bar = tqdm(results, total=len(fillers), disable=not how.progress, desc="passes", unit="pass")
     for filler, filled in zip(fillers, bar, strict=True):
         estimate = filled.image
         # The others solve nothing whose quality could be told.
@@ -89,31 +72,31 @@ def run(
 def by_holes(
     given: Observed,
     estimate: Tensor,
-    first: Callable[[Observed], Tensor],
+    periodic: Periodic,
     word: str,
     candidates: Sequence[Pass | Series],
-    way: Way,
+    how: How,
 ) -> Run:
     """Fill thin holes by passes, then thick ones from patches.
 
     Args:
         given: one image.
         estimate: the first one, [channels, *size].
-        first: gives the first estimate of a part of the image.
+        periodic: gives the first estimate of a part of the image; its ridge tells of noise.
         word: one of ``WORDS``.
         candidates: what the user gives to choose from, for all holes; empty for the usual choice.
-        way: of the passes.
+        how: of the passes.
     """
     observed = given.single_mask
     # What samples are drawn of is a regression.
-    by_thickness = given.ndim == 2 and not candidates and way.draws is None
+    by_thickness = given.ndim == 2 and not candidates and how.draws is None
     holes = thick(observed) if by_thickness else torch.zeros_like(observed)
     thin_only = _knowing(given, estimate, holes)
     if thin_only.complete:
         thin = Run(estimate, None, 0, None)
     else:
-        passes, guidance, why = _choose(thin_only, first, word, candidates, way)
-        thin = run(thin_only, estimate, [of_pass(guidance, k) for k in range(passes)], way, guidance)
+        passes, guidance, why = _choose(thin_only, periodic, word, candidates, how)
+        thin = run(thin_only, estimate, [of_pass(guidance, k) for k in range(passes)], how, guidance)
         thin = replace(thin, choice=f"{passes_in_words(guidance, passes)}, {why}")
     if not bool(holes.any()):
         return replace(thin, image=given.restore(thin.image)[0])
@@ -124,14 +107,14 @@ def by_holes(
         return replace(thin, image=given.restore(thin.image)[0], choice=choice)
     patches = PatchFill(blend=1.0) if word == "sharp" else PatchFill()
     thick_only = _knowing(given, thin.image, ~observed & ~holes)
-    filled = fill(thick_only, patches, thin.image).image
+    filled = fill_by(how, thick_only, patches, thin.image).image
     count = int(holes.sum())
     look = "to look sharp" if word == "sharp" else "blended with the kernel's for the least error"
-    how = f"patches from elsewhere, {look}"
+    by = f"patches from elsewhere, {look}"
     if thin.choice:
-        choice = f"thin holes by {thin.choice}; {count:,} pixels in holes of more than {THIN} pixels across by {how}"
+        choice = f"thin holes by {thin.choice}; {count:,} pixels in holes of more than {THIN} pixels across by {by}"
     else:
-        choice = f"{how}, as holes are more than {THIN} pixels across"
+        choice = f"{by}, as holes are more than {THIN} pixels across"
     image = given.restore(filled)[0]
     return Run(image, thin.last, thin.passes + 1, patches if thin.guidance is None else thin.guidance, choice)
 
@@ -145,15 +128,11 @@ def _knowing(given: Observed, estimate: Tensor, more: Tensor) -> Observed:
 
 
 def _choose(
-    given: Observed,
-    first: Callable[[Observed], Tensor],
-    word: str,
-    candidates: Sequence[Pass | Series],
-    way: Way,
+    given: Observed, periodic: Periodic, word: str, candidates: Sequence[Pass | Series], how: How
 ) -> tuple[int, Pass | Series, str]:
     """Number of passes, what they are made with, and why."""
     series = tuple(candidates or guided_series(given.single_mask))
-    if way.draws is not None:
+    if how.draws is not None:
         # Samples are of a regression of the whole image.
         series = tuple(one for one in series if not isinstance(of_pass(one, 0), Coarse | Refiner))
     if word == "quick":
@@ -162,8 +141,13 @@ def _choose(
     if missing < _FEW and not candidates:
         return _QUICK, series[0], f"as there are too few missing pixels ({missing:,}) to try others out"
     share = float(given.single_mask.double().mean())
-    flows = () if candidates or way.draws is not None else flows_for(share, way.ridge)
-    passes, guidance = choose_passes(given, first, series, flows, progress=way.progress, mesh=way.mesh)
+    ridge = periodic.ridge if isinstance(periodic.ridge, float) else 0.0
+    flows = () if candidates or how.draws is not None else flows_for(share, ridge)
+
+    def first(part: Observed) -> Tensor:
+        return fill(part, periodic.serving(part)).image
+
+    passes, guidance = choose_passes(given, first, series, flows, progress=how.progress, mesh=how.mesh)
     better = "predicted left-out pixels best" if passes else "predicted left-out pixels better"
     return passes, guidance, f"as {'they' if passes else 'none'} {better}"
 

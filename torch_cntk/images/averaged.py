@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from torch_cntk._internal.checks import finite_number
-from torch_cntk._internal.ranks import Mesh
-from torch_cntk.images.fill import fill
-from torch_cntk.images.filler import OnRanks, Pass, check_filler
+from torch_cntk.images.fill import fill_by
+from torch_cntk.images.filler import Pass, check_filler
+from torch_cntk.images.how import How
 from torch_cntk.images.observed import Observed
 
 __all__ = ["Averaged"]
@@ -49,13 +49,10 @@ class Averaged:
         Returns:
             of the same shape.
         """
-        return self._mean(given, estimate, None)
+        return self.refine_by(How(), given, estimate)
 
-    def divided(self, mesh: Mesh) -> OnRanks:
-        """See ``Divisible``: the second picture is filled by all ranks together."""
-        return OnRanks(self._mean, mesh)
-
-    def _mean(self, given: Observed, estimate: Tensor, mesh: Mesh | None) -> Tensor:
-        filled = fill(given, self.filler, estimate, mesh=mesh).image.reshape(estimate.shape)
-        mean: Tensor = estimate + self.weight * (filled - estimate)
+    def refine_by(self, how: How, given: Observed, estimate: Tensor) -> Tensor:
+        """See ``Governed``: the second picture is filled by all ranks together."""
+        filled = fill_by(replace(how, keep=False, draws=None), given, self.filler, estimate)
+        mean: Tensor = estimate + self.weight * (filled.image.reshape(estimate.shape) - estimate)
         return mean

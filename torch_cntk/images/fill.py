@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -12,14 +12,15 @@ from torch_cntk._internal.checks import shape_text
 from torch_cntk._internal.memory import require_bytes
 from torch_cntk._internal.ranks import Mesh
 from torch_cntk.images.coarse import Coarse, enlarged, smaller_estimate, smaller_image
-from torch_cntk.images.filler import Filler, Local, Pass, Refiner, check_filler, of_pass, over, to_read
+from torch_cntk.images.filler import Filler, Governed, Local, Pass, Refiner, check_filler, of_pass, over, to_read
+from torch_cntk.images.how import How
 from torch_cntk.images.observed import Observed
 from torch_cntk.images.piecewise import fill_windows
 from torch_cntk.images.posterior import Draws, nothing_open
 from torch_cntk.images.regression import Filled, OnSmaller, checked_equations, regress
 from torch_cntk.solvers import Solution, Status
 
-__all__ = ["Filled", "check_regression", "each_pass", "fill"]
+__all__ = ["Filled", "check_regression", "each_pass", "fill", "fill_by", "passes_by"]
 
 
 def fill(
@@ -58,35 +59,30 @@ def fill(
             drawn of what is no regression of the whole image.
         OutOfMemoryError: the operator would not fit.
     """
+    return fill_by(How(windows, progress, mesh, keep, draws), given, filler, estimate, guess)
+
+
+def fill_by(
+    how: How, given: Observed, filler: Pass, estimate: Tensor | None = None, guess: Filled | None = None
+) -> Filled:
+    """As ``fill``, with all options in one record."""
     check_filler(filler, series=False)
     filler = of_pass(filler, 0)
-    if draws is not None:
+    if how.draws is not None:
         check_regression(filler)
     estimate = None if estimate is None else _checked_estimate(given, estimate)
     if given.complete:
-        posterior = None if draws is None else nothing_open(given, draws)
+        posterior = None if how.draws is None else nothing_open(given, how.draws)
         return Filled(given.shaped(given.pixels.clone()), _nothing_solved(given), 0.0, posterior=posterior)
     if isinstance(filler, Refiner):
-        return _refined(given, over(mesh, filler), estimate, guess)
-    windows = windows and not keep and draws is None
+        return _refined(given, filler, estimate, guess, how)
+    windows = how.windows and not how.keep and how.draws is None
     locality = filler.locality(*to_read(filler, given, estimate)) if windows and isinstance(filler, Local) else None
     if locality is not None:
-        filled = fill_windows(given, locality, estimate, guess, progress, mesh or Mesh.alone())
+        filled = fill_windows(given, locality, estimate, guess, how)
         if filled is not None:
             return filled
-    return _fill_whole(given, filler, estimate, _How(guess, windows, progress, mesh, keep, draws))
-
-
-@dataclass(frozen=True, eq=False)
-class _How:
-    """The options of ``fill``."""
-
-    guess: Filled | None
-    windows: bool
-    progress: bool
-    mesh: Mesh | None
-    keep: bool
-    draws: Draws | None
+    return _fill_whole(given, filler, estimate, guess, how)
 
 
 def check_regression(filler: Pass) -> None:
@@ -108,7 +104,7 @@ def _nothing_solved(given: Observed) -> Solution:
     return Solution(weights, nothing, 0, 0.0, Status.CONVERGED, "nothing to solve")
 
 
-def _refined(given: Observed, refiner: Refiner, estimate: Tensor | None, guess: Filled | None) -> Filled:
+def _refined(given: Observed, refiner: Refiner, estimate: Tensor | None, guess: Filled | None, how: How) -> Filled:
     """Go on from an estimate [batch, channels, *size].
 
     Raises:
@@ -119,7 +115,7 @@ def _refined(given: Observed, refiner: Refiner, estimate: Tensor | None, guess: 
         raise ValueError(f"expected an estimate that {type(refiner).__name__} goes on from: put it behind another pass")
     normal, start = to_read(refiner, given.normalised, given.normalise(estimate))
     assert start is not None
-    refined = refiner.refine(normal, start)
+    refined = refiner.refine_by(how, normal, start) if isinstance(refiner, Governed) else refiner.refine(normal, start)
     if not isinstance(refined, Tensor):
         raise TypeError(f"expected a refiner to give a torch tensor, got {type(refined).__name__}")
     if refined.shape != given.pixels.shape:
@@ -131,17 +127,16 @@ def _refined(given: Observed, refiner: Refiner, estimate: Tensor | None, guess: 
     return Filled(image, solution, ridge)
 
 
-def _fill_whole(given: Observed, filler: Filler, estimate: Tensor | None, how: _How) -> Filled:
+def _fill_whole(given: Observed, filler: Filler, estimate: Tensor | None, guess: Filled | None, how: How) -> Filled:
     """By one regression."""
     _require_room(given)
     normal = given.normalised
     estimate = None if estimate is None else given.normalise(estimate)
     if isinstance(filler, Coarse):
-        filled = _fill_smaller(normal, filler, estimate, how)
+        filled = _fill_smaller(normal, filler, estimate, guess, how)
     else:
         equations = over(how.mesh, filler).equations(*to_read(filler, normal, estimate))
-        checked = checked_equations(normal, equations)
-        filled = regress(normal, checked, how.guess, how.progress, mesh=how.mesh, keep=how.keep, draws=how.draws)
+        filled = regress(normal, checked_equations(normal, equations), guess, how)
     posterior = None if filled.posterior is None else filled.posterior.denormalised(given)
     return replace(filled, image=given.shaped(given.restore(given.denormalise(filled.image))), posterior=posterior)
 
@@ -184,9 +179,9 @@ def _checked_estimate(given: Observed, estimate: Tensor) -> Tensor:
     return estimate.detach().to(given.pixels).reshape(given.pixels.shape)
 
 
-def _fill_smaller(given: Observed, filler: Coarse, estimate: Tensor | None, how: _How) -> Filled:
+def _fill_smaller(given: Observed, filler: Coarse, estimate: Tensor | None, guess: Filled | None, how: How) -> Filled:
     """As ``regress``, by way of a smaller image."""
-    last = None if how.guess is None else how.guess.coarse
+    last = None if guess is None else guess.coarse
     if last is None or last.factor != filler.factor:
         last = None
         smaller = smaller_image(given, filler.factor)
@@ -195,18 +190,11 @@ def _fill_smaller(given: Observed, filler: Coarse, estimate: Tensor | None, how:
     else:
         smaller, estimate, start = last.given, last.estimate, last.start
     before = None if last is None else last.filled
-    filled = fill(
-        smaller,
-        of_pass(filler.filler, 0),
-        start if before is None else before.image,
-        guess=before,
-        windows=how.windows,
-        progress=how.progress,
-        mesh=how.mesh,
-    )
+    below = replace(how, keep=False, draws=None)
+    filled = fill_by(below, smaller, of_pass(filler.filler, 0), start if before is None else before.image, before)
     change = enlarged(filled.image.reshape(start.shape) - start, filler.factor, given.size)
-    below = OnSmaller(filler.factor, smaller, start, estimate, filled)
-    return Filled(estimate + change, filled.solution, filled.ridge, below)
+    coarse = OnSmaller(filler.factor, smaller, start, estimate, filled)
+    return Filled(estimate + change, filled.solution, filled.ridge, coarse)
 
 
 def each_pass(
@@ -230,15 +218,18 @@ def each_pass(
         mesh: see ``fill``.
         draws: see ``fill``; of the last filler, of a sequence of them.
 
-    Yields:
-        the result of each pass.
+    Returns:
+        the result of each pass, one after the other.
     """
+    return passes_by(How(windows, progress, mesh, draws=draws), given, fillers, estimate)
+
+
+def passes_by(how: How, given: Observed, fillers: Iterable[Pass], estimate: Tensor) -> Iterator[Filled]:
+    """As ``each_pass``, with all options in one record."""
     filled: Filled | None = None
     last = len(fillers) - 1 if isinstance(fillers, Sequence) else None
+    without_draws = replace(how, draws=None)
     for number, filler in enumerate(fillers):
-        wanted = draws if number == last else None
-        filled = fill(
-            given, filler, estimate, guess=filled, windows=windows, progress=progress, mesh=mesh, draws=wanted
-        )
+        filled = fill_by(how if number == last else without_draws, given, filler, estimate, filled)
         estimate = filled.image
         yield filled

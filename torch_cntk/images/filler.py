@@ -11,6 +11,7 @@ from torch import Tensor
 
 from torch_cntk._internal.checks import finite_number
 from torch_cntk._internal.ranks import Mesh
+from torch_cntk.images.how import How
 from torch_cntk.images.observed import Observed
 from torch_cntk.images.windows import Cut
 from torch_cntk.operators.base import Operator
@@ -20,6 +21,7 @@ __all__ = [
     "Divisible",
     "Equations",
     "Filler",
+    "Governed",
     "Local",
     "Locality",
     "Pass",
@@ -174,29 +176,25 @@ class Refiner(Protocol):
 
 
 @runtime_checkable
-class Divisible(Protocol):
-    """A filler or a refiner whose work several ranks can divide."""
-
-    def divided(self, mesh: Mesh) -> Any:
-        """The same filler or refiner for all ranks together, which call it with the same image and estimate."""
-        ...
-
-
-@dataclass(frozen=True, eq=False)
-class OnRanks:
-    """A refiner whose work several ranks divide.
-
-    Attributes:
-        work: refines an estimate of what is given, on these ranks.
-        mesh: the ranks.
-    """
-
-    work: Callable[[Observed, Tensor, Mesh], Tensor]
-    mesh: Mesh
+class Governed(Protocol):
+    """A refiner that ranks can divide among them, or that shows how far it is: it asks how the fill is done."""
 
     def refine(self, given: Observed, estimate: Tensor) -> Tensor:
         """See ``Refiner``."""
-        return self.work(given, estimate, self.mesh)
+        ...
+
+    def refine_by(self, how: How, given: Observed, estimate: Tensor) -> Tensor:
+        """As ``refine``."""
+        ...
+
+
+@runtime_checkable
+class Divisible(Protocol):
+    """A filler whose work several ranks can divide."""
+
+    def divided(self, mesh: Mesh) -> Any:
+        """The same filler for all ranks together, which call it with the same image and estimate."""
+        ...
 
 
 def over(mesh: Mesh | None, filler: N) -> N:

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from torch_cntk._internal.checks import finite_number, positive_int
 from torch_cntk._internal.ranks import Mesh
-from torch_cntk.images.filler import OnRanks, Pass, Series, of_pass
+from torch_cntk.images.filler import Pass, Series, of_pass
 from torch_cntk.images.groups import flow_in_groups, groups, narrowed
+from torch_cntk.images.how import How
 from torch_cntk.images.observed import Observed
 from torch_cntk.layers.base import Layer
 
@@ -113,15 +114,12 @@ class GroupFlow:
         Returns:
             of the same shape.
         """
-        return self._refined(given, estimate, None)
+        return self.refine_by(How(), given, estimate)
 
-    def _refined(self, given: Observed, estimate: Tensor, mesh: Mesh | None) -> Tensor:
-        *_, last = self.iterates(given, estimate, mesh)
+    def refine_by(self, how: How, given: Observed, estimate: Tensor) -> Tensor:
+        """See ``Governed``: each rank finds some of the groups, and lets some of them flow."""
+        *_, last = self.iterates(given, estimate, how.mesh)
         return last
-
-    def divided(self, mesh: Mesh) -> OnRanks:
-        """See ``Divisible``: each rank finds some of the groups, and lets some of them flow."""
-        return OnRanks(self._refined, mesh)
 
     def iterates(self, given: Observed, estimate: Tensor, mesh: Mesh | None = None) -> Iterator[Tensor]:
         """As ``refine``: what each iteration gives; perhaps by several ranks together."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -18,11 +18,12 @@ from torch_cntk._internal.guesses import MASK, understands
 from torch_cntk._internal.memory import allocating
 from torch_cntk._internal.ranks import Mesh
 from torch_cntk.images.arrays import read
-from torch_cntk.images.automatic import Way
 from torch_cntk.images.default import default_kernel, kernel_of
-from torch_cntk.images.fill import Filled, fill
+from torch_cntk.images.exclusions import check_together
+from torch_cntk.images.fill import Filled, fill_by
 from torch_cntk.images.filler import Pass, Series, check_ridge, check_solver
 from torch_cntk.images.gradients import Inputs, with_gradients
+from torch_cntk.images.how import How
 from torch_cntk.images.observed import Observed
 from torch_cntk.images.periodic import Periodic
 from torch_cntk.images.plan import Plan
@@ -142,16 +143,13 @@ def inpaint(
     """
     ranks = ranks_of(mesh)
     draws = Draws.of(samples, seed)
-    plan = Plan.of(passes, guidance, draws)
+    plan = Plan.of(passes, guidance, sampled=draws is not None)
     chosen = _checked_solver(solver)
     number = _number(ridge)
     kernel = kernel_of(kernel)
     inputs = Inputs.of(image, ridge, kernel)
-    if inputs is not None and not plan.none:
-        raise ValueError(
-            f"expected passes=0 where gradients are asked for, as passes are no linear function of the pixels, got "
-            f"{plan.passes}; image.detach() is filled without gradients"
-        )
+    passing = None if plan.none else plan.passes
+    check_together({"gradients": inputs, "passes": passing, "samples": samples or None, "mesh": mesh})
     start = time.perf_counter()
     if isinstance(image, str | Path) or isinstance(observed, str | Path):
         task, image, observed = _from_files(image, observed)
@@ -160,19 +158,14 @@ def inpaint(
         task = None
     pixels, mask, form = read(image, observed)
     parts = Observed.of_channels(pixels, mask, None if kernel is None else kernel.ndim, wrap=wrap)
-    if inputs is not None and mesh is not None:
-        raise ValueError("expected nothing that requires gradients with a mesh: ranks do not divide them")
-    if draws is not None and (inputs is not None or mesh is not None):
-        beside = "a mesh" if inputs is None else "what requires gradients"
-        raise ValueError(f"expected samples=0 beside {beside}, got {samples}")
     if getattr(chosen, "checkpoint", None) is not None:
         _check_one_solve(parts, mesh)
     periodic = Periodic(None if kernel is None else kernel.detach(), number, chosen)
     ranks.agree(image=pixels, observed=parts[0][1].mask, ridge=ridge, wrap=wrap, passes=str(passes), windows=windows)
     checked = time.perf_counter() - start
-    how = _How(plan, windows, progress, mesh, keep=inputs is not None)
+    how = How(windows, progress, mesh, keep=inputs is not None, draws=draws)
     with agreed_memory(ranks):
-        filled = [_filled(part, periodic, how) for _, part in parts]
+        filled = [_filled(part, periodic, plan, how) for _, part in parts]
     results = [one for one, _ in filled]
     result = results[0] if len(parts) == 1 else _joined(pixels, parts, results)
     if inputs is not None:
@@ -257,23 +250,12 @@ def _worst(results: list[InpaintingResult]) -> InpaintingResult:
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _How:
-    """The options of ``inpaint`` that say how to go about it."""
-
-    plan: Plan
-    windows: bool
-    progress: bool
-    mesh: Mesh | None
-    keep: bool
-
-
-def _by_rank(given: Observed, periodic: Periodic, how: _How) -> InpaintingResult:
+def _by_rank(given: Observed, periodic: Periodic, plan: Plan, how: How) -> InpaintingResult:
     """As ``_filled``, each image by one rank."""
     assert how.mesh is not None
     start = time.perf_counter()
     alone = replace(how, mesh=None, progress=how.progress and how.mesh.size == 1)
-    results = by_rank(how.mesh, lambda one: _filled(one, periodic, alone)[0], given.images(), given.pixels.device)
+    results = by_rank(how.mesh, lambda one: _filled(one, periodic, plan, alone)[0], given.images(), given.pixels.device)
     filled = given.shaped(torch.stack([result.image for result in results]))
     return replace(_worst(results), image=filled, seconds=time.perf_counter() - start)
 
@@ -291,7 +273,7 @@ def _number(ridge: float | Tensor | Literal["cv"]) -> float | Literal["cv"]:
     return cast("float | Literal['cv']", ridge)
 
 
-def _filled(given: Observed, periodic: Periodic, how: _How) -> tuple[InpaintingResult, Filled | None]:
+def _filled(given: Observed, periodic: Periodic, plan: Plan, how: How) -> tuple[InpaintingResult, Filled | None]:
     """Fill what has one mask for all channels. Gives the first regression as well, unless ranks did it."""
     start = time.perf_counter()
     if periodic.kernel is None and not given.complete:
@@ -299,17 +281,14 @@ def _filled(given: Observed, periodic: Periodic, how: _How) -> tuple[InpaintingR
         periodic = replace(periodic, kernel=default_kernel(given.mask, given.ndim))
         start += time.perf_counter() - building
     if how.mesh is not None and len(given.pixels) > 1:
-        return _by_rank(given, periodic, how), None
-    plan = how.plan
+        return _by_rank(given, periodic, plan, how), None
     only = plan.none or given.complete
-    draws = plan.draws if only else None
-    first = fill(given, periodic, windows=how.windows, progress=how.progress, mesh=how.mesh, keep=how.keep, draws=draws)
+    first = fill_by(how if only else replace(how, draws=None), given, periodic)
     if only:
         return _result(first.image, [first], time.perf_counter() - start, given), first
     periodic = replace(periodic, ridge=first.ridge, solver=without_checkpoint(periodic.solver))
     estimates = first.image.reshape(given.pixels.shape)
-    way = Way(how.windows, how.progress, how.mesh, plan.draws)
-    runs = [plan.run(one, estimate, periodic, way) for one, estimate in zip(given.images(), estimates, strict=True)]
+    runs = [plan.run(one, estimate, periodic, how) for one, estimate in zip(given.images(), estimates, strict=True)]
     filled = given.shaped(torch.stack([run.image for run in runs]))
     last = [run.last or first for run in runs]
     result = replace(

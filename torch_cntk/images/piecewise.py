@@ -19,6 +19,7 @@ from torch_cntk._internal.memory import available_bytes
 from torch_cntk._internal.ranks import Mesh
 from torch_cntk._internal.threads import side_by_side
 from torch_cntk.images.filler import Filler, Locality, to_read
+from torch_cntk.images.how import How
 from torch_cntk.images.observed import Observed
 from torch_cntk.images.regression import Filled, Part, checked_equations, regress
 from torch_cntk.images.windows import Cut, Window, cut
@@ -54,8 +55,7 @@ def fill_windows(
     locality: Locality,
     estimate: Tensor | None,
     guess: Filled | None,
-    progress: bool,
-    mesh: Mesh,
+    how: How,
 ) -> Filled | None:
     """Fill the windows of an image, each by itself, and several at a time.
 
@@ -70,13 +70,13 @@ def fill_windows(
         locality: of the filler.
         estimate: [batch, channels, *size], likewise; None where there is none.
         guess: an earlier result, whose weights windows start from where they are the same ones.
-        progress: whether to show a bar.
-        mesh: ranks that divide the windows; one process has one of its own.
+        how: of its ranks, they divide the windows.
 
     Returns:
         the filled image; None where the whole is solved sooner.
     """
     start = time.perf_counter()
+    mesh, progress = how.mesh or Mesh.alone(), how.progress
     missing = (~given.mask).cpu().numpy()
     plan = locality.cut
     solve: _Solve | None = None
@@ -155,7 +155,7 @@ class _Solve:
         equations = checked_equations(part, self.filler.equations(*to_read(self.filler, part, estimate)))
         if self.common is not None:
             equations = replace(equations, mean=self.common[job.images])
-        filled = regress(part, equations, self._guess(job), progress)
+        filled = regress(part, equations, self._guess(job), How(progress=progress))
         # Only what is filled is kept, not the window.
         inside = filled.image[(slice(None), slice(None), *job.window.within)].clone()
         return Part(job.images, job.window, replace(filled, image=inside, solution=_light(filled.solution)))

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from torch_cntk._internal.checks import positive_int
-from torch_cntk.images.automatic import WORDS, Run, Way, by_holes, run
-from torch_cntk.images.fill import check_regression, fill
+from torch_cntk.images.automatic import WORDS, Run, by_holes, run
+from torch_cntk.images.fill import check_regression, fill_by
 from torch_cntk.images.filler import Filler, Pass, Refiner, Series, check_filler, of_pass
 from torch_cntk.images.guided import Guidance
+from torch_cntk.images.how import How
 from torch_cntk.images.observed import Observed
 from torch_cntk.images.periodic import Periodic
-from torch_cntk.images.posterior import Draws
 
 __all__ = ["Plan"]
 
@@ -27,17 +27,20 @@ class Plan:
         fillers: one a pass; None where ``passes`` and ``guidance`` say them.
         passes: their number, or one of ``WORDS``.
         guidance: what to choose from; empty for the usual settings.
-        draws: images to draw of what the last pass leaves open; None for none.
     """
 
     fillers: tuple[Pass, ...] | None
     passes: int | str
     guidance: tuple[Pass | Series, ...]
-    draws: Draws | None = None
 
     @classmethod
-    def of(cls, passes: object, guidance: object, draws: Draws | None = None) -> Plan:
+    def of(cls, passes: object, guidance: object, *, sampled: bool = False) -> Plan:
         """Check what the user gave.
+
+        Args:
+            passes: of ``inpaint``.
+            guidance: likewise.
+            sampled: whether images are to be drawn of what the last pass leaves open.
 
         Raises:
             TypeError: the passes are no number, word or fillers, or the guidance is none.
@@ -52,45 +55,40 @@ class Plan:
                 raise ValueError("expected no guidance beside passes that are fillers themselves, got both")
             fillers = _fillers(passes, "passes")
             made = tuple(of_pass(filler, k) for k, filler in enumerate(fillers))
-            if draws is not None:
+            if sampled:
                 check_regression(made[-1])
-            return cls(made, len(fillers), (), draws)
+            return cls(made, len(fillers), ())
         choice = () if guidance is None else _fillers(guidance, "guidance")
-        for one in choice if draws is not None and passes != 0 else ():
+        for one in choice if sampled and passes != 0 else ():
             check_regression(of_pass(one, 0))
         if isinstance(passes, str):
             if choice and passes != "auto":
                 raise ValueError(f'expected passes="auto" or a number beside guidance, got passes={passes!r}')
-            return cls(None, passes, choice, draws)
+            return cls(None, passes, choice)
         if len(choice) > 1:
             raise ValueError(f'expected passes="auto" to choose from {len(choice)} kinds of guidance, got {passes}')
-        return cls(None, 0 if passes == 0 else positive_int(passes, "passes"), choice, draws)
+        return cls(None, 0 if passes == 0 else positive_int(passes, "passes"), choice)
 
     @property
     def none(self) -> bool:
         """Whether there are no passes."""
         return self.passes == 0
 
-    def run(self, given: Observed, estimate: Tensor, periodic: Periodic, way: Way) -> Run:
+    def run(self, given: Observed, estimate: Tensor, periodic: Periodic, how: How) -> Run:
         """Make the passes on one image, from the first estimate [channels, *size]."""
-        made = self._run(given, estimate, periodic, way)
-        if self.draws is None or made.passes:
+        made = self._run(given, estimate, periodic, how)
+        if how.draws is None or made.passes:
             return made
-        return replace(made, last=fill(given, periodic, progress=way.progress, draws=self.draws))
+        return replace(made, last=fill_by(how, given, periodic))
 
-    def _run(self, given: Observed, estimate: Tensor, periodic: Periodic, way: Way) -> Run:
+    def _run(self, given: Observed, estimate: Tensor, periodic: Periodic, how: How) -> Run:
         if self.fillers is not None:
-            return run(given, estimate, self.fillers, way)
+            return run(given, estimate, self.fillers, how)
         if isinstance(self.passes, str):
-
-            def first(part: Observed) -> Tensor:
-                return fill(part, periodic.serving(part)).image
-
-            ridge = periodic.ridge if isinstance(periodic.ridge, float) else 0.0
-            return by_holes(given, estimate, first, self.passes, self.guidance, replace(way, ridge=ridge))
+            return by_holes(given, estimate, periodic, self.passes, self.guidance, how)
         usual = Guidance.for_share(float(given.single_mask.double().mean()), given.ndim)
         guidance = self.guidance[0] if self.guidance else usual
-        return run(given, estimate, [of_pass(guidance, k) for k in range(self.passes)], way, guidance)
+        return run(given, estimate, [of_pass(guidance, k) for k in range(self.passes)], how, guidance)
 
 
 def _fillers(value: object, name: str) -> tuple[Pass | Series, ...]:

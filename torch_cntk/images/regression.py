@@ -15,8 +15,9 @@ from torch_cntk._internal.dealing import exchanged
 from torch_cntk._internal.ranks import Mesh
 from torch_cntk.images.canvas import crop, extend
 from torch_cntk.images.filler import Equations
+from torch_cntk.images.how import How
 from torch_cntk.images.observed import Observed
-from torch_cntk.images.posterior import Draws, Posterior, Solved, posterior_of
+from torch_cntk.images.posterior import Posterior, Solved, posterior_of
 from torch_cntk.images.windows import Window
 from torch_cntk.operators.base import Operator
 from torch_cntk.solvers import (
@@ -113,27 +114,16 @@ class Part:
     filled: Filled
 
 
-def regress(
-    given: Observed,
-    equations: Equations,
-    guess: Filled | None,
-    progress: bool,
-    *,
-    mesh: Mesh | None = None,
-    keep: bool = False,
-    draws: Draws | None = None,
-) -> Filled:
+def regress(given: Observed, equations: Equations, guess: Filled | None, how: How) -> Filled:
     """Solve; the image is in the units of ``given`` and its observed pixels are not put back yet.
 
     Args:
         given: the image.
         equations: of the regression.
         guess: an earlier result, see ``fill``.
-        progress: whether to show bars.
-        mesh: ranks that call this with the same equations, and divide the channels, or else the products with K.
-        keep: whether the result keeps what solves for further right-hand sides.
-        draws: images to draw of what is left open.
+        how: of its ranks, they divide the channels, or else the products with K.
     """
+    mesh, keep, draws, progress = how.mesh, how.keep, how.draws, how.progress
     operator, solver, mean = equations.operator, equations.solver, equations.mean
     one_solve = keep or draws is not None or getattr(solver, "checkpoint", None) is not None
     alone = mesh is None or operator.takes_all_ranks or one_solve
