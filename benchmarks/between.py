@@ -1,4 +1,4 @@
-"""Kernels between images: time against one pass of atan2, and classified digits. ``python -m benchmarks.between``.
+"""Kernels between inputs: time against one pass of atan2, digits and small tables. ``python -m benchmarks.between``.
 
 The unit is a pass of atan2 (float64, in pieces that fit the cache) over as many numbers as the network's activations
 see: pixels^2 for each pair of images and activation behind a pooling of all pixels, pixels behind ``Flatten``. All on
@@ -12,11 +12,12 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from pathlib import Path
 
-import numpy as np
 import torch
 
 import torch_cntk as tc
+from benchmarks.learned import TABLES, digits, tables
 from benchmarks.timing import peak_bytes, print_table, seconds_text
 
 ELSEWHERE = {"32 images of 32 x 32, pooled": 230.0}
@@ -90,51 +91,23 @@ def flattened_gram() -> torch.Tensor:
     return convolutional(3, 4, tc.Flatten()).gram(images(1000, 8))
 
 
-def digits(count: int) -> None:
-    """Five-fold cross-validation on scikit-learn's digits, the folds shuffled."""
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import StratifiedKFold, cross_val_score
-    from sklearn.svm import SVC
-
-    x, y = load_digits(return_X_y=True)
-    chosen = np.random.default_rng(0).permutation(len(x))[:count]
-    x, y = x[chosen] / 16, y[chosen]
-    folds = StratifiedKFold(5, shuffle=True, random_state=0)
-    pictures = torch.as_tensor(x).reshape(-1, 1, 8, 8)
-
-    def padded(channels: int) -> tc.Layer:
-        return tc.Conv2d(channels, 8, 3, padding_mode="zeros")
-
-    body = [padded(1), tc.ReLU(), padded(8), tc.ReLU(), padded(8), tc.ReLU()]
-    connected = [tc.Linear(64, 8), tc.ReLU(), tc.Linear(8, 8), tc.ReLU(), tc.Linear(8, 1)]
-    networks = {
-        "convolutions, pooled": tc.Sequential(*body, tc.GlobalAvgPool(), tc.Linear(8, 1)),
-        "convolutions, flattened": tc.Sequential(*body, tc.Flatten(), tc.Linear(512, 1)),
-        "fully connected, two hidden layers": tc.Sequential(tc.Flatten(), *connected),
-    }
-    rows: list[list[object]] = []
-    for name, net in networks.items():
-        start = time.process_time()
-        kernel = net.gram(pictures, dtype=torch.float32 if "pooled" in name else torch.float64).numpy()
-        taken = time.process_time() - start
-        scores = cross_val_score(tc.KernelClassifier("precomputed", ridge=1e-4), kernel, y, cv=folds)
-        rows.append([name, f"{100 * scores.mean():.2f} +- {100 * scores.std() / 5**0.5:.2f}", seconds_text(taken)])
-    scores = cross_val_score(SVC(C=10, gamma="scale"), x, y, cv=folds)
-    rows.append(["SVC, RBF", f"{100 * scores.mean():.2f} +- {100 * scores.std() / 5**0.5:.2f}", ""])
-    print(f"\n{count} of scikit-learn's 1,797 digits, five folds:\n")
-    print_table(["kernel", "right, %", "time of the kernel"], rows)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer pairs and digits: a minute")
     parser.add_argument("--digits", type=int, help="how many digits to classify; by default 300 if quick, else all")
+    parser.add_argument("--only", choices=("speed", "digits", "tables"), help="one part (default: all)")
+    parser.add_argument("--results", type=Path, metavar="FILE", help="keep scores here, and go on where a run ended")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    speed(arguments.quick)
-    if not arguments.quick:
+    quick, only, results = arguments.quick, arguments.only, arguments.results
+    if only in (None, "speed"):
+        speed(quick)
+    if only in (None, "speed") and not quick:
         print(f"\nMemory of 1,000 images of 8 x 8, flattened: {peak_bytes(flattened_gram) / 1e6:.0f} MB")
-    digits(arguments.digits or (300 if arguments.quick else 1797))
+    if only in (None, "digits"):
+        digits(arguments.digits or (300 if quick else 1797), results)
+    if only in (None, "tables"):
+        tables(TABLES[:2] if quick else TABLES, results)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -311,7 +312,7 @@ REFUSED: dict[str, Callable[[], Any]] = {
     r"cannot take an input of z, \(3, 5, 5\): mat1": lambda: tc.empirical_ntk(classifier(), torch.zeros(3, 5, 5)),
     r"expected z as \[n, \.\.\.\]": lambda: tc.empirical_ntk(nn.Linear(3, 1), torch.zeros(3)),
     r"expected at least one input in z": lambda: tc.empirical_ntk(ROWS, torch.zeros(0, 3)),
-    r"expected others as a tensor in torch.float32": lambda: tc.empirical_ntk(ROWS, torch.zeros(1, 3), [[1.0] * 3]),  # type: ignore[arg-type]
+    r"expected others as a tensor in torch.float32": lambda: tc.empirical_ntk(ROWS, torch.zeros(1, 3), [[1.0] * 3]),  # type: ignore[type-var]
     r'expected kind "ntk" or "nngp"': lambda: tc.empirical_ntk(ROWS, torch.zeros(1, 3), kind="ck"),  # type: ignore[arg-type]
     r'expected outputs "mean" or "trace"': lambda: tc.empirical_ntk(ROWS, torch.zeros(1, 3), outputs="sum"),  # type: ignore[arg-type]
     r"expected a channel from 0 to 1": lambda: tc.empirical_ntk(ROWS, torch.zeros(1, 3), channel=-1),
@@ -340,3 +341,20 @@ def test_wrong_types_are_refused() -> None:
 
     with pytest.raises(TypeError, match="expected a network that gives one tensor, got tuple"):
         tc.empirical_ntk(Pair(3, 1), torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_arrays_give_arrays(dtype: Any, generator: torch.Generator) -> None:
+    net = tc.Sequential(tc.Linear(3, 8), tc.ReLU(), tc.Linear(8, 1)).to(dtype)
+    x, others = (torch.randn(n, 3, generator=generator, dtype=torch.float64) for n in (4, 2))
+    found = tc.empirical_ntk(net, x.numpy(), others.numpy())
+    assert isinstance(found, np.ndarray)
+    assert np.array_equal(found, tc.empirical_ntk(net, x.to(dtype), others.to(dtype)).numpy())
+    mean = tc.monte_carlo_kernel(net, x.numpy()[::-1], draws=3)
+    expected = tc.monte_carlo_kernel(net, x.to(dtype).flip(0), draws=3)
+    assert np.array_equal(mean.kernel, expected.kernel.numpy())
+    assert np.array_equal(mean.standard_error, expected.standard_error.numpy())
+    with pytest.raises(ValueError, match=r"expected z as a tensor in .*, got ndarray"):
+        tc.empirical_ntk(net, np.ones((4, 3), dtype=np.int64))
+    with pytest.raises(ValueError, match="expected inputs without missing numbers, got a masked array"):
+        tc.monte_carlo_kernel(net, np.ma.masked_less(x.numpy(), 0), draws=2)

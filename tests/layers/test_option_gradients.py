@@ -196,7 +196,7 @@ def test_the_number_is_that_of_the_moment(generator: torch.Generator) -> None:
 
 def test_what_would_be_a_silent_zero_is_refused(generator: torch.Generator) -> None:
     x = torch.randn(3, 2, generator=generator, dtype=torch.float64)
-    net = tc.Sequential(tc.Linear(2, 3, bias_std=leaf(0.5)), tc.ReLU(), tc.Linear(3, 1))
+    net = tc.Sequential(tc.Linear(2, 3, bias=False, bias_std=leaf(0.5)), tc.ReLU(), tc.Linear(3, 1))
     with pytest.raises(ValueError, match=r"got bias_std of Linear\(2, 3\), which does not: give it as a number"):
         net.gram(x)
     slope = leaf(0.5)

@@ -312,3 +312,23 @@ def test_matrices_of_entries_that_would_not_fit_are_refused(monkeypatch: pytest.
     for ask in (operator.dense, lambda: operator.cross(torch.randn(3000, 2))):
         with pytest.raises(tc.OutOfMemoryError, match=r"the kernel between 3,000 and 3,000 inputs needs 72 MB"):
             ask()
+
+
+def test_vectors_are_columns_as_of_a_matrix_or_rows(generator: torch.Generator) -> None:
+    features = torch.randn(7, 3, generator=generator, dtype=torch.float64)
+    net = tc.Sequential(tc.Linear(3, 1), tc.ReLU(), tc.Linear(1, 1))
+    signal = tc.Conv1d(1, 1, 3).kernel(tc.priors.Uniform()).operator((7,))
+    matrix = net.gram(features)
+    operator = net.gram_operator(features)
+    every = torch.arange(7)
+    for one, dense in ((operator, matrix), (2 * operator, 2 * matrix), (signal, signal.entries(every, every))):
+        columns = torch.randn(7, 4, generator=generator, dtype=one.dtype)
+        torch.testing.assert_close(one @ columns, (dense @ columns.double()).to(one.dtype))
+        torch.testing.assert_close(one @ columns[:, 0], (dense @ columns[:, 0].double()).to(one.dtype))
+        torch.testing.assert_close(one @ columns.T, (columns.T.double() @ dense).to(one.dtype))
+        torch.testing.assert_close(one @ torch.eye(7, dtype=one.dtype), dense.to(one.dtype))
+        square = torch.randn(7, 7, generator=generator, dtype=one.dtype)
+        with pytest.raises(ValueError, match=r"expected vectors as rows \[k, 7\] or columns \[7, k\]"):
+            one @ square
+        torch.testing.assert_close(one.multiply(square), (square.double() @ dense).to(one.dtype))
+        assert (one @ columns[:, :0]).shape == (7, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -184,3 +185,61 @@ def test_what_cannot_be_tuned_is_refused() -> None:
             tc.tune(ROWS if "x" in options and "image" not in options else NETWORK, **options)
     with pytest.raises(TypeError, match="expected a network"):
         tc.tune("relu", x=table, y=table)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("objective", ["left-out", "likelihood", "error"])
+def test_scales_of_weights_that_only_make_biases_fade_are_held(objective: Any, generator: torch.Generator) -> None:
+    x = torch.randn(30, 3, generator=generator, dtype=torch.float64)
+    x[4] = 0  # an input whose kernel is that of the biases alone
+    y = torch.sin(x[:, 0]) + 0.3 * torch.randn(30, generator=generator, dtype=torch.float64)
+    tuned = tc.tune(ROWS, x=x, y=y, objective=objective, steps=5)
+    assert tuned.held == ("Linear.weight_std",)
+    assert "held, as without biases they only scale the kernel: Linear.weight_std" in tuned.status
+    assert "weight_std" not in repr(tuned.network)
+    assert "Linear.weight_std" not in tuned.options
+    asked = tc.tune(ROWS, x=x, y=y, objective=objective, steps=5, options=["weight_std", "bias_std"])
+    assert not asked.held
+    assert asked.options.keys() == {"Linear.weight_std", "Linear.bias_std"}
+    # A scale before erf says how linear it is, and one within a branch how much the branch weighs.
+    bent = tc.Sequential(tc.Linear(3, 8, bias=True), tc.Erf(), tc.Linear(8, 1))
+    branch = tc.Sequential(tc.Linear(3, 8, bias=True), tc.Residual(tc.ReLU(), tc.Linear(8, 8)), tc.Linear(8, 1))
+    for net in (bent, branch):
+        assert "Linear.weight_std" in tc.tune(net, x=x, y=y, objective=objective, steps=2).options
+
+
+def test_what_is_held_has_an_equal_in_scales_of_the_biases(generator: torch.Generator) -> None:
+    """A factor c of all weights is one of c^-l of the l-th bias: the kernel is multiplied by c^2L."""
+    x = torch.randn(6, 3, generator=generator, dtype=torch.float64)
+
+    def net(scale: float) -> tc.Sequential:
+        stds = [0.7 * scale ** (k + 1) for k in range(3)]
+        return tc.Sequential(
+            tc.Linear(3, 8, bias_std=stds[0], weight_std=scale),
+            tc.ReLU(),
+            tc.Linear(8, 8, bias_std=stds[1], weight_std=scale),
+            tc.LeakyReLU(0.3),
+            tc.Linear(8, 1, bias_std=stds[2], weight_std=scale),
+        )
+
+    # Rounding of a product of seven factors.
+    torch.testing.assert_close(net(1.7).gram(x), 1.7**6 * net(1.0).gram(x), rtol=1e-12, atol=0)
+
+
+def test_arrays_are_tuned_as_tensors_are(generator: torch.Generator) -> None:
+    x = torch.randn(20, 3, generator=generator, dtype=torch.float64)
+    counts = torch.randint(5, (20,), generator=generator)
+    expected = tc.tune(ROWS, x=x, y=counts.double(), steps=3)
+    for y in (counts, counts.numpy(), counts.double().numpy()):
+        found = tc.tune(ROWS, x=x.numpy(), y=y, steps=3)
+        assert (found.options, found.ridge) == (expected.options, expected.ridge)
+    image = torch.rand(1, 6, 6, generator=generator, dtype=torch.float64)
+    mask = torch.rand(6, 6, generator=generator) < 0.7
+    of_tensors, of_arrays = (
+        tc.tune(NETWORK, tc.priors.Uniform(), *given, steps=2)
+        for given in ((image, mask), (image.numpy(), mask.numpy()))
+    )
+    assert of_tensors.options == of_arrays.options
+    with pytest.raises(TypeError, match="expected x as a tensor or an array of floating point numbers, got int64"):
+        tc.tune(ROWS, x=np.ones((5, 3), dtype=np.int64), y=np.ones(5))
+    with pytest.raises(ValueError, match="expected inputs without missing numbers, got a masked array"):
+        tc.tune(ROWS, x=np.ma.masked_less(np.arange(15.0).reshape(5, 3), 3), y=np.arange(5.0))

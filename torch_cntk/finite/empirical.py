@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.func import jvp, vjp, vmap
 from tqdm import tqdm
 
+from torch_cntk._internal.arrays import Given, given_back
 from torch_cntk._internal.checks import positive_int
 from torch_cntk._internal.memory import allocating, available_bytes, require_bytes
 from torch_cntk.finite.functions import Function, Kind, Parameters, Side
@@ -31,8 +32,8 @@ _LARGEST_CHUNK = 1 << 30
 @allocating("the empirical kernel")
 def empirical_ntk(
     net: torch.nn.Module,
-    z: Tensor,
-    others: Tensor | None = None,
+    z: Given,
+    others: Given | None = None,
     *,
     kind: Kind = "ntk",
     channel: int | None = None,
@@ -40,7 +41,7 @@ def empirical_ntk(
     method: Method = "auto",
     chunk: int | None = None,
     progress: bool = False,
-) -> Tensor:
+) -> Given:
     """The NTK of a finite network between its outputs, for its present weights.
 
     K(x, x') = sum over the weights of df(x)/dw df(x')/dw, averaged over the output channels f. Its mean over weights
@@ -52,7 +53,8 @@ def empirical_ntk(
         net: the network, in the NTK parameterisation: in the standard one its Gram matrix is another. Or any torch
             module of one input and one output, as it is; its parameters are in the standard parameterisation.
         z: its input, of the weights' dtype and device: one image, [channels, *size]; several, [n, channels, *size];
-            or rows of numbers, [n, features]. A torch module without convolutions takes [n, ...].
+            or rows of numbers, [n, features]. A torch module without convolutions takes [n, ...]. An array is taken in
+            the weights' dtype, and gives one.
         others: inputs of the other side, in the same form; ``z`` by default.
         kind: "ntk", or "nngp": the sum goes over the last weight layers alone. That is the expectation of f(x) f(x')
             over their weights, given all others, and approaches the kernel of that kind. Only for networks of
@@ -90,14 +92,15 @@ def empirical_ntk(
             *most, last = (f'"{choice}"' for choice in get_args(choices))
             raise ValueError(f"expected {name} {', '.join(most)} or {last}, got {value!r}")
     function = Function(net, kind)
-    sides = checked_sides(function, z, others)
+    first, second = function.tensors(z, others)
+    sides = checked_sides(function, first, second)
     channels = checked_channels(sides[0], channel)
     problem = _Problem(function, *sides, symmetric=others is None)
-    with torch.no_grad(), allocating(f"the empirical kernel of {sides[0].text}", z.device, lambda: _HINT):
+    with torch.no_grad(), allocating(f"the empirical kernel of {sides[0].text}", first.device, lambda: _HINT):
         total = problem.gram(channels, method, chunk, progress)
     if outputs == "mean":
         total.div_(len(channels))
-    return total.reshape((*sides[0].axes, *sides[1].axes))
+    return given_back(total.reshape((*sides[0].axes, *sides[1].axes)), z)
 
 
 _HINT = 'take fewer or smaller inputs, a smaller chunk, or method="products"'

@@ -6,12 +6,13 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Generic, TypeAlias
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from torch_cntk._internal.arrays import Given, given_back
 from torch_cntk._internal.checks import positive_int
 from torch_cntk._internal.memory import allocating, require_bytes
 from torch_cntk.finite.empirical import Method, Outputs, checked_channels, checked_sides, empirical_ntk
@@ -28,7 +29,7 @@ _INPUTS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
-class ExpectedKernel:
+class ExpectedKernel(Generic[Given]):
     """What ``expected_kernel`` gives.
 
     Attributes:
@@ -37,15 +38,15 @@ class ExpectedKernel:
         draws: number of networks.
     """
 
-    kernel: Tensor
-    standard_error: Tensor
+    kernel: Given
+    standard_error: Given
     draws: int
 
 
 def expected_kernel(
     net: torch.nn.Module,
-    z: Tensor,
-    others: Tensor | None = None,
+    z: Given,
+    others: Given | None = None,
     *,
     kind: Kind = "nngp",
     draws: int = 100,
@@ -56,7 +57,7 @@ def expected_kernel(
     method: Method = "auto",
     chunk: int | None = None,
     progress: bool = False,
-) -> ExpectedKernel:
+) -> ExpectedKernel[Given]:
     """The expected kernel of a finite network over its weights, by Monte Carlo.
 
     "nngp" is E[f(x) f(x')], "ntk" the expectation of ``empirical_ntk``; both are averaged over output channels. For
@@ -96,28 +97,32 @@ def expected_kernel(
         raise ValueError(f'expected outputs "mean" or "trace", got {outputs!r}')
     # Refuses what is no network, and inputs that do not fit, before anything is copied.
     function = Function(net, "ntk" if kind == "nngp" else kind)
-    sides = checked_sides(function, z, others)
+    inputs = function.tensors(z, others)
+    sides = checked_sides(function, *inputs)
     channels = checked_channels(sides[0], channel)
     count = _INPUTS_AT_ONCE if chunk is None else positive_int(chunk, "chunk")
     copied = copy.deepcopy(headless(net) if isinstance(net, Layer) else net)
-    generator = torch.Generator(z.device).manual_seed(seed)
+    generator = torch.Generator(inputs[0].device).manual_seed(seed)
 
     def one() -> Tensor:
         (redraw or _redraw)(copied, generator)
         if kind == "ntk":
-            return empirical_ntk(copied, z, others, channel=channel, outputs=outputs, method=method, chunk=chunk)
+            return empirical_ntk(copied, *inputs, channel=channel, outputs=outputs, method=method, chunk=chunk)
         total = _products(Function(copied, "ntk"), sides, channels, count)
         return total.div_(len(channels)) if outputs == "mean" else total
 
-    with allocating(f"the expected kernel of {sides[0].text}", z.device, lambda: "take fewer or smaller inputs"):
-        return _average(one, sides, draws, progress)
+    with allocating(
+        f"the expected kernel of {sides[0].text}", inputs[0].device, lambda: "take fewer or smaller inputs"
+    ):
+        mean, error = _average(one, sides, draws, progress)
+    return ExpectedKernel(given_back(mean, z), given_back(error, z), draws)
 
 
 monte_carlo_kernel = expected_kernel
 """Under the name that it has in neural-tangents."""
 
 
-def _average(one: Callable[[], Tensor], sides: tuple[Side, Side], draws: int, progress: bool) -> ExpectedKernel:
+def _average(one: Callable[[], Tensor], sides: tuple[Side, Side], draws: int, progress: bool) -> tuple[Tensor, Tensor]:
     """Mean and standard error of so many matrices, one at a time (Welford, 1962)."""
     shape, sample = (sides[0].rows, sides[1].rows), sides[0].inputs
     require_bytes(
@@ -134,7 +139,7 @@ def _average(one: Callable[[], Tensor], sides: tuple[Side, Side], draws: int, pr
         squares.addcmul_(difference, difference, value=(number - 1) / number)
     error = squares.div_((draws - 1) * draws).sqrt_()
     axes = (*sides[0].axes, *sides[1].axes)
-    return ExpectedKernel(mean.reshape(axes), error.reshape(axes), draws)
+    return mean.reshape(axes), error.reshape(axes)
 
 
 def _products(function: Function, sides: tuple[Side, Side], channels: list[int], count: int) -> Tensor:

@@ -7,12 +7,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 
+from torch_cntk._internal.arrays import tensor_of
 from torch_cntk._internal.checks import shape_text
 from torch_cntk._internal.memory import failed_allocation
 from torch_cntk.layers import Activation, ChannelNorm, Identity, Layer, Sequential, Sigmoid, Weighted, reparameterise
@@ -98,6 +100,18 @@ class Function:
         self.weights: int = sum(tensor.numel() for tensor in self.parameters.values())
         self.sample = next(iter(own.values()))
         self.input_ndim = _input_ndim(net)
+
+    def tensors(self, *given: Any) -> Any:
+        """Arrays as tensors of the weights' dtype and device; tensors and None as they are.
+
+        Raises:
+            TypeError: an array has no floating point numbers.
+            ValueError: some of it is masked.
+        """
+        return tuple(
+            tensor_of(one).to(self.sample) if isinstance(one, np.ndarray) and one.dtype.kind == "f" else one
+            for one in given
+        )
 
     def side(self, z: Tensor, name: str) -> Side:
         """Check inputs and find what the network makes of them.

@@ -79,7 +79,7 @@ class _Part:
         operator = kept.regression.operator
         of_filled = extend(torch.where(self.given.mask[:, None], 0, gradient), operator.size)
         known = kept.regression.observed
-        targets = torch.where(known, operator @ of_filled.to(operator.dtype), 0)
+        targets = torch.where(known, operator.multiply(of_filled.to(operator.dtype)), 0)
         return of_filled, kept.factorisation.solve(targets).weights.double()
 
     def of_pixels(self, gradient: Tensor, adjoint: tuple[Tensor, Tensor] | None) -> Tensor:

@@ -86,7 +86,7 @@ def _row(mask: Tensor, place: tuple[int, ...], equations: Equations, progress: b
     regression = Regression(operator, known, ridge)
     solver = equations.solver or automatic(regression)
     # K is symmetric: its column at the pixel is its row.
-    targets = torch.where(known, operator @ one[None], 0)
+    targets = torch.where(known, operator.multiply(one[None]), 0)
     return crop(solver.solve(regression, targets, progress=progress).weights[0].double(), tuple(mask.shape))
 
 

@@ -246,4 +246,4 @@ def _corrected(drawn: Tensor, solved: Solved, draws: Draws) -> Tensor:
     regression = solved.regression
     noise = draws.noise(tuple(drawn.shape), drawn.device) * math.sqrt(regression.ridge)
     weights = solved.factorisation.solve(torch.where(regression.observed, drawn + noise, 0)).weights.double()
-    return drawn - regression.operator @ weights
+    return drawn - regression.operator.multiply(weights)

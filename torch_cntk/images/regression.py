@@ -148,7 +148,7 @@ def regress(given: Observed, equations: Equations, guess: Filled | None, how: Ho
     else:
         factorisation = solver.factorise(regression, progress=progress)
         solution = factorisation.solve(targets, guess=weights, progress=progress)
-    filled = operator @ solution.weights if solution.image is None else solution.image
+    filled = operator.multiply(solution.weights) if solution.image is None else solution.image
     if mean is not None:
         filled = filled + mean
     image, posterior, kept = crop(filled, given.size), None, None
@@ -184,7 +184,7 @@ def _by_channel(
             own = solver.factorise(regression, progress=progress).solve(
                 targets[:, mine], guess=first, progress=progress
             )
-            own = replace(own, image=regression.operator @ own.weights if own.image is None else own.image)
+            own = replace(own, image=regression.operator.multiply(own.weights) if own.image is None else own.image)
     solutions = [one for one in exchanged(mesh, own, targets.device) if one is not None]
     order = list(Status)
     return Solution(

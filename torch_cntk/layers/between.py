@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from torch_cntk._internal.agreed_memory import agreed_memory
+from torch_cntk._internal.arrays import tensor_of
 from torch_cntk._internal.checks import as_precision, shape_text
 from torch_cntk._internal.contexts import plain
 from torch_cntk._internal.memory import require_bytes
@@ -173,12 +174,7 @@ def _as_tensor(inputs: Any) -> Tensor:
     """
     if not isinstance(inputs, np.ndarray):
         raise TypeError(f"expected two tensors or two NumPy arrays, got an array and {type(inputs).__name__}")
-    if isinstance(inputs, np.ma.MaskedArray) and np.ma.is_masked(inputs):
-        raise ValueError("expected inputs without missing numbers, got a masked array")
-    if inputs.dtype.kind != "f" or inputs.dtype.itemsize > torch.float64.itemsize:
-        raise TypeError(f"expected an array of float64 or float32, got {inputs.dtype}")
-    # A copy: neither reversed views nor another order of bytes nor memory that must not be written to are tensors.
-    return torch.from_numpy(np.array(np.asarray(inputs), dtype=inputs.dtype.newbyteorder("="), order="C"))
+    return tensor_of(inputs)
 
 
 def _gram(network: Layer, features: Tensor, others: Tensor | None, asked: Between) -> Tensor | None:

@@ -104,8 +104,9 @@ class Conv2d(_Conv):
         padding: pixels on both sides of each axis; "same" for as many as keep the size at stride 1, "valid" for none.
         dilation: step between the taps of a filter; one integer or one an axis.
         groups: into which the channels are cut; each output reads its own group.
-        bias: whether to add ``bias_std * beta`` with beta ~ N(0, 1), which adds bias_std^2 to NNGP and NTK.
-        bias_std: standard deviation of the bias.
+        bias: whether to add ``bias_std * beta`` with beta ~ N(0, 1), which adds bias_std^2 to NNGP and NTK; by default
+            where ``bias_std`` is given.
+        bias_std: standard deviation of the bias, 1 by default.
         weight_std: factor of the weights, above 0.
         padding_mode: what is padded: the other side of the image ("circular") or "zeros", which is torch's default.
         parameterisation: "ntk" or "standard", which have different NTKs; see ``Weighted``.
@@ -139,8 +140,8 @@ class _StridedConv(_Conv):
         padding: Padding = "same",
         dilation: int | Sequence[int] = 1,
         groups: int = 1,
-        bias: bool = False,
-        bias_std: float | Tensor = 1.0,
+        bias: bool | None = None,
+        bias_std: float | Tensor | None = None,
         weight_std: float | Tensor = 1.0,
         padding_mode: PaddingMode = "circular",
         parameterisation: Parameterisation = "ntk",

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch_cntk._internal.checks import positive_int
 from torch_cntk.covariance import Patches
 from torch_cntk.layers.base import C
-from torch_cntk.layers.weights import Parameterisation, Weighted, checked_parameterisation
+from torch_cntk.layers.weights import Parameterisation, Weighted, biased, checked_parameterisation
 
 __all__ = ["Linear"]
 
@@ -21,8 +21,8 @@ class Linear(Weighted):
     Args:
         in_features: length of the input's last axis.
         out_features: length of the output's.
-        bias: whether there is one.
-        bias_std: factor of the bias.
+        bias: whether there is one; by default where ``bias_std`` is given.
+        bias_std: factor of the bias, 1 by default.
         weight_std: factor of the weights, above 0.
         parameterisation: of the parameters, "ntk" or "standard", which have different NTKs: see ``Weighted``.
 
@@ -41,18 +41,19 @@ class Linear(Weighted):
         in_features: int,
         out_features: int,
         *,
-        bias: bool = False,
-        bias_std: float | Tensor = 1.0,
+        bias: bool | None = None,
+        bias_std: float | Tensor | None = None,
         weight_std: float | Tensor = 1.0,
         parameterisation: Parameterisation = "ntk",
     ) -> None:
         super().__init__()
         self.in_channels = positive_int(in_features, "in_features")
         self.out_channels = positive_int(out_features, "out_features")
-        self.bias_std, self.weight_std = bias_std, weight_std
+        has_bias, self.bias_std = biased(bias, bias_std)
+        self.weight_std = weight_std
         self.parameterisation = checked_parameterisation(parameterisation)
         self.weight = torch.nn.Parameter(torch.empty(out_features, in_features))
-        self.bias = torch.nn.Parameter(torch.empty(out_features)) if bias else None
+        self.bias = torch.nn.Parameter(torch.empty(out_features)) if has_bias else None
         self.reset_parameters()
 
     @property

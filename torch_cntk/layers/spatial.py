@@ -12,7 +12,7 @@ from torch_cntk._internal.checks import positive_int
 from torch_cntk.covariance import Extended, Patches
 from torch_cntk.covariance.patches import Sharing
 from torch_cntk.layers.base import C
-from torch_cntk.layers.weights import Parameterisation, Weighted, checked_parameterisation
+from torch_cntk.layers.weights import Parameterisation, Weighted, biased, checked_parameterisation
 
 __all__ = ["Padding", "PaddingMode", "Spatial", "check_images", "pad_circular", "per_axis"]
 
@@ -38,8 +38,8 @@ class Spatial(Weighted, abstract=True):
         padding: Padding = "same",
         dilation: int | Sequence[int] = 1,
         groups: int = 1,
-        bias: bool = False,
-        bias_std: float | Tensor = 1.0,
+        bias: bool | None = None,
+        bias_std: float | Tensor | None = None,
         weight_std: float | Tensor = 1.0,
         padding_mode: PaddingMode = "circular",
         parameterisation: Parameterisation = "ntk",
@@ -57,11 +57,12 @@ class Spatial(Weighted, abstract=True):
                 raise ValueError(f"expected {name} that {groups} groups divide, got {channels}")
         if padding_mode not in get_args(PaddingMode):
             raise ValueError(f'expected padding_mode "circular" or "zeros", got {padding_mode!r}')
-        self.bias_std, self.weight_std = bias_std, weight_std
+        has_bias, self.bias_std = biased(bias, bias_std)
+        self.weight_std = weight_std
         self.padding_mode = padding_mode
         self.parameterisation = checked_parameterisation(parameterisation)
         self.weight = torch.nn.Parameter(torch.empty(*self._filters(), *self.kernel_size))
-        self.bias = torch.nn.Parameter(torch.empty(out_channels)) if bias else None
+        self.bias = torch.nn.Parameter(torch.empty(out_channels)) if has_bias else None
         self.reset_parameters()
 
     def _filters(self) -> tuple[int, int]:

@@ -35,8 +35,8 @@ class _ConvTranspose(Spatial):
         output_padding: int | Sequence[int] = 0,
         dilation: int | Sequence[int] = 1,
         groups: int = 1,
-        bias: bool = False,
-        bias_std: float | Tensor = 1.0,
+        bias: bool | None = None,
+        bias_std: float | Tensor | None = None,
         weight_std: float | Tensor = 1.0,
         padding_mode: PaddingMode = "circular",
         parameterisation: Parameterisation = "ntk",
@@ -151,8 +151,8 @@ class ConvTranspose2d(_ConvTranspose):
         output_padding: outputs that are added behind the last ones.
         dilation: step between the taps of a filter; one integer or one an axis.
         groups: into which the channels are cut; see ``Conv2d``.
-        bias: whether to add ``bias_std * beta`` with beta ~ N(0, 1).
-        bias_std: standard deviation of the bias.
+        bias: whether to add ``bias_std * beta`` with beta ~ N(0, 1); by default where ``bias_std`` is given.
+        bias_std: standard deviation of the bias, 1 by default.
         weight_std: factor of the weights, above 0.
         padding_mode: "circular" (the filters of pixels at one edge go on at the other one), which keeps kernels
             periodic, or "zeros", the only one that torch has.

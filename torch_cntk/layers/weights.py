@@ -7,6 +7,7 @@ import math
 from abc import abstractmethod
 from typing import Any, Literal, TypeVar, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from torch_cntk._internal.tunable import Tunable, live
 from torch_cntk.covariance import Gains
 from torch_cntk.layers.base import Layer
 
-__all__ = ["Parameterisation", "Weighted", "checked_parameterisation", "reparameterise"]
+__all__ = ["Parameterisation", "Weighted", "biased", "checked_parameterisation", "reparameterise"]
 
 Parameterisation = Literal["ntk", "standard"]
 
@@ -34,6 +35,21 @@ def checked_parameterisation(parameterisation: str) -> Parameterisation:
     if parameterisation not in ("ntk", "standard"):
         raise ValueError(f'expected parameterisation "ntk" or "standard", got {parameterisation!r}')
     return cast("Parameterisation", parameterisation)
+
+
+def biased(bias: bool | None, bias_std: float | Tensor | None) -> tuple[bool, float | Tensor]:
+    """Whether there is a bias, and its standard deviation.
+
+    Args:
+        bias: None for one where a standard deviation is given.
+        bias_std: None for 1.
+
+    Raises:
+        TypeError: ``bias`` is neither a boolean nor None.
+    """
+    if bias is not None and not isinstance(bias, bool | np.bool_):
+        raise TypeError(f"expected bias to be True, False or None, got {bias!r}")
+    return bias_std is not None if bias is None else bool(bias), 1.0 if bias_std is None else bias_std
 
 
 class Weighted(Layer, abstract=True):
@@ -68,7 +84,7 @@ class Weighted(Layer, abstract=True):
         return self.bias is not None if option.name == "bias" else getattr(self, option.name)
 
     def _shows(self, option: Option, value: Any) -> bool:
-        return self.bias is not None if option.name == "bias_std" else super()._shows(option, value)
+        return self.bias is not None if option.name in ("bias", "bias_std") else super()._shows(option, value)
 
     def _describes(self, option: Option, value: Any) -> bool:
         # What is not told has its default, so that files of versions with fewer options are understood.

@@ -209,7 +209,7 @@ class Entries:
         targets = torch.where(known.observed, known.values - base, 0)
         few = int(known.observed.sum()) <= _FEW
         solution = (self.solver or (Direct() if few else _ITERATIONS[self.precision])).solve(regression, targets)
-        return Filled(base + regression.operator @ solution.weights, float(solution.residual.max()))
+        return Filled(base + regression.operator.multiply(solution.weights), float(solution.residual.max()))
 
     def cost(self, known: Known) -> float:
         """See ``Filler.cost``."""

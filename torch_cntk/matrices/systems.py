@@ -220,7 +220,7 @@ class System:
         for ridge in sorted(ridges, reverse=True):
             factorisation = self._iteration(_TRIAL_TOLERANCE).factorise(rest.regression(ridge))
             guess = factorisation.solve(rest.targets, guess=guess).weights
-            filled = self.operator @ guess
+            filled = self.operator.multiply(guess)
             errors[ridge] = float(torch.where(hidden, filled - self.targets, 0).square().sum())
             futile = futile + 1 if errors[ridge] > _WORSE * min(errors.values()) else 0
             if futile == _FUTILE:
@@ -240,7 +240,7 @@ class System:
         rest, hidden = self._without_some(generator)
         found = []
         for ridge in ridges:
-            filled = self.operator @ rest.solve(ridge, solver).weights
+            filled = self.operator.multiply(rest.solve(ridge, solver).weights)
             found.append(torch.where(hidden, filled - self.targets, 0).square().sum())
         return torch.stack(found)
 

@@ -75,7 +75,7 @@ class SumOperator(Operator):
         return SumOperator(self._first.undivided(), self._second.undivided())
 
     def _multiply(self, images: Tensor) -> Tensor:
-        return (self._first @ images).add_(self._second @ images)
+        return self._first.multiply(images).add_(self._second.multiply(images))
 
 
 class MultipleOperator(Operator):
@@ -133,7 +133,7 @@ class MultipleOperator(Operator):
         return MultipleOperator(self._operator.undivided(), self._factor)
 
     def _multiply(self, images: Tensor) -> Tensor:
-        return (self._operator @ images).mul_(self._factor)
+        return self._operator.multiply(images).mul_(self._factor)
 
 
 class SelectedOperator(Operator):
@@ -185,7 +185,7 @@ class SelectedOperator(Operator):
         return SelectedOperator(self._operator.undivided(), self._index)
 
     def _multiply(self, images: Tensor) -> Tensor:
-        return self._own @ images
+        return self._own.multiply(images)
 
 
 class ScaledOperator(Operator):
@@ -238,4 +238,4 @@ class ScaledOperator(Operator):
 
     def _multiply(self, images: Tensor) -> Tensor:
         scale = self._scale.to(images.dtype)
-        return (self._operator @ (images * scale)) * scale
+        return self._operator.multiply(images * scale) * scale

@@ -110,7 +110,7 @@ def _by_lanczos(operator: Operator) -> Drawing:
     outer, inner = _scaling(operator)
 
     def average_free(images: Tensor) -> Tensor:
-        return inner(operator @ inner(images))
+        return inner(operator.multiply(inner(images)))
 
     at_once = max(_BYTES // (8 * _STEPS * math.prod(operator.size)), 1)
 

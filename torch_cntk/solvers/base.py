@@ -130,11 +130,11 @@ class Regression:
 
     def multiply(self, weights: Tensor) -> Tensor:
         """Left-hand side, for weights that are zero at unobserved pixels."""
-        return (self.operator @ weights).mul_(self.mask).add_(weights, alpha=self.ridge)
+        return self.operator.multiply(weights).mul_(self.mask).add_(weights, alpha=self.ridge)
 
     def image_and_left(self, weights: Tensor) -> tuple[Tensor, Tensor]:
         """K @ weights, and the left-hand side as ``multiply`` gives it."""
-        image = self.operator @ weights
+        image = self.operator.multiply(weights)
         return image, image.mul(self.mask).add_(weights, alpha=self.ridge)
 
 

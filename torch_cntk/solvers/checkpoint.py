@@ -204,7 +204,7 @@ def _facts(
         "observed": checkpoints.checksum(regression.observed),
         "guess": torch.zeros(1) if guess is None else _sketch(guess, probe),
         "targets": _sketch(targets, probe),
-        "kernel": (operator @ probe[None].to(operator.dtype))[0],
+        "kernel": operator.multiply(probe[None].to(operator.dtype))[0],
     }
 
 

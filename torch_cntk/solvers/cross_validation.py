@@ -59,7 +59,7 @@ def cross_validated_ridge(
         regression = Regression(operator, kept, ridge)
         chosen = without_checkpoint(solver) or automatic(regression, _TOLERANCE)
         guess = chosen.factorise(regression).solve(targets * kept, guess=guess).weights
-        error = ((operator @ guess) - targets) * left_out
+        error = (operator.multiply(guess) - targets) * left_out
         errors.append(float(error.square().sum()))
     return RIDGES[min(range(len(errors)), key=errors.__getitem__)]
 

@@ -280,7 +280,7 @@ class _Descent:
 
     def _product(self, weights: Tensor) -> Tensor:
         """K @ weights on the whole image, [k, pixels]."""
-        product: Tensor = (self._prepared.regression.operator @ self._images(weights)).flatten(1)
+        product: Tensor = self._prepared.regression.operator.multiply(self._images(weights)).flatten(1)
         return product
 
     def best_weights(self) -> Tensor:

@@ -37,7 +37,7 @@ class Nystrom(Preconditioner):
         generator = torch.Generator().manual_seed(0)
         draw = torch.randn(pixels, rank, generator=generator, dtype=torch.float64).to(operator.device)
         basis = torch.linalg.qr(draw).Q
-        sketch = (operator @ basis.T.reshape(rank, *operator.size).contiguous()).reshape(rank, pixels).T
+        sketch = operator.multiply(basis.T.reshape(rank, *operator.size).contiguous()).reshape(rank, pixels).T
         # What keeps the core positive definite, for all the rounding of the products; it is taken off at the end.
         shift = math.sqrt(pixels) * torch.finfo(operator.dtype).eps * float(torch.linalg.matrix_norm(sketch, 2))
         sketch = sketch + shift * basis

@@ -111,7 +111,7 @@ class _Run:
 
     def _begin_from(self, guess: Tensor) -> None:
         """Take weights to begin with, where they are better than none."""
-        image = self._regression.operator @ guess
+        image = self._regression.operator.multiply(guess)
         residual = self._residual - image * self._regression.mask - self._regression.ridge * guess
         better = spread(norm(residual) < self._norms, guess)
         self.weights = torch.where(better, guess, self.weights)
@@ -143,7 +143,7 @@ class _Run:
 
     def _step(self, direction: Tensor, product: Tensor) -> tuple[Tensor, bool]:
         """Go along a direction; return how far that moves the missing pixels, and whether K curves upwards there."""
-        image = self._regression.operator @ direction
+        image = self._regression.operator.multiply(direction)
         left = (image * self._regression.mask).add_(direction, alpha=self._regression.ridge)
         curvature = dot(direction, left)
         length = ratio(product, curvature)

@@ -6,11 +6,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from torch_cntk._internal.arrays import tensor_of
 from torch_cntk._internal.checks import check_dense
+from torch_cntk.images.arrays import read
 from torch_cntk.images.canvas import canvas_for
 from torch_cntk.images.observed import Observed
 from torch_cntk.layers import Layer
@@ -47,18 +51,10 @@ class Rows(Data):
         """Check inputs [n, ...] and targets [n] or [n, k], and take some of them if they are too many.
 
         Raises:
-            TypeError: they are no tensors of floating point numbers.
+            TypeError: they are neither tensors nor arrays, or not of floating point numbers.
             ValueError: shapes do not fit, a number is not finite, or a target is constant.
         """
-        for name, given in (("x", x), ("y", y)):
-            if not isinstance(given, Tensor) or not given.is_floating_point():
-                got = given.dtype if isinstance(given, Tensor) else type(given).__name__
-                raise TypeError(f"expected {name} as a tensor of floating point numbers, got {got}")
-            check_dense(given, name)
-            if not bool(torch.isfinite(given).all()):
-                raise ValueError(f"expected finite {name}, got NaN or infinity in it")
-        assert isinstance(x, Tensor)
-        assert isinstance(y, Tensor)
+        x, y = _numbers(x, "x"), _numbers(y, "y", integers=True)
         if y.ndim not in (1, 2) or x.ndim < 2 or len(x) != len(y) or len(x) < 3:
             raise ValueError(
                 f"expected x [n, ...] and y [n] or [n, k] of at least 3 inputs, got {tuple(x.shape)} and "
@@ -94,8 +90,8 @@ class Pixels(Data):
         cls,
         network: Layer,
         prior: Prior,
-        image: Tensor,
-        observed: Tensor | None,
+        image: Any,
+        observed: Any,
         points: int,
         generator: torch.Generator,
     ) -> Pixels:
@@ -105,6 +101,7 @@ class Pixels(Data):
             TypeError: a type or dtype is wrong.
             ValueError: a shape is wrong, nothing is observed, or all that is observed is constant.
         """
+        image, observed, _ = read(image, observed)
         given = Observed.of(image, observed, network.ndim)
         start = prior.extent(given.ndim)
         stationary = start is not None and network.propagate(start).shift_invariant
@@ -132,6 +129,32 @@ class Pixels(Data):
             here = [axis.to(kernel.device) for axis in place]
             entries = served.storage.entries([axis[:, None] for axis in here], here, canvas)
             yield entries, targets.to(kernel.device)
+
+
+def _numbers(given: object, name: str, *, integers: bool = False) -> Tensor:
+    """A tensor or an array as a tensor of floating point numbers, all of them finite.
+
+    Args:
+        given: to read.
+        name: of the argument.
+        integers: whether integers are taken as numbers.
+
+    Raises:
+        TypeError: it is neither, or has another dtype.
+        ValueError: a number is not finite.
+    """
+    if isinstance(given, np.ndarray) and given.dtype.kind in ("fiu" if integers else "f"):
+        given = tensor_of(given, integers=integers)
+    got = given.dtype if isinstance(given, Tensor | np.ndarray) else type(given).__name__
+    if not isinstance(given, Tensor):
+        raise TypeError(f"expected {name} as a tensor or an array of floating point numbers, got {got}")
+    check_dense(given, name)
+    whole = not given.is_floating_point() and not given.is_complex() and given.dtype != torch.bool
+    if not given.is_floating_point() and not (integers and whole):
+        raise TypeError(f"expected {name} as a tensor or an array of floating point numbers, got {got}")
+    if not bool(torch.isfinite(given).all()):
+        raise ValueError(f"expected finite {name}, got NaN or infinity in it")
+    return given
 
 
 def _centred(targets: Tensor, name: str) -> Tensor:

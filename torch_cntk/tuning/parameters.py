@@ -62,6 +62,10 @@ class Parameter:
         """The bounds there."""
         return self.inner(self.bounds[0]), self.inner(self.bounds[1])
 
+    def of(self, *options: str) -> bool:
+        """Whether it is one of these options of its layers."""
+        return any(option in options for _, option in self.places)
+
     def set(self, value: float | Tensor) -> None:
         """Put a number or a tensor into all of its places."""
         for owner, option in self.places:

@@ -46,11 +46,11 @@ _AT_BOUND = 1e-6
 def tune(
     network: Layer,
     prior: Prior | str | None = None,
-    image: Tensor | None = None,
-    observed: Tensor | None = None,
+    image: Tensor | np.ndarray | None = None,
+    observed: Tensor | np.ndarray | None = None,
     *,
-    x: Tensor | None = None,
-    y: Tensor | None = None,
+    x: Tensor | np.ndarray | None = None,
+    y: Tensor | np.ndarray | None = None,
     options: Sequence[str] | None = None,
     objective: Objective = "left-out",
     kind: Literal["ntk", "nngp"] = "ntk",
@@ -74,13 +74,14 @@ def tune(
     Args:
         network: for pixels one that ends in pixels; for x and y one with a head, or of Linear layers.
         prior: of the image, or its name.
-        image: one image [channels, *size], floating point.
+        image: one image [channels, *size], floating point; a tensor or an array, as the others.
         observed: boolean, True = known, [*size]; by default the pixels that are not NaN.
         x: inputs [n, ...] instead of an image.
         y: their targets, [n] or [n, k].
         options: names of what to tune beside the ridge, such as ["negative_slope", "Coordinates.length"]; by default
-            all options that are numbers, except those that only scale the kernel. Layers of one class with the same
-            number share it. Options that are 0 and must not be negative stay 0.
+            all options that are numbers, except those that only scale the kernel, or would but for the biases that they
+            make larger or smaller from layer to layer. Layers of one class with the same number share it. Options that
+            are 0 and must not be negative stay 0.
         objective: "left-out" (the log probability of each point given the others), "likelihood" (of all points
             together) or "error" (the squared error of each point given the others, for the best predictions alone).
         kind: "ntk" or "nngp".
@@ -110,7 +111,7 @@ def tune(
     parameters = [*parameters_of(network, prior, options), ridge_parameter(number)]
     search = _Search(network, prior, data, parameters, objective, kind)
     with torch.inference_mode(False), torch.enable_grad(), tqdm(total=most, disable=not progress, desc="tune") as bar:
-        status, converged = search.run(most, bar)
+        status, converged = search.run(most, bar, hold=options is None)
     return search.result(status, converged, time.perf_counter() - start)
 
 
@@ -132,8 +133,8 @@ def _check(network: object, objective: object, kind: object) -> None:
 def _data(
     network: Layer,
     prior: Prior | None,
-    picture: tuple[Tensor | None, Tensor | None],
-    table: tuple[Tensor | None, Tensor | None],
+    picture: tuple[Any, Any],
+    table: tuple[Any, Any],
     points: int,
     generator: torch.Generator,
 ) -> Data:
@@ -171,11 +172,17 @@ class _Search:
         self._parameters = parameters
         self._trace: list[float] = []
         self._idle: tuple[str, ...] = ()
+        self._held: tuple[str, ...] = ()
         self._best = inner_of(parameters)
         self._best_loss = math.inf
 
-    def run(self, steps: int, bar: tqdm) -> tuple[str, bool]:
+    def run(self, steps: int, bar: tqdm, *, hold: bool) -> tuple[str, bool]:
         """Search.
+
+        Args:
+            steps: at most.
+            bar: to go on after each.
+            hold: whether what only scales the kernel without its biases is left as it is.
 
         Returns:
             how it ended, and whether no step makes the objective larger.
@@ -189,6 +196,9 @@ class _Search:
         self._trace.append(-loss)
         moving = [k for k, slope in enumerate(gradient) if abs(slope) > _NO_EFFECT]
         self._idle = tuple(p.name for k, p in enumerate(self._parameters) if k not in moving)
+        if hold:
+            self._held = self._scales({self._parameters[k].name for k in moving})
+            moving = [k for k in moving if self._parameters[k].name not in self._held]
         if not moving:
             return "nothing that was to be tuned has an effect", True
         whole = self._best.numpy().copy()
@@ -216,6 +226,28 @@ class _Search:
             return f"interrupted after {len(self._trace) - 1} steps", False
         converged = found.status == 0
         return ("converged" if converged else f"out of steps after {found.nit}: raise steps"), converged
+
+    def _scales(self, moving: set[str]) -> tuple[str, ...]:
+        """Options that only scale the kernel of the network without its biases, by name.
+
+        A factor c of the weights of all layers divides the share of the l-th bias by c^l, if activations leave factors
+        as they are: beside a scale that the biases share it says how they fade with depth. Data tell little of that,
+        so that both would run off together.
+
+        Args:
+            moving: names of options that have an effect.
+        """
+        biases = [parameter for parameter in self._parameters if parameter.of("bias_std")]
+        others = [parameter for parameter in self._parameters if not parameter.of("bias_std")]
+        scales = {p.name for p in others if p.of("weight_std", "factor")} & moving
+        if not biases or not scales:
+            return ()
+        for parameter in biases:
+            parameter.set(0.0)
+        without = _Search(self._network, self._prior, self._data, others, self._objective, self._kind)
+        loss, gradient = without._loss(inner_of(others).numpy())
+        idle = {p.name for p, slope in zip(others, gradient, strict=True) if abs(slope) <= _NO_EFFECT}
+        return () if loss >= _IMPOSSIBLE else tuple(sorted(scales & idle))
 
     def _loss(self, inner: np.ndarray) -> tuple[float, np.ndarray]:
         """Minus the objective, and its derivatives."""
@@ -246,11 +278,13 @@ class _Search:
             value = min(max(value, parameter.bounds[0]), parameter.bounds[1])
             parameter.set(value)
             low, high = parameter.inner_bounds
-            if parameter.name not in self._idle:
+            if parameter.name not in self._idle + self._held:
                 numbers[parameter.name] = value
                 if min(inner.item() - low, high - inner.item()) <= _AT_BOUND * (high - low):
                     at_bounds.append(parameter.name)
         ridge = numbers.pop(RIDGE, self._parameters[-1].start)
+        if self._held:
+            status += f"; held, as without biases they only scale the kernel: {', '.join(self._held)}"
         if at_bounds:
             status += f"; at a bound: {', '.join(at_bounds)}"
         return Tuning(
@@ -262,6 +296,7 @@ class _Search:
             tuple(self._trace),
             tuple(at_bounds),
             self._idle,
+            self._held,
             converged,
             status,
             seconds,

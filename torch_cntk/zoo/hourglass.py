@@ -25,8 +25,8 @@ def hourglass(
     down_filter: int | Sequence[int] = 3,
     up_filter: int | Sequence[int] = 3,
     one_by_one: bool = True,
-    bias: bool = False,
-    bias_std: float = 1.0,
+    bias: bool | None = None,
+    bias_std: float | None = None,
     ndim: int = 2,
 ) -> Sequential:
     """The skip-connected hourglass of the deep image prior (Ulyanov, Vedaldi & Lempitsky, 2018), without batch norm.
@@ -48,8 +48,8 @@ def hourglass(
             for two of them.
         up_filter: widths of the filters of a level on the way up, or of a single one.
         one_by_one: whether a convolution of width 1 follows them.
-        bias: whether convolutions have a bias.
-        bias_std: standard deviation of the biases.
+        bias: whether convolutions have a bias; by default where ``bias_std`` is given.
+        bias_std: standard deviation of the biases, 1 by default.
         ndim: number of spatial dimensions, 1 to 3.
 
     Raises:
