@@ -24,11 +24,11 @@ from typing import Any
 Agent = subprocess.Popen[bytes]
 """A running torchrun."""
 _POINTS, _WIDTH = 400, 12
-"""Inputs and features of the small problem: its solve takes about as long as the start of the processes."""
-_PAUSE = 0.02
+"""Inputs and features of the small problem."""
+_PAUSE = 0.005
 """Seconds that each product takes longer, so that a kill finds the iteration under way."""
-_SOLVE = 3.0
-"""Seconds that the solve takes, about."""
+_START, _SOLVE = 3.0, 1.0
+"""Seconds that the start of the processes takes, about, and the solve: most of what a kill costs is the next start."""
 _PATIENCE = 180.0
 """Seconds after which a launch that has not ended is taken to hang."""
 
@@ -69,7 +69,7 @@ def solve(folder: Path) -> None:
     if mesh.rank == 0 and path.exists():
         with (folder / "resumed").open("a") as file:
             file.write("x")
-    solver = tc.ConjugateGradient(1e-10, preconditioner="jacobi", checkpoint=path, checkpoint_seconds=0.05)
+    solver = tc.ConjugateGradient(1e-10, preconditioner="jacobi", checkpoint=path, checkpoint_seconds=0.02)
     operator: Any = net.gram_operator(features, mesh=mesh)
     multiply = operator._multiply
 
@@ -287,7 +287,7 @@ def report(count: int, ranks: int, together: int, seed: int) -> bool:
 def moment_of(draws: random.Random) -> Moment:
     """Three of four while the solve goes on, the others at any moment from the start of the processes."""
     solving = draws.random() < 0.75
-    return Moment(draws.uniform(0, _SOLVE if solving else 2 * _SOLVE), solving)
+    return Moment(draws.uniform(0, _SOLVE if solving else _START + _SOLVE), solving)
 
 
 def _fresh(name: str, part: str) -> Path:

@@ -15,7 +15,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,7 @@ from torch import Tensor
 
 import torch_cntk as tc
 from benchmarks.timing import medians, print_table, seconds_text
-from torch_cntk.operators import DenseOperator
-from torch_cntk.solvers.preconditioners import choose
+from torch_cntk._internal import checkpoints
 
 WIDTH = 100
 """Features of an input."""
@@ -55,10 +55,12 @@ def network(width: int = WIDTH) -> tc.Sequential:
     return tc.Sequential(tc.Linear(width, 8), tc.ReLU(), tc.Linear(8, 1))
 
 
-def regression(n: int, mesh: tc.distributed.Mesh | None, device: str = "cpu") -> tuple[tc.Regression, Tensor]:
+def regression(
+    n: int, mesh: tc.distributed.Mesh | None, device: str = "cpu", dtype: torch.dtype | None = None
+) -> tuple[tc.Regression, Tensor]:
     """The equations of ``data``, whose products the ranks divide."""
     features, targets = (tensor.to(device) for tensor in data(n))
-    operator = network().gram_operator(features, mesh=mesh)
+    operator = network().gram_operator(features, mesh=mesh, dtype=dtype)
     return tc.Regression(operator, torch.ones(n, dtype=torch.bool, device=device), RIDGE), targets
 
 
@@ -87,13 +89,18 @@ def rank_of_products(sizes: list[int], path: Path) -> None:
         path.write_text(json.dumps(found))
 
 
+def under_torchrun(ranks: int, *options: str) -> None:
+    """Start this module in so many processes of one thread."""
+    start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m", "benchmarks.machines"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, *start, *options], check=True, env=environment)
+
+
 def on_ranks(ranks: int, sizes: list[int]) -> list[Measured]:
     """Products of these sizes on so many processes of one thread."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "measured.json"
-        own = ["-m", "benchmarks.machines", "--products", ",".join(map(str, sizes)), "--into", str(path)]
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", *own]
-        subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
+        under_torchrun(ranks, "--products", ",".join(map(str, sizes)), "--into", str(path))
         return [Measured(*entry) for entry in json.loads(path.read_text())]
 
 
@@ -120,36 +127,95 @@ def scaling(n: int) -> dict[int, list[Measured]]:
     return found
 
 
-def iterations(n: int) -> None:
+SOLVERS: dict[str, Callable[[], Any]] = {
+    "chosen": lambda: tc.ConjugateGradient(TOLERANCE),
+    "pivoted": lambda: tc.ConjugateGradient(TOLERANCE, preconditioner=tc.Landmarks(1000)),
+    "random": lambda: tc.ConjugateGradient(TOLERANCE, preconditioner=tc.Landmarks(1000, "random")),
+    "float32": lambda: tc.ConjugateGradient(TOLERANCE),
+    "eigenpro": lambda: tc.EigenPro(tolerance=TOLERANCE, epochs=10_000),
+    "jacobi": lambda: tc.ConjugateGradient(TOLERANCE, preconditioner="jacobi"),
+}
+"""Of the table of iterations; "float32" multiplies in that."""
+
+
+def iterations(n: int, options: argparse.Namespace) -> None:
     """Conjugate gradients with several preconditioners, and EigenPro beside them, to a residual of 1e-4.
 
-    They multiply by a stored matrix, as hundreds of products without it take long. Numbers of iterations are the same;
-    the last column says how long they take without it: the setting up, and a product an iteration (two an epoch).
+    K is never stored. Each takes ``--minutes`` at most; then its row has the residual so far, and where ``--keep``
+    names a folder, the same command goes on from there. ``--ranks`` processes divide the products.
     """
-    equations, targets = regression(n, None)
-    product = timed(lambda: equations.operator @ targets)
-    stored = tc.Regression(DenseOperator(equations.operator.dense()), equations.observed, RIDGE)  # type: ignore[attr-defined]
-    choices: dict[str, Any] = {
-        "as chosen without a matrix": tc.ConjugateGradient(TOLERANCE, preconditioner=choose(equations)),
-        "pivoted landmarks": tc.ConjugateGradient(TOLERANCE, preconditioner=tc.Landmarks(1000)),
-        "random landmarks": tc.ConjugateGradient(TOLERANCE, preconditioner=tc.Landmarks(1000, "random")),
-        "jacobi": tc.ConjugateGradient(TOLERANCE, preconditioner="jacobi"),
-        "EigenPro": tc.EigenPro(tolerance=TOLERANCE, epochs=20),
-    }
+    if options.ranks > 1 and "RANK" not in os.environ:
+        given = [f"--inputs={n}", f"--minutes={options.minutes}", f"--solvers={options.solvers}"]
+        under_torchrun(options.ranks, "iterations", *given, *([f"--keep={options.keep}"] if options.keep else []))
+        return
+    mesh = tc.distributed.mesh()
     rows: list[tuple[object, ...]] = []
-    for name, solver in choices.items():
-        start = time.perf_counter()
-        factorisation = solver.factorise(stored)
-        ready = time.perf_counter() - start
-        solution = factorisation.solve(targets)
-        products = solution.iterations * (2 if isinstance(solver, tc.EigenPro) else 1)
-        residual = f"{float(solution.residual.max()):.1e}"
-        rows.append(
-            (name, solution.iterations, residual, seconds_text(ready), seconds_text(ready + products * product))
-        )
-        print(*rows[-1], solution.solver, file=sys.stderr, flush=True)
-    print(f"n = {n:,}; a product without the matrix takes {seconds_text(product)}")
-    print_table(("", "iterations", "residual", "set up", "set up and products without a matrix"), rows)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(mesh.broadcast(options.keep or name))
+        folder.mkdir(parents=True, exist_ok=True)
+        for solver in options.solvers.split(","):
+            path = folder / f"{solver}-{n}-{mesh.size}.pt"
+            equations, targets = regression(n, mesh, dtype=torch.float32 if solver == "float32" else None)
+            rows.append((solver, *solved(SOLVERS[solver](), equations, targets, path, mesh, options.minutes)))
+            if mesh.rank == 0:
+                print(*rows[-1], file=sys.stderr, flush=True)
+    if mesh.rank == 0:
+        print(f"n = {n:,}, {mesh.size} processes of one thread")
+        print_table(("", "iterations", "residual", "set up", "iterate", "solver"), rows)
+
+
+class OutOfTimeError(Exception):
+    """The minutes are over, on all ranks alike."""
+
+
+def solved(
+    solver: Any, equations: tc.Regression, targets: Tensor, path: Path, mesh: tc.distributed.Mesh, minutes: float
+) -> tuple[object, ...]:
+    """A row of the table of iterations: how many there were, the residual, seconds, and what solved it."""
+    solver = replace(solver, checkpoint=path, checkpoint_seconds=0)
+    start = time.perf_counter()
+    factorisation = solver.factorise(equations)
+    ready = time.perf_counter()
+    timed_out = partial(_check_time, mesh, ready + 60 * minutes)
+    _before_each(equations.operator, ("_multiply", "entries"), timed_out)
+    try:
+        solution = factorisation.solve(targets, progress=mesh.rank == 0)
+        done = (solution.iterations, f"{float(solution.residual.max()):.1e}")
+        text = solution.solver
+    except OutOfTimeError:
+        done, text = mesh.broadcast(_reached(path) if mesh.rank == 0 else None), "out of time"
+    return *done, seconds_text(ready - start), seconds_text(time.perf_counter() - ready), text
+
+
+def _before_each(operator: Any, names: tuple[str, ...], check: Callable[[], None]) -> None:
+    """Let an operator ask before each product and each look at entries."""
+    for name in names:
+        setattr(operator, name, partial(_checked, check, getattr(operator, name)))
+
+
+def _checked(check: Callable[[], None], work: Callable[..., Any], *arguments: Any) -> Any:
+    check()
+    return work(*arguments)
+
+
+def _check_time(mesh: tc.distributed.Mesh, until: float) -> None:
+    """Rank 0 decides, so that no rank goes on alone.
+
+    Raises:
+        OutOfTimeError: the time is over.
+    """
+    if mesh.broadcast(time.perf_counter() > until):
+        raise OutOfTimeError
+
+
+def _reached(path: Path) -> tuple[int, str]:
+    """Iterations of the checkpoint that a solve has left, and the residual: the updated one of conjugate gradients."""
+    if not path.exists():
+        return 0, "-"
+    state = checkpoints.load(path)["state"]
+    run = state.get("run", state)
+    residual = run["relative"] if "run" in state else run["best"]
+    return int(run.get("iterations", run.get("epochs"))), f"{float(residual.max()):.1e} so far"
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -271,7 +337,7 @@ def on_cuda(n: int) -> None:
     )
 
 
-TABLES: dict[str, tuple[Callable[[int], object], int]] = {
+TABLES: dict[str, tuple[Callable[..., object], int]] = {
     "scaling": (scaling, 8_000),
     "iterations": (iterations, 10_000),
     "model": (model, 6_000),
@@ -283,8 +349,12 @@ def main() -> None:
     """Print tables, or measure as one rank."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tables", nargs="*", metavar="TABLE", help=f"of {', '.join(TABLES)} (default: all)")
-    parser.add_argument("--n", type=int, help="inputs")
+    parser.add_argument("--n", "--inputs", type=int, help="inputs")
+    parser.add_argument("--ranks", type=int, default=1, help="processes of iterations (default: 1)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--minutes", type=float, default=20.0, help="of each solver in iterations (default: 20)")
+    parser.add_argument("--solvers", default="chosen,pivoted,random,float32,eigenpro", help=f"of {', '.join(SOLVERS)}")
+    parser.add_argument("--keep", help="a folder for checkpoints, from which the same command goes on")
     parser.add_argument("--products", help=argparse.SUPPRESS)
     parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -297,12 +367,14 @@ def main() -> None:
             sys.exit("expected a CUDA device, found none")
         on_cuda(options.n or 20_000)
         return
-    if unknown := set(options.tables) - set(TABLES):
-        parser.error(f"expected tables among {', '.join(TABLES)}, got {', '.join(sorted(unknown))}")
+    for given, known in ((options.tables, TABLES), (options.solvers.split(","), SOLVERS)):
+        if unknown := set(given) - set(known):
+            parser.error(f"expected some of {', '.join(known)}, got {', '.join(sorted(unknown))}")
     for name in options.tables or TABLES:
         table, n = TABLES[name]
-        print(f"\n{name}: {table.__doc__}\n", flush=True)
-        table(options.n or n)
+        if os.environ.get("RANK", "0") == "0":
+            print(f"\n{name}: {table.__doc__}\n", flush=True)
+        table(options.n or n, *([options] if table is iterations else []))
 
 
 if __name__ == "__main__":

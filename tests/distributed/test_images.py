@@ -18,7 +18,7 @@ from torch_cntk._internal.ranks import Mesh
 from torch_cntk.images.averaged import Averaged
 from torch_cntk.images.group_flow import GroupFlow
 from torch_cntk.operators import Operator
-from torch_cntk.solvers.bands import Bands, band_count
+from torch_cntk.solvers.bands import Bands, _with_overlaps, band_count
 
 Numbers = dict[str, Any]
 
@@ -277,10 +277,12 @@ def test_weights_of_bands_sum_to_one(size: tuple[int, int], ranks: int) -> None:
     regression = tc.Regression(operator, torch.ones(size, dtype=torch.bool), 1e-3)
     total, bands = torch.zeros(max(size)), 0
     for rank in range(ranks):
-        band = Bands(regression, Mesh(rank, ranks))._band
-        if band is not None:
+        weights = Bands(regression, Mesh(rank, ranks))._weights
+        if weights is not None:
             bands += 1
-            total.index_add_(0, band[0], band[1].flatten().square())
+            n, count = len(total), band_count(size, ranks)
+            first, length = _with_overlaps(n, n * rank // count, n * (rank + 1) // count)
+            total.index_add_(0, torch.arange(first, first + length) % n, weights.flatten().square())
     assert bands == band_count(size, ranks)
     assert (total - 1).abs().max() <= 1e-6
 

@@ -74,9 +74,44 @@ def test_collectives(ranks: Launcher, size: int) -> None:
         assert all(torch.equal(one[f"sum {count}"][:, 0], expected) for one in found)
     assert all(torch.equal(one["sum again"], one["sum 5000"]) for one in found)
     length = -(-5000 // size)
-    assert all(one["bytes 5000"] == 2 * (size - 1) * length * 8 for one in found)
-    assert all(one["bytes 5"] == (size - 1) * 5 * 8 for one in found)
+    # What opens a sum takes 512 bytes, small vectors included.
+    assert all(one["bytes 5000"] == 2 * (size - 1) * length * 8 + 512 * (size - 1) for one in found)
+    assert all(one["bytes 1024"] == (size - 1) * (1024 * 8 + 512) for one in found)
+    assert all(one["bytes 5"] == 512 * (size - 1) for one in found)
     assert all(one["broadcast"]["of"] == 0 and len(one["broadcast"]["tensor"]) == 1 for one in found)
+
+
+def unlike() -> list[tuple[str, str]]:
+    mesh = tc.distributed.mesh(timeout=60)
+    odd = mesh.rank == 1
+    tensors = [
+        torch.ones(3 + odd),
+        torch.ones(2, 3) if odd else torch.ones(3, 2),
+        torch.ones(5, dtype=torch.float32 if odd else torch.float64),
+        torch.ones(5000 if odd else 4),
+        torch.ones(5000 + odd),
+        torch.ones(0 if odd else 1),
+    ]
+    found = []
+    for tensor in tensors:
+        with pytest.raises(ValueError) as told:
+            mesh.sum(tensor)
+        found.append(str(told.value))
+    assert float(mesh.sum(torch.ones(1))) == mesh.size  # the mesh goes on
+    return found
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_unlike_tensors_are_not_added(ranks: Launcher, size: int) -> None:
+    first, *others = ranks.values(unlike, size)
+    assert all(other == first for other in others)
+    rest = "rank 0" if size == 2 else "ranks 0 and 2" if size == 3 else "ranks 0, 2 and 3"
+    assert first[0] == (
+        f"expected the same kind of tensor in a sum on all ranks, got torch.float32 [3] on cpu on {rest}; "
+        "torch.float32 [4] on cpu on rank 1"
+    )
+    assert "[3, 2]" in first[1] and "torch.float64" in first[2] and "[5000]" in first[3] and "[5001]" in first[4]
+    assert "[0]" in first[5]
 
 
 @pytest.mark.parametrize("multiple", [1, 4])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import io
+import itertools
 import math
 import pickle
 from typing import Any
@@ -13,6 +15,24 @@ import torch
 
 import torch_cntk as tc
 from tests.helpers.regressions import direct, stationary_average
+
+
+def keep_contract(operator: tc.Operator, generator: torch.Generator, tolerance: float | None = None) -> int:
+    """Run all tests of an operator without pytest, as in a process of several; how many there were."""
+    contract, count = OperatorContract(), 0
+    contract.tolerance = tolerance or contract.tolerance
+    every = torch.arange(math.prod(operator.size))
+    known = {"operator": operator, "matrix": operator.entries(every, every), "generator": generator}
+    for name, test in inspect.getmembers(contract, inspect.ismethod):
+        if not name.startswith("test_"):
+            continue
+        marks = [mark.args for mark in getattr(test, "pytestmark", ()) if mark.name == "parametrize"]
+        for values in itertools.product(*(values for _, values in marks)):
+            given = {argument: value for (argument, _), value in zip(marks, values, strict=True)}
+            wanted = inspect.signature(test).parameters
+            test(**given, **{argument: value for argument, value in known.items() if argument in wanted})
+            count += 1
+    return count
 
 
 class OperatorContract:

@@ -22,7 +22,7 @@ from torch_cntk.operators import (
     StencilOperator,
 )
 from torch_cntk.operators.derived import MultipleOperator, ScaledOperator, SelectedOperator, SumOperator
-from torch_cntk.operators.over_ranks import GatheredOperator, SharedOperator, SummedOperator
+from torch_cntk.operators.over_ranks import BandedOperator, GatheredOperator, SharedOperator
 from torch_cntk.operators.row_column import RowColumnOperator
 
 
@@ -139,18 +139,26 @@ class TestGathered(OperatorContract):
 
     @pytest.fixture
     def operator(self) -> Any:
-        operator = periodic().divided(Mesh.alone())
+        operator = random_operator((4, 6), 1e3, seeded()).divided(Mesh.alone())
         assert type(operator) is GatheredOperator
         return operator
 
 
-class TestSummed(OperatorContract):
+class TestPeriodicInBands(OperatorContract):
+    @pytest.fixture
+    def operator(self) -> Any:
+        operator = periodic().divided(Mesh.alone())
+        assert type(operator) is BandedOperator
+        return operator.in_bands()
+
+
+class TestStencilInBands(OperatorContract):
     @pytest.fixture
     def operator(self) -> Any:
         prior = tc.priors.White(0.1) + tc.priors.Tensor(features(8, 10))
         operator = deep(1).kernel(prior, (8, 10), radius=3).operator().divided(Mesh.alone())
-        assert type(operator) is SummedOperator
-        return operator
+        assert type(operator) is BandedOperator
+        return operator.in_bands()
 
 
 class TestSharedOfAllDisplacements(OperatorContract):

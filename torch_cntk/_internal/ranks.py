@@ -7,10 +7,8 @@ wait. An error on one rank is raised on all of them.
 
 from __future__ import annotations
 
-import gc
 import itertools
 import math
-import pickle
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,8 +19,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from torch_cntk._internal.roll_call import announce, missing
-from torch_cntk._internal.same import checksum, differences, listed, told_each
+from torch_cntk._internal.messages import Messages
+from torch_cntk._internal.same import checksum, differences, told_each
 from torch_cntk._internal.shared_errors import as_told, is_known_to_all, known_to_all
 
 if TYPE_CHECKING:
@@ -33,11 +31,14 @@ __all__ = ["Mesh", "current", "is_known_to_all", "joined"]
 
 T = TypeVar("T")
 
+_RECORD, _HEAD = 512, 8
+"""Bytes of what opens a sum, and of the checksum of the tensor's kind at its begin. What has room behind it goes with
+it, whole from every rank to every other one: for so little, only the number of messages counts."""
 _SMALL = 1 << 10
-"""Numbers that every rank sends whole to every other one: for so few, only the number of messages counts."""
+"""Numbers likewise, that go after it."""
 
 
-class Mesh:
+class Mesh(Messages):
     """A group of processes, each with a number (its rank), that call the same functions in the same order.
 
     A mesh of one process needs no ``torch.distributed``: there is nobody to talk to, and every method returns what it
@@ -64,16 +65,8 @@ class Mesh:
         group: dist.ProcessGroup | None = None,
         store: Store | None = None,
     ) -> None:
-        self.rank = rank
-        self.size = size
-        self.device = torch.device(device)
-        self.timeout = timeout
-        self.bytes_sent = 0
-        self._group = group
-        self._store = store
-        self._apart = False
+        super().__init__(rank, size, device, timeout=timeout, group=group, store=store)
         self._deals = 0
-        self._ended: str | None = None
 
     @classmethod
     def alone(cls, device: torch.device | str = "cpu") -> Mesh:
@@ -147,12 +140,18 @@ class Mesh:
 
         Args:
             tensor: of one shape, dtype and kind of device on all ranks; it is left alone.
+
+        Raises:
+            ValueError: it is of another shape, dtype or kind of device on some rank.
         """
         if self.size == 1:
             return tensor
         flat = tensor.contiguous().flatten()
-        if len(flat) <= _SMALL:
-            return _added(self._gathered(flat, "a sum")).reshape(tensor.shape)
+        found = self._opened(flat, f"{tensor.dtype} {list(tensor.shape)} on {tensor.device.type}")
+        if found is None and len(flat) <= _SMALL:
+            found = self._gathered(flat, "a sum")
+        if found is not None:
+            return _added(found).reshape(tensor.shape)
         length = -(-len(flat) // self.size)
         padded = torch.nn.functional.pad(flat, (0, length * self.size - len(flat)))
         parts = torch.empty_like(padded)
@@ -160,6 +159,26 @@ class Mesh:
         self.bytes_sent += (self.size - 1) * length * padded.element_size()
         own = _added(list(torch.split(parts, length)))
         return torch.cat(self._gathered(own, "a sum"))[: len(flat)].reshape(tensor.shape)
+
+    def _opened(self, flat: Tensor, kind: str) -> list[Tensor] | None:
+        """Make sure that all ranks have vectors of one kind, and exchange them where they are small and on the CPU.
+
+        Raises:
+            ValueError: the kinds differ.
+        """
+        record = torch.zeros(_RECORD, dtype=torch.uint8)
+        record[:_HEAD] = torch.tensor([zlib.crc32(kind.encode())]).view(torch.uint8)
+        fits = flat.device.type == "cpu" and flat.nbytes <= _RECORD - _HEAD
+        if fits:
+            record[_HEAD : _HEAD + flat.nbytes] = flat.view(torch.uint8)
+        found = self._gathered(record, "a sum")
+        if not all(torch.equal(one[:_HEAD], record[:_HEAD]) for one in found):
+            sentence = differences(self._exchanged({"kind_of_tensor_in_a_sum": kind}, "a comparison of kinds"))
+            error = known_to_all(ValueError(sentence))
+            raise error
+        if not fits:
+            return None
+        return [one[_HEAD : _HEAD + flat.nbytes].view(flat.dtype) for one in found]
 
     def gather(self, part: Tensor, n: int, multiple: int = 1) -> Tensor:
         """All rows [n, ...], on each rank, from the parts that ``share(n, multiple)`` has given to the ranks.
@@ -312,55 +331,6 @@ class Mesh:
         first: tuple[type[Exception], str] = told_by[ranks[0]]  # type: ignore[assignment]
         failure = known_to_all(as_told(*first, ranks[0]))
         raise failure from error
-
-    # How they talk.
-
-    def _gathered(self, tensor: Tensor, what: str) -> list[Tensor]:
-        """The tensors of all ranks, of one shape and dtype."""
-        found = [torch.empty_like(tensor) for _ in range(self.size)]
-        self._call(what, lambda: dist.all_gather(found, tensor.contiguous(), group=self._group))
-        self.bytes_sent += (self.size - 1) * tensor.nbytes
-        return found
-
-    def _exchanged(self, value: T, what: str) -> list[T]:
-        """The objects of all ranks."""
-        own = torch.frombuffer(bytearray(pickle.dumps(value)), dtype=torch.uint8)
-        lengths = [int(length) for length in self._gathered(torch.tensor([len(own)]), what)]
-        padded = torch.nn.functional.pad(own, (0, max(lengths) - len(own)))
-        found = zip(self._gathered(padded, what), lengths, strict=True)
-        return [pickle.loads(bytes(entry[:length].numpy())) for entry, length in found]
-
-    def _call(self, what: str, collective: Callable[[], object]) -> None:
-        """Run a collective; whatever ends it before its time becomes one sentence.
-
-        Raises:
-            RuntimeError: another rank has ended or has not come within the timeout, or an earlier collective failed.
-        """
-        if self._apart:
-            raise RuntimeError(f"expected no {what.split(' ', 1)[1]} of all ranks within a rank's own work")
-        if self._ended is None:
-            try:
-                collective()
-            except RuntimeError as error:
-                self._ended = str(error).split("\n")[0]
-            else:
-                return
-            self._ended = self._end(what, self._ended)
-        raise RuntimeError(self._ended)
-
-    def _end(self, what: str, reason: str) -> str:
-        """Leave the group, so that no other rank waits for this one; the sentence that says why."""
-        announce(self._store, self.rank)
-        group, self._group = self._group, None
-        if group is not None and dist.is_initialized():
-            dist.destroy_process_group(group)
-        del group  # connections are closed when the last reference is gone, and other ranks stop waiting
-        start = f"{what[0].upper()}{what[1:]} among {self.size} ranks failed on rank {self.rank}"
-        absent = missing(self._store, self.size)
-        gc.collect()  # whatever else still refers to the group
-        if absent:
-            return f"{start}: {listed(absent)} ended, or did not come within {self.timeout:g} s"
-        return f"{start} within {self.timeout:g} s: {reason}"
 
 
 _current: Mesh | None = None

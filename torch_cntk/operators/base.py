@@ -14,9 +14,11 @@ from torch import Tensor
 
 from torch_cntk._internal.checks import shape_text
 from torch_cntk._internal.grids import open_grid
+from torch_cntk.operators.layout import Layout, Whole
 
 if TYPE_CHECKING:
     from torch_cntk._internal.ranks import Mesh
+    from torch_cntk.operators.over_ranks import BandOperator
 
 __all__ = ["DenseOperator", "Lookup", "Operator", "transforms_cost"]
 
@@ -167,6 +169,15 @@ class Operator(ABC):
         """The same kernel, of which this process takes products and entries alone."""
         return self
 
+    def in_bands(self) -> BandOperator | None:
+        """The same kernel on images of which each rank holds a band; None where a product needs whole ones."""
+        return None
+
+    @property
+    def layout(self) -> Layout:
+        """How the processes that take products hold the images."""
+        return Whole(self.mesh)
+
     def __matmul__(self, images: Tensor) -> Tensor:
         """K @ w, in the shape of w: of images [..., *size], or, as K is a matrix where the size is (n,), of columns.
 
@@ -203,9 +214,10 @@ class Operator(ABC):
             raise TypeError(f"expected images in a floating point tensor, got {got}")
         if tuple(images.shape[-len(self.size) :]) != self.size:
             raise ValueError(f"expected images of {shape_text(self.size)} pixels, got shape {tuple(images.shape)}")
-        if images.numel() == 0:  # no images
+        count = math.prod(images.shape[: images.ndim - len(self.size)])
+        if count == 0:
             return images.clone()
-        flat = images.reshape(-1, *self.size)
+        flat = images.reshape(count, *self.size)
         return self._product(flat).reshape(tuple(images.shape))
 
     def _product(self, images: Tensor) -> Tensor:

@@ -42,7 +42,8 @@ class GramOperator(Operator):
         kind: "ntk" or "nngp".
         white: added to the variance of each input, as by a block of the identity matrix, divided by p, behind the
             features.
-        dtype: in which it multiplies; that of the features by default.
+        dtype: in which it multiplies; that of the features by default. Images of a wider one are multiplied in theirs,
+            so that residuals of an iteration in float32 are those of float64: entries take the time.
 
     Raises:
         ValueError: the features are not [n, p] with entries, the kind is unknown, or ``white`` is negative.
@@ -179,8 +180,9 @@ class GramOperator(Operator):
 
     def _multiply(self, images: Tensor) -> Tensor:
         """K @ w for [k, n]."""
-        result = torch.zeros(images.shape, dtype=self.dtype, device=self.device)
-        return self.own_blocks().add_product(result, images.to(self.dtype)).to(images.dtype)
+        dtype = torch.promote_types(self.dtype, images.dtype)
+        result = torch.zeros(images.shape, dtype=dtype, device=self.device)
+        return self.own_blocks().add_product(result, images.to(dtype)).to(images.dtype)
 
     def own_blocks(self, least: int = 1) -> Blocks:
         """The blocks of K on and above the diagonal.

@@ -241,8 +241,9 @@ class InputsOperator(Operator):
             ValueError: the network ends in pixels.
         """
         blocks = self.own_blocks()
-        result = torch.zeros(images.shape, dtype=self.dtype, device=self.device)
-        return blocks.add_product(result, images.to(self.dtype)).to(images.dtype)
+        dtype = torch.promote_types(self.dtype, images.dtype)
+        result = torch.zeros(images.shape, dtype=dtype, device=self.device)
+        return blocks.add_product(result, images.to(dtype)).to(images.dtype)
 
     def own_blocks(self, least: int = 1) -> Blocks:
         """The blocks of K on and above the diagonal.

@@ -71,30 +71,47 @@ class Correlation(ABC):
         """Bytes of the weights."""
         return sum(weights.nbytes for weights in self._weights)
 
-    def __call__(self, images: Tensor, part: slice | None = None) -> Tensor:
+    def __call__(self, images: Tensor, wide: int | None = None) -> Tensor:
         """Near @ w for [n, *size], size a multiple of the period and at least 2 radius + 1.
 
         Args:
             images: w.
-            part: the rows of cells that are wanted, with a start and a stop; by default all.
+            wide: an axis along which they come with as many more pixels on both sides as the radius has; others go
+                around.
 
         Returns:
-            [n, *size], or the part's rows of pixels, [n, rows, *rest].
+            [n, *size].
         """
-        cells = tuple(n // p for n, p in zip(images.shape[1:], self.period, strict=True))
-        part = part or slice(0, cells[0])
-        padding = [(r, h * p - r) for r, h, p in zip(self.radius, self._hang, self.period, strict=True)]
-        pairs = list(itertools.chain(*reversed(padding)))
-        padded = torch.nn.functional.pad(images[:, None], pairs, mode="circular")[:, 0]
-        height = (part.stop - part.start) * self.period[0]
-        result = images.new_empty(images.shape[0], height, *images.shape[2:])
+        size = list(images.shape[1:])
+        if wide is not None:
+            size[wide] -= 2 * self.radius[wide]
+        padded = self._padded(images, wide)
+        result = images.new_empty(images.shape[0], *size)
         by_cells = split_cells(result, self.period)
+        cells = tuple(n // p for n, p in zip(size, self.period, strict=True))
         step = self._rows(images.shape[0], cells, images.element_size())
-        for first in range(part.start, part.stop, step):
-            count = min(step, part.stop - first)
+        for first in range(0, cells[0], step):
+            count = min(step, cells[0] - first)
             rows = padded.narrow(1, first * self.period[0], (count + self._hang[0]) * self.period[0])
-            by_cells[:, first - part.start : first - part.start + count] = self._multiply(rows)
+            by_cells[:, first : first + count] = self._multiply(rows)
         return result
+
+    def _padded(self, images: Tensor, wide: int | None) -> Tensor:
+        """The windows of all cells, side by side: with what is on the other side of an image, but not along ``wide``.
+
+        What fills up the last cell, beyond the radius, has no weights.
+        """
+        around = [(r, h * p - r) for r, h, p in zip(self.radius, self._hang, self.period, strict=True)]
+        if wide is not None:
+            ends = [(0, 0)] * len(around)
+            ends[wide] = (0, around[wide][1] - self.radius[wide])
+            images, around[wide] = torch.nn.functional.pad(images, _pairs(ends)), (0, 0)
+        return torch.nn.functional.pad(images[:, None], _pairs(around), mode="circular")[:, 0]
+
+
+def _pairs(padding: list[tuple[int, int]]) -> list[int]:
+    """As ``torch.nn.functional.pad`` wants them: the last axis first."""
+    return list(itertools.chain(*reversed(padding)))
 
 
 def window_of(period: tuple[int, ...], radius: tuple[int, ...]) -> tuple[int, ...]:

@@ -1,11 +1,13 @@
 """Kernels whose products several ranks take together.
 
 Each rank holds the same images and calls the same products in the same order; see ``torch_cntk._internal.ranks``. What
-they compute is the kernel of one process to rounding, on every rank to the bit the same.
+they compute is the kernel of one process to rounding, on every rank to the bit the same. Of a ``BandOperator`` each
+rank holds a band of the images.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from functools import cached_property
 
@@ -14,8 +16,9 @@ from torch import Tensor
 
 from torch_cntk._internal.ranks import Mesh
 from torch_cntk.operators.base import Operator
+from torch_cntk.operators.layout import Banded
 
-__all__ = ["GatheredOperator", "SharedOperator", "SummedOperator"]
+__all__ = ["BandOperator", "BandedOperator", "GatheredOperator", "SharedOperator"]
 
 
 class SharedOperator(Operator):
@@ -118,23 +121,82 @@ class _Divided(Operator):
         return self._whole
 
 
-class SummedOperator(_Divided):
-    """Each rank multiplies by a share of K, and the products are summed.
+class BandOperator(Operator):
+    """A kernel of finite radius on images of which each rank holds a band, which is all that it computes of a product.
+
+    A subclass multiplies by way of ``Banded.widened``. Numbers that tell of the whole kernel are those of the whole
+    one: its stationary average, its mean diagonal, its costs. Entries are those between pixels of the rank's band.
+
+    Args:
+        whole: the kernel on whole images, which every rank knows.
+        layout: the bands.
+    """
+
+    takes_all_ranks = True
+
+    def __init__(self, whole: Operator, layout: Banded) -> None:
+        super().__init__(
+            layout.size,
+            whole.dtype,
+            whole.device,
+            stationary=whole.stationary,
+            cost=whole.cost,
+            entry_dtype=whole.entry_dtype,
+            entry_cost=whole.entry_cost,
+            traffic=whole.traffic,
+            iterations=whole.iterations,
+        )
+        self._whole, self._layout = whole, layout
+        self.mesh: Mesh = layout.mesh
+
+    @property
+    def layout(self) -> Banded:
+        """See ``Operator.layout``."""
+        return self._layout
+
+    def lookup(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
+        """See ``Operator.lookup``."""
+        axis, start = self._layout.axis, self._layout.start
+        moved = [[x + start if place == axis else x for place, x in enumerate(of)] for of in (first, second)]
+        return self._whole.lookup(*moved)
+
+    @cached_property
+    def diagonal(self) -> Tensor:
+        """K(x, x) of the rank's band, in float64."""
+        return self._layout.own(self._whole.diagonal)
+
+    @cached_property
+    def mean_diagonal(self) -> float:
+        """Mean of K(x, x) over the whole image."""
+        return self._whole.mean_diagonal
+
+    @abstractmethod
+    def _multiply(self, images: Tensor) -> Tensor:
+        """The rank's band of K @ w, [n, *band], of the bands of w; asked for by all ranks."""
+
+
+class BandedOperator(_Divided):
+    """Each rank computes a band of the product, and the bands are gathered; iterations may keep them apart.
 
     Args:
         whole: K.
-        share: the rank's; see ``SharedOperator``.
-        mesh: the ranks.
+        bands: the same on bands.
     """
 
-    def __init__(self, whole: Operator, share: Operator, mesh: Mesh) -> None:
-        super().__init__(whole, mesh)
-        self._share = share
+    def __init__(self, whole: Operator, bands: BandOperator) -> None:
+        assert bands.mesh is not None
+        super().__init__(whole, bands.mesh)
+        self._bands = bands
+
+    def in_bands(self) -> BandOperator:
+        """See ``Operator.in_bands``."""
+        return self._bands
 
     def _multiply(self, images: Tensor) -> Tensor:
+        layout = self._bands.layout
         with self.mesh.together("a product", images):
-            own = self._share._multiply(images)
-        return self.mesh.sum(own)
+            own = layout.own(images)
+        return layout.joined(self._bands._multiply(own))
 
 
 class GatheredOperator(_Divided):

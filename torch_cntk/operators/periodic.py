@@ -14,8 +14,9 @@ from torch_cntk._internal.grids import join_cells, split_cells
 from torch_cntk._internal.ranks import Mesh
 from torch_cntk.covariance import Table
 from torch_cntk.operators.base import Lookup, Operator, transforms_cost
-from torch_cntk.operators.correlation import correlation
-from torch_cntk.operators.over_ranks import GatheredOperator
+from torch_cntk.operators.correlation import Correlation, correlation
+from torch_cntk.operators.layout import Banded, Layout
+from torch_cntk.operators.over_ranks import BandedOperator, BandOperator
 
 __all__ = ["BlockCirculantOperator", "PeriodicOperator"]
 
@@ -122,33 +123,56 @@ class PeriodicOperator(Operator):
         return torch.nn.functional.pad(self._table.paired(), (0, 1) * len(self.size)), indices
 
     def divided(self, mesh: Mesh) -> Operator:
-        """Each rank computes some rows of cells; see ``Operator.divided``."""
-        return GatheredOperator(self, mesh, self._rows, self.size[0] // self._table.geometry.period[0])
-
-    def _rows(self, images: Tensor, part: slice) -> Tensor:
-        """Some rows of cells of the product, [n, rows of cells, rows of a cell, *rest]."""
-        period = self._table.geometry.period[0]
-        far = self._far_part(images)
-        if far.shape[1] > 1:
-            far = far[:, part.start * period : part.stop * period]
-        rows = self._near(images.to(self.dtype), part).to(images.dtype).add_(far)
-        return rows.reshape(len(images), part.stop - part.start, period, *self.size[1:])
+        """Each rank computes a band, of whole cells; see ``Operator.divided``."""
+        layout = Banded(mesh, self.size, self.period)
+        return BandedOperator(self, PeriodicBand(self, layout, self._near, self._radius[layout.axis]))
 
     def _multiply(self, images: Tensor) -> Tensor:
-        return self._near(images.to(self.dtype)).to(images.dtype).add_(self._far_part(images))
+        return self._near(images.to(self.dtype)).to(images.dtype).add_(self._far_part(images, self.layout))
 
-    def _far_part(self, images: Tensor) -> Tensor:
-        """Sum the pixels of each phase, mix the sums, and spread them again."""
+    def _far_part(self, images: Tensor, layout: Layout) -> Tensor:
+        """Sum the pixels of each phase, mix the sums, and spread them again; of images as the layout holds them."""
         count, ndim = images.shape[0], len(self.size)
-        cells = [entry for n, p in zip(self.size, self._far_period, strict=True) for entry in (n // p, p)]
+        size = tuple(images.shape[1:])
+        cells = [entry for n, p in zip(size, self._far_period, strict=True) for entry in (n // p, p)]
         # In float64: the weights all but cancel in the sum, which then meets the largest eigenvalue of K by far.
-        sums = images.reshape(count, *cells).sum(tuple(range(1, 2 * ndim, 2)), dtype=torch.float64)
+        sums = layout.total(images.reshape(count, *cells).sum(tuple(range(1, 2 * ndim, 2)), dtype=torch.float64))
         mixed = (
             (sums.reshape(count, -1) @ self._factor @ self._factor.T).reshape(count, *self._far_period).to(images.dtype)
         )
         if math.prod(self._far_period) == 1:
             return mixed
-        return mixed.repeat(1, *(n // p for n, p in zip(self.size, self._far_period, strict=True)))
+        return mixed.repeat(1, *(n // p for n, p in zip(size, self._far_period, strict=True)))
+
+
+class PeriodicBand(BandOperator):
+    """A periodic kernel on images in bands: the near part needs rows of the neighbours, the far part a sum.
+
+    Args:
+        whole: the kernel.
+        layout: the bands, of whole periods.
+        near: its near part.
+        radius: of the near part along the axis of the bands.
+    """
+
+    def __init__(self, whole: PeriodicOperator, layout: Banded, near: Correlation, radius: int) -> None:
+        super().__init__(whole, layout)
+        self._kernel, self._near = whole, near
+        self._sections = layout.widened(radius, radius)
+
+    @property
+    def period(self) -> tuple[int, ...]:
+        """See ``Operator.period``."""
+        return self._kernel.period
+
+    def _multiply(self, images: Tensor) -> Tensor:
+        far = self._kernel._far_part(images, self.layout)
+        wide = self._sections.fetch(images)
+        product = torch.empty_like(images)
+        with self.mesh.together("a product in bands"):
+            if images.numel():
+                product = self._near(wide.to(self.dtype), self.layout.axis).to(images.dtype).add_(far)
+        return product
 
 
 _DIGITS = 4

@@ -173,9 +173,10 @@ class ShardedGram(Operator):
         size = self.mesh.size
         least = 1 if size == 1 else math.isqrt(2 * _BLOCKS_A_RANK * size)
         with self.mesh.together("a product", images):
-            result = torch.zeros(images.shape, dtype=self.dtype, device=self.device)
+            dtype = torch.promote_types(self.dtype, images.dtype)
+            result = torch.zeros(images.shape, dtype=dtype, device=self.device)
             own = self.operator.own_blocks(least).dealt(self.mesh.rank, size)
-            own.add_product(result, images.to(self.dtype))
+            own.add_product(result, images.to(dtype))
         return self.mesh.sum(result).to(images.dtype)
 
     def _matrix(self, blocks: Blocks, first: bool) -> Tensor | None:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from torch_cntk._internal.ranks import Mesh
 from torch_cntk.operators.base import Lookup, Operator
-from torch_cntk.operators.over_ranks import SummedOperator
+from torch_cntk.operators.layout import Banded
+from torch_cntk.operators.over_ranks import BandedOperator, BandOperator
 
 __all__ = ["StencilOperator"]
 
@@ -55,7 +56,9 @@ class StencilOperator(Operator):
         )
         self._values = values.reshape(len(offsets), *size)
         self._offsets = [tuple(row) for row in offsets.tolist()]
-        self._reach = tuple(offsets.abs().amax(0).tolist()) if len(offsets) else (0,) * ndim
+        reach = offsets.abs().amax(0).tolist() if len(offsets) else [0] * ndim
+        self._margins = [(pixels, pixels) for pixels in reach]
+        self._once = [all(2 * u % n == 0 for u, n in zip(offset, size, strict=True)) for offset in self._offsets]
         self._space: _WorkSpace | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -71,33 +74,90 @@ class StencilOperator(Operator):
         return self._values[self._offsets.index(zero)].double()
 
     def divided(self, mesh: Mesh) -> Operator:
-        """Each rank multiplies by some of the displacements; see ``Operator.divided``."""
-        mine = mesh.share(len(self._offsets))
-        offsets = torch.tensor(self._offsets[mine], dtype=torch.long).reshape(-1, len(self.size))
-        return SummedOperator(self, StencilOperator(self._values[mine], offsets, self.lookup, self.dtype), mesh)
+        """Each rank multiplies in a band of the image; see ``Operator.divided``."""
+        return BandedOperator(self, StencilBand(self, Banded(mesh, self.size)))
 
     def _multiply(self, images: Tensor) -> Tensor:
         if self._space is None or len(self._space.padded) != len(images):
             with torch.inference_mode(False):  # it is written to again, perhaps outside of that mode
-                self._space = _WorkSpace(len(images), self._values, self._offsets, self._reach, self.dtype)
+                self._space = _WorkSpace(
+                    len(images), self._values, self._offsets, self._once, self._margins, self.dtype
+                )
         return self._space.multiply(images)
+
+
+class StencilBand(BandOperator):
+    """A stencil on images in bands.
+
+    A rank multiplies by the entries K(x, x + u) at pixels x of its band. It fetches what it needs of w from its
+    neighbours, and sends them back what it has found for pixels of theirs.
+
+    Args:
+        whole: the stencil.
+        layout: the bands.
+    """
+
+    def __init__(self, whole: StencilOperator, layout: Banded) -> None:
+        super().__init__(whole, layout)
+        axis = layout.axis
+        self._values = whole._values.narrow(1 + axis, layout.start, layout.size[axis])
+        self._offsets, self._once, self._margins = whole._offsets, whole._once, list(whole._margins)
+        along = [offset[axis] for offset in self._offsets]
+        self._margins[axis] = (max(-min(along, default=0), 0), max(max(along, default=0), 0))
+        self._sections = layout.widened(*self._margins[axis])
+        self._space: _WorkSpace | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the work space, whose views belong together."""
+        return {**self.__dict__, "_space": None}
+
+    def _multiply(self, images: Tensor) -> Tensor:
+        wide = self._sections.fetch(images)
+        with self.mesh.together("a product in bands"):
+            if images.numel():
+                wide = self._of_band(wide)
+        return self._sections.fold(wide)
+
+    def _of_band(self, wide: Tensor) -> Tensor:
+        if self._space is None or len(self._space.padded) != len(wide):
+            with torch.inference_mode(False):  # it is written to again, perhaps outside of that mode
+                self._space = _WorkSpace(
+                    len(wide), self._values, self._offsets, self._once, self._margins, self.dtype, self.layout.axis
+                )
+        return self._space.multiply(wide)
 
 
 class _WorkSpace:
     """Memory for products with so many images, and the views of it that take part.
 
+    Args:
+        count: n, number of images.
+        values: [displacements, *size], entries at the pixels where they are taken.
+        offsets: the displacements.
+        once: whether a displacement and its opposite are one.
+        margins: how far displacements reach before the first and behind the last pixel of an axis.
+        dtype: to multiply in.
+        wide: an axis along which images come with their margins, and products go with them; others go around.
+
     Attributes:
-        padded: the images with a margin, [n, *(size + 2 reach)].
+        padded: the images with their margins, [n, *(before + size + after)].
         sums: likewise, of what is added up at pixels and, for displaced pixels, beyond the edges.
     """
 
     def __init__(
-        self, count: int, values: Tensor, offsets: list[tuple[int, ...]], reach: tuple[int, ...], dtype: torch.dtype
+        self,
+        count: int,
+        values: Tensor,
+        offsets: list[tuple[int, ...]],
+        once: list[bool],
+        margins: list[tuple[int, int]],
+        dtype: torch.dtype,
+        wide: int | None = None,
     ) -> None:
-        self._values, self._offsets, self._reach = values, offsets, reach
+        self._values, self._offsets, self._once, self._margins = values, offsets, once, margins
         self._size = tuple(values.shape[1:])
-        self._once = [all(2 * u % n == 0 for u, n in zip(offset, self._size, strict=True)) for offset in offsets]
-        padded = [n + 2 * r for n, r in zip(self._size, reach, strict=True)]
+        self._around = [axis for axis in range(len(margins)) if axis != wide]
+        padded = [n + before + after for n, (before, after) in zip(self._size, margins, strict=True)]
         self.padded = torch.empty((count, *padded), dtype=dtype, device=values.device)
         self.sums = torch.empty_like(self.padded)
         # Even bands. A GPU has work for all of its threads in whole images only.
@@ -117,12 +177,12 @@ class _WorkSpace:
             yield entries[rows], self.padded[other], self.sums[other]
 
     def _displaced(self, rows: slice, offset: tuple[int, ...]) -> tuple[slice, ...]:
-        first, *others = (m + u for m, u in zip(self._reach, offset, strict=True))
+        first, *others = (before + u for (before, _), u in zip(self._margins, offset, strict=True))
         rest = (slice(start, start + n) for start, n in zip(others, self._size[1:], strict=True))
         return (slice(None), slice(rows.start + first, rows.stop + first), *rest)
 
     def multiply(self, images: Tensor) -> Tensor:
-        """K @ w for [n, *size]."""
+        """K @ w for [n, *size], both with margins along the wide axis."""
         self._wrap_around(images)
         self.sums.zero_()
         for rows, views in self._kept or ((rows, self._views(rows)) for rows in self._bands()):
@@ -145,17 +205,21 @@ class _WorkSpace:
 
     def _wrap_around(self, images: Tensor) -> None:
         """Write images into the work space, and what is on their other side into the margins."""
-        inside = tuple(slice(r, r + n) for r, n in zip(self._reach, self._size, strict=True))
-        self.padded[(slice(None), *inside)] = images
-        for axis, (r, n) in enumerate(zip(self._reach, self._size, strict=True), start=1):
-            self.padded.narrow(axis, 0, r).copy_(self.padded.narrow(axis, n, r))
-            self.padded.narrow(axis, r + n, r).copy_(self.padded.narrow(axis, r, r))
+        inside = self.padded
+        for axis in self._around:
+            inside = inside.narrow(1 + axis, self._margins[axis][0], self._size[axis])
+        inside.copy_(images)
+        for axis in self._around:
+            (before, after), n = self._margins[axis], self._size[axis]
+            self.padded.narrow(1 + axis, 0, before).copy_(self.padded.narrow(1 + axis, n, before))
+            self.padded.narrow(1 + axis, before + n, after).copy_(self.padded.narrow(1 + axis, before, after))
 
     def _folded(self) -> Tensor:
         """The sums, what lies beyond the edges added to the pixels that are there on the torus."""
         sums = self.sums
-        for axis, (r, n) in enumerate(zip(self._reach, self._size, strict=True), start=1):
-            sums.narrow(axis, n, r).add_(sums.narrow(axis, 0, r))
-            sums.narrow(axis, r, r).add_(sums.narrow(axis, r + n, r))
-            sums = sums.narrow(axis, r, n)
+        for axis in self._around:
+            (before, after), n = self._margins[axis], self._size[axis]
+            sums.narrow(1 + axis, n, before).add_(sums.narrow(1 + axis, 0, before))
+            sums.narrow(1 + axis, before, after).add_(sums.narrow(1 + axis, before + n, after))
+            sums = sums.narrow(1 + axis, before, n)
         return sums.clone()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from torch_cntk._internal.ranks import Mesh
 from torch_cntk.operators.base import Operator, transforms_cost
+from torch_cntk.operators.layout import Interval
 from torch_cntk.solvers.base import Regression
 from torch_cntk.solvers.common import Common
 from torch_cntk.solvers.preconditioner import Map, Preconditioner
@@ -46,7 +47,7 @@ class _Average(Operator):
 
     def __init__(self, operator: Operator, common: float, axis: int, length: int) -> None:
         assert operator.stationary is not None
-        n = operator.size[axis]
+        n = operator.stationary.shape[axis]
         displacement = torch.arange(length, device=operator.device)
         displacement = torch.where(displacement > length // 2, displacement - length, displacement)
         near = (operator.stationary - common).index_select(axis, displacement % n)
@@ -76,46 +77,53 @@ class Bands(Preconditioner):
 
     def __init__(self, regression: Regression, mesh: Mesh) -> None:
         operator = regression.operator
-        self._mesh, self._common = mesh, Circulant(regression).common
-        self._axis = max(range(len(operator.size)), key=lambda axis: operator.size[axis])
-        n, count = operator.size[self._axis], band_count(operator.size, mesh.size)
-        self._band: tuple[Tensor, Tensor] | None = None
+        assert operator.stationary is not None
+        self._mesh, self._common, self._layout = mesh, Circulant(regression).common, operator.layout
+        size = tuple(operator.stationary.shape)
+        axis = max(range(len(size)), key=lambda axis: size[axis])
+        n, count = size[axis], band_count(size, mesh.size)
+        edges = [(n * rank // count, n * (rank + 1) // count) for rank in range(count)]
+        wanted = [_with_overlaps(n, *band) for band in edges] + [(0, 0)] * (mesh.size - count)
+        self._sections = self._layout.sections(axis, n, wanted)
+        self._weights: Tensor | None = None
         if mesh.rank < count:
-            edges = n * mesh.rank // count, n * (mesh.rank + 1) // count
-            self._band = self._rows_and_weights(n, *edges, operator)
-            local = _Average(operator, self._common, self._axis, len(self._band[0]))
+            weights = _root_weights(*edges[mesh.rank], *wanted[mesh.rank])
+            shape = [-1 if place == axis else 1 for place in range(len(size))]
+            self._weights = weights.to(operator.device, operator.dtype).reshape(shape)
+            local = _Average(operator, self._common, axis, len(weights))
             every = torch.ones(local.size, dtype=torch.bool, device=operator.device)
             equations = Regression(local, every, 0.0)
             equations.ridge = regression.ridge  # as a number: the mean of K's diagonal is that of the whole
             self._nested = Nested(equations)
 
-    def _rows_and_weights(self, n: int, start: int, stop: int, operator: Operator) -> tuple[Tensor, Tensor]:
-        """Rows of a band with its overlaps, around the edges of the image, and the roots of their weights."""
-        length = min(-(-(stop - start + 2 * _OVERLAP) // _ROUND) * _ROUND, n)
-        first = start - (length - (stop - start)) // 2
-        rows = torch.arange(first, first + length, device=operator.device)
-        middle = rows + 0.5
-        ramps = torch.minimum(middle - (start - _OVERLAP / 2), stop + _OVERLAP / 2 - middle) / _OVERLAP
-        shape = [-1 if axis == self._axis else 1 for axis in range(len(operator.size))]
-        return rows % n, ramps.clamp(0, 1).sqrt().to(operator.dtype).reshape(shape)
-
     def restricted(self, mask: Tensor) -> Map:
         """Each rank solves its band, and all add what they have found."""
         solve: Map | None = None
-        if self._band is not None:
-            own = mask.index_select(1 + self._axis, self._band[0])
+        own = self._sections.fetch(mask)
+        if self._weights is not None:
             empty = ~own.flatten(1).any(1).reshape(-1, *(1,) * (own.ndim - 1))
             # Where nothing is observed the residual is 0, whatever the mask.
             solve = self._nested.restricted(own.masked_fill(empty, 1))
 
         def apply(residual: Tensor) -> Tensor:
-            with self._mesh.together("a preconditioner", residual):
-                found = torch.zeros_like(residual)
-                if self._band is not None and solve is not None:
-                    rows, weights = self._band
-                    part = residual.index_select(1 + self._axis, rows) * weights
-                    found.index_add_(1 + self._axis, rows, solve(part) * weights)
-            return self._mesh.sum(found)
+            found = self._sections.fetch(residual)
+            with self._mesh.together("a preconditioner", self._layout.alike(residual)):
+                if self._weights is not None and solve is not None:
+                    found = solve(found * self._weights) * self._weights
+            return self._sections.fold(found)
 
-        whole = Common(apply, mask, self._common)
+        whole = Common(apply, mask, self._common, self._layout)
         return lambda residual: whole.settle(whole(residual), residual)
+
+
+def _with_overlaps(n: int, start: int, stop: int) -> Interval:
+    """The rows of a band with its overlaps, around the edges of the image."""
+    length = min(-(-(stop - start + 2 * _OVERLAP) // _ROUND) * _ROUND, n)
+    return start - (length - (stop - start)) // 2, length
+
+
+def _root_weights(start: int, stop: int, first: int, length: int) -> Tensor:
+    """The roots of the weights of rows from a first one on, of a band: across each overlap those of two sum to 1."""
+    middle = torch.arange(first, first + length) + 0.5
+    ramps = torch.minimum(middle - (start - _OVERLAP / 2), stop + _OVERLAP / 2 - middle) / _OVERLAP
+    return ramps.clamp(0, 1).sqrt()

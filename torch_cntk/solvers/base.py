@@ -19,6 +19,7 @@ from torch_cntk._internal.brief import Brief
 from torch_cntk._internal.checks import finite_number
 from torch_cntk._internal.contexts import plain
 from torch_cntk.operators.base import Operator
+from torch_cntk.solvers.batches import dot
 
 __all__ = ["Factorisation", "MaskSolver", "Regression", "Solution", "Solver", "Status", "of_any_scale", "unit_of"]
 
@@ -102,8 +103,8 @@ class Regression:
         size = self.operator.size
         observed = self.observed
         if observed.ndim > len(size):
-            observed = observed.expand(*shape, *size)
-        return self._with(observed.reshape(-1, *size))
+            return self._with(observed.expand(*shape, *size).reshape(math.prod(shape), *size))
+        return self._with(observed.reshape(1, *observed.shape))
 
     def select(self, index: Tensor) -> Regression:
         """The equations of some right-hand sides, after ``flattened``."""
@@ -120,6 +121,33 @@ class Regression:
         other = copy(self)
         other.relative_ridge, other.ridge = ridge, ridge * self.operator.mean_diagonal
         return other
+
+    def in_bands(self) -> Regression:
+        """The same equations on images of which each rank holds a band; themselves where a product needs whole ones."""
+        bands = self.operator.in_bands()
+        if bands is None:
+            return self
+        other = self._with(bands.layout.own(self.observed.expand(*self._batch, *self.operator.size)))
+        other.operator = bands
+        other.inside = None if self.inside is None else bands.layout.own(self.inside)
+        return other
+
+    @property
+    def _batch(self) -> tuple[int, ...]:
+        """Of the masks."""
+        return tuple(self.observed.shape[: max(self.observed.ndim - len(self.operator.size), 0)])
+
+    def dot(self, first: Tensor, second: Tensor) -> Tensor:
+        """Inner products of images [n, *size] as the operator's layout holds them: [n] in float64, of whole ones."""
+        return self.operator.layout.total(dot(first, second))
+
+    def dots(self, first: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+        """Those of images with several others, for which ranks talk once."""
+        return self.operator.layout.total(torch.stack([dot(first, other) for other in others])).unbind()
+
+    def norm(self, images: Tensor) -> Tensor:
+        """Euclidean norms, likewise."""
+        return self.dot(images, images).sqrt_()
 
     def distinct_masks(self) -> tuple[list[Regression], Tensor]:
         """The equations of each distinct mask, and which of them each mask in ``observed`` is, in its batch's shape."""

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from torch_cntk.operators.layout import Layout, Whole
 from torch_cntk.solvers.batches import dot, spread
 from torch_cntk.solvers.preconditioner import Map
 
@@ -26,26 +27,28 @@ class Common:
         inverse: M, of images [n, *size] that are zero at unobserved pixels.
         mask: [n or 1, *size].
         common: f, at least 0.
+        layout: how images are held.
     """
 
-    def __init__(self, inverse: Map, mask: Tensor, common: float) -> None:
+    def __init__(self, inverse: Map, mask: Tensor, common: float, layout: Layout | None = None) -> None:
         self._inverse, self._mask = inverse, mask
+        self._layout = layout or Whole()
         self._along = inverse(mask)
         # 1 / f is infinite where nothing is in common, and nothing is subtracted.
         rest = 1 / common if common > 0 else math.inf
-        self._total = sums(self._along)
+        self._total = self._sums(self._along)
         total = self._total + rest
-        self._count = sums(mask)
+        self._count = self._sums(mask)
         self._kept = rest / total if common > 0 else torch.ones_like(total)
         self._taken = 1 / total
         self._dominates = bool((self._kept <= _NEXT_TO_NOTHING).all())
 
     def __call__(self, residual: Tensor) -> Tensor:
         """The inverse, of residuals [n, *size]."""
-        mean = sums(residual) / self._count
+        mean = self._sums(residual) / self._count
         level = residual.addcmul(spread(mean, residual), self._mask, value=-1)
         divided = self._inverse(level)
-        along = mean * self._kept - dot(self._along, level) * self._taken
+        along = mean * self._kept - self._dot(self._along, level) * self._taken
         return divided.addcmul_(spread(along, divided), self._along)
 
     def settle(self, weights: Tensor, residual: Tensor) -> Tensor:
@@ -57,8 +60,14 @@ class Common:
         """
         if not self._dominates:
             return weights
-        wanted = dot(self._along, residual) * self._kept
-        return weights.addcmul_(spread((wanted - sums(weights)) / self._total, weights), self._along)
+        along, sum_ = self._layout.total(torch.stack((dot(self._along, residual), sums(weights))))
+        return weights.addcmul_(spread((along * self._kept - sum_) / self._total, weights), self._along)
+
+    def _sums(self, images: Tensor) -> Tensor:
+        return self._layout.total(sums(images))
+
+    def _dot(self, first: Tensor, second: Tensor) -> Tensor:
+        return self._layout.total(dot(first, second))
 
 
 def sums(images: Tensor) -> Tensor:

@@ -15,11 +15,10 @@ from tqdm import tqdm
 from torch_cntk._internal.checks import finite_number, positive_int
 from torch_cntk._internal.contexts import plain
 from torch_cntk.solvers.base import Factorisation, Regression, Solution, Solver, Status, of_any_scale
-from torch_cntk.solvers.batches import norm
 from torch_cntk.solvers.checkpoint import Keeper, check_checkpoint, without_checkpoint
 from torch_cntk.solvers.conjugate_run import Run
 from torch_cntk.solvers.landmarks import Landmarks
-from torch_cntk.solvers.preconditioners import NAMES, Choice, Name, Preconditioner, choose, precondition
+from torch_cntk.solvers.preconditioners import NAMES, Choice, Name, Preconditioner, choose, precondition, works_in_bands
 
 __all__ = ["ConjugateGradient"]
 
@@ -84,7 +83,8 @@ class ConjugateGradient(Solver):
         Raises:
             ValueError: the preconditioner needs the pixels of an image, and the operator has none.
         """
-        name = choose(regression) if self.preconditioner == "auto" else self.preconditioner
+        bands = self.checkpoint is None
+        name = choose(regression, bands=bands) if self.preconditioner == "auto" else self.preconditioner
         return _Preconditioned(self, regression, name)
 
 
@@ -93,10 +93,11 @@ class _Preconditioned(Factorisation):
 
     def __init__(self, options: ConjugateGradient, regression: Regression, name: Name | Landmarks) -> None:
         self._options = options
-        self._regression = regression
         self._size = regression.operator.size
         self._name = name
-        self._preconditioner = precondition(name, regression, bands=options.checkpoint is None)
+        apart = options.checkpoint is None and works_in_bands(name, regression)
+        self._regression = regression.in_bands() if apart else regression
+        self._preconditioner = precondition(name, self._regression, bands=options.checkpoint is None)
         self._text = f"conjugate gradients ({name}, {str(regression.operator.dtype).removeprefix('torch.')})"
 
     def unsaved(self) -> Factorisation:
@@ -114,21 +115,22 @@ class _Preconditioned(Factorisation):
         improved for long; the best weights so far are returned.
         """
         start = time.perf_counter()
-        size = self._regression.operator.size
-        flat = targets.reshape(-1, *size)
-        first = None if guess is None else guess.reshape(flat.shape)
-        regression = self._regression.flattened(targets.shape[: targets.ndim - len(size)])
+        layout = self._regression.operator.layout
+        batch = targets.shape[: targets.ndim - len(self._size)]
+        flat = layout.own(targets.reshape(-1, *self._size))
+        first = None if guess is None else layout.own(guess.reshape(-1, *self._size))
+        regression = self._regression.flattened(batch)
         keeper = Keeper(self._options, regression, flat, first)
         end = self._solved(regression, flat, first, keeper, progress)
         keeper.done()
         return Solution(
-            end.weights.reshape(targets.shape),
-            end.residual.reshape(targets.shape[: targets.ndim - len(size)]),
+            layout.joined(end.weights).reshape(targets.shape),
+            end.residual.reshape(batch),
             end.iterations,
             time.perf_counter() - start,
             Status[end.status],
             self._text,
-            end.image.reshape(targets.shape),
+            layout.joined(end.image).reshape(targets.shape),
         )
 
     def _solved(self, regression: Regression, targets: Tensor, guess: Tensor | None, keeper: Keeper, bar: bool) -> _End:
@@ -149,8 +151,9 @@ class _Preconditioned(Factorisation):
         iterations = end.iterations + second.iterations
         if not float(second.residual.max()) < float(end.residual.max()):
             return replace(end, iterations=iterations)
-        lengths = norm(targets.double() * regression.mask)
-        true = norm(targets - regression.multiply(second.weights)) / torch.where(lengths > 0, lengths, 1)
+        lengths = regression.norm(targets.double() * regression.mask)
+        left = targets - regression.multiply(second.weights)
+        true = regression.norm(left) / torch.where(lengths > 0, lengths, 1)
         status = Status.RIDGE.name if second.status == Status.CONVERGED.name else end.status
         return replace(second, iterations=iterations, residual=true, status=status)
 

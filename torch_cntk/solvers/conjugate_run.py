@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from torch_cntk.solvers.base import Regression
-from torch_cntk.solvers.batches import answers_at_once, dot, norm, ratio, spread
+from torch_cntk.solvers.batches import answers_at_once, ratio, spread
 from torch_cntk.solvers.preconditioner import Preconditioner, Resumable
 
 __all__ = ["Run"]
@@ -59,7 +59,7 @@ class Run:
         self._all = regression
         # What a target holds at unobserved pixels is no equation.
         self._all_targets = targets.double() * regression.mask
-        lengths = norm(self._all_targets)
+        lengths = self._all.norm(self._all_targets)
         # A right-hand side of zeros is solved by zeros.
         self.norms = torch.where(lengths > 0, lengths, 1)
         self.best_weights = torch.zeros_like(self._all_targets)
@@ -71,7 +71,7 @@ class Run:
         self.unasked_steps = 1 if at_once else _UNASKED_STEPS
         if guess is not None:
             image, left = regression.image_and_left(guess.double())
-            relative = norm(self._all_targets - left) / self.norms
+            relative = self._all.norm(self._all_targets - left) / self.norms
             better = relative < self.best
             self.best_weights = torch.where(spread(better, guess), guess.double(), self.best_weights)
             self.best_image = torch.where(spread(better, guess), image, self.best_image)
@@ -85,7 +85,7 @@ class Run:
         least_ridge, largest = _LARGEST[self._all.operator.dtype]
         if self._all.relative_ridge >= least_ridge:
             return False
-        share = norm(self.best_weights) * self._all.operator.mean_diagonal / self.norms
+        share = self._all.norm(self.best_weights) * self._all.operator.mean_diagonal / self.norms
         return bool((share > largest).any())
 
     def _keep(self, kept: Tensor) -> None:
@@ -119,7 +119,7 @@ class Run:
 
     def _set_residual(self, true: Tensor) -> None:
         self.residual = true.to(self._all.operator.dtype)
-        self.relative = norm(true) / self._norms
+        self.relative = self._all.norm(true) / self._norms
         self.worth_a_refresh = False
 
     def refresh(self) -> bool:
@@ -130,8 +130,8 @@ class Run:
         """
         image, left = self._regression.image_and_left(self.weights)
         true = self._targets - left
-        length = norm(true)
-        drifted = norm(true - self.residual) > _DRIFT * length
+        length = self._all.norm(true)
+        drifted = self._all.norm(true - self.residual) > _DRIFT * length
         relative = length / self._norms
         better = relative < self.best[self._index]
         self.best_weights[self._index[better]] = self.weights[better]
@@ -189,14 +189,14 @@ class Run:
             self._direction = preconditioned
         else:
             # Conjugate to the last direction, however inexact or nonlinear the preconditioner is.
-            factor = -ratio(dot(preconditioned, self._image), self._curvature)
+            factor = -ratio(self._all.dot(preconditioned, self._image), self._curvature)
             if paused is not None:
                 factor, preconditioned = factor.where(~paused, 1), preconditioned.where(~paused, 0)
             self._direction = preconditioned.addcmul_(spread(factor, self.residual), self._direction)
         self._image = self._regression.multiply(self._direction)
-        self._curvature = dot(self._direction, self._image)
-        length = ratio(dot(self._direction, self.residual), self._curvature) * active
+        self._curvature, falling = self._all.dots(self._direction, self._image, self.residual)
+        length = ratio(falling, self._curvature) * active
         self.weights.addcmul_(spread(length, self.weights), self._direction.double())
         self.residual.addcmul_(spread(length, self.residual), self._image, value=-1)
-        self.relative = norm(self.residual) / self._norms
+        self.relative = self._all.norm(self.residual) / self._norms
         self._broke_down |= active & ~(self._curvature > 0)

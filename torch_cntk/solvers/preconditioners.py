@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from torch_cntk.operators.base import transforms_cost
+from torch_cntk.operators.base import Operator, transforms_cost
 from torch_cntk.solvers.base import Regression
 from torch_cntk.solvers.batches import answers_at_once, dot, ratio, spread
 from torch_cntk.solvers.common import Common, sums
@@ -31,6 +31,7 @@ __all__ = [
     "Preconditioner",
     "choose",
     "precondition",
+    "works_in_bands",
 ]
 
 
@@ -48,7 +49,7 @@ class Jacobi(Preconditioner):
     def __init__(self, regression: Regression) -> None:
         diagonal = regression.operator.diagonal + regression.ridge
         # A pixel whose features are all zero has no variance: it is left alone.
-        inverse = torch.where(diagonal > 0, diagonal, diagonal.max()).reciprocal()
+        inverse = torch.where(diagonal > 0, diagonal, regression.operator.mean_diagonal or 1.0).reciprocal()
         self._inverse = inverse.to(regression.operator.dtype)
 
     def restricted(self, mask: Tensor) -> Map:
@@ -73,13 +74,13 @@ class Circulant(Preconditioner):
         if operator.stationary is None:
             raise ValueError("expected an operator between pixels of an image, got one without displacements")
         spectrum = torch.fft.rfftn(operator.stationary).real.clamp_min(0)
-        self._size, self._dtype = operator.size, operator.dtype
-        self._axes = tuple(range(-len(operator.size), 0))
-        origin = (0,) * len(operator.size)
+        self._size, self._dtype = tuple(operator.stationary.shape), operator.dtype
+        self._axes = tuple(range(-len(self._size), 0))
+        origin = (0,) * len(self._size)
         constant = float(spectrum[origin])
         spectrum[origin] = 0
         self.largest = float(spectrum.max()) or constant
-        self.common = max(constant - self.largest, 0) / math.prod(operator.size)
+        self.common = max(constant - self.largest, 0) / math.prod(self._size)
         spectrum[origin] = min(constant, self.largest)
         self._forward = self._paired(spectrum + regression.ridge)
         # Without a ridge the inverse needs a floor: eigenvalues below it are rounding.
@@ -300,25 +301,45 @@ def precondition(name: Name | Landmarks, regression: Regression, *, bands: bool 
     Raises:
         ValueError: it needs the pixels of an image, and the operator has none.
     """
-    from torch_cntk.solvers.bands import Bands, band_count
+    from torch_cntk.solvers.bands import Bands
 
     if isinstance(name, Landmarks):
         return LandmarkNystrom(regression, name)
     mesh = regression.operator.mesh
-    if bands and name == "nested" and mesh is not None and band_count(regression.operator.size, mesh.size) > 1:
+    if bands and name == "nested" and mesh is not None and _several_bands(regression.operator):
         return Bands(regression, mesh)
     return _BY_NAME[name](regression)
 
 
-def choose(regression: Regression) -> Name | Landmarks:
+def works_in_bands(name: Name | Landmarks, regression: Regression) -> bool:
+    """Whether a preconditioner needs no whole images where ranks hold bands: Fourier transforms of the whole do."""
+    return name in ("none", "jacobi") or (name == "nested" and _several_bands(regression.operator))
+
+
+def _several_bands(operator: Operator) -> bool:
+    """Whether ranks divide the image, and it has room for some overlapping bands."""
+    from torch_cntk.solvers.bands import band_count
+
+    average, mesh = operator.stationary, operator.mesh
+    return average is not None and mesh is not None and band_count(tuple(average.shape), mesh.size) > 1
+
+
+def choose(regression: Regression, *, bands: bool = True) -> Name | Landmarks:
     """The preconditioner that is likely to be fastest for this operator.
 
     An iteration of ``Circulant`` is one K @ w and two FFTs, an inner one of ``Nested`` two to four FFTs and no K @ w.
-    Inner iterations are one to two times as many, so that nesting pays where K @ w is the dearer part by far.
+    Inner iterations are one to two times as many, so that nesting pays where K @ w is the dearer part by far. It also
+    does where ranks hold bands of the image: they divide all of its work, and talk in few iterations.
+
+    Args:
+        regression: the equations.
+        bands: whether ranks may have bands.
     """
     operator = regression.operator
     if operator.stationary is None:
         return suggested(regression) or "jacobi"
+    if bands and operator.in_bands() is not None and _several_bands(operator):
+        return "nested"
     return "nested" if operator.cost > _DEARER * transforms_cost(operator.size) else "circulant"
 
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from torch_cntk._internal.checks import finite_number, positive_int
 from torch_cntk._internal.contexts import plain
 from torch_cntk.solvers.base import Factorisation, Regression, Solution, Solver, Status, of_any_scale
-from torch_cntk.solvers.batches import dot, norm, ratio, spread
+from torch_cntk.solvers.batches import ratio, spread
 from torch_cntk.solvers.preconditioners import Jacobi
 
 __all__ = ["Settled"]
@@ -58,7 +58,7 @@ class Settled(Solver):
 class _Diagonal(Factorisation):
     def __init__(self, options: Settled, regression: Regression) -> None:
         self._options = options
-        self._regression = regression
+        self._regression = regression.in_bands()
         self._size = regression.operator.size
         self._text = f"conjugate gradients (jacobi, {str(regression.operator.dtype).removeprefix('torch.')})"
 
@@ -68,19 +68,21 @@ class _Diagonal(Factorisation):
         """See ``Factorisation.solve``; the residual is the updated one."""
         start = time.perf_counter()
         batch = targets.shape[: targets.ndim - len(self._size)]
-        flat = targets.reshape(-1, *self._size)
-        run = _Run(self._regression.flattened(batch), flat, None if guess is None else guess.reshape(flat.shape))
+        layout = self._regression.operator.layout
+        flat = layout.own(targets.reshape(-1, *self._size))
+        first = None if guess is None else layout.own(guess.reshape(-1, *self._size))
+        run = _Run(self._regression.flattened(batch), flat, first)
         most = self._options.max_iterations
         with tqdm(total=most, disable=not progress, desc="conjugate gradients", unit="it", leave=False) as bar:
             status = run.until(self._options.change, most, bar)
         return Solution(
-            run.weights.double().reshape(targets.shape),
+            layout.joined(run.weights.double()).reshape(targets.shape),
             run.residuals.reshape(batch),
             run.iterations,
             time.perf_counter() - start,
             status,
             self._text,
-            run.image.double().reshape(targets.shape),
+            layout.joined(run.image.double()).reshape(targets.shape),
         )
 
 
@@ -97,13 +99,13 @@ class _Run:
         self._regression = regression
         dtype = regression.operator.dtype
         self._residual = targets.to(dtype) * regression.mask
-        self._norms = norm(self._residual)
+        self._norms = self._regression.norm(self._residual)
         self.weights, self.image = torch.zeros_like(self._residual), torch.zeros_like(self._residual)
         if guess is not None:
             self._begin_from(guess.to(dtype))
         self._wanted, counts = _wanted(regression)
         axes = tuple(range(1, targets.ndim))
-        observed = regression.mask.sum(axes, dtype=torch.float64)
+        observed = regression.operator.layout.total(regression.mask.sum(axes, dtype=torch.float64))
         # A step's norm over the missing pixels that is worth a change of 1.
         self._worth = self._norms * (counts / observed.clamp_min(1)).sqrt()
         self._precondition = Jacobi(regression).restricted(regression.mask)
@@ -113,7 +115,7 @@ class _Run:
         """Take weights to begin with, where they are better than none."""
         image = self._regression.operator.multiply(guess)
         residual = self._residual - image * self._regression.mask - self._regression.ridge * guess
-        better = spread(norm(residual) < self._norms, guess)
+        better = spread(self._regression.norm(residual) < self._norms, guess)
         self.weights = torch.where(better, guess, self.weights)
         self.image = torch.where(better, image, self.image)
         self._residual = torch.where(better, residual, self._residual)
@@ -121,12 +123,12 @@ class _Run:
     @property
     def residuals(self) -> Tensor:
         """Relative to the right-hand sides."""
-        return norm(self._residual) / torch.where(self._norms > 0, self._norms, 1)
+        return self._regression.norm(self._residual) / torch.where(self._norms > 0, self._norms, 1)
 
     def until(self, change: float, most: int, bar: tqdm) -> Status:
         """Take steps until the picture has settled."""
         direction = preconditioned = self._precondition(self._residual)
-        product = dot(self._residual, preconditioned)
+        product = self._regression.dot(self._residual, preconditioned)
         in_a_row = 0
         while in_a_row < _IN_A_ROW and bool((product > 0).any()):
             if self.iterations == most:
@@ -136,7 +138,7 @@ class _Run:
                 return Status.STAGNATED
             in_a_row = in_a_row + 1 if bool((moved <= change * self._worth).all()) else 0
             preconditioned = self._precondition(self._residual)
-            last, product = product, dot(self._residual, preconditioned)
+            last, product = product, self._regression.dot(self._residual, preconditioned)
             direction = preconditioned.addcmul_(spread(ratio(product, last), direction), direction)
             bar.update()
         return Status.SETTLED
@@ -145,7 +147,7 @@ class _Run:
         """Go along a direction; return how far that moves the missing pixels, and whether K curves upwards there."""
         image = self._regression.operator.multiply(direction)
         left = (image * self._regression.mask).add_(direction, alpha=self._regression.ridge)
-        curvature = dot(direction, left)
+        curvature = self._regression.dot(direction, left)
         length = ratio(product, curvature)
         step = spread(length, image)
         self.weights.addcmul_(step, direction)
@@ -153,7 +155,7 @@ class _Run:
         self._residual.addcmul_(step, left, value=-1)
         self.iterations += 1
         sound = bool((torch.isfinite(curvature) & ((curvature > 0) | (product == 0))).all())
-        return norm(image.mul_(self._wanted)) * length, sound
+        return self._regression.norm(image.mul_(self._wanted)) * length, sound
 
 
 def _wanted(regression: Regression) -> tuple[Tensor, Tensor]:
@@ -161,4 +163,4 @@ def _wanted(regression: Regression) -> tuple[Tensor, Tensor]:
     wanted = 1 - regression.mask
     if regression.inside is not None:
         wanted *= regression.inside
-    return wanted, wanted.sum(tuple(range(1, wanted.ndim)), dtype=torch.float64)
+    return wanted, regression.operator.layout.total(wanted.sum(tuple(range(1, wanted.ndim)), dtype=torch.float64))
