@@ -47,6 +47,10 @@ def step(layer: Any, sigma: Tensor, theta: Tensor, channels: int) -> tuple[Tenso
         case tc.GlobalAvgPool():
             sigma, theta = pooled(sigma), pooled(theta)
             return (sigma, theta) if layer.keepdim else (flattened(sigma), flattened(theta))
+        case tc.SelfAttention():
+            own = [sigma[(i, ..., i, *(slice(None),) * len(size))] for i in range(len(sigma))]
+            weights = torch.block_diag(*(brute_force.attention_weights(layer, one) for one in own))
+            return brute_force.attend(layer, weights, sigma, theta)
         case tc.layers.spatial.Spatial():
             # One more axis, along which nothing happens; of "same" padding there is none either way.
             neutral = {"kernel_size": 1, "stride": 1, "dilation": 1, "padding": 0, "output_padding": 0}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -101,6 +102,32 @@ def normalise(sigma: Tensor, theta: Tensor, eps: float, affine: bool) -> tuple[T
     v, other = variances(sigma)
     norm = torch.sqrt((v + eps) * (other + eps))
     return sigma / norm, theta / norm + (sigma / norm + 1 if affine else 0)
+
+
+def attention_weights(layer: Any, sigma: Tensor) -> Tensor:
+    """Of one image's own [*S, *S], as [pixels, pixels]."""
+    logits = layer.logit_scale * sigma.reshape((math.isqrt(sigma.numel()),) * 2)
+    return {
+        "softmax": lambda: torch.exp(logits) / torch.exp(logits).sum(1, keepdim=True),
+        "identity": lambda: logits,
+        "relu": lambda: torch.where(logits > 0, logits, 0.0),
+        "abs": lambda: torch.where(logits > 0, logits, -logits),
+    }[layer.mechanism]()
+
+
+def attend(layer: Any, weights: Tensor, sigma: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
+    """Weighted sums over pixels, then two weight layers, of which the last one may have a bias."""
+    sums = [(weights @ k.reshape(weights.shape) @ weights.T).reshape(k.shape) for k in (sigma, theta)]
+    values = SimpleNamespace(weight_std=1.0, bias=None, parameterisation=layer.parameterisation)
+    return dense(layer, layer.fan_in, *dense(values, layer.in_channels, *sums))
+
+
+def dense(layer: Any, fan_in: int, sigma: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
+    variance, bias = layer.weight_std**2, 0.0 if layer.bias is None else layer.bias_std**2
+    learnt = variance * sigma + bias
+    if layer.parameterisation == "standard":
+        learnt = fan_in * sigma + float(layer.bias is not None)
+    return variance * sigma + bias, variance * theta + learnt
 
 
 def taps_matrix(layer: Any, axis: int, n: int, tap: int) -> Tensor:
@@ -231,11 +258,9 @@ def step(layer: Any, sigma: Tensor, theta: Tensor, channels: int) -> tuple[Tenso
         case tc.Graph():
             return through_graph(layer, sigma, theta, channels)
         case tc.Linear():
-            variance, bias = layer.weight_std**2, 0.0 if layer.bias is None else layer.bias_std**2
-            if layer.parameterisation == "standard":
-                learnt = layer.in_features * sigma + float(layer.bias is not None)
-                return variance * sigma + bias, variance * theta + learnt
-            return variance * sigma + bias, variance * (theta + sigma) + bias
+            return dense(layer, layer.in_features, sigma, theta)
+        case tc.SelfAttention():
+            return attend(layer, attention_weights(layer, sigma), sigma, theta)
         case tc.layers.Activation():
             return expectations.activate(layer, sigma, theta)
         case tc.ChannelNorm():

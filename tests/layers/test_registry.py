@@ -59,6 +59,7 @@ EXAMPLES: dict[str, Callable[[int], tc.Layer]] = {
     "BilinearUp": lambda c: tc.BilinearUp(2, padding_mode="border"),
     "GaussianBlur": lambda c: tc.GaussianBlur(3, 0.8),
     "LanczosDown": lambda c: tc.LanczosDown(2),
+    "SelfAttention": lambda c: tc.SelfAttention(c, c, 2, bias=True, bias_std=0.5, logit_scale=0.7),
     "ChannelNorm": lambda c: tc.ChannelNorm(c, eps=0.1),
     "Identity": lambda c: tc.Identity(),
     "MultipleOf": lambda c: tc.MultipleOf(2),

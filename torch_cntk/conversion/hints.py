@@ -22,7 +22,10 @@ _HEAD = (
     "a rule"
 )
 _BATCH = "statistics over the batch have no rule: normalise over the channels (LayerNorm on channels-last images)"
-_ATTENTION = "attention has no rule: convolutions, sums and concatenations have"
+_ATTENTION = (
+    "attention has no rule, as with logits over sqrt(d) it stays random in the limit: take torch_cntk.SelfAttention, "
+    "whose logits are divided by d"
+)
 _RECURRENT = "recurrent layers have no rule: one-dimensional convolutions have"
 _KINK = "its kinks have no exact rule: take SiLU, ReLU or Hardtanh"
 _RANDOM = "noise has no rule: call eval(), or take Dropout"

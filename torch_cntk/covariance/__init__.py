@@ -1,5 +1,6 @@
 """How the pair (Sigma, Theta) is stored while it travels through a network."""
 
+from torch_cntk.covariance.attention import Attention, Mechanism
 from torch_cntk.covariance.base import Covariance
 from torch_cntk.covariance.extent import Extent
 from torch_cntk.covariance.gram import Gram
@@ -13,6 +14,7 @@ from torch_cntk.covariance.window import TAPERS, Taper, Window, WindowShare
 
 __all__ = [
     "TAPERS",
+    "Attention",
     "Covariance",
     "Every",
     "Extended",
@@ -25,6 +27,7 @@ __all__ = [
     "Inserted",
     "Lattice",
     "Linear",
+    "Mechanism",
     "Nearest",
     "Pairs",
     "Patches",

@@ -10,6 +10,7 @@ from torch_cntk.covariance.patches import Gains, Number, Patches
 if TYPE_CHECKING:
     from typing import Self
 
+    from torch_cntk.covariance.attention import Attention
     from torch_cntk.covariance.duals import Dual
     from torch_cntk.covariance.resampling import Resampling
 
@@ -60,6 +61,17 @@ class Covariance(ABC):
     @abstractmethod
     def resample(self, resampling: tuple[Resampling, ...]) -> Self:
         """A fixed linear map U along each axis: Sigma' = U Sigma U^T, Theta' = U Theta U^T."""
+
+    def attend(self, attention: Attention) -> Self:
+        """Self-attention: Sigma' = A Sigma A^T, Theta' = A Theta A^T, with A(a, c) a function of an image's own Sigma.
+
+        Between two images each has its own weights A. All pixels of one image are read for each of its pixels.
+
+        Raises:
+            NotImplementedError: the form cannot.
+            ValueError: there are no pixels.
+        """
+        raise NotImplementedError(f"{type(self).__name__} knows no attention")
 
     # Verbs of networks between inputs, which end in no pixels.
 

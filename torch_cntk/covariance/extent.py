@@ -13,6 +13,7 @@ from torch_cntk.covariance.lengths import Change, Length
 from torch_cntk.covariance.patches import Gains, Patches
 
 if TYPE_CHECKING:
+    from torch_cntk.covariance.attention import Attention
     from torch_cntk.covariance.duals import Dual
     from torch_cntk.covariance.resampling import Resampling
 
@@ -45,7 +46,9 @@ class Extent(Covariance):
     same: tuple[tuple[int, Length, Length], ...] = ()
     """Axes at which branches met, and the two lengths that must be equal there."""
     seen: tuple[Fraction, ...] = ()
-    """Input pixels on each side that an output pixel sees, at most."""
+    """Input pixels on each side that an output pixel sees, at most, unless it sees all."""
+    sees_all: bool = False
+    """Whether every output pixel sees the whole image: behind an attention."""
 
     @classmethod
     def start(cls, ndim: int, radius: int = 0) -> Extent:
@@ -101,6 +104,10 @@ class Extent(Covariance):
         wider = replace(self, seen=self._seen_from(0 if axis.idle else axis.spread + axis.down for axis in resampling))
         return wider._next(period, radius, tuple(axis.change for axis in resampling), uniform, invariant)
 
+    def attend(self, attention: Attention) -> Extent:
+        """A mean over all pixels, of which there are more in larger images: the kernel belongs to one size."""
+        return replace(self, uniform=False, shift_invariant=False, sees_all=True)
+
     def mix(self, weights: tuple[float, ...], others: tuple[Extent, ...]) -> Extent:
         """The least common period, the largest radius.
 
@@ -129,6 +136,7 @@ class Extent(Covariance):
             self.length,
             tuple(dict.fromkeys([pair for branch in branches for pair in branch.same] + met)),
             tuple(max(seen) for seen in zip(*(b.seen for b in branches), strict=True)),
+            any(b.sees_all for b in branches),
         )
 
     def multiply(self, others: tuple[Extent, ...]) -> Extent:
@@ -170,6 +178,7 @@ class Extent(Covariance):
             length,
             self.same,
             self.seen,
+            self.sees_all,
         )
 
     def output_size(self, size: tuple[int, ...]) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from torch_cntk.covariance.patches import Gains, Number, Patches
 from torch_cntk.covariance.products import product_of
 
 if TYPE_CHECKING:
+    from torch_cntk.covariance.attention import Attention
     from torch_cntk.covariance.duals import Dual
     from torch_cntk.covariance.resampling import Resampling
 
@@ -91,6 +92,14 @@ class Gram(Covariance):
             ValueError: always.
         """
         raise ValueError("expected layers of a fully connected network, got one that resamples pixels")
+
+    def attend(self, attention: Attention) -> Gram:
+        """There are no pixels to attend to.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError("expected pixels to attend to, got inputs without pixels (rows of features, or flattened)")
 
     def flatten(self) -> Gram:
         """There are no pixels already."""

@@ -21,6 +21,7 @@ from torch_cntk.covariance.patches import Gains, Patches
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
+    from torch_cntk.covariance.attention import Attention
     from torch_cntk.covariance.duals import Dual
     from torch_cntk.covariance.resampling import Resampling
 
@@ -220,6 +221,16 @@ class Signal(Covariance):
 
     def resample(self, resampling: tuple[Resampling, ...]) -> Signal:
         """A linear map of pixels."""
+        return self
+
+    def attend(self, attention: Attention) -> Signal:
+        """A linear map of pixels, by weights that are numbers in the limit.
+
+        Raises:
+            InexactError: so few channels vary from draw to draw, and the weights with them.
+        """
+        if self.obstacle == "few":
+            raise InexactError(f"cannot follow {_OBSTACLES['few']}")
         return self
 
     def pool(self) -> Signal:

@@ -157,8 +157,15 @@ class Guided:
         """Size of the canvas: with room for the window and for what features see, so that opposite edges do not meet.
 
         Each half of the room mirrors its edge: pixels at the edge shall see nothing beyond that half.
+
+        Raises:
+            ValueError: the network's pixels see all of the image.
         """
         blur, seen = math.ceil(_BLURRED * self.smoothing), self._network(len(size)).propagate(Extent.start(len(size)))
+        if seen.sees_all:
+            raise ValueError(
+                "expected a network whose pixels see a part of the image, got attention; or take wrap=True"
+            )
         rooms = (max(self.radius, 2 * (math.ceil(u) + blur)) for u in seen.seen)
         return tuple(n + min(room, n) for n, room in zip(size, rooms, strict=True))
 

@@ -13,6 +13,7 @@ from torch_cntk.layers.activation import (
     Sin,
     Step,
 )
+from torch_cntk.layers.attention import SelfAttention
 from torch_cntk.layers.base import Layer, from_description
 from torch_cntk.layers.branch import Concat, Product, Residual, Sum
 from torch_cntk.layers.conv import Conv1d, Conv2d, Conv3d, StridedConv1d, StridedConv2d, StridedConv3d
@@ -104,6 +105,7 @@ __all__ = [
     "ReLU6",
     "Residual",
     "Scale",
+    "SelfAttention",
     "Sequential",
     "SiLU",
     "Sigmoid",

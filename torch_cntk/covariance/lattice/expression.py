@@ -8,100 +8,44 @@ computes the numbers. Whatever walks through an expression does so in a loop: th
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from torch_cntk._internal.checks import shape_text
-from torch_cntk.covariance.base import NTK, Covariance
+from torch_cntk.covariance.attention import Attention
+from torch_cntk.covariance.base import NTK
 from torch_cntk.covariance.duals import Dual
-from torch_cntk.covariance.lattice.order import parents_first
+from torch_cntk.covariance.lattice.node import Node
 from torch_cntk.covariance.lattice.shifts import same_channels
 from torch_cntk.covariance.patches import Gains, Number, Patches
 from torch_cntk.covariance.resampling import Nearest, Resampling
 from torch_cntk.covariance.selection import Every
 from torch_cntk.covariance.table import Geometry, Table
 
-__all__ = ["Activated", "Averaged", "AveragedInside", "Features", "Lattice", "Mixed", "Multiplied", "Normalised"]
+__all__ = [
+    "Activated",
+    "Attended",
+    "Averaged",
+    "AveragedInside",
+    "Features",
+    "Lattice",
+    "Mixed",
+    "Multiplied",
+    "Normalised",
+]
 __all__ += ["Resampled", "Stored", "Subsampled"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Lattice(Covariance):
+class Lattice(Node):
     """The pair (Sigma, Theta) of an image on a torus, as an expression; two nodes are equal if they are the same.
 
     It is computed in float64, so that rounding does not show in float32 results (the angle between two almost equal
     features has only half of a number's digits), unless features are given with another precision to compute in.
-
-    Attributes:
-        parents: the nodes that it is made from.
-        level: those of them whose slabs it is computed from, slab by slab; not those whose finished table it reads.
-        geometry: size, period and symmetry of the table that it stands for.
-        device: where it is computed.
-        load: positions of the largest image on the way to one displacement of this node, from the last resampling on.
-        untrained: whether no weight layer has been passed yet, so that Theta = 0 and only Sigma is computed.
-        margin: rows on both sides of a band of positions (see ``Slab``) that get wrong values; None where the rules
-            do not know bands.
     """
-
-    parents: tuple[Lattice, ...] = field(init=False)
-    level: tuple[Lattice, ...] = field(init=False)
-    geometry: Geometry = field(init=False)
-    device: torch.device = field(init=False)
-    load: int = field(init=False)
-    untrained: bool = field(init=False)
-    margin: int | None = field(init=False)
-
-    def _settle(
-        self,
-        parents: tuple[Lattice, ...],
-        geometry: Geometry,
-        *,
-        level: tuple[Lattice, ...] | None = None,
-        device: torch.device | None = None,
-        load: int = 1,
-        untrained: bool = False,
-        margin: int | None = 0,
-    ) -> None:
-        """Set what follows from a node's arguments, once, when it is made."""
-        # As ``object.__setattr__`` for each of them, which takes several times as long.
-        self.__dict__.update(
-            parents=parents,
-            level=parents if level is None else level,
-            geometry=geometry,
-            device=device or parents[0].device,
-            load=max(load, math.prod(geometry.period)),
-            untrained=untrained,
-            margin=margin,
-        )
-
-    def __repr__(self) -> str:
-        """The last node only: an expression may have thousands."""
-        period, size = shape_text(self.geometry.period), shape_text(self.geometry.size)
-        return f"<{type(self).__name__}, period {period} on {size} pixels>"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle and copy all nodes as a list, which takes no recursion."""
-        nodes = parents_first(self, lambda node: node.parents)
-        places = {node: place for place, node in enumerate(nodes)}
-        return _rebuilt, (
-            [(type(node), tuple(places[parent] for parent in node.parents), node._options()) for node in nodes],
-        )
-
-    def _options(self) -> tuple[Any, ...]:
-        """What it was made with, less the parents."""
-        return tuple(getattr(self, own.name) for own in fields(self) if own.init and own.name != "parent")
-
-    @classmethod
-    def _from_parents(cls, parents: tuple[Lattice, ...], options: tuple[Any, ...]) -> Lattice:
-        return cls(*parents, *options)
-
-    @property
-    def ndim(self) -> int:
-        """Number of spatial dimensions."""
-        return self.geometry.ndim
 
     # Verbs.
 
@@ -144,6 +88,10 @@ class Lattice(Covariance):
             one = tuple(rule if k == axis else Nearest(1) for k in range(self.ndim))
             lattice = Resampled(lattice, one, square and axis == self.ndim - 1)
         return lattice
+
+    def attend(self, attention: Attention) -> Lattice:
+        """A product of matrices of pixels."""
+        return Attended(self, attention)
 
     def mix(self, weights: tuple[float, ...], others: tuple[Lattice, ...]) -> Lattice:
         """A weighted sum, slab by slab.
@@ -193,13 +141,6 @@ class Lattice(Covariance):
         from torch_cntk.covariance.lattice.evaluation import Evaluation
 
         return Evaluation(self, "ntk").bytes_needed(dtype)
-
-
-def _rebuilt(records: list[tuple[type[Lattice], tuple[int, ...], tuple[Any, ...]]]) -> Lattice:
-    nodes: list[Lattice] = []
-    for kind, places, options in records:
-        nodes.append(kind._from_parents(tuple(nodes[place] for place in places), options))
-    return nodes[-1]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -388,3 +329,14 @@ class Resampled(Lattice):
             self.square,
         )
         self._settle((self.parent,), geometry, level=(), margin=None)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Attended(Lattice):
+    """Self-attention, computed from the finished table of what comes before, whose symmetries it keeps."""
+
+    parent: Lattice
+    attention: Attention
+
+    def __post_init__(self) -> None:
+        self._settle((self.parent,), self.parent.geometry, level=(), margin=None)

@@ -15,10 +15,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torch_cntk.covariance.lattice.expression import Averaged, Lattice, Mixed, Resampled
+from torch_cntk.covariance.lattice.expression import Attended, Averaged, Lattice, Mixed, Resampled
 from torch_cntk.covariance.lattice.order import parents_first
 from torch_cntk.covariance.lattice.shifts import SpareMemory
-from torch_cntk.covariance.lattice.steps import Step, as_pair, step_of
+from torch_cntk.covariance.lattice.step import Step, as_pair
+from torch_cntk.covariance.lattice.steps import step_of
 from torch_cntk.covariance.table import Slab, Table
 
 __all__ = ["Program", "StepOf"]
@@ -147,6 +148,8 @@ class Program:
         scales = list(self._scales)
         for instruction in self.instructions:
             node = instruction.step.node
+            if isinstance(node, Attended):
+                found[node.parent] = tuple(n // 2 for n in node.parent.geometry.size)
             if isinstance(node, Resampled):
                 own = (u * r for u, r in zip(largest, scales[instruction.scale], strict=True))
                 sizes = node.parent.geometry.size

@@ -17,6 +17,7 @@ from torch_cntk.covariance.duals.gradients import differentiable
 from torch_cntk.covariance.lattice.evaluation import Evaluation
 from torch_cntk.covariance.lattice.expression import (
     Activated,
+    Attended,
     Averaged,
     AveragedInside,
     Features,
@@ -30,7 +31,8 @@ from torch_cntk.covariance.lattice.expression import (
 )
 from torch_cntk.covariance.lattice.program import Program
 from torch_cntk.covariance.lattice.shifts import SpareMemory, positions_of, repeated, shifted, tiled, unshifted
-from torch_cntk.covariance.lattice.steps import Pointwise, Step, as_pair, step_of
+from torch_cntk.covariance.lattice.step import Pointwise, Step, as_pair
+from torch_cntk.covariance.lattice.steps import step_of
 from torch_cntk.covariance.table import Slab, Table
 from torch_cntk.covariance.window import Window
 
@@ -160,7 +162,7 @@ _STEPS: dict[type[Lattice], type[Step]] = {
     Normalised: _Normalise,
     Mixed: _Mix,
 }
-_AS_THEY_ARE = (Stored, Subsampled, Resampled, Multiplied)
+_AS_THEY_ARE = (Stored, Subsampled, Resampled, Attended, Multiplied)
 """Nodes whose steps overwrite nothing of what they are given."""
 
 

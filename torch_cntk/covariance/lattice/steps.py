@@ -7,17 +7,17 @@ where no weight layer has been passed yet), and returns its own. It may overwrit
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from torch_cntk.covariance.duals import Rectifier
 from torch_cntk.covariance.duals.base import plain
+from torch_cntk.covariance.lattice.attend import Attend
 from torch_cntk.covariance.lattice.expression import (
     Activated,
+    Attended,
     Averaged,
     AveragedInside,
     Features,
@@ -39,41 +39,12 @@ from torch_cntk.covariance.lattice.shifts import (
     tiled_entries,
     unshifted,
 )
+from torch_cntk.covariance.lattice.step import Pointwise, Step, as_pair
 from torch_cntk.covariance.products import product_of
 from torch_cntk.covariance.resampling import Nearest
 from torch_cntk.covariance.table import Slab, Table
 
-__all__ = ["Pointwise", "Step", "as_pair", "step_of"]
-
-L = TypeVar("L", bound=Lattice)
-
-
-class Step(ABC, Generic[L]):
-    """One node's rule.
-
-    Attributes:
-        node: what it computes.
-        theta_alone: whether only Theta of the node is wanted, [1, *count, *period].
-        needs_variances: whether its first slab must start at displacement zero.
-        temporaries: covariances of the node that are held while it runs, beyond its input and its output.
-    """
-
-    needs_variances: ClassVar[bool] = False
-    temporaries: ClassVar[int] = 0
-
-    def __init__(self, node: L, theta_alone: bool, spare: SpareMemory, tables: Mapping[Lattice, Table]) -> None:
-        self.node = node
-        self.theta_alone = theta_alone
-        self._spare = spare
-        self._tables = tables
-
-    def kept_bytes(self) -> int:
-        """Bytes of what is kept between slabs."""
-        return 0
-
-    @abstractmethod
-    def run(self, inputs: list[Tensor], slab: Slab) -> Tensor:
-        """Return the node's images of a slab, given those of its parents."""
+__all__ = ["step_of"]
 
 
 class _LookUp(Step[Stored]):
@@ -199,34 +170,6 @@ def _plus(images: Tensor, offset: float) -> Tensor:
     return images.add_(offset) if offset else images
 
 
-class Pointwise(Step[L]):
-    """What needs the variances: the slab that starts at displacement zero carries them for all others."""
-
-    needs_variances = True
-    temporaries = 6
-
-    def __init__(self, node: L, theta_alone: bool, spare: SpareMemory, tables: Mapping[Lattice, Table]) -> None:
-        super().__init__(node, theta_alone, spare, tables)
-        self._variance: Tensor | None = None
-
-    def kept_bytes(self) -> int:
-        """The variance image, tiled."""
-        geometry = self.node.geometry
-        return tiled_entries(geometry.period, geometry.size) * torch.float64.itemsize
-
-    def _variances(self, sigma: Tensor, slab: Slab) -> tuple[Tensor, Tensor]:
-        """Sigma(x, x), [*period], and Sigma(x', x'), [*count, *period], for the parent's Sigma of a slab."""
-        geometry = self.node.geometry
-        if self._variance is None:
-            assert slab.holds_zero and slab.band is None, "a program runs the displacement zero first"
-            self._variance = sigma[(0,) * geometry.ndim].clone()
-            self._tiles = tiled(self._variance, geometry.size)
-        variance = self._variance
-        if slab.band is not None:
-            variance = unshifted(self._tiles, geometry.period, slab)[(0,) * geometry.ndim]
-        return variance, shifted(self._tiles, geometry.period, slab)
-
-
 class _Activate(Pointwise[Activated]):
     def __init__(self, node: Activated, theta_alone: bool, spare: SpareMemory, tables: Mapping[Lattice, Table]) -> None:
         super().__init__(node, theta_alone, spare, tables)
@@ -349,11 +292,6 @@ class _Resample(Step[Resampled]):
         return self._tables[node.parent].gather(slab, node.resampling, node.geometry.size, node.geometry.period)
 
 
-def as_pair(images: Tensor) -> Tensor:
-    """Sigma and Theta, where Theta = 0 may have been left out."""
-    return images if images.shape[0] == 2 else torch.cat((images, torch.zeros_like(images)))
-
-
 _STEPS: dict[type[Lattice], type[Step]] = {
     Stored: _LookUp,
     Features: _Multiply,
@@ -365,6 +303,7 @@ _STEPS: dict[type[Lattice], type[Step]] = {
     Multiplied: _Multiplied,
     Subsampled: _Subsample,
     Resampled: _Resample,
+    Attended: Attend,
 }
 
 

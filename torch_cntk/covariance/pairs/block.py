@@ -26,7 +26,8 @@ class Block:
     Attributes:
         first: features of the images A, [channels, *size, I].
         second: those of the images B, [channels, *size, J].
-        variances: Sigma(A at a, A at a) by the node that needs it, [*size, I].
+        variances: Sigma(A at a, A at a) by the node that needs it, [*size, I]; of an attention the weights of A,
+            [pixels, pixels, I].
         other_variances: those of B, [*size, J].
         trained: whether Theta is wanted.
         paired: whether each image meets itself alone: J is 1, and B the same images as A.

@@ -1,6 +1,6 @@
 """The computing of an expression of pairs: block by block of pairs, level by level, box by box of displacements.
 
-A level ends at a node of which many displacements are read at once (before a resampling, a pooling or a flattening, and
+A level ends at a node of which many displacements are read at once (before a resampling, an attention or a head, and
 the last one). Within a level displacements never meet, so a box of them runs through all its nodes while it sits in
 the cache.
 """
@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from torch_cntk.covariance.lattice.order import parents_first
+from torch_cntk.covariance.pairs.attend import attend
 from torch_cntk.covariance.pairs.block import Block
 from torch_cntk.covariance.pairs.displacements import Box, chunks, covering, index_in, no_displacement, scaled, whole
-from torch_cntk.covariance.pairs.expression import Flattened, Given, Pairs, Pooled, Resampled
+from torch_cntk.covariance.pairs.expression import Attended, Flattened, Given, Pairs, Pooled, Resampled
 from torch_cntk.covariance.pairs.steps import run
 
 __all__ = ["Evaluation", "Images", "Kind"]
@@ -30,6 +31,9 @@ _SLAB_ENTRIES = {"cpu": 1 << 15, "cuda": 1 << 23}
 """Numbers of float64 of one covariance that are worked on at once, on each thread of a CPU (256 kB): Sigma, Theta and
 as much memory again stay in the second cache of a core (1 or 2 MB; from twice as many on every pass takes four times as
 long), while calls still take longer than their beginnings. A GPU wants work."""
+
+_HELD: dict[type[Pairs], int] = {Resampled: 4, Attended: 12}
+"""Numbers for each that is read of the parent, while a table is made: Sigma and Theta, their copies and products."""
 
 _LONG_LOOP = 64
 """Numbers in the innermost loops, from which on their beginnings no longer count."""
@@ -188,7 +192,7 @@ class Evaluation:
 
     def bytes_an_image(self) -> int:
         """What is kept of each image."""
-        numbers = math.prod(self._given.pixels) + sum(math.prod(node.size) for node in self._pointwise)
+        numbers = math.prod(self._given.pixels) + sum(node.kept for node in self._pointwise)
         return numbers * self.dtype.itemsize
 
     def bytes_a_block(self, device: torch.device) -> int:
@@ -198,13 +202,13 @@ class Evaluation:
         entries = [math.prod(n.size) * math.prod(map(len, box)) for n, box in boxes.items() if n.reads_table]
         tables = rows * columns * 2 * sum(entries)
         read = [
-            math.prod(n.parents[0].size) * math.prod(map(len, n.read(boxes[n], n.parents[0])))
+            _HELD[type(n)] * math.prod(n.parents[0].size) * math.prod(map(len, n.read(boxes[n], n.parents[0])))
             for n in self._tables_of
-            if isinstance(n, Resampled)
+            if type(n) in _HELD and n in boxes
         ]
         pixels = math.prod(self.size) ** 2 if self.size else 0
         slab = 12 * max(_slab_entries(device, self.dtype), *(level.pixels for level in self._levels.values()))
-        return (tables + rows * columns * (4 * max(read, default=0) + 2 * pixels) + slab) * self.dtype.itemsize
+        return (tables + rows * columns * (max(read, default=0) + 2 * pixels) + slab) * self.dtype.itemsize
 
     # Readings.
 
@@ -311,6 +315,8 @@ class Evaluation:
         read = node.read(box, parent)
         if isinstance(node, Resampled):
             return _resampled(self._whole(parent, read, block, tables), node, read, box), box
+        if isinstance(node, Attended):
+            return attend(self._whole(parent, read, block, tables), node, block, box), box
         assert isinstance(node, Flattened | Pooled)
         total: Tensor | None = None
         flat = isinstance(node, Flattened)

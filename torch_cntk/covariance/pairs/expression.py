@@ -6,12 +6,14 @@ for any number of pairs, and of each node only the displacements that something 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from torch_cntk._internal.checks import shape_text
+from torch_cntk.covariance.attention import Attention
 from torch_cntk.covariance.base import NTK, Covariance
-from torch_cntk.covariance.pairs.displacements import Box, no_displacement, scaled
+from torch_cntk.covariance.pairs.displacements import Box, no_displacement, scaled, whole
 from torch_cntk.covariance.patches import Gains, Number, Patches
 from torch_cntk.covariance.selection import Every
 
@@ -19,7 +21,18 @@ if TYPE_CHECKING:
     from torch_cntk.covariance.duals import Dual
     from torch_cntk.covariance.resampling import Resampling
 
-__all__ = ["Activated", "Averaged", "Flattened", "Given", "Mixed", "Multiplied", "Normalised", "Pairs", "Pooled"]
+__all__ = [
+    "Activated",
+    "Attended",
+    "Averaged",
+    "Flattened",
+    "Given",
+    "Mixed",
+    "Multiplied",
+    "Normalised",
+    "Pairs",
+    "Pooled",
+]
 __all__ += ["Resampled", "Subsampled"]
 
 
@@ -35,7 +48,7 @@ class Pairs(Covariance):
         size: pixels of both images, an entry an axis.
         untrained: whether no weight layer has been passed yet, so that Theta = 0.
         reads_table: whether it needs many displacements of its parent for each of its own, or all pixels.
-        needs_variances: whether it needs K(A at a, A at a) of its parent, and that of B.
+        needs_variances: whether it needs K(A at a, A at a) of its parent, or what follows from A alone, and that of B.
     """
 
     parents: tuple[Pairs, ...] = field(init=False)
@@ -63,6 +76,11 @@ class Pairs(Covariance):
     def ndim(self) -> int:
         """Number of spatial dimensions."""
         return len(self.size)
+
+    @property
+    def kept(self) -> int:
+        """How many numbers are kept of each image, if it needs variances."""
+        return math.prod(self.size)
 
     @property
     def stride(self) -> tuple[int, ...]:
@@ -105,6 +123,16 @@ class Pairs(Covariance):
             rule.output_size(self.size[axis])
             pairs = pairs if rule.idle else Resampled(pairs, axis, rule)
         return pairs
+
+    def attend(self, attention: Attention) -> Pairs:
+        """A product of matrices of pixels: each image's weights, and all pixels of both.
+
+        Raises:
+            ValueError: there are no pixels.
+        """
+        if not self.ndim:
+            raise ValueError("expected pixels to attend to, got inputs without pixels (rows of features, or flattened)")
+        return Attended(self, attention)
 
     def pool(self) -> Pairs:
         """The mean over all pixels, as an image of one pixel."""
@@ -300,7 +328,7 @@ class Pooled(Pairs):
 
     def read(self, box: Box, parent: Pairs) -> Box:
         """Everything."""
-        return tuple(range(n) for n in parent.size)
+        return whole(parent.size)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -316,3 +344,25 @@ class Flattened(Pairs):
     def read(self, box: Box, parent: Pairs) -> Box:
         """Displacement 0 alone."""
         return no_displacement(parent.ndim)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Attended(Pairs):
+    """Self-attention, by weights that are kept for each image as variances are."""
+
+    parent: Pairs
+    attention: Attention
+    reads_table = True
+    needs_variances = True
+
+    def __post_init__(self) -> None:
+        self._settle((self.parent,), self.parent.size)
+
+    def read(self, box: Box, parent: Pairs) -> Box:
+        """Everything."""
+        return whole(parent.size)
+
+    @property
+    def kept(self) -> int:
+        """A matrix of pixels."""
+        return math.prod(self.size) ** 2
