@@ -6,6 +6,7 @@ See ``group_flow``, which says what for.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import product
 
 import torch
@@ -21,12 +22,13 @@ _NUMBERS = 49
 """Of a patch, for which the levels below were chosen; K is taken per number and times this."""
 _LOG2_EULER = 3
 """Eight steps of the Euler method: more make no difference to the picture."""
-_ENTRIES = 2**20
-"""Of the table of distances that is held at once: that of a block whose pixels stay in the processor's cache."""
-_GROUPS = 2048
-"""That are solved at once: their patches and matrices take some 100 MB for colour."""
-_FAR = 1e4
-"""Stands outside the image, so that no patch reaches out. Values inside are about 1."""
+_BLOCK = 2
+"""Reference patches that are compared at once span so many times the reach: more of them share what is around, but meet
+more that is out of each one's reach."""
+_GROUPS = 256
+"""That are solved at once: their patches and matrices stay in the processor's cache."""
+_GROUPS_OF_DEVICE = 2048
+"""The same on a GPU: they take some 100 MB for colour."""
 
 
 def _places(n: int, side: int, step: int, device: torch.device) -> Tensor:
@@ -60,14 +62,17 @@ def groups(
     """
     size = tuple(image.shape[1:])
     reaches = tuple(min(reach, n - side) for n, side in zip(size, sides, strict=True))
-    beside = math.prod(2 * n + 1 for n in reaches)
-    block = max(int((_ENTRIES / beside) ** (1 / len(size))), 1)
-    places = [torch.split(_places(n, side, step, image.device), block) for n, side in zip(size, sides, strict=True)]
+    field = _Field(image, sides, reaches)
+    places = [
+        torch.split(_places(n, side, step, image.device), _BLOCK * (1 + r // step))
+        for n, side, r in zip(size, sides, reaches, strict=True)
+    ]
     # Patches that reach out of the image are further than any other.
-    count = min(members, beside, math.prod(n - side + 1 for n, side in zip(size, sides, strict=True)))
+    count = min(members, len(field.moves), math.prod(n - side + 1 for n, side in zip(size, sides, strict=True)))
+    seen = None if wanted is None else _box_sums(wanted.to(image.dtype), sides) > 0
     ranks, parts = mesh or Mesh.alone(), list(product(*places))
     own = mine(ranks, [math.prod(map(len, part)) for part in parts])
-    found = collected(ranks, {k: _groups_of(image, sides, parts[k], reaches, count, wanted) for k in own}, image.device)
+    found = collected(ranks, {k: field.nearest(parts[k], count, seen) for k in own}, image.device)
     nothing = torch.zeros(0, count, dtype=torch.int64, device=image.device)
     return torch.cat([nothing, *(part for part in found if part is not None)])
 
@@ -93,43 +98,62 @@ def narrowed(members: Tensor, size: tuple[int, ...], wide: tuple[int, ...], narr
     return members + shift[:, None]
 
 
-def _groups_of(
-    image: Tensor,
-    sides: tuple[int, ...],
-    places: tuple[Tensor, ...],
-    reaches: tuple[int, ...],
-    members: int,
-    wanted: Tensor | None,
-) -> Tensor | None:
-    """As ``groups``, of the reference patches of a block of places; None if none is wanted."""
-    size = tuple(image.shape[1:])
-    starts = [int(place[0]) for place in places]
-    ends = [int(place[-1]) + side for place, side in zip(places, sides, strict=True)]
-    here = tuple(slice(start, end) for start, end in zip(starts, ends, strict=True))
-    local = [place - start for place, start in zip(places, starts, strict=True)]
-    kept = None
-    if wanted is not None:
-        kept = _box_sums(wanted[here].to(image.dtype), sides, local).flatten().nonzero().flatten()
-        if not len(kept):
-            return None
-    block = image[(slice(None), *here)]
-    wide = _around(image, here, reaches)
-    moves = list(product(*(range(2 * n + 1) for n in reaches)))
-    distances = torch.empty(len(moves), math.prod(len(p) for p in places), device=image.device, dtype=image.dtype)
-    for row, move in enumerate(moves):
-        window = tuple(slice(k, k + n) for k, n in zip(move, block.shape[1:], strict=True))
-        squares = (wide[(slice(None), *window)] - block).square_().sum(0)
-        distances[row] = _box_sums(squares, sides, local).flatten()
-    distances[len(moves) // 2] = -1  # the patch itself
-    columns = distances.T if kept is None else distances.T[kept]
-    best = columns.contiguous().topk(members, 1, largest=False).indices
-    strides = _strides(size)
-    steps = [sum((k - n) * s for k, n, s in zip(move, reaches, strides, strict=True)) for move in moves]
-    corners = torch.zeros((), dtype=torch.int64, device=image.device)
+class _Field:
+    """All patches of an image, to compare blocks of them with what is around.
+
+    Of |a - b|^2 = |a|^2 + |b|^2 - 2 <a, b> the first part does not matter, and the products of a block are one of
+    matrices.
+
+    Attributes:
+        moves: [displacements], by how much each displacement up to the reach changes a pixel's number.
+    """
+
+    def __init__(self, image: Tensor, sides: tuple[int, ...], reaches: tuple[int, ...]) -> None:
+        self._size, self._reaches = tuple(image.shape[1:]), reaches
+        around = [r for r in reversed(reaches) for _ in range(2)]
+        windows = torch.nn.functional.pad(image, around)
+        for axis, side in enumerate(sides, start=1):
+            windows = windows.unfold(axis, side, 1)
+        # [*corners, channels, *sides]: a view. The corner k is at the pixel k - reach.
+        self._windows = windows.movedim(0, len(sides))
+        squares = _box_sums(image.square().sum(0), sides)
+        self._squares = torch.nn.functional.pad(squares, around, value=math.inf)
+        self.moves = _numbers([torch.arange(-r, r + 1, device=image.device) for r in reaches], _strides(self._size))
+
+    def nearest(self, places: tuple[Tensor, ...], members: int, wanted: Tensor | None) -> Tensor | None:
+        """As ``groups``, of the reference patches of a block of places; None if none is wanted.
+
+        Args:
+            places: of their corners along each axis.
+            members: of a group.
+            wanted: boolean, of all corners; None for all.
+        """
+        corners = _numbers(places, _strides(self._size))
+        starts = [int(place[0]) for place in places]
+        sizes = tuple(int(place[-1]) - k + 2 * r + 1 for place, k, r in zip(places, starts, self._reaches, strict=True))
+        first = _numbers([place - k for place, k in zip(places, starts, strict=True)], _strides(sizes))
+        if wanted is not None:
+            kept = wanted[torch.meshgrid(*places, indexing="ij")].flatten()
+            if not bool(kept.any()):
+                return None
+            corners, first = corners[kept], first[kept]
+        block = tuple(slice(k, k + n) for k, n in zip(starts, sizes, strict=True))
+        patches = self._windows[block].reshape(math.prod(sizes), -1)
+        steps = _numbers([torch.arange(2 * r + 1, device=corners.device) for r in self._reaches], _strides(sizes))
+        itself = len(steps) // 2
+        own = patches[first + steps[itself]]
+        distances = torch.addmm(self._squares[block].flatten(), own, patches.T, alpha=-2)
+        distances = distances.gather(1, first[:, None] + steps)
+        distances[:, itself] = -math.inf
+        return corners[:, None] + self.moves[distances.topk(members, 1, largest=False).indices]
+
+
+def _numbers(places: Sequence[Tensor], strides: Sequence[int]) -> Tensor:
+    """Numbers of the pixels at all combinations of places along the axes, flattened."""
+    numbers = torch.zeros((), dtype=torch.int64, device=places[0].device)
     for place, stride in zip(places, strides, strict=True):
-        corners = corners[..., None] + place * stride
-    corners = corners.flatten() if kept is None else corners.flatten()[kept]
-    return corners[:, None] + torch.tensor(steps, device=image.device)[best]
+        numbers = numbers[..., None] + place * stride
+    return numbers.flatten()
 
 
 def _strides(size: tuple[int, ...]) -> list[int]:
@@ -137,23 +161,13 @@ def _strides(size: tuple[int, ...]) -> list[int]:
     return [math.prod(size[axis + 1 :]) for axis in range(len(size))]
 
 
-def _around(image: Tensor, here: tuple[slice, ...], reaches: tuple[int, ...]) -> Tensor:
-    """A block of an image and what is around it, far off where that is outside of the image."""
-    inside, pads = [], []
-    for part, reach, n in zip(here, reaches, image.shape[1:], strict=True):
-        start, end = part.start - reach, part.stop + reach
-        inside.append(slice(max(start, 0), min(end, n)))
-        pads.append((max(-start, 0), max(end - n, 0)))
-    around = [pad for pair in reversed(pads) for pad in pair]
-    return torch.nn.functional.pad(image[(slice(None), *inside)], around, value=_FAR)
-
-
-def _box_sums(values: Tensor, sides: tuple[int, ...], places: list[Tensor]) -> Tensor:
-    """Sums over the patches at each place."""
-    for axis, (side, at) in enumerate(zip(sides, places, strict=True)):
-        sums = values.index_select(axis, at)
+def _box_sums(values: Tensor, sides: tuple[int, ...]) -> Tensor:
+    """Sums over the patches at all corners."""
+    for axis, side in enumerate(sides):
+        count = values.shape[axis] - side + 1
+        sums = values.narrow(axis, 0, count).clone()
         for k in range(1, side):
-            sums += values.index_select(axis, at + k)
+            sums += values.narrow(axis, k, count)
         values = sums
     return values
 
@@ -185,34 +199,47 @@ def flow_in_groups(
     if not len(members):
         return image
     channels, size = image.shape[0], tuple(image.shape[1:])
-    strides = _strides(size)
-    cell = torch.zeros((), dtype=torch.int64, device=image.device)
-    for side, stride in zip(sides, strides, strict=True):
-        cell = cell[..., None] + torch.arange(side, device=image.device) * stride
-    flat, cell = image.reshape(channels, -1), cell.flatten()
-    total, weight = torch.zeros_like(flat), torch.zeros_like(flat[0])
+    flat = image.reshape(channels, -1)
+    cell = _numbers([torch.arange(side, device=image.device) for side in sides], _strides(size))
+    total, corners = torch.zeros_like(flat), torch.zeros_like(flat[0])
     ranks = mesh or Mesh.alone()
-    for part in torch.split(members[ranks.share(len(members))], _GROUPS):
-        place = part[:, :, None] + cell
-        patches = flat[:, place].permute(1, 2, 0, 3).flatten(2)  # [groups, members, channels * pixels]
-        kernel = _kernel(patches, network) * (_NUMBERS / patches.shape[2])
-        share = _learnt(kernel, level)
-        own = 1 / (share.square().sum((1, 2)) + 0.5)
-        learnt = (share @ patches * own[:, None, None]).reshape(*part.shape, channels, -1).permute(2, 0, 1, 3)
-        total.index_add_(1, place.flatten(), learnt.reshape(channels, -1))
-        weight.index_add_(0, place.flatten(), own[:, None, None].expand(place.shape).flatten())
-    total, weight = ranks.sum(total), ranks.sum(weight)
+    at_once = _GROUPS if image.device.type == "cpu" else _GROUPS_OF_DEVICE
+    for part in torch.split(members[ranks.share(len(members))], at_once):
+        place = (part[:, :, None] + cell).flatten()
+        # One channel at a time is several times as fast as all together.
+        seen = torch.stack([channel.index_select(0, place) for channel in flat]).view(channels, *part.shape, -1)
+        learnt, own = _flowed(seen.permute(1, 2, 0, 3).flatten(2), level, network)
+        back = learnt.reshape(*part.shape, channels, -1).permute(2, 0, 1, 3).reshape(channels, -1)
+        for sums, values in zip(total, back, strict=True):
+            sums.scatter_add_(0, place, values)
+        corners.scatter_add_(0, part.flatten(), own[:, None].expand(part.shape).flatten())
+    total, corners = ranks.sum(total), ranks.sum(corners)
+    # Each pixel of a patch has the weight of its corner.
+    around = [n for side in reversed(sides) for n in (side - 1, 0)]
+    weight = _box_sums(torch.nn.functional.pad(corners.view(size), around), sides).flatten()
     return torch.where(weight > 0, total / weight, flat).reshape(image.shape)
+
+
+def _flowed(patches: Tensor, level: float, network: Layer | None) -> tuple[Tensor, Tensor]:
+    """F A of each group A, [groups, members, channels * pixels], times its weight; and the weights [groups]."""
+    numbers = patches.shape[2]
+    level *= math.sqrt(numbers / _NUMBERS)
+    # F(A A^T) A = A F(A^T A), and both F have the same norm: the smaller one takes less time.
+    transposed = network is None and numbers < patches.shape[1]
+    share = _learnt(patches.mT @ patches if transposed else _kernel(patches, network), level)
+    own = 1 / (share.square().sum((1, 2)) + 0.5)
+    share *= own[:, None, None]
+    return patches @ share if transposed else share @ patches, own
 
 
 def _learnt(kernel: Tensor, level: float) -> Tensor:
     """F = I - (I + K / (N level^2))^-N of each group, N a power of 2."""
     eye = torch.eye(kernel.shape[-1], dtype=kernel.dtype, device=kernel.device)
-    factor = torch.linalg.cholesky(eye + kernel / (level**2 * 2**_LOG2_EULER))
+    factor = torch.linalg.cholesky(torch.add(eye, kernel, alpha=1 / (level**2 * 2**_LOG2_EULER)))
     rest = torch.cholesky_inverse(factor)
     for _ in range(_LOG2_EULER):
         rest = rest @ rest
-    return eye - rest
+    return torch.sub(eye, rest, out=rest)
 
 
 def _kernel(patches: Tensor, network: Layer | None) -> Tensor:
