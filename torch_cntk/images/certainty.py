@@ -16,6 +16,7 @@ from torch_cntk.images.filler import Filler, Pass, Series, of_pass
 from torch_cntk.images.group_flow import before_flow
 from torch_cntk.images.guided import Guidance
 from torch_cntk.images.inpaint import inpaint
+from torch_cntk.images.leaving_out import copies_of_holes
 from torch_cntk.images.observed import Observed
 from torch_cntk.images.patch_fill import PatchFill
 from torch_cntk.images.periodic import Periodic
@@ -83,7 +84,7 @@ def left_out_error(
     low, high = (float(level) for level in torch.aminmax(image[:, known]))
     place = _around_the_largest(observed)
     image, known = image[(slice(None), *place)], known[place]
-    left_out = _moved(known, ~observed[place])
+    left_out = copies_of_holes(known, ~observed[place])[0]
     if int(left_out.sum()) < _FEWEST or not bool((known & ~left_out).any()):
         return None
     again: Passes = "quick" if isinstance(passes, str) else passes
@@ -101,13 +102,6 @@ def _around_the_largest(observed: Tensor) -> tuple[slice, ...]:
     side = max(_SIDE, _HOLES * int(distance.max()))
     starts = [max(min(int(at) - side // 2, n - side), 0) for at, n in zip(middle, distance.shape, strict=True)]
     return tuple(slice(start, start + side) for start in starts)
-
-
-def _moved(known: Tensor, holes: Tensor) -> Tensor:
-    """What is known where the holes are after they are moved by parts of the image: as much as possible."""
-    moves = [[n * eighths // 8 for n in known.shape] for eighths in range(1, 8)]
-    moved = [known & torch.roll(holes, move, (0, 1)) for move in moves]
-    return max(moved, key=lambda left_out: int(left_out.sum()))
 
 
 def settled(kernel: Kernel | None, result: InpaintingResult) -> Filler:

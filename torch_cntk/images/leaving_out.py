@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch_cntk.images.masks import has_holes, reach
 from torch_cntk.images.observed import as_mask
 
-__all__ = ["UNUSUAL_SEED", "checked_mask", "leave_out_error", "parts_left_out"]
+__all__ = ["UNUSUAL_SEED", "checked_mask", "copies_of_holes", "leave_out_error", "moved_holes", "parts_left_out"]
 
 _CROP = 80 * 80
 """Pixels of a part of the image on which settings are tried out."""
@@ -19,6 +19,8 @@ _CROPS = 4
 _LEFT_OUT = 0.05
 """Share of the observed pixels that are left out, if that makes ``_FEWEST`` of them; twice it otherwise."""
 _FEWEST = 1000
+_PLACES = 8
+"""Parts of the image, along each axis, by one or more of which holes are moved."""
 UNUSUAL_SEED = 0x5EED_0FF5
 """Of the pixels that are left out. Not a usual one: a mask drawn with the same would hide just these pixels."""
 
@@ -111,19 +113,26 @@ def _part(size: tuple[int, ...], side: int, number: int) -> tuple[slice, ...]:
 def _hole_trials(observed: Tensor) -> list[_Part]:
     """The mask's holes, moved by parts of the image to where most is observed; the part with most of them."""
     size, ndim = tuple(observed.shape), observed.ndim
-    moved = []
-    for eighths in range(1, 8):
-        shift = [n * eighths // 8 for n in size]
-        moved.append(observed & ~observed.roll(shift, tuple(range(ndim))))
-    moved.sort(key=lambda left_out: int(left_out.sum()), reverse=True)
     # A hole and what is around it.
     side = max(round((_CROP * _CROPS) ** (1 / ndim)), 6 * reach(observed))
     trials = []
-    for left_out in moved[:2]:
+    for left_out in copies_of_holes(observed, ~observed)[:2]:
         part = _fullest(left_out, tuple(min(side, n) for n in size))
         if bool(left_out.any()) and bool((observed & ~left_out)[part].any()):
             trials.append((part, left_out[part]))
     return trials
+
+
+def moved_holes(known: Tensor, holes: Tensor, shift: Sequence[int]) -> Tensor:
+    """What is known where holes [*size] are after they are moved, across the border too."""
+    return known & holes.roll(tuple(shift), tuple(range(known.ndim)))
+
+
+def copies_of_holes(known: Tensor, holes: Tensor) -> list[Tensor]:
+    """What is known where holes are after they are moved by parts of the image; those with most of it first."""
+    shifts = ([n * part // _PLACES for n in known.shape] for part in range(1, _PLACES))
+    copies = [moved_holes(known, holes, shift) for shift in shifts]
+    return sorted(copies, key=lambda left_out: int(left_out.sum()), reverse=True)
 
 
 def _fullest(mask: Tensor, sides: tuple[int, ...]) -> tuple[slice, ...]:

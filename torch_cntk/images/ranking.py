@@ -17,7 +17,7 @@ from torch_cntk._internal.dealing import by_rank
 from torch_cntk._internal.ranks import Mesh
 from torch_cntk.images.default import kernel_of
 from torch_cntk.images.inpaint import inpaint
-from torch_cntk.images.leaving_out import UNUSUAL_SEED, checked_mask
+from torch_cntk.images.leaving_out import UNUSUAL_SEED, checked_mask, moved_holes
 from torch_cntk.images.masks import has_holes
 from torch_cntk.images.observed import as_mask
 from torch_cntk.kernels.kernel import Kernel
@@ -256,7 +256,7 @@ def _left_out(observed: Tensor, trials: int, seed: int) -> list[Tensor]:
     for _ in range(trials):
         if holes:
             shift = [int(torch.randint(n // 8, n - n // 8 + 1, (), generator=generator)) for n in observed.shape]
-            hidden = observed & ~observed.roll(shift, tuple(range(observed.ndim)))
+            hidden = moved_holes(observed, ~observed, shift)
         else:
             draw = torch.rand(observed.shape, generator=generator).to(observed.device)
             hidden = observed & (draw < _LEFT_OUT)
