@@ -93,7 +93,7 @@ def empirical_ntk(
             raise ValueError(f"expected {name} {', '.join(most)} or {last}, got {value!r}")
     function = Function(net, kind)
     first, second = function.tensors(z, others)
-    sides = checked_sides(function, first, second)
+    sides: tuple[Side, Side] = checked_sides(function, first, second)
     channels = checked_channels(sides[0], channel)
     problem = _Problem(function, *sides, symmetric=others is None)
     with torch.no_grad(), allocating(f"the empirical kernel of {sides[0].text}", first.device, lambda: _HINT):

@@ -97,7 +97,7 @@ def expected_kernel(
         raise ValueError(f'expected outputs "mean" or "trace", got {outputs!r}')
     # Refuses what is no network, and inputs that do not fit, before anything is copied.
     function = Function(net, "ntk" if kind == "nngp" else kind)
-    inputs = function.tensors(z, others)
+    inputs: tuple[Tensor, Tensor | None] = function.tensors(z, others)
     sides = checked_sides(function, *inputs)
     channels = checked_channels(sides[0], channel)
     count = _INPUTS_AT_ONCE if chunk is None else positive_int(chunk, "chunk")
