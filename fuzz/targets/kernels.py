@@ -16,7 +16,7 @@ from torch import Tensor
 
 import torch_cntk as tc
 from fuzz.oracle import require
-from tests.helpers import brute_force, networks
+from tests.helpers import conditioning, networks
 from tests.helpers.strategies.networks import any_nets, features_prior, kinds, nets, priors, seeds, several
 from torch_cntk.covariance import Extent
 
@@ -32,8 +32,6 @@ _DIGITS = {torch.float64: 1e-11, torch.float32: 2e-5, torch.float16: 2e-2, torch
 """What rounding may do to a kernel, relative to its largest entry."""
 _SINGLE = 1e-3
 """The bound that ``Layer.kernel`` states for windows in single precision, with a margin."""
-_SMOOTH = 1e-7
-"""What the tables of smooth activations may be off, after a few layers of them."""
 
 
 @dataclass(frozen=True)
@@ -126,13 +124,16 @@ def check(case: Case) -> None:
     except tc.OutOfMemoryError:
         return
     matrix = dense.double().reshape(math.prod(size), -1)
-    tolerance = _tolerance(kernel, case) * float(matrix.abs().max())
+    largest = float(matrix.abs().max())
     require(torch.isfinite(matrix).all(), "the kernel is not finite")
-    require((matrix - matrix.T).abs().max() <= 1e-13 * matrix.abs().max(), "the kernel is not symmetric")
+    require((matrix - matrix.T).abs().max() <= 1e-13 * largest, "the kernel is not symmetric")
+    error = _check_recursion(net, kernel, case, size, matrix)
+    tolerance = _tolerance(kernel, case)
     least = float(torch.linalg.eigvalsh(matrix)[0])
-    require(least >= -len(matrix) * tolerance, f"an eigenvalue is {least}, of entries up to {matrix.abs().max()}")
-    _check_recursion(net, kernel, case, size, matrix)
-    _check_forms(kernel, size, matrix, tolerance, case.seed)
+    # Of a matrix whose entries are so far off: by Gershgorin's theorem.
+    bound = -len(matrix) * max(tolerance, error) * largest
+    require(least >= bound, f"an eigenvalue is {least}, of entries up to {largest}; allowed are {bound}")
+    _check_forms(kernel, size, matrix, tolerance * largest, case.seed)
 
 
 def _size(kernel: tc.Kernel, case: Case) -> tuple[int, ...]:
@@ -181,22 +182,21 @@ def _check_copies(kernel: tc.Kernel, size: tuple[int, ...], matrix: Tensor, *, c
     require((loaded - matrix).abs().max() <= allowed, "a kernel that is read again is another one")
 
 
-def _check_recursion(net: tc.Sequential, kernel: tc.Kernel, case: Case, size: tuple[int, ...], matrix: Tensor) -> None:
-    """Compare with the textbook recursion, where it does not take long."""
+def _check_recursion(net: tc.Sequential, kernel: tc.Kernel, case: Case, size: tuple[int, ...], matrix: Tensor) -> float:
+    """Compare with the textbook recursion, where it does not take long; returns how far entries may be off."""
     source = net.propagate(Extent.start(len(size))).input_size(size)
-    sigma = _sigma(case.prior, source)
+    sigma = networks.covariance_of(case.prior, source)
     homogeneous = _homogeneous(net)
     most = _MOST_RECURSION if homogeneous else _MOST_QUADRATURE
     if sigma is None or _most_pixels(net, source) > most:
-        return
-    with networks.watched_sines() as sines:
-        nngp, ntk = brute_force.propagate(net, sigma)
-    expected = (nngp if case.options.get("kind") == "nngp" else ntk).reshape(matrix.shape)
-    if "radius" in case.options:
-        expected = expected * _taper(case.options["radius"], size)
-    rounding = max(_tolerance(kernel, case), 4e-15 * sum(1 / s for s in sines), 0.0 if homogeneous else _SMOOTH)
-    error = float((matrix - expected).abs().max() / expected.abs().max())
-    require(error <= rounding, f"the kernel is {error} off the recursion, allowed are {rounding}")
+        return 0.0 if homogeneous else conditioning.TABLES[1]
+    taper = _taper(case.options["radius"], size) if "radius" in case.options else 1.0
+    expected = networks.Expected(
+        net, sigma, case.options.get("kind", "ntk"), usual=_tolerance(kernel, case), taper=taper
+    )
+    error, allowed = expected.judge(matrix)
+    require(error <= allowed, f"the kernel is {error} off the recursion, allowed are {allowed}")
+    return error
 
 
 def _homogeneous(net: tc.Layer) -> bool:
@@ -215,19 +215,6 @@ def _most_pixels(net: tc.Sequential, source: tuple[int, ...]) -> int:
         extent = layer.propagate(extent)
         most = max(most, math.prod(int(n * s) for n, s in zip(source, extent.scale, strict=True)))
     return most
-
-
-def _sigma(prior: Any, source: tuple[int, ...]) -> Tensor | None:
-    """The covariance of a prior, from its definition."""
-    match prior:
-        case tc.priors.Tensor():
-            return brute_force.feature_prior(prior.features) * prior.weight
-        case tc.priors.Uniform():
-            moment = (prior.high - prior.low) ** 2 / 12 + (prior.low + prior.high) ** 2 / 4
-            return brute_force.independent_prior(source, (prior.low + prior.high) / 2, moment)
-        case tc.priors.Normal():
-            return brute_force.independent_prior(source, prior.mean, prior.mean**2 + prior.std**2)
-    return None
 
 
 def _taper(radius: Any, size: tuple[int, ...]) -> Tensor:

@@ -81,7 +81,10 @@ def sine(sigma: Tensor, theta: Tensor, gain: float) -> tuple[Tensor, Tensor]:
     """sin a sin b = (cos(a - b) - cos(a + b)) / 2, and E[cos u] = exp(-Var u / 2)."""
     v, other = variances(sigma)
     minus, plus = torch.exp(-(v + other - 2 * sigma) / 2), torch.exp(-(v + other + 2 * sigma) / 2)
-    return gain**2 * (minus - plus) / 2, gain**2 * (minus + plus) / 2 * theta
+    # Of small waves the difference would be rounding alone.
+    small = torch.exp(-(v + other) / 2) * torch.sinh(sigma.clamp(-1, 1))
+    value = torch.where(sigma.abs() < 1, small, (minus - plus) / 2)
+    return gain**2 * value, gain**2 * (minus + plus) / 2 * theta
 
 
 def by_quadrature(function: Any, sigma: Tensor, theta: Tensor, gain: float, points: int = 80) -> tuple[Tensor, Tensor]:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from typing import Any
-from unittest import mock
 
 import torch
 
 import torch_cntk as tc
-from tests.helpers import brute_force, expectations
+from tests.helpers import brute_force, conditioning
 
 CONV = {1: tc.Conv1d, 2: tc.Conv2d, 3: tc.Conv3d}
 # float64 on both sides; the angle between nearly equal features has some digits less than its cosine.
@@ -21,59 +18,65 @@ EXACT = 1e-12
 MOST_PIXELS = {1: 60, 2: 18**2, 3: 144}
 
 
-def assert_equal(kernel: torch.Tensor, expected: torch.Tensor, tolerance: float = EXACT) -> None:
-    assert kernel.shape == expected.shape
-    assert (kernel - expected).abs().max() <= tolerance * expected.abs().max()
+def covariance_of(prior: Any, source: tuple[int, ...]) -> torch.Tensor | None:
+    """A prior's covariance from its definition, [*source, *source]; None for priors that are not among these."""
+    match prior:
+        case tc.priors.Tensor():
+            return brute_force.feature_prior(prior.features) * prior.weight
+        case tc.priors.Uniform():
+            second_moment = (prior.high - prior.low) ** 2 / 12 + (prior.low + prior.high) ** 2 / 4
+            return brute_force.independent_prior(source, (prior.low + prior.high) / 2, second_moment)
+        case tc.priors.Normal():
+            return brute_force.independent_prior(source, prior.mean, prior.mean**2 + prior.std**2)
+    return None
+
+
+class Expected:
+    """What the recursion says of a network, and how far off a kernel may be.
+
+    Chance brings features of random networks as close as it likes, and their angle loses digits: what rounding does to
+    a kernel is found out (see ``conditioning``) where it is more than usual.
+
+    Args:
+        net: the network.
+        sigma: the prior's covariance.
+        kind: "nngp" or "ntk".
+        usual: error that needs no reason, relative to the largest entry.
+        taper: what the kernel is multiplied by.
+    """
+
+    def __init__(
+        self, net: tc.Sequential, sigma: torch.Tensor, kind: str, *, usual: float = EXACT, taper: Any = 1.0
+    ) -> None:
+        self._net, self._sigma, self._kind, self._usual, self._taper = net, sigma, kind, usual, taper
+        nngp, ntk = brute_force.propagate(net, sigma)
+        self._exact = {"nngp": nngp, "ntk": ntk}[kind]
+
+    def judge(self, kernel: torch.Tensor) -> tuple[float, float]:
+        """The largest error of a kernel of this shape, relative to the largest entry, and what is allowed."""
+        expected = (self._exact.reshape(kernel.shape) * self._taper).to(kernel.dtype)
+        error, largest = (float(part.abs().max()) for part in (kernel - expected, expected))
+        error = error / largest if largest > 0 else error
+        if error <= self._usual:
+            return error, self._usual
+        return error, max(self._usual, conditioning.bound(self._net, self._sigma, self._kind, self._exact))
+
+    def check(self, kernel: torch.Tensor) -> None:
+        """Compare a kernel of this shape."""
+        error, allowed = self.judge(kernel)
+        assert error <= allowed
 
 
 def expected_kernel(net: tc.Sequential, prior: Any, source: tuple[int, ...], kind: str) -> torch.Tensor:
-    match prior:
-        case tc.priors.Tensor():
-            sigma = brute_force.feature_prior(prior.features)
-        case tc.priors.Uniform():
-            low, high = prior.low, prior.high
-            second_moment = (high - low) ** 2 / 12 + (low + high) ** 2 / 4
-            sigma = brute_force.independent_prior(source, (low + high) / 2, second_moment)
-        case _:
-            sigma = brute_force.independent_prior(source, prior.mean, prior.mean**2 + prior.std**2)
+    sigma = covariance_of(prior, source)
+    assert sigma is not None
     nngp, ntk = brute_force.propagate(net, sigma)
     return {"nngp": nngp, "ntk": ntk}[kind]
 
 
-def smallest_sine(sigma: torch.Tensor) -> float:
-    """Of the angles between any two pixels' features that are not the same."""
-    flat = sigma.reshape(math.isqrt(sigma.numel()), -1)
-    squares = flat.diagonal()[:, None] * flat.diagonal()
-    sines = ((squares - flat**2) / squares).clamp_min(0).sqrt()
-    # As expectations.correlation has it: closer than this is the same.
-    different = sines[1 - sines**2 / 2 < 1 - 4e-15]
-    return float(different.min()) if different.numel() else 1.0
-
-
-@contextmanager
-def watched_sines() -> Iterator[list[float]]:
-    """Collect the smallest angle's sine at each activation of the recursion, while it runs."""
-    sines: list[float] = []
-
-    def rectify(sigma: torch.Tensor, theta: torch.Tensor, slope: float) -> tuple[torch.Tensor, torch.Tensor]:
-        sines.append(smallest_sine(sigma))
-        return original(sigma, theta, slope)
-
-    original = expectations.rectify
-    with mock.patch.object(expectations, "rectify", rectify):
-        yield sines
-
-
-def expected_and_tolerance(
-    net: tc.Sequential, prior: Any, source: tuple[int, ...], kind: str
-) -> tuple[torch.Tensor, float]:
-    """For random nets, in which chance brings features as close as it likes, and their angle loses digits.
-
-    Rounding of a few 1e-15 in the squared cosine puts so much over the sine into the angle, at every layer.
-    """
-    with watched_sines() as sines:
-        expected = expected_kernel(net, prior, source, kind)
-    return expected, max(EXACT, 4e-15 * sum(1 / sine for sine in sines))
+def assert_equal(kernel: torch.Tensor, expected: torch.Tensor, tolerance: float = EXACT) -> None:
+    assert kernel.shape == expected.shape
+    assert (kernel - expected).abs().max() <= tolerance * expected.abs().max()
 
 
 def scales(net: tc.Sequential, ndim: int) -> list[tuple[Fraction, ...]]:

@@ -56,3 +56,37 @@ def test_floating_point_dtypes_are_served(dtype: Any) -> None:
     error = (kernel.dense((8, 8)).double() - exact).abs().max()
     # Rounded once when it is stored, and once where two tables are added.
     assert error <= 4 * torch.finfo(dtype).eps * exact.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "std"),
+    [
+        (torch.float16, 1e-9),
+        (torch.float16, 1e-3),
+        (torch.bfloat16, 1e-20),
+        (torch.float32, 1e-19),
+        (torch.float32, 1e-60),
+    ],
+)
+@pytest.mark.parametrize("options", [{}, {"size": (4, 4)}, {"size": (4, 4), "radius": 2}], ids=str)
+def test_entries_that_the_type_does_not_hold_are_refused(dtype: Any, std: Any, options: Any) -> None:
+    """They would be 0, or have lost most of their digits: too small is as bad as too large."""
+    net = tc.Sequential(tc.Conv2d(1, 1, 3), tc.ReLU(), tc.BilinearUp(2), tc.Conv2d(1, 1, 1))
+    prior = tc.priors.Normal(0, std)
+    with pytest.raises(
+        ValueError, match=r"expected a kernel of entries above .*, the smallest that b?float(16|32) holds"
+    ):
+        net.kernel(prior, dtype=dtype, **options)
+    exact = net.kernel(prior, **options).dense((4, 4))
+    assert float(exact.amax()) > 0
+    scaled = tc.Sequential(*net.layers, tc.Scale(1 / std)).kernel(prior, dtype=dtype, size=(4, 4)).dense()
+    torch.testing.assert_close(
+        scaled.double() * std**2, net.kernel(prior, (4, 4)).dense(), rtol=2e-2, atol=2e-2 * std**2
+    )
+
+
+def test_a_kernel_of_zeros_is_one() -> None:
+    prior = tc.priors.Tensor(torch.zeros(1, 4, 4))
+    net = tc.Sequential(tc.Conv2d(1, 1, 3), tc.ReLU())
+    for options in ({}, {"radius": 2}):
+        assert not bool(net.kernel(prior, dtype=torch.float16, **options).dense((4, 4)).any())  # type: ignore[arg-type]

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 import torch_cntk as tc
 from tests.helpers.networks import (
     MOST_PIXELS,
-    assert_equal,
-    expected_and_tolerance,
+    Expected,
+    covariance_of,
     granule,
     invariant,
     most_pixels,
@@ -25,10 +25,10 @@ def check_stationary(net: Any, ndim: Any, prior: Any, kind: Any, multiples: Any)
     source = tuple(g * m for g, m in zip(granule(net, ndim), multiples, strict=True))
     assume(most_pixels(net, source) <= MOST_PIXELS[ndim])
     size = tuple(int(n * s) for n, s in zip(source, scales(net, ndim)[-1], strict=True))
-    expected, tolerance = expected_and_tolerance(net, prior, source, kind)
-    assert_equal(net.kernel(prior, size, kind=kind).dense(size), expected, tolerance)
+    expected = Expected(net, covariance_of(prior, source), kind)
+    expected.check(net.kernel(prior, size, kind=kind).dense(size))
     if invariant(net):
-        assert_equal(net.kernel(prior, kind=kind).dense(size), expected, tolerance)
+        expected.check(net.kernel(prior, kind=kind).dense(size))
 
 
 def check_features(net: Any, ndim: Any, seed: Any, channels: Any, kind: Any, multiples: Any) -> None:
@@ -36,7 +36,7 @@ def check_features(net: Any, ndim: Any, seed: Any, channels: Any, kind: Any, mul
     assume(most_pixels(net, source) <= MOST_PIXELS[ndim])
     features = torch.randn(channels, *source, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     prior = tc.priors.Tensor(features)
-    assert_equal(net.kernel(prior, kind=kind).dense(), *expected_and_tolerance(net, prior, source, kind))
+    Expected(net, covariance_of(prior, source), kind).check(net.kernel(prior, kind=kind).dense())
 
 
 @settings(randomly, max_examples=500)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import torch_cntk as tc
-from tests.helpers import brute_force
+from tests.helpers import brute_force, expectations
 from tests.helpers.monte_carlo import BATCH, empirical_ntks
 
 # Seeds are fixed: these are tests of statistics, which fresh seeds would fail now and then.
@@ -199,7 +199,7 @@ def published_ntk(z: torch.Tensor, matrices: list[torch.Tensor]) -> torch.Tensor
     ndim = z.ndim - 1
     sigma = brute_force.average_patches(brute_force.feature_prior(z), (3,) * ndim)
     theta = sigma
-    sigma, slope = brute_force.rectify(sigma, torch.ones_like(sigma), 0.0)
+    sigma, slope = expectations.rectify(sigma, torch.ones_like(sigma), 0.0)
     sigma, theta, slope = (brute_force.apply_both_sides(kernel, matrices) for kernel in (sigma, theta, slope))
     return as_matrix(brute_force.average_patches(sigma + theta * slope, (3,) * ndim))
 

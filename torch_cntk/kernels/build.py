@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch_cntk.covariance import Table
 from torch_cntk.kernels.kernel import Kernel, Rebuild
 from torch_cntk.kernels.storage import Dense, Periodic, Windowed
 
-__all__ = ["check_finite", "from_table", "from_window"]
+__all__ = ["check_finite", "check_held", "from_table", "from_window"]
 
 
 def from_table(
@@ -83,6 +83,29 @@ def check_finite(values: Tensor) -> None:
             "expected a finite kernel, got infinity or NaN in it: this network's features grow beyond what "
             f"{str(values.dtype).removeprefix('torch.')} holds; scale its branches down (Scale) or normalise "
             "them (ChannelNorm)"
+        )
+
+
+def check_held(table: Table, dtype: torch.dtype, exact: Callable[[], Table]) -> None:
+    """Refuse entries all of which lose their digits, or are lost, in the type that is stored.
+
+    Args:
+        table: of the entries.
+        dtype: that is stored.
+        exact: gives the same table in float64.
+
+    Raises:
+        ValueError: the largest one is below the type's normal numbers.
+    """
+    least = torch.finfo(dtype).tiny
+    if dtype == torch.float64 or float(table.values.detach().abs().amax()) >= least:
+        return
+    largest = float(exact().values.detach().abs().amax())
+    if 0 < largest < least:
+        raise ValueError(
+            f"expected a kernel of entries above {least:.1e}, the smallest that {str(dtype).removeprefix('torch.')} "
+            f"holds with all digits, got {largest:.1e} at most: scale the input or the network up (Scale), or store it "
+            "in a larger dtype"
         )
 
 

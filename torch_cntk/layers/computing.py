@@ -21,7 +21,7 @@ from torch_cntk._internal.tunable import asks_for_gradients
 from torch_cntk.covariance import TAPERS, Extent, Lattice, Taper
 from torch_cntk.covariance.lattice.evaluation import Evaluation
 from torch_cntk.covariance.lattice.recorded import RecordedEvaluation
-from torch_cntk.kernels.build import check_finite, from_table, from_window
+from torch_cntk.kernels.build import check_finite, check_held, from_table, from_window
 from torch_cntk.kernels.kernel import Kernel
 from torch_cntk.kernels.shared import Shared
 from torch_cntk.layers.between import Between, gram, gram_operator
@@ -70,6 +70,10 @@ class _Task:
     input_size: tuple[int, ...] | None
     mesh: Mesh | None
     recorded: bool
+
+    def output(self, source: tuple[int, ...], precision: torch.dtype = torch.float64) -> Lattice:
+        """The covariance of the network's output for inputs of a size."""
+        return self.network.propagate(self.prior.covariance(source, self.device, precision))
 
     def evaluation(self, output: Lattice) -> Evaluation:
         """What computes the network's output."""
@@ -151,7 +155,7 @@ def _whole(task: _Task, size: tuple[int, ...] | None) -> Kernel:
     _require_least(torus, source)
     if task.mesh is not None:
         return _share(task, source, task.mesh, free=free)
-    output = task.network.propagate(task.prior.covariance(source, task.device))
+    output = task.output(source)
     radius = extent.radius if free else None
     far: float | Tensor | None = None
     evaluation = task.evaluation(output)
@@ -160,6 +164,8 @@ def _whole(task: _Task, size: tuple[int, ...] | None) -> Kernel:
         table = evaluation.tabulate(torch.float64, progress=task.progress)[0]
     else:
         table, far = evaluation.tabulate(task.dtype, radius=radius, progress=task.progress)
+    if not far:
+        check_held(table, task.dtype, lambda: evaluation.tabulate(torch.float64)[0])
     rebuild = Recomputed(task.network, task.prior, task.kind, task.dtype, task.device) if free else None
     return from_table(table, radius=radius, far=far, dtype=task.dtype, origin=task.origin, rebuild=rebuild)
 
@@ -170,7 +176,7 @@ def _share(task: _Task, source: tuple[int, ...], mesh: Mesh, *, free: bool) -> K
     Raises:
         ValueError: all displacements together are few, as the kernel is periodic.
     """
-    output = task.network.propagate(task.prior.covariance(source, task.device))
+    output = task.output(source)
     geometry = output.geometry
     if free or geometry.period != geometry.size:
         raise ValueError(
@@ -264,11 +270,14 @@ def _windowed(task: _Task, size: tuple[int, ...] | None, radius: int | tuple[int
     source = _source(task, extent, output)
     _require_least(output, source)
     computed = torch.float64 if task.dtype == torch.float64 else torch.float32
-    covariance = task.network.propagate(task.prior.covariance(source, task.device, computed))
+    covariance = task.output(source, computed)
     origin = {**task.origin, "radius": clamped, **({} if taper == TAPERS[0] else {"taper": taper})}
     evaluation, mesh = task.evaluation(covariance), task.mesh
     if mesh is None:
-        return from_window(evaluation.tabulate_window(task.dtype, clamped, taper, progress=task.progress), origin)
+        table = evaluation.tabulate_window(task.dtype, clamped, taper, progress=task.progress)
+        exact = lambda: task.evaluation(task.output(source)).tabulate_window(torch.float64, clamped, taper)  # noqa: E731
+        check_held(table, task.dtype, exact)
+        return from_window(table, origin)
     if covariance.geometry.period != covariance.geometry.size:
         raise ValueError(
             "expected a prior that differs from pixel to pixel for a window that ranks divide, got a stationary one, "

@@ -122,9 +122,8 @@ class Tabulated:
             return min(low, LARGEST), min(high, LARGEST), 1.0
         if low < LARGEST:
             raise ValueError(
-                f"expected variances below {LARGEST:.0e}, or all of them beyond it, or only one beyond it and the others "
-                f"below {_APART:.0e}, at the input of a bounded activation; got {low:.1e}, and from {least:.1e} to "
-                f"{high:.1e}"
+                f"expected variances below {LARGEST:.0e}, or all of them beyond it, or one beyond it and others below "
+                f"{_APART:.0e}, at the input of a bounded activation; got {low:.1e}, and from {least:.1e} to {high:.1e}"
             )
         # So far out only their ratios count.
         return LARGEST, LARGEST * (high / low), low / LARGEST
