@@ -281,11 +281,11 @@ def _stored_displacements(size: tuple[int, ...], reflective: bool) -> tuple[int,
 
 
 def _slabs(corner: tuple[int, ...], box: tuple[int, ...], displacements: int) -> Iterator[Slab]:
-    """Cut a box of displacements into slabs of about so many."""
+    """Cut a box of displacements into slabs of at most so many, of one shape if it can be: memory is used again."""
     counts = []
     left = max(displacements, 1)
     for n in reversed(box):
-        counts.append(min(n, left))
+        counts.append(math.ceil(n / math.ceil(n / left)))
         left = max(left // n, 1)
     counts.reverse()
     ones = (1,) * len(box)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from torch_cntk.covariance.attention import attended, places
 from torch_cntk.covariance.lattice.expression import Attended, Lattice
-from torch_cntk.covariance.lattice.shifts import SpareMemory
 from torch_cntk.covariance.lattice.step import Step
+from torch_cntk.covariance.means import SpareMemory
 from torch_cntk.covariance.table import Slab, Table
 
 __all__ = ["Attend"]

@@ -22,7 +22,7 @@ from torch_cntk._internal.memory import require_bytes
 from torch_cntk.covariance.lattice.expression import Lattice
 from torch_cntk.covariance.lattice.order import parents_first
 from torch_cntk.covariance.lattice.program import Program
-from torch_cntk.covariance.lattice.shifts import SpareMemory
+from torch_cntk.covariance.means import SpareMemory
 from torch_cntk.covariance.table import Slab, Table
 from torch_cntk.covariance.window import Taper, Window, WindowShare
 
@@ -31,10 +31,10 @@ __all__ = ["Evaluation"]
 Share = Callable[[int], slice]
 """Gives the part of so many displacements that a rank computes."""
 
-_SLAB_ENTRIES = 1 << 15
-"""Numbers of one covariance in a slab, for each thread (256 kB): Sigma, Theta and some temporaries stay in the second
-cache of a core (1 or 2 MB; from twice as many on every pass takes four times as long), while calls still take longer
-than their beginnings. Torch cuts what is larger than this among its threads."""
+_SLAB_ENTRIES = 1 << 16
+"""Numbers of one covariance in a slab, for each thread (512 kB): Sigma, Theta and as much memory again stay in what a
+core has of the second and the third cache (2 MB), while calls take ten times as long as their beginnings. Torch cuts
+what is larger than this among its threads."""
 
 _NEAR_SLABS = 2
 """Slabs of windows are so many times as large: they are computed in float32 as a rule, and a fifth sooner."""
@@ -154,6 +154,7 @@ class Evaluation:
                 values = part.new_empty((part.shape[0], *geometry.box, *geometry.period), dtype=dtype)
             where = tuple(slice(s, s + c) for s, c in zip(slab.start, slab.count, strict=True))
             values[(slice(None), *where)] = part
+            program.reuse(part)
         else:
             assert values is not None
             geometry.complete(values)

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from torch_cntk.covariance.lattice.expression import Attended, Averaged, Lattice, Mixed, Resampled
 from torch_cntk.covariance.lattice.order import parents_first
-from torch_cntk.covariance.lattice.shifts import SpareMemory
 from torch_cntk.covariance.lattice.step import Step, as_pair
 from torch_cntk.covariance.lattice.steps import step_of
+from torch_cntk.covariance.means import SpareMemory
 from torch_cntk.covariance.table import Slab, Table
 
 __all__ = ["Program", "StepOf"]
@@ -70,7 +70,7 @@ class Program:
             reduced: whether steps of which Theta is all that is read compute nothing else.
         """
         self.node = node
-        self._kind, self._step_of, self._reduced = kind, step, reduced
+        self._kind, self._step_of, self._reduced, self._spare = kind, step, reduced, spare
         self._scales: dict[tuple[int, ...], int] = {(1,) * node.ndim: 0}
         nodes = parents_first(node, attrgetter("level"))
         # What is read by a resampling is no part of the level.
@@ -127,6 +127,11 @@ class Program:
         if self._kind == "both":
             return images
         return images[-1:] if self._kind == "ntk" else images[:1]
+
+    def reuse(self, images: Tensor) -> None:
+        """Take the memory of images that ``run`` returned, when nobody reads them any more."""
+        whole = images._base
+        self._spare.keep(images if whole is None else whole)
 
     def _execute(self, slab: Slab) -> Tensor:
         slabs = [slab, *(slab.strided(scale) for scale in list(self._scales)[1:])]

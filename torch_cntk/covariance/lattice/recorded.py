@@ -30,9 +30,10 @@ from torch_cntk.covariance.lattice.expression import (
     Subsampled,
 )
 from torch_cntk.covariance.lattice.program import Program
-from torch_cntk.covariance.lattice.shifts import SpareMemory, positions_of, repeated, shifted, tiled, unshifted
+from torch_cntk.covariance.lattice.shifts import positions_of, repeated, shifted, tiled, unshifted
 from torch_cntk.covariance.lattice.step import Pointwise, Step, as_pair
 from torch_cntk.covariance.lattice.steps import step_of
+from torch_cntk.covariance.means import SpareMemory
 from torch_cntk.covariance.table import Slab, Table
 from torch_cntk.covariance.window import Window
 

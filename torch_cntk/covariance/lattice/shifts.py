@@ -1,16 +1,12 @@
-"""Periodic images on a torus: their circular shifts, box means and repetitions.
+"""Periodic images on a torus: their circular shifts and repetitions.
 
 A shift copies nothing: the image is tiled once, and every shift of it is a view into the tiles, all shifts of a slab
-together one view with a stride for each displacement. A mean over patches adds the neighbours along one axis, in two
-pieces where they come around the edge.
+together one view with a stride for each displacement.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
-from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -18,8 +14,6 @@ from torch import Tensor
 from torch_cntk.covariance.table import Slab
 
 __all__ = [
-    "SpareMemory",
-    "circular_sum",
     "positions_of",
     "repeated",
     "same_channels",
@@ -30,74 +24,6 @@ __all__ = [
 ]
 
 
-_FEW_NUMBERS = 1 << 13
-"""Up to this many, a sum is bound by the number of calls: one that copies a whole shift is faster than two pieces."""
-
-
-class SpareMemory:
-    """The memory of images that are done with, for the next ones: fresh memory costs as much as writing into it."""
-
-    def __init__(self) -> None:
-        self._images: Tensor | None = None
-
-    def like(self, images: Tensor) -> Tensor:
-        """Memory of the images' shape, whatever is in it."""
-        spare, self._images = self._images, None
-        if spare is not None and spare.shape == images.shape and spare.dtype == images.dtype:
-            return spare
-        return torch.empty_like(images, memory_format=torch.contiguous_format)
-
-    def keep(self, images: Tensor) -> None:
-        """Take images that nobody reads any more."""
-        self._images = images
-
-
-def circular_sum(images: Tensor, offsets: Sequence[int], axis: int, out: Tensor) -> None:
-    """Write the sum of neighbours along ``axis``, around the edge, into ``out``.
-
-    Args:
-        images: of any shape.
-        offsets: where the neighbours are, as ``Patches.offsets`` has them.
-        axis: a dimension of the images.
-        out: memory of their shape.
-    """
-    length = images.shape[axis]
-    if sorted(offsets) == [-1, 0, 1] and length > 2 and images.numel() > _FEW_NUMBERS:
-        _sum_three(images, axis, out)
-        return
-    if offsets[0] == 0:
-        out.copy_(images)
-    else:
-        out.zero_()
-    for _, members in groupby(offsets[offsets[0] == 0 :], key=abs):
-        pair = list(members)
-        if pair[0] % length == 0:
-            out.add_(images, alpha=len(pair))
-            continue
-        for offset in pair:
-            _add_shifted(out, images, offset % length, axis)
-
-
-def _sum_three(images: Tensor, axis: int, out: Tensor) -> None:
-    """Two passes over all: a pixel and the next one, and then the one before; the last pixel's next is the first."""
-    rest = images.shape[axis] - 1
-    before = images.narrow(axis, 0, rest)
-    torch.add(before, images.narrow(axis, 1, rest), out=out.narrow(axis, 0, rest))
-    torch.add(out.select(axis, rest - 1), images.select(axis, 0), out=out.select(axis, rest))
-    out.narrow(axis, 1, rest - 1).add_(before.narrow(axis, 0, rest - 1))
-    out.select(axis, 0).add_(images.select(axis, rest))
-
-
-def _add_shifted(total: Tensor, images: Tensor, shift: int, axis: int) -> None:
-    """Add the neighbours so far ahead; in two pieces, as they come around the edge."""
-    if images.numel() <= _FEW_NUMBERS:
-        total.add_(images.roll(-shift, axis))
-        return
-    rest = images.shape[axis] - shift
-    total.narrow(axis, 0, rest).add_(images.narrow(axis, shift, rest))
-    total.narrow(axis, rest, shift).add_(images.narrow(axis, 0, shift))
-
-
 def repeated(images: Tensor, period: tuple[int, ...]) -> Tensor:
     """Periodic images, [..., *old period], as images of a longer period (the same memory if it is not longer)."""
     ndim = len(period)
@@ -105,14 +31,15 @@ def repeated(images: Tensor, period: tuple[int, ...]) -> Tensor:
     return images.repeat(*(1,) * (images.ndim - ndim), *repeats) if any(r > 1 for r in repeats) else images
 
 
-def tiled(image: Tensor, size: tuple[int, ...]) -> Tensor:
-    """One period of an image, [*period], repeated as ``shifted`` needs it for all displacements of a torus.
+def tiled(images: Tensor, size: tuple[int, ...]) -> Tensor:
+    """One period of some images, [..., *period], repeated as ``shifted`` needs it for all displacements of a torus.
 
     Always in memory of its own, as ``shifted`` and some duals count from the beginning of it.
     """
     # ``repeat`` takes three times as long.
-    tiles = image.clone(memory_format=torch.contiguous_format)
-    for axis, (n, p) in enumerate(zip(size, image.shape, strict=True)):
+    tiles = images.clone(memory_format=torch.contiguous_format)
+    for axis, n in enumerate(size, -len(size)):
+        p = images.shape[axis]
         if p > 1:
             tiles = torch.cat([tiles] * (2 + n // p), axis)
     return tiles
@@ -124,25 +51,32 @@ def tiled_entries(period: tuple[int, ...], size: tuple[int, ...]) -> int:
 
 
 def shifted(tiles: Tensor, period: tuple[int, ...], slab: Slab) -> Tensor:
-    """The view [*count, *period] of a tiled periodic image: entry [u, a] is image(a + u). Nothing is copied.
+    """The view [..., *count, *period] of tiled periodic images: entry [u, a] is image(a + u). Nothing is copied.
 
     Of the rows a of positions only those of the slab's band.
     """
-    stride = tiles.stride()
-    start = slab.start
-    if slab.band is not None:
-        # The rows that the band begins with are a displacement as well.
-        start = (start[0] + slab.band[0], *start[1:])
-    offset = sum(s % p * k for s, p, k in zip(start, period, stride, strict=True))
-    # An image of one pixel is not repeated: all its shifts are the same.
-    step = tuple(s * k if p > 1 else 0 for s, k, p in zip(slab.step, stride, period, strict=True))
-    return torch.as_strided(tiles, (*slab.count, *positions_of(period, slab)), (*step, *stride), offset)
+    return _view(tiles, period, slab, slab.start, slab.count)
 
 
 def unshifted(tiles: Tensor, period: tuple[int, ...], slab: Slab) -> Tensor:
-    """The view [1, ..., *period] of a tiled periodic image itself, of the rows of the slab's band."""
+    """The view [..., 1, ..., *period] of tiled periodic images themselves, of the rows of the slab's band."""
     ndim = len(period)
-    return shifted(tiles, period, replace(slab, start=(0,) * ndim, count=(1,) * ndim))
+    return _view(tiles, period, slab, (0,) * ndim, (1,) * ndim)
+
+
+def _view(tiles: Tensor, period: tuple[int, ...], slab: Slab, start: tuple[int, ...], count: tuple[int, ...]) -> Tensor:
+    ndim, strides = len(period), tiles.stride()
+    stride = strides[-ndim:]
+    if slab.band is not None:
+        # The rows that the band begins with are a displacement as well.
+        start = (start[0] + slab.band[0], *start[1:])
+    offset, steps = 0, []
+    for s, p, k, step in zip(start, period, stride, slab.step, strict=True):
+        offset += s % p * k
+        # An image of one pixel is not repeated: all its shifts are the same.
+        steps.append(step * k if p > 1 else 0)
+    shape = (*tiles.shape[:-ndim], *count, *positions_of(period, slab))
+    return torch.as_strided(tiles, shape, (*strides[:-ndim], *steps, *stride), offset)
 
 
 def positions_of(period: tuple[int, ...], slab: Slab) -> tuple[int, ...]:

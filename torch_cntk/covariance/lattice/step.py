@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from torch_cntk.covariance.lattice.expression import Lattice
-from torch_cntk.covariance.lattice.shifts import SpareMemory, shifted, tiled, tiled_entries, unshifted
+from torch_cntk.covariance.lattice.shifts import shifted, tiled, tiled_entries, unshifted
+from torch_cntk.covariance.means import SpareMemory
 from torch_cntk.covariance.table import Slab, Table
 
 __all__ = ["Pointwise", "Step", "as_pair"]
@@ -61,14 +62,19 @@ class Pointwise(Step[L]):
         geometry = self.node.geometry
         return tiled_entries(geometry.period, geometry.size) * torch.float64.itemsize
 
-    def _variances(self, sigma: Tensor, slab: Slab) -> tuple[Tensor, Tensor]:
-        """Sigma(x, x), [*period], and Sigma(x', x'), [*count, *period], for the parent's Sigma of a slab."""
+    def _variance_of(self, sigma: Tensor, slab: Slab) -> Tensor:
+        """Sigma(x, x), [*period], for the parent's Sigma of a slab; kept from the first one on, and tiled."""
         geometry = self.node.geometry
         if self._variance is None:
             assert slab.holds_zero and slab.band is None, "a program runs the displacement zero first"
             self._variance = sigma[(0,) * geometry.ndim].clone()
             self._tiles = tiled(self._variance, geometry.size)
-        variance = self._variance
+        return self._variance
+
+    def _variances(self, sigma: Tensor, slab: Slab) -> tuple[Tensor, Tensor]:
+        """Sigma(x, x), [*period], and Sigma(x', x'), [*count, *period], for the parent's Sigma of a slab."""
+        geometry = self.node.geometry
+        variance = self._variance_of(sigma, slab)
         if slab.band is not None:
             variance = unshifted(self._tiles, geometry.period, slab)[(0,) * geometry.ndim]
         return variance, shifted(self._tiles, geometry.period, slab)

@@ -30,8 +30,6 @@ from torch_cntk.covariance.lattice.expression import (
     Subsampled,
 )
 from torch_cntk.covariance.lattice.shifts import (
-    SpareMemory,
-    circular_sum,
     positions_of,
     repeated,
     shifted,
@@ -40,6 +38,7 @@ from torch_cntk.covariance.lattice.shifts import (
     unshifted,
 )
 from torch_cntk.covariance.lattice.step import Pointwise, Step, as_pair
+from torch_cntk.covariance.means import SpareMemory
 from torch_cntk.covariance.products import product_of
 from torch_cntk.covariance.resampling import Nearest
 from torch_cntk.covariance.table import Slab, Table
@@ -61,22 +60,24 @@ class _Multiply(Step[Features]):
 
     def __init__(self, node: Features, theta_alone: bool, spare: SpareMemory, tables: Mapping[Lattice, Table]) -> None:
         super().__init__(node, theta_alone, spare, tables)
-        self._tiles: list[Tensor] | None = None
+        self._tiles: Tensor | None = None
 
     def kept_bytes(self) -> int:
-        """Tiled channels."""
+        """Tiled channels, and these times their weight."""
         node = self.node
-        return len(node.features) * tiled_entries(node.geometry.size, node.geometry.size) * node.dtype.itemsize
+        return 2 * len(node.features) * tiled_entries(node.geometry.size, node.geometry.size) * node.dtype.itemsize
 
     def run(self, inputs: list[Tensor], slab: Slab) -> Tensor:
         node, period = self.node, self.node.geometry.period
         if self._tiles is None:
             # Not before the whole computation is known to fit into memory.
-            self._tiles = [tiled(channel, period) for channel in node.features.to(node.dtype)]
-        weight = node.weight / len(self._tiles)
-        sigma = torch.zeros((1, *slab.count, *positions_of(period, slab)), dtype=node.dtype, device=node.device)
-        for tiles in self._tiles:
-            sigma[0].addcmul_(unshifted(tiles, period, slab), shifted(tiles, period, slab), value=weight)
+            self._tiles = tiled(node.features.to(node.dtype), period)
+            self._weighted = self._tiles * (node.weight / len(self._tiles))
+        sigma = self._spare.like(self._tiles, (1, *slab.count, *positions_of(period, slab)))
+        here, there = unshifted(self._weighted, period, slab), shifted(self._tiles, period, slab)
+        torch.mul(here[0], there[0], out=sigma[0])
+        for k in range(1, len(here)):
+            sigma[0].addcmul_(here[k], there[k])
         return sigma
 
 
@@ -96,35 +97,41 @@ class _Average(Step[Averaged]):
             return _plus(self._mean(theta, slab), gains.trained_bias)
         if gains.weight != 1:
             sigma.mul_(gains.weight)
-        pair = self._mean(images, slab)
+        return self._plus_biases(self._mean(images, slab))
+
+    def _of_untrained(self, sigma: Tensor, slab: Slab) -> Tensor:
+        """Where Theta is 0 before."""
+        gains = self.node.gains
+        mean = self._mean(sigma, slab)
+        if self.theta_alone:
+            return _plus(_times(mean, gains.trained_weight), gains.trained_bias)
+        pair = self._spare.like(mean, (2, *mean.shape[1:]))
+        torch.mul(mean[0], gains.weight, out=pair[0])
+        torch.mul(mean[0], gains.trained_weight, out=pair[1])
+        self._spare.keep(mean)
+        return self._plus_biases(pair)
+
+    def _plus_biases(self, pair: Tensor) -> Tensor:
+        gains = self.node.gains
         if gains.bias == gains.trained_bias:
             return _plus(pair, gains.bias)
         _plus(pair[:1], gains.bias)
         _plus(pair[1:], gains.trained_bias)
         return pair
 
-    def _of_untrained(self, sigma: Tensor, slab: Slab) -> Tensor:
-        """Where Theta is 0 before."""
-        gains = self.node.gains
-        mean = self._mean(sigma, slab)
-        if self.theta_alone or gains.like:
-            theta = _plus(_times(mean, gains.trained_weight), gains.trained_bias)
-            return theta if self.theta_alone else torch.cat((theta, theta))
-        theta = _plus(mean * gains.trained_weight, gains.trained_bias)
-        return torch.cat((_plus(_times(mean, gains.weight), gains.bias), theta))
-
     def _mean(self, images: Tensor, slab: Slab) -> Tensor:
-        node, taken = self.node, 1
+        """The mean in the images' memory, or in other memory of their shape if the number of axes is odd."""
+        node, given = self.node, images
         for axis, (q, p) in enumerate(zip(node.patches.width, node.geometry.period, strict=True)):
             offsets = node.patches.offsets(axis)
             if p > 1 and (q > 1 or offsets[0] != 0):
                 # Of a band the first and the last rows get wrong values; they are cut off in the end.
-                total = self._spare.like(images)
-                circular_sum(images, offsets, axis - node.ndim, out=total)
-                self._spare.keep(images)
-                images = total
-                taken *= len(offsets)
-        return _times(images, 1 / taken)
+                mean = given if images is not given else self._spare.like(images)
+                self._spare.means.around(images, offsets, images.ndim - node.ndim + axis, mean)
+                images, given = mean, images
+        if given is not images:
+            self._spare.keep(given)
+        return images
 
 
 class _AverageInside(_Average):
@@ -173,7 +180,8 @@ def _plus(images: Tensor, offset: float) -> Tensor:
 class _Activate(Pointwise[Activated]):
     def __init__(self, node: Activated, theta_alone: bool, spare: SpareMemory, tables: Mapping[Lattice, Table]) -> None:
         super().__init__(node, theta_alone, spare, tables)
-        self._lengths: list[Tensor] | None = None
+        self._lengths: Tensor | None = None
+        self._plain: bool | None = None
 
     def kept_bytes(self) -> int:
         """The variance image and its roots, tiled."""
@@ -181,32 +189,31 @@ class _Activate(Pointwise[Activated]):
 
     def run(self, inputs: list[Tensor], slab: Slab) -> Tensor:
         pair = as_pair(inputs[0])
-        sigma, theta = pair[0], pair[1]
-        variances = self._variances(sigma, slab)
-        dual = self.node.dual
-        if isinstance(dual, Rectifier) and plain(self._tiles, self._tiles):
-            # As large as both, as what a mean takes: the same memory.
-            free = self._spare.like(pair)
-            theta.mul_(self._rectify(dual, sigma, slab, free))
-            self._spare.keep(free)
-            return pair
-        value, slope = dual(sigma, *variances)
+        variance, dual = self._variance_of(pair[0], slab), self.node.dual
+        if isinstance(dual, Rectifier):
+            if self._plain is None:
+                self._plain = plain(variance, variance)
+            if self._plain:
+                return self._rectify(dual, pair, variance, slab)
+        sigma, theta = pair
+        value, slope = dual(sigma, *self._variances(sigma, slab))
         # Before the value is put into its place, where some duals leave the slope.
         theta.mul_(slope)
         if value.data_ptr() != sigma.data_ptr():
             sigma.copy_(value)
         return pair
 
-    def _rectify(self, dual: Rectifier, sigma: Tensor, slab: Slab, free: Tensor) -> Tensor:
-        """Make Sigma the value, and return the slope."""
-        geometry = self.node.geometry
+    def _rectify(self, dual: Rectifier, pair: Tensor, variance: Tensor, slab: Slab) -> Tensor:
+        period = self.node.geometry.period
         if self._lengths is None:
-            assert self._variance is not None, "the caller has asked for the variances"
             # Of the variance image, as roots take longer than products.
-            self._lengths = [tiled(length, geometry.size) for length in dual.lengths(self._variance)]
-        here = [unshifted(tiles, geometry.period, slab)[(0,) * geometry.ndim] for tiles in self._lengths]
-        there = [shifted(tiles, geometry.period, slab) for tiles in self._lengths]
-        return dual.by_arcsine(sigma, here, there, *free)
+            self._lengths = tiled(torch.stack(dual.lengths(variance)), self.node.geometry.size)
+        here, there = unshifted(self._lengths, period, slab), shifted(self._lengths, period, slab)
+        # As large as both, as what a mean takes: the same memory.
+        free = self._spare.like(pair)
+        dual.by_arcsine(pair, here.unbind(), there.unbind(), *free)
+        self._spare.keep(free)
+        return pair
 
 
 class _Normalise(Pointwise[Normalised]):

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from torch_cntk.covariance.duals.base import plain
+from torch_cntk.covariance.means import Means, SpareMemory
 from torch_cntk.covariance.pairs.displacements import Box, Displaced, at_displaced, positions_in
 from torch_cntk.covariance.pairs.expression import Pairs
-from torch_cntk.covariance.pairs.neighbours import Sums
 
 __all__ = ["Block"]
 
@@ -34,7 +34,6 @@ class Block:
         equal: pairs that are an image with itself, as their places in A and in B, [k] both.
         recorded: whether gradients will be taken, so that nothing may be overwritten.
         boxes: all displacements that will be asked of a node.
-        sums: over neighbours, made ready for this memory.
     """
 
     first: Tensor
@@ -46,8 +45,7 @@ class Block:
     equal: tuple[Tensor, ...] | None = None
     recorded: bool = False
     boxes: Mapping[Pairs, Box] = field(default_factory=dict)
-    sums: Sums = field(default_factory=Sums)
-    _spare: dict[torch.Size, list[Tensor]] = field(default_factory=dict)
+    _spare: SpareMemory = field(default_factory=SpareMemory)
     _sides: dict[tuple[Pairs, str], _Sides] = field(default_factory=dict)
     _plain: dict[Pairs, bool] = field(default_factory=dict)
 
@@ -117,16 +115,19 @@ class Block:
 
         return self.between(node, "lengths", box, both)
 
+    @property
+    def means(self) -> Means:
+        """Over neighbours."""
+        return self._spare.means
+
     def spare(self, shape: torch.Size) -> Tensor:
-        """Memory of a shape: fresh memory costs as much as writing into it."""
-        kept = self._spare.get(shape)
-        return kept.pop() if kept else self.first.new_empty(shape)
+        """Memory of a shape, whatever is in it."""
+        return self._spare.like(self.first, shape)
 
     def keep(self, *images: Tensor) -> None:
         """Take memory that nobody reads any more."""
         if not self.recorded:
-            for some in images:
-                self._spare.setdefault(some.shape, []).append(some)
+            self._spare.keep(*images)
 
 
 class _Sides:

@@ -62,16 +62,20 @@ def _cover(first: range, second: range, n: int) -> range:
 
 
 def chunks(box: Box, most: int) -> Iterator[Box]:
-    """Cut a box into boxes of at most so many displacements (at least one), the last axis whole if it fits."""
+    """Cut a box into boxes of at most so many displacements (at least one), the last axis whole if it fits.
+
+    They are of one shape if it can be: memory is used again.
+    """
     counts: list[int] = []
     for axis in reversed(box):
-        counts.append(max(1, min(len(axis), most)))
-        most //= counts[-1]
-    pieces = (
+        pieces = math.ceil(len(axis) / max(1, most))
+        counts.append(math.ceil(len(axis) / pieces))
+        most //= len(axis)
+    cut = (
         [axis[k : k + count] for k in range(0, len(axis), count)]
         for axis, count in zip(box, reversed(counts), strict=True)
     )
-    yield from product(*pieces)
+    yield from product(*cut)
 
 
 def index_in(box: Box, wanted: Box, size: Sequence[int]) -> list[Tensor | None]:

@@ -27,10 +27,10 @@ __all__ = ["Evaluation", "Images", "Kind"]
 Kind = Literal["ntk", "nngp"]
 Tables = dict[Pairs, tuple[Tensor, Box]]
 
-_SLAB_ENTRIES = {"cpu": 1 << 15, "cuda": 1 << 23}
-"""Numbers of float64 of one covariance that are worked on at once, on each thread of a CPU (256 kB): Sigma, Theta and
-as much memory again stay in the second cache of a core (1 or 2 MB; from twice as many on every pass takes four times as
-long), while calls still take longer than their beginnings. A GPU wants work."""
+_SLAB_ENTRIES = {"cpu": 1 << 16, "cuda": 1 << 23}
+"""Numbers of float64 of one covariance that are worked on at once, on each thread of a CPU (512 kB): Sigma, Theta and
+as much memory again stay in what a core has of the second and the third cache (2 MB), while calls take ten times as
+long as their beginnings. A GPU wants work."""
 
 _HELD: dict[type[Pairs], int] = {Resampled: 4, Attended: 12}
 """Numbers for each that is read of the parent, while a table is made: Sigma and Theta, their copies and products."""

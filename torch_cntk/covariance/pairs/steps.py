@@ -28,7 +28,7 @@ from torch_cntk.covariance.pairs.expression import (
     Pairs,
     Subsampled,
 )
-from torch_cntk.covariance.pairs.neighbours import inside_along
+from torch_cntk.covariance.pairs.neighbours import inside_along, sum_inside
 from torch_cntk.covariance.patches import Gains, Number
 from torch_cntk.covariance.products import product_of
 
@@ -125,16 +125,16 @@ def _twice(block: Block, images: Tensor) -> Tensor:
 
 
 def _mean(node: Averaged, block: Block, images: Tensor, box: Box, factor: Number = 1.0) -> Tensor:
-    """The mean over patches times a factor: sums axis by axis, which are divided once."""
+    """The mean over patches times a factor, axis by axis; sums of those inside are divided once."""
     for axis, offsets in _axes(node):
         total = block.spare(images.shape)
         if node.inside:
-            block.sums.inside(images, offsets, axis, box, total)
+            sum_inside(images, offsets, axis, box, total)
+            factor = factor / len(offsets)
         else:
-            block.sums.around(images, offsets, axis, total)
+            block.means.around(images, offsets, 1 + axis, total)
         block.keep(images)
         images = total
-        factor = factor / len(offsets)
     return images if factor == 1 else images.mul_(factor)
 
 
@@ -187,14 +187,11 @@ def _activated(node: Activated, block: Block, inputs: list[Tensor], box: Box) ->
 
 
 def _rectified(node: Activated, dual: Rectifier, block: Block, images: Tensor, box: Box) -> Tensor:
-    sigma, *theta = images
-    block.set_equal(node, sigma, box)
+    block.set_equal(node, images[0], box)
     # As large as both of them together: the memory that a mean takes as well.
     spare = [block.spare(images.shape) for _ in range(3 - len(images))]
     cosine, sine = (part for some in spare for part in some)
-    slope = dual.by_arcsine(sigma, *block.lengths_of(node, box, dual.lengths), cosine, sine)
-    for some in theta:
-        some.mul_(slope)
+    dual.by_arcsine(images, *block.lengths_of(node, box, dual.lengths), cosine, sine)
     block.keep(*spare)
     return images
 
