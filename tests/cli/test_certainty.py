@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import torch
 from PIL import Image
 
 import torch_cntk as tc
+from torch_cntk.cli import inpaint as inpaint_command
 from torch_cntk.cli.main import main
 
 
@@ -52,6 +55,30 @@ def test_numbers_are_those_of_the_python_api(work: Path, capsys: pytest.CaptureF
     said = capsys.readouterr().out
     assert "standard deviations up to" in said
     assert "exact" in said
+
+
+def test_bars_name_what_is_computed(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(work, "--std", str(work / "std.npy"), "--samples", "1", "--progress") == 0
+    said = capsys.readouterr().err
+    assert "deviations" in said
+    assert "draws" in said
+    assert run(work, "--std", str(work / "std.npy"), "--no-progress") == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_seconds_are_those_that_the_user_waits(
+    work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+
+    def slow(*arguments: Any, **options: Any) -> None:
+        now[0] += 100
+
+    monkeypatch.setattr(inpaint_command, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    for step in ("left_out_error", "warn_unless_converged"):
+        monkeypatch.setattr(inpaint_command, step, slow)
+    assert run(work) == 0
+    assert " in 200.0 s by " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("passes", [False, True])

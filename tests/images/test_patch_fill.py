@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import torch_cntk as tc
-from torch_cntk.images import Observed, PatchFill
+from torch_cntk.images import GroupFlow, Observed, PatchFill
 from torch_cntk.images.patch_fill import thick_holes
 from torch_cntk.images.patches import Level
 
@@ -161,3 +161,15 @@ def test_a_smooth_picture_with_soft_strokes_stays_finite() -> None:
     observed = ~((((columns - 20) % 40 - 12).abs() < 7) & ((rows - 30).abs() < 19))
     found = tc.inpaint(picture, observed, passes=[tc.images.PatchFill()]).image
     assert float((found - picture).abs().max()) < 0.05
+
+
+def test_a_bar_counts_the_rounds(capsys: pytest.CaptureFixture[str]) -> None:
+    image, observed = torch.rand(1, 90, 95), square_hole(90, 95)
+    tc.inpaint(image, observed, passes=[PatchFill(), GroupFlow(2)], progress=True)
+    said = capsys.readouterr().err
+    # Sixteen rounds in the smallest picture and six in each of the two larger ones.
+    assert "patches" in said
+    assert "/28 " in said
+    assert "group flow" in said
+    tc.inpaint(image, observed, passes=[PatchFill()])
+    assert capsys.readouterr().err == ""

@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from torch_cntk._internal.checks import positive_int
+from torch_cntk.cli import options
 from torch_cntk.images.certainty import Missed, posterior_after, std_picture
 from torch_cntk.images.files import check_output, write_image
 from torch_cntk.images.inpaint import InpaintingResult
@@ -90,7 +91,8 @@ def write_certainty(
     if arguments.std is None and not arguments.samples:
         return ""
     pixels = task.photograph.pixels.to(known.device)
-    posterior = posterior_after(pixels, known, kernel, result, samples=arguments.samples or _USUAL)
+    samples, progress = arguments.samples or _USUAL, options.progress(arguments)
+    posterior = posterior_after(pixels, known, kernel, result, samples=samples, progress=progress)
     for path, sample in zip(_samples(arguments), posterior.samples[: arguments.samples, 0], strict=True):
         task.write(path, sample)
     if arguments.std is None:

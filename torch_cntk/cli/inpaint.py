@@ -127,8 +127,9 @@ def _fill(arguments: argparse.Namespace, mesh: Mesh | None = None) -> str:
 
     Ranks that fill one image together all read it; rank 0 writes.
     """
+    start = time.perf_counter()
     mesh = mesh or Mesh.alone()
-    passes = _passes(arguments)
+    passes, progress = _passes(arguments), options.progress(arguments)
     with mesh.together():
         kernel_file = None if arguments.kernel is None else Path(arguments.kernel)
         pictures.check_files(arguments, {"--kernel": kernel_file}, certainty_files(arguments))
@@ -136,8 +137,7 @@ def _fill(arguments: argparse.Namespace, mesh: Mesh | None = None) -> str:
             check_output(arguments.output)
         device, solver = _checked_options(arguments)
         task = pictures.read_task(arguments)
-        kernel = _kernel_for(task.observed, arguments.kernel, options.progress(arguments)) or task.kernel()
-    start = time.perf_counter()
+        kernel = _kernel_for(task.observed, arguments.kernel, progress) or task.kernel()
     result = inpaint(
         task.photograph.pixels.to(device),
         task.known.to(device),
@@ -145,18 +145,18 @@ def _fill(arguments: argparse.Namespace, mesh: Mesh | None = None) -> str:
         solver=solver,
         ridge=arguments.ridge,
         passes=passes,
-        progress=options.progress(arguments),
+        progress=progress,
         mesh=mesh if mesh.size > 1 else None,
     )
-    seconds = time.perf_counter() - start
     with mesh.together():
         if mesh.rank > 0:
             return ""
         task.write(arguments.output, result.image)
         warn_unless_converged(result)
-        known, observed = task.known.to(device), task.observed.to(device)
-        missed = left_out_error(task.photograph.pixels.to(device), known, observed, kernel, solver, result, passes)
+        pixels, known, observed = (each.to(device) for each in (task.photograph.pixels, task.known, task.observed))
+        missed = left_out_error(pixels, known, observed, kernel, solver, result, passes, progress=progress)
         spread = write_certainty(arguments, task, known, kernel, result)
+        seconds = time.perf_counter() - start
         told = summary(task.observed, result, seconds), in_words(missed), spread
         return "; ".join(part for part in told if part)
 

@@ -19,7 +19,7 @@ from torch_cntk.images.filler import Pass, Refiner, Series, of_pass
 from torch_cntk.images.group_flow import Followed, before_flow, flows_for
 from torch_cntk.images.guided import Guidance, guided_series
 from torch_cntk.images.how import How
-from torch_cntk.images.masks import THIN, thick
+from torch_cntk.images.masks import THIN, has_holes, thick
 from torch_cntk.images.observed import Observed
 from torch_cntk.images.patch_fill import PatchFill
 from torch_cntk.images.periodic import Periodic
@@ -31,7 +31,10 @@ __all__ = ["WORDS", "Run", "by_holes", "passes_in_words", "run"]
 WORDS = ("auto", "quick", "sharp")
 """Of passes that are chosen: by leaving out observed pixels, without that, and as the first but with sharp patches."""
 _QUICK = 4
-"""Guided passes without trials: a fifth gains less than .05 dB on photographs."""
+"""Guided passes without trials: on photographs with scattered pixels two more gain .1 dB."""
+_QUICK_IN_HOLES = 6
+"""In holes they gain .15 dB on the mean of eight photographs with strokes, .3 in large lettering, and cost little, as
+holes are filled in windows of their own."""
 _FEW = 1000
 """Missing pixels below which no settings are tried: that would take longer than the passes."""
 
@@ -135,11 +138,12 @@ def _choose(
     if how.draws is not None:
         # Samples are of a regression of the whole image.
         series = tuple(one for one in series if not isinstance(of_pass(one, 0), Coarse | Refiner))
+    usual = _QUICK_IN_HOLES if has_holes(given.single_mask) else _QUICK
     if word == "quick":
-        return _QUICK, series[0], "without trials"
+        return usual, series[0], "without trials"
     missing = int((~given.single_mask).sum())
     if missing < _FEW and not candidates:
-        return _QUICK, series[0], f"as there are too few missing pixels ({missing:,}) to try others out"
+        return usual, series[0], f"as there are too few missing pixels ({missing:,}) to try others out"
     share = float(given.single_mask.double().mean())
     ridge = periodic.ridge if isinstance(periodic.ridge, float) else 0.0
     flows = () if candidates or how.draws is not None else flows_for(share, ridge)

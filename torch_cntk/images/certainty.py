@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import scipy.ndimage
@@ -63,6 +63,8 @@ def left_out_error(
     solver: Solver | Literal["auto"],
     result: InpaintingResult,
     passes: Passes,
+    *,
+    progress: bool = False,
 ) -> Missed | None:
     """What is known is left out and filled, where the holes around the largest one are moved to where most is known.
 
@@ -74,6 +76,7 @@ def left_out_error(
         solver: that was asked for.
         result: of the fill, whose ridge is taken.
         passes: that were asked for; a choice is not made again, "quick" ones stand for it.
+        progress: whether to show bars.
 
     Returns:
         None where it cannot be told.
@@ -88,8 +91,9 @@ def left_out_error(
     if int(left_out.sum()) < _FEWEST or not bool((known & ~left_out).any()):
         return None
     again: Passes = "quick" if isinstance(passes, str) else passes
+    options: dict[str, Any] = {"solver": solver, "ridge": result.ridge, "passes": again, "progress": progress}
     try:
-        filled = inpaint(image, known & ~left_out, kernel, solver=solver, ridge=result.ridge, passes=again).image
+        filled = inpaint(image, known & ~left_out, kernel, **options).image
     except (ValueError, MemoryError):  # a part may be too small for passes; the picture is filled all the same
         return None
     return Missed(float((filled - image)[:, left_out].double().square().mean().sqrt()), low, high)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from torch_cntk._internal.checks import finite_number, positive_int
 from torch_cntk._internal.ranks import Mesh
@@ -118,8 +119,12 @@ class GroupFlow:
 
     def refine_by(self, how: How, given: Observed, estimate: Tensor) -> Tensor:
         """See ``Governed``: each rank finds some of the groups, and lets some of them flow."""
-        *_, last = self.iterates(given, estimate, how.mesh)
-        return last
+        bar = tqdm(total=self.iterations, disable=not how.progress, desc="group flow", unit="it", leave=False)
+        with bar:
+            for flowed in self.iterates(given, estimate, how.mesh):
+                estimate = flowed
+                bar.update()
+        return estimate
 
     def iterates(self, given: Observed, estimate: Tensor, mesh: Mesh | None = None) -> Iterator[Tensor]:
         """As ``refine``: what each iteration gives; perhaps by several ranks together."""

@@ -16,8 +16,10 @@ import numpy as np
 import scipy.ndimage
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from torch_cntk._internal.checks import finite_number, positive_int
+from torch_cntk.images.how import How
 from torch_cntk.images.masks import THIN, has_holes
 from torch_cntk.images.observed import Observed
 from torch_cntk.images.patches import Level
@@ -77,12 +79,18 @@ class PatchFill:
         Returns:
             of the same shape.
         """
+        return self.refine_by(How(), given, estimate)
+
+    def refine_by(self, how: How, given: Observed, estimate: Tensor) -> Tensor:
+        """See ``Governed``: with a bar of the rounds."""
         if given.ndim != 2:
             return estimate
-        filled = [self._filled(one, start) for one, start in given.each_in_one_unit(estimate)]
+        images = given.each_in_one_unit(estimate)
+        with tqdm(total=0, disable=not how.progress, desc="patches", unit="round", leave=False) as bar:
+            filled = [self._filled(one, start, bar) for one, start in images]
         return given.from_one_unit(torch.stack(filled))
 
-    def _filled(self, given: Observed, estimate: Tensor) -> Tensor:
+    def _filled(self, given: Observed, estimate: Tensor, bar: tqdm) -> Tensor:
         """One image, [channels, H, W]."""
         known = given.single_mask
         holes = thick_holes(known)
@@ -95,9 +103,11 @@ class PatchFill:
             inside |= hole.mask_in(known)
         picture = torch.where(known, given.pixels[0], estimate)
         result = picture.clone()
-        for hole in holes:
+        scales = [_scales(~inside[hole.around]) for hole in holes]
+        bar.total += sum(_ROUNDS[0] + _ROUNDS[1] * (len(of_hole) - 1) for of_hole in scales)
+        for hole, of_hole in zip(holes, scales, strict=True):
             place = (slice(None), *hole.around)
-            made = _from_patches(picture[place].float() / unit, ~inside[hole.around], self)
+            made = _from_patches(picture[place].float() / unit, ~inside[hole.around], of_hole, self, bar)
             if made is not None:
                 mixed = picture[place] + self.blend * (made.to(picture.dtype) * unit - picture[place])
                 result[place] = torch.where(hole.mask, mixed, result[place])
@@ -150,28 +160,35 @@ def thick_holes(known: Tensor) -> list[Hole]:
     return holes
 
 
-def _from_patches(picture: Tensor, known: Tensor, settings: PatchFill) -> Tensor | None:
+def _scales(known: Tensor) -> range:
+    """Halvings of the picture, the smallest picture first, in which the hole is some eight pixels thick."""
+    thickness = 2 * float(scipy.ndimage.distance_transform_edt(~known.cpu().numpy()).max())
+    coarsest = min(max(0, math.ceil(math.log2(thickness / _START))), _MOST_LEVELS)
+    return range(coarsest, -1, -1)
+
+
+def _from_patches(picture: Tensor, known: Tensor, scales: range, settings: PatchFill, bar: tqdm) -> Tensor | None:
     """Fill what is not known, from an estimate; None where no patch is known.
 
     Args:
         picture: [channels, H, W], values of about 1; the estimate where not known.
         known: boolean [H, W].
+        scales: see ``_scales``.
         settings: of patches.
+        bar: of the rounds.
     """
     generator = torch.Generator().manual_seed(settings.seed)
-    thickness = 2 * float(scipy.ndimage.distance_transform_edt(~known.cpu().numpy()).max())
-    coarsest = min(max(0, math.ceil(math.log2(thickness / _START))), _MOST_LEVELS)
     texture = _TEXTURE * _texture(picture, known)
     before: Level | None = None
-    for scale in range(coarsest, -1, -1):
+    for scale in scales:
         factor = 2**scale
         level = _level(picture, known, texture, factor, settings)
         if level is None:
             # Holes that nearly fill the box leave no known patch in a small picture; in a larger one they may.
             continue
-        share = 1 - scale / max(coarsest, 1)
+        share = 1 - scale / max(scales[0], 1)
         sharpness = _SHARPNESS[0] + (_SHARPNESS[1] - _SHARPNESS[0]) * share
-        level.match(before, _ROUNDS[0 if before is None else 1], sharpness, generator)
+        level.match(before, _ROUNDS[0 if before is None else 1], sharpness, generator, bar.update)
         before = level
     return None if before is None or before.factor != 1 else before.filled[: len(picture)]
 

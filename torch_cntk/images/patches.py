@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import scipy.ndimage
 import torch
@@ -71,7 +73,14 @@ class Level:
         """Of each pixel, [H, W]: 1 where it is known."""
         return torch.where(self._known, 1.0, base**self._depth)
 
-    def match(self, coarser: Level | None, rounds: int, sharpness: float, generator: torch.Generator) -> None:
+    def match(
+        self,
+        coarser: Level | None,
+        rounds: int,
+        sharpness: float,
+        generator: torch.Generator,
+        done: Callable[[], object] = lambda: None,
+    ) -> None:
         """Fill the targets, in rounds of looking for what is like them and averaging it.
 
         Args:
@@ -79,6 +88,7 @@ class Level:
             rounds: how many.
             sharpness: power s of the kernel D^-s.
             generator: of random places.
+            done: is called after each round.
         """
         if coarser is not None:
             self.matches = self._from(coarser, generator)
@@ -95,6 +105,7 @@ class Level:
             else:
                 distances = self._compare_some(weights, generator)
             self._average(distances, self.matches, sharpness)
+            done()
 
     def _compare_all(self, weights: Tensor) -> Tensor:
         """Distances of the sources that are most like each target, which become ``matches``."""

@@ -169,17 +169,22 @@ def _exact(given: Observed, solved: Solved, draws: Draws) -> tuple[str, Tensor |
         how = f"exact, by a factorisation of {known:,} equations"
         at_hand = isinstance(solved.solver, Direct) and len(parts) == 1
         ways: Iterator[Factorisation] = (
-            solved.factorisation if at_hand else Direct().factorise(part) for part in parts
+            solved.factorisation if at_hand else Direct().factorise(part, progress=solved.progress) for part in parts
         )
     elif len(parts) == 1 and missing <= max(_FEW, draws.count * math.prod(solved.targets.shape[:2])):
         how, ways = f"exact, by {missing:,} equations, one for each missing pixel", iter([solved.factorisation])
     else:
         return "", None
-    found = [_variances(part, way, mask, exact=by_factor) for part, way, mask in zip(parts, ways, masks, strict=True)]
+    found = [
+        _variances(part, way, mask, exact=by_factor, progress=solved.progress)
+        for part, way, mask in zip(parts, ways, masks, strict=True)
+    ]
     return how, torch.stack(found)[index.reshape(-1)][:, None]
 
 
-def _variances(regression: Regression, factorisation: Factorisation, mask: Tensor, *, exact: bool) -> Tensor:
+def _variances(
+    regression: Regression, factorisation: Factorisation, mask: Tensor, *, exact: bool, progress: bool
+) -> Tensor:
     """k(x, x) - k_xO G^-1 k_Ox at missing pixels of an image in the corner of the canvas, else 0; [*size]."""
     operator = regression.operator
     canvas, pixels = operator.size, math.prod(operator.size)
@@ -187,11 +192,12 @@ def _variances(regression: Regression, factorisation: Factorisation, mask: Tenso
     places, known = crop(numbers, tuple(mask.shape))[~mask], numbers[regression.observed]
     found = torch.zeros(mask.shape, dtype=torch.float64, device=mask.device)
     parts = []
-    for some in torch.split(places, max(_NUMBERS // pixels, 1)):
+    some_at_once = torch.split(places, max(_NUMBERS // pixels, 1))
+    for some in tqdm(some_at_once, disable=not progress, desc="deviations", unit="part", leave=False):
         sides = torch.zeros(len(some), pixels, dtype=torch.float64, device=mask.device)
         sides[:, known] = operator.entries(some, known)
         sides = sides.reshape(-1, *canvas)
-        weights = factorisation.solve(sides).weights.double()
+        weights = factorisation.solve(sides, progress=progress).weights.double()
         left = 0 if exact else sides - regression.multiply(weights)
         # 2 k w - w G w: what an iteration has left of the equations enters by its square.
         explained = ((sides + left) * weights).flatten(1).sum(1)
@@ -245,5 +251,6 @@ def _corrected(drawn: Tensor, solved: Solved, draws: Draws) -> Tensor:
     """Images of the prior less what the regression makes of their observed pixels, [n, batch, channels, *canvas]."""
     regression = solved.regression
     noise = draws.noise(tuple(drawn.shape), drawn.device) * math.sqrt(regression.ridge)
-    weights = solved.factorisation.solve(torch.where(regression.observed, drawn + noise, 0)).weights.double()
+    targets = torch.where(regression.observed, drawn + noise, 0)
+    weights = solved.factorisation.solve(targets, progress=solved.progress).weights.double()
     return drawn - regression.operator.multiply(weights)

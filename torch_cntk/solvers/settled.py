@@ -113,8 +113,8 @@ class _Run:
 
     def _begin_from(self, guess: Tensor) -> None:
         """Take weights to begin with, where they are better than none."""
-        image = self._regression.operator.multiply(guess)
-        residual = self._residual - image * self._regression.mask - self._regression.ridge * guess
+        image, left = self._regression.image_and_left(guess)
+        residual = self._residual - left
         better = spread(self._regression.norm(residual) < self._norms, guess)
         self.weights = torch.where(better, guess, self.weights)
         self.image = torch.where(better, image, self.image)
@@ -145,8 +145,7 @@ class _Run:
 
     def _step(self, direction: Tensor, product: Tensor) -> tuple[Tensor, bool]:
         """Go along a direction; return how far that moves the missing pixels, and whether K curves upwards there."""
-        image = self._regression.operator.multiply(direction)
-        left = (image * self._regression.mask).add_(direction, alpha=self._regression.ridge)
+        image, left = self._regression.image_and_left(direction)
         curvature = self._regression.dot(direction, left)
         length = ratio(product, curvature)
         step = spread(length, image)
