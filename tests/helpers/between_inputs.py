@@ -51,6 +51,11 @@ def step(layer: Any, sigma: Tensor, theta: Tensor, channels: int) -> tuple[Tenso
             own = [sigma[(i, ..., i, *(slice(None),) * len(size))] for i in range(len(sigma))]
             weights = torch.block_diag(*(brute_force.attention_weights(layer, one) for one in own))
             return brute_force.attend(layer, weights, sigma, theta)
+        case tc.Dropout(in_kernel=True):
+            n, pixels = len(sigma), math.prod(size)
+            own = torch.ones(pixels, pixels) if layer.channels else torch.eye(pixels)
+            same = torch.block_diag(*(own for _ in range(n))).reshape(sigma.shape) == 1
+            return tuple(torch.where(same, k / (1 - layer.p), k) for k in (sigma, theta))  # type: ignore[return-value]
         case tc.layers.spatial.Spatial():
             # One more axis, along which nothing happens; of "same" padding there is none either way.
             neutral = {"kernel_size": 1, "stride": 1, "dilation": 1, "padding": 0, "output_padding": 0}

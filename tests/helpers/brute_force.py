@@ -130,6 +130,13 @@ def dense(layer: Any, fan_in: int, sigma: Tensor, theta: Tensor) -> tuple[Tensor
     return variance * sigma + bias, variance * theta + learnt
 
 
+def drop(layer: Any, kernel: Tensor) -> Tensor:
+    """Of one image: a pixel has the same mask as itself, or all pixels have, if masks are those of channels."""
+    pixels = math.isqrt(kernel.numel())
+    same = torch.ones(pixels, pixels) if layer.channels else torch.eye(pixels)
+    return torch.where(same.reshape(kernel.shape) == 1, kernel / (1 - layer.p), kernel)
+
+
 def taps_matrix(layer: Any, axis: int, n: int, tap: int) -> Tensor:
     """What one tap along an axis reads: for each output pixel the input pixel, or none beyond a border of zeros."""
     q, r, d = layer.kernel_size[axis], layer.stride[axis], layer.dilation[axis]
@@ -267,7 +274,9 @@ def step(layer: Any, sigma: Tensor, theta: Tensor, channels: int) -> tuple[Tenso
             return normalise(sigma, theta, layer.eps, layer.affine)
         case tc.Scale():
             return layer.factor**2 * sigma, layer.factor**2 * theta
-        case tc.Identity() | tc.MultipleOf():
+        case tc.Dropout(in_kernel=True):
+            return drop(layer, sigma), drop(layer, theta)
+        case tc.Identity() | tc.MultipleOf() | tc.Dropout():
             return sigma, theta
     return convolve(layer, sigma, theta)
 

@@ -145,6 +145,17 @@ class Covariance(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} cannot be normalised")
 
+    def drop(self, kept: float, channels: bool = False) -> Self:
+        """Features times masks, whose entries are 1 / kept with the probability kept, else 0; each input has its own.
+
+        Sigma' = Sigma / kept and Theta' = Theta / kept for a pixel of an input with itself; with ``channels``, as masks
+        of whole channels, for all pixels of the same input. Other pairs have independent masks of mean 1, and stay.
+
+        Raises:
+            NotImplementedError: the form cannot.
+        """
+        raise NotImplementedError(f"{type(self).__name__} knows no dropout")
+
     def share(self) -> Self:
         """The same covariance, to be read by several branches: a form that is computed late may keep what it can."""
         return self

@@ -151,6 +151,10 @@ class Extent(Covariance):
         """Pointwise: nothing changes."""
         return self
 
+    def drop(self, kept: float, channels: bool = False) -> Extent:
+        """At displacement 0, or everywhere: nothing changes."""
+        return self
+
     def _next(
         self,
         period: tuple[int, ...],

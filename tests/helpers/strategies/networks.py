@@ -91,9 +91,10 @@ def block(ndim: int) -> Any:
     residual = st.builds(lambda a, b: tc.Residual(a, b), bend, same)
     concat = st.builds(lambda a, b: tc.Sequential(tc.Concat(a, b), CONV[ndim](2, 1, 1)), same, same)
     plain = st.sampled_from([tc.Identity(), tc.Scale(-0.3), tc.ChannelNorm(), tc.ChannelNorm(eps=0.1), tc.Dropout(0.2)])
+    dropout = st.builds(tc.Dropout, st.sampled_from([0.0, 0.2, 0.6]), channels=st.booleans(), in_kernel=st.booleans())
     resampling = st.sampled_from([pool(2), tc.NearestUp(2), tc.GaussianBlur(3, 0.8), tc.LanczosDown(2), tc.Abs()])
     attention = st.builds(lambda scale: tc.SelfAttention(1, 1, logit_scale=scale), st.sampled_from([0.3, 1.0]))
-    return conv | same | bend | up | residual | concat | plain | resampling | attention
+    return conv | same | bend | up | residual | concat | plain | resampling | attention | dropout
 
 
 def any_nets(ndim: int) -> Any:

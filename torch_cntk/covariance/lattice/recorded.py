@@ -20,6 +20,7 @@ from torch_cntk.covariance.lattice.expression import (
     Attended,
     Averaged,
     AveragedInside,
+    Dropped,
     Features,
     Lattice,
     Mixed,
@@ -146,6 +147,14 @@ class _Normalise(Pointwise[Normalised]):
         return torch.stack([pair[0], pair[1] + pair[0] + 1]) if node.affine else pair
 
 
+class _Drop(Step[Dropped]):
+    def run(self, inputs: list[Tensor], slab: Slab) -> Tensor:
+        images = inputs[0].clone()
+        if slab.holds_zero:
+            images[(slice(None), *(0,) * self.node.ndim)] /= self.node.kept
+        return images
+
+
 class _Mix(Step[Mixed]):
     def run(self, inputs: list[Tensor], slab: Slab) -> Tensor:
         node = self.node
@@ -160,6 +169,7 @@ _STEPS: dict[type[Lattice], type[Step]] = {
     AveragedInside: _AverageInside,
     Activated: _Activate,
     Normalised: _Normalise,
+    Dropped: _Drop,
     Mixed: _Mix,
 }
 _AS_THEY_ARE = (Stored, Subsampled, Resampled, Attended, Multiplied)

@@ -20,6 +20,7 @@ from torch_cntk.covariance.lattice.expression import (
     Attended,
     Averaged,
     AveragedInside,
+    Dropped,
     Features,
     Lattice,
     Mixed,
@@ -223,6 +224,16 @@ class _Normalise(Pointwise[Normalised]):
         return pair
 
 
+class _Drop(Step[Dropped]):
+    """The first displacement, if that is 0."""
+
+    def run(self, inputs: list[Tensor], slab: Slab) -> Tensor:
+        (images,) = inputs
+        if slab.holds_zero:
+            images[(slice(None), *(0,) * self.node.ndim)].div_(self.node.kept)
+        return images
+
+
 class _Mix(Step[Mixed]):
     temporaries = 0
 
@@ -299,6 +310,7 @@ _STEPS: dict[type[Lattice], type[Step]] = {
     AveragedInside: _AverageInside,
     Activated: _Activate,
     Normalised: _Normalise,
+    Dropped: _Drop,
     Mixed: _Mix,
     Multiplied: _Multiplied,
     Subsampled: _Subsample,
