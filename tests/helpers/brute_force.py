@@ -202,9 +202,9 @@ def channels_after(layer: Any, channels: int) -> int:
             for member in layer.layers:
                 channels = channels_after(member, channels)
             return channels
-        case tc.Concat():
+        case tc.Concat(dim=1):
             return sum(channels_after(branch, channels) for branch in layer.branches)
-        case tc.Sum() | tc.Product():
+        case tc.Concat() | tc.Sum() | tc.Product():
             return channels_after(layer.branches[0], channels)
         case tc.Graph():
             return channels_of_values(layer, channels)[-1]
@@ -244,6 +244,19 @@ def through_graph(graph: tc.Graph, sigma: Tensor, theta: Tensor, channels: int) 
     return values[-1]
 
 
+def side_by_side(kernels: list[Tensor], axis: int) -> Tensor:
+    """Blocks on the diagonal, along an axis of both pixels; zeros between pixels of two branches."""
+    ndim = kernels[0].ndim // 2
+    rows = []
+    for place, kernel in enumerate(kernels):
+        row = []
+        for other, beside in enumerate(kernels):
+            shape = [*kernel.shape[:ndim], *beside.shape[ndim:]]
+            row.append(kernel if other == place else torch.zeros(shape, dtype=kernel.dtype))
+        rows.append(torch.cat(row, ndim + axis))
+    return torch.cat(rows, axis)
+
+
 def step(layer: Any, sigma: Tensor, theta: Tensor, channels: int) -> tuple[Tensor, Tensor]:
     matrices = matrices_of(layer, tuple(sigma.shape[: sigma.ndim // 2]))
     if matrices is not None:
@@ -259,6 +272,9 @@ def step(layer: Any, sigma: Tensor, theta: Tensor, channels: int) -> tuple[Tenso
             return sigma_a * sigma_b, theta_a * sigma_b + sigma_a * theta_b
         case tc.Sum() | tc.Concat():
             outputs = [step(branch, sigma, theta, channels) for branch in layer.branches]
+            if getattr(layer, "dim", 1) > 1:
+                both = [side_by_side(list(kernels), layer.dim - 2) for kernels in zip(*outputs, strict=True)]
+                return both[0], both[1]
             widths = [channels_after(branch, channels) for branch in layer.branches]
             weights = [w / sum(widths) if isinstance(layer, tc.Concat) else 1 for w in widths]
             return mixed(outputs, weights)

@@ -108,6 +108,14 @@ class Gram(Covariance):
         """There are no pixels already."""
         return self
 
+    def adjoin(self, axis: int, others: tuple[Gram, ...]) -> Gram:
+        """There are no pixels to put side by side.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(f"expected images of at least {axis + 1} axes of pixels, got inputs without pixels")
+
     def mix(self, weights: tuple[float, ...], others: tuple[Gram, ...]) -> Gram:
         """A weighted sum, of variances as of covariances."""
         branches = (self, *others)
@@ -148,10 +156,10 @@ class Gram(Covariance):
         """The variances, and the pairs that are an input with itself."""
         sigma, theta = self.sigma, self.theta
         if self.same is not None:
-            sigma, theta = (None if part is None else part.clone() for part in (sigma, theta))
-            for part in (sigma, theta):
-                if part is not None:
-                    part[self.same] /= kept
+            sigma, theta = sigma.clone(), None if theta is None else theta.clone()
+            sigma[self.same] /= kept
+            if theta is not None:
+                theta[self.same] /= kept
         return Gram(sigma, theta, self.variance / kept, self.other_variance / kept, self.same)
 
 

@@ -55,8 +55,9 @@ _OBSTACLES: dict[Obstacle, str] = {
         "the dropout behind the activation, or a weight layer between them"
     ),
     "sum": (
-        "a sum with a branch that is not Gaussian, such as the output of an activation or the network's input: the "
-        "dual would not be exact; put a weight layer between them, or let the branch start before the activation"
+        "a sum with a branch that is not Gaussian (or its pixels), such as the output of an activation or the input of "
+        "the network: the dual would not be exact; put a weight layer between them, or let the branch start before the "
+        "activation"
     ),
     "product": (
         "a product of branches, which is not Gaussian: the dual would not be exact; put a weight layer between them"
@@ -93,7 +94,7 @@ _UNCENTRED = (
     "Put it behind a weight layer"
 )
 _CORRELATED = (
-    "expected the branches of a sum to end in weight layers of their own, all but one, so that they are uncorrelated; "
+    "expected the branches of a {} to end in weight layers of their own, all but one, so that they are uncorrelated; "
     "got branches {} and {}, of which neither does. End one of them in a convolution"
 )
 
@@ -273,10 +274,20 @@ class Signal(Covariance):
         """
         if not others:
             return self
-        branches = (self, *others)
+        return self._uncorrelated((self, *others), "sum")
+
+    def adjoin(self, axis: int, others: tuple[Signal, ...]) -> Signal:
+        """After images of branches side by side, as after a sum: pixels of two branches are independent.
+
+        Raises:
+            InexactError: two branches are correlated, so that their pixels are.
+        """
+        return self._uncorrelated((self, *others), "concatenation of pixels")
+
+    def _uncorrelated(self, branches: tuple[Signal, ...], what: str) -> Signal:
         for (place, first), (other, second) in combinations(enumerate(branches), 2):
             if _correlated(first, second):
-                raise InexactError(_CORRELATED.format(place, other))
+                raise InexactError(_CORRELATED.format(what, place, other))
         obstacles = {branch.obstacle for branch in branches} - {None}
         obstacle = next((name for name in _LASTING if name in obstacles), "sum" if obstacles else None)
         return self._joined(branches, obstacle, all(branch.alike for branch in branches))

@@ -32,7 +32,7 @@ from torch_cntk.covariance.lattice.expression import (
 )
 from torch_cntk.covariance.lattice.program import Program
 from torch_cntk.covariance.lattice.shifts import SpareMemory, positions_of, repeated, shifted, tiled, unshifted
-from torch_cntk.covariance.lattice.step import Pointwise, Step, as_pair
+from torch_cntk.covariance.lattice.step import Pointwise, Step, as_pair, at_zero
 from torch_cntk.covariance.lattice.steps import step_of
 from torch_cntk.covariance.table import Slab, Table
 from torch_cntk.covariance.window import Window
@@ -151,7 +151,7 @@ class _Drop(Step[Dropped]):
     def run(self, inputs: list[Tensor], slab: Slab) -> Tensor:
         images = inputs[0].clone()
         if slab.holds_zero:
-            images[(slice(None), *(0,) * self.node.ndim)] /= self.node.kept
+            at_zero(images, self.node.ndim).div_(self.node.kept)
         return images
 
 

@@ -40,7 +40,7 @@ from torch_cntk.covariance.lattice.shifts import (
     tiled_entries,
     unshifted,
 )
-from torch_cntk.covariance.lattice.step import Pointwise, Step, as_pair
+from torch_cntk.covariance.lattice.step import Pointwise, Step, as_pair, at_zero
 from torch_cntk.covariance.products import product_of
 from torch_cntk.covariance.resampling import Nearest
 from torch_cntk.covariance.table import Slab, Table
@@ -230,7 +230,7 @@ class _Drop(Step[Dropped]):
     def run(self, inputs: list[Tensor], slab: Slab) -> Tensor:
         (images,) = inputs
         if slab.holds_zero:
-            images[(slice(None), *(0,) * self.node.ndim)].div_(self.node.kept)
+            at_zero(images, self.node.ndim).div_(self.node.kept)
         return images
 
 

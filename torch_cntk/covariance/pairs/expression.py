@@ -78,6 +78,9 @@ class Pairs(Covariance):
         """Number of spatial dimensions."""
         return len(self.size)
 
+    def _length(self, axis: int) -> int:
+        return self.size[axis]
+
     @property
     def kept(self) -> int:
         """How many numbers are kept of each image, if it needs variances."""
