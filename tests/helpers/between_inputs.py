@@ -44,7 +44,7 @@ def step(layer: Any, sigma: Tensor, theta: Tensor, channels: int) -> tuple[Tenso
             return sigma, theta
         case tc.Sum() | tc.Concat():
             outputs = [step(branch, sigma, theta, channels) for branch in layer.branches]
-            if getattr(layer, "dim", 1) > 1:
+            if isinstance(layer, tc.Concat) and layer.dim > 1:
                 # Behind the axis of images.
                 both = [brute_force.side_by_side(list(k), layer.dim - 1) for k in zip(*outputs, strict=True)]
                 return both[0], both[1]

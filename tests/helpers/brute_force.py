@@ -107,12 +107,14 @@ def normalise(sigma: Tensor, theta: Tensor, eps: float, affine: bool) -> tuple[T
 def attention_weights(layer: Any, sigma: Tensor) -> Tensor:
     """Of one image's own [*S, *S], as [pixels, pixels]."""
     logits = layer.logit_scale * sigma.reshape((math.isqrt(sigma.numel()),) * 2)
-    return {
-        "softmax": lambda: torch.exp(logits) / torch.exp(logits).sum(1, keepdim=True),
-        "identity": lambda: logits,
-        "relu": lambda: torch.where(logits > 0, logits, 0.0),
-        "abs": lambda: torch.where(logits > 0, logits, -logits),
-    }[layer.mechanism]()
+    match layer.mechanism:
+        case "softmax":
+            return torch.exp(logits) / torch.exp(logits).sum(1, keepdim=True)
+        case "relu":
+            return torch.where(logits > 0, logits, 0.0)
+        case "abs":
+            return torch.where(logits > 0, logits, -logits)
+    return logits
 
 
 def attend(layer: Any, weights: Tensor, sigma: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
@@ -272,7 +274,7 @@ def step(layer: Any, sigma: Tensor, theta: Tensor, channels: int) -> tuple[Tenso
             return sigma_a * sigma_b, theta_a * sigma_b + sigma_a * theta_b
         case tc.Sum() | tc.Concat():
             outputs = [step(branch, sigma, theta, channels) for branch in layer.branches]
-            if getattr(layer, "dim", 1) > 1:
+            if isinstance(layer, tc.Concat) and layer.dim > 1:
                 both = [side_by_side(list(kernels), layer.dim - 2) for kernels in zip(*outputs, strict=True)]
                 return both[0], both[1]
             widths = [channels_after(branch, channels) for branch in layer.branches]

@@ -122,6 +122,8 @@ class Concat(_Branches):
             another, or a number of channels is not known.
     """
 
+    dim: int
+
     def __init__(self, *branches: Layer, in_channels: int | None = None, dim: int = 1) -> None:
         if dim not in (1, 2, 3, 4) or isinstance(dim, bool):
             raise ValueError(
