@@ -61,3 +61,34 @@ def test_a_length_that_cannot_be_is_refused() -> None:
         Length().then(Change(1, 0, 3, whole=True)).of(4)
     with pytest.raises(ValueError, match="expected at least 3 pixels, got 2"):
         Length().then(Change(1, -2)).of(2)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_lengths_side_by_side(count: int, generator: torch.Generator) -> None:
+    """Sums of lengths, and chains behind them."""
+    chance = random.Random(int(torch.randint(2**31, (1,), generator=generator)))
+    for _ in range(50):
+        chains = [[changes(chance) for _ in range(chance.randint(0, 2))] for _ in range(count)]
+        behind = changes(chance)
+        parts = []
+        for chain in chains:
+            part = Length()
+            for change in chain:
+                part = part.then(change)
+            parts.append(part)
+        length = Length(parts=tuple(parts)).then(behind)
+        known: dict[int, int | None] = {}
+        for n in range(1, 80):
+            pieces = [through(chain, n) for chain in chains]
+            total = None if None in pieces else sum(piece or 0 for piece in pieces)
+            known[n] = None if total is None else through([behind], total)
+            if known[n] is None:
+                with pytest.raises(ValueError, match="expected"):
+                    length.of(n)
+            else:
+                assert length.of(n) == known[n]
+        for value in {value for value in known.values() if value is not None}:
+            most = length.most(value)
+            if most < 70:
+                assert max(n for n, found in known.items() if found == value) <= most
+        assert length.granule is None

@@ -29,6 +29,11 @@ def pooled(kernel: Tensor) -> Tensor:
     return kernel.mean(axes, keepdim=True)
 
 
+def block_diagonal(blocks: list[Tensor]) -> Tensor:
+    made: Tensor = torch.block_diag(*blocks)  # type: ignore[no-untyped-call]
+    return made
+
+
 def step(layer: Any, sigma: Tensor, theta: Tensor, channels: int) -> tuple[Tensor, Tensor]:
     size = tuple(sigma.shape[1 : sigma.ndim // 2])
     match layer:
@@ -39,6 +44,10 @@ def step(layer: Any, sigma: Tensor, theta: Tensor, channels: int) -> tuple[Tenso
             return sigma, theta
         case tc.Sum() | tc.Concat():
             outputs = [step(branch, sigma, theta, channels) for branch in layer.branches]
+            if isinstance(layer, tc.Concat) and layer.dim > 1:
+                # Behind the axis of images.
+                both = [brute_force.side_by_side(list(k), layer.dim - 1) for k in zip(*outputs, strict=True)]
+                return both[0], both[1]
             widths = [brute_force.channels_after(branch, channels) for branch in layer.branches]
             weights = [w / sum(widths) if isinstance(layer, tc.Concat) else 1 for w in widths]
             return brute_force.mixed(outputs, weights)
@@ -48,9 +57,14 @@ def step(layer: Any, sigma: Tensor, theta: Tensor, channels: int) -> tuple[Tenso
             sigma, theta = pooled(sigma), pooled(theta)
             return (sigma, theta) if layer.keepdim else (flattened(sigma), flattened(theta))
         case tc.SelfAttention():
-            own = [sigma[(i, ..., i, *(slice(None),) * len(size))] for i in range(len(sigma))]
-            weights = torch.block_diag(*(brute_force.attention_weights(layer, one) for one in own))
-            return brute_force.attend(layer, weights, sigma, theta)
+            own_images = [sigma[i].select(len(size), i) for i in range(len(sigma))]
+            mixing = block_diagonal([brute_force.attention_weights(layer, image) for image in own_images])
+            return brute_force.attend(layer, mixing, sigma, theta)
+        case tc.Dropout(in_kernel=True):
+            n, pixels = len(sigma), math.prod(size)
+            alike = torch.ones(pixels, pixels) if layer.channels else torch.eye(pixels)
+            same = block_diagonal([alike] * n).reshape(sigma.shape) == 1
+            return tuple(torch.where(same, k / (1 - layer.p), k) for k in (sigma, theta))  # type: ignore[return-value]
         case tc.layers.spatial.Spatial():
             # One more axis, along which nothing happens; of "same" padding there is none either way.
             neutral = {"kernel_size": 1, "stride": 1, "dilation": 1, "padding": 0, "output_padding": 0}

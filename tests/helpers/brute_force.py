@@ -107,12 +107,14 @@ def normalise(sigma: Tensor, theta: Tensor, eps: float, affine: bool) -> tuple[T
 def attention_weights(layer: Any, sigma: Tensor) -> Tensor:
     """Of one image's own [*S, *S], as [pixels, pixels]."""
     logits = layer.logit_scale * sigma.reshape((math.isqrt(sigma.numel()),) * 2)
-    return {
-        "softmax": lambda: torch.exp(logits) / torch.exp(logits).sum(1, keepdim=True),
-        "identity": lambda: logits,
-        "relu": lambda: torch.where(logits > 0, logits, 0.0),
-        "abs": lambda: torch.where(logits > 0, logits, -logits),
-    }[layer.mechanism]()
+    match layer.mechanism:
+        case "softmax":
+            return torch.exp(logits) / torch.exp(logits).sum(1, keepdim=True)
+        case "relu":
+            return torch.where(logits > 0, logits, 0.0)
+        case "abs":
+            return torch.where(logits > 0, logits, -logits)
+    return logits
 
 
 def attend(layer: Any, weights: Tensor, sigma: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
@@ -128,6 +130,13 @@ def dense(layer: Any, fan_in: int, sigma: Tensor, theta: Tensor) -> tuple[Tensor
     if layer.parameterisation == "standard":
         learnt = fan_in * sigma + float(layer.bias is not None)
     return variance * sigma + bias, variance * theta + learnt
+
+
+def drop(layer: Any, kernel: Tensor) -> Tensor:
+    """Of one image: a pixel has the same mask as itself, or all pixels have, if masks are those of channels."""
+    pixels = math.isqrt(kernel.numel())
+    same = torch.ones(pixels, pixels) if layer.channels else torch.eye(pixels)
+    return torch.where(same.reshape(kernel.shape) == 1, kernel / (1 - layer.p), kernel)
 
 
 def taps_matrix(layer: Any, axis: int, n: int, tap: int) -> Tensor:
@@ -195,9 +204,9 @@ def channels_after(layer: Any, channels: int) -> int:
             for member in layer.layers:
                 channels = channels_after(member, channels)
             return channels
-        case tc.Concat():
+        case tc.Concat(dim=1):
             return sum(channels_after(branch, channels) for branch in layer.branches)
-        case tc.Sum() | tc.Product():
+        case tc.Concat() | tc.Sum() | tc.Product():
             return channels_after(layer.branches[0], channels)
         case tc.Graph():
             return channels_of_values(layer, channels)[-1]
@@ -237,6 +246,19 @@ def through_graph(graph: tc.Graph, sigma: Tensor, theta: Tensor, channels: int) 
     return values[-1]
 
 
+def side_by_side(kernels: list[Tensor], axis: int) -> Tensor:
+    """Blocks on the diagonal, along an axis of both pixels; zeros between pixels of two branches."""
+    ndim = kernels[0].ndim // 2
+    rows = []
+    for place, kernel in enumerate(kernels):
+        row = []
+        for other, beside in enumerate(kernels):
+            shape = [*kernel.shape[:ndim], *beside.shape[ndim:]]
+            row.append(kernel if other == place else torch.zeros(shape, dtype=kernel.dtype))
+        rows.append(torch.cat(row, ndim + axis))
+    return torch.cat(rows, axis)
+
+
 def step(layer: Any, sigma: Tensor, theta: Tensor, channels: int) -> tuple[Tensor, Tensor]:
     matrices = matrices_of(layer, tuple(sigma.shape[: sigma.ndim // 2]))
     if matrices is not None:
@@ -252,6 +274,9 @@ def step(layer: Any, sigma: Tensor, theta: Tensor, channels: int) -> tuple[Tenso
             return sigma_a * sigma_b, theta_a * sigma_b + sigma_a * theta_b
         case tc.Sum() | tc.Concat():
             outputs = [step(branch, sigma, theta, channels) for branch in layer.branches]
+            if isinstance(layer, tc.Concat) and layer.dim > 1:
+                both = [side_by_side(list(kernels), layer.dim - 2) for kernels in zip(*outputs, strict=True)]
+                return both[0], both[1]
             widths = [channels_after(branch, channels) for branch in layer.branches]
             weights = [w / sum(widths) if isinstance(layer, tc.Concat) else 1 for w in widths]
             return mixed(outputs, weights)
@@ -267,7 +292,9 @@ def step(layer: Any, sigma: Tensor, theta: Tensor, channels: int) -> tuple[Tenso
             return normalise(sigma, theta, layer.eps, layer.affine)
         case tc.Scale():
             return layer.factor**2 * sigma, layer.factor**2 * theta
-        case tc.Identity() | tc.MultipleOf():
+        case tc.Dropout(in_kernel=True):
+            return drop(layer, sigma), drop(layer, theta)
+        case tc.Identity() | tc.MultipleOf() | tc.Dropout():
             return sigma, theta
     return convolve(layer, sigma, theta)
 

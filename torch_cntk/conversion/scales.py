@@ -63,7 +63,7 @@ class Scales:
         if isinstance(does, str):
             if does == "product":
                 return functools.reduce(operator.mul, given)
-            return self._summed(node) if does == "sum" else self._side_by_side(node)
+            return self._side_by_side(node) if does == "concat" else self._summed(node)
         if isinstance(does, Weighted):
             self.incoming[place] = given[0]
             self.outgoing[place] = torch.ones((), dtype=torch.float64)

@@ -101,8 +101,9 @@ def _graph(nodes: Sequence[Node], modules: Sequence[Target | None]) -> torch.fx.
     for place, (node, module) in enumerate(zip(nodes, modules, strict=True)):
         given = [values[k] for k in node.inputs]
         name = f"layer{place}"
-        if node.does == "concat":
-            values.append(graph.call_function(torch.cat, (tuple(given), 1)))
+        if isinstance(node.does, str) and node.does.startswith("concat"):
+            axis = int(node.does.partition(":")[2] or 1)
+            values.append(graph.call_function(torch.cat, (tuple(given), axis)))
         elif isinstance(node.does, str):
             total = given[0]
             for term in given[1:]:

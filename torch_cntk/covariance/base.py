@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from torch_cntk.covariance.patches import Gains, Number, Patches
+from torch_cntk.covariance.selection import Extended
 
 if TYPE_CHECKING:
     from typing import Self
@@ -111,6 +112,33 @@ class Covariance(ABC):
         """
         return self.mix(shares, others) if others else self
 
+    def adjoin(self, axis: int, others: tuple[Self, ...]) -> Self:
+        """The covariance of this branch's image and the others' behind it along an axis; they are uncorrelated.
+
+        Each is surrounded by zeros, which is linear, and the sum of these images has the sum of their covariances.
+
+        Raises:
+            NotImplementedError: the form cannot.
+            ValueError: there is no such axis, or the branches' images differ in size along others.
+        """
+        branches = (self, *others)
+        if axis >= self.ndim:
+            raise ValueError(f"expected images of at least {axis + 1} axes of pixels, got {self.ndim}")
+        lengths = [branch._length(axis) for branch in branches]
+        placed = []
+        for place, branch in enumerate(branches):
+            around = Extended(sum(lengths[place + 1 :]), sum(lengths[:place]))
+            placed.append(branch.resample(tuple(around if k == axis else Extended(0) for k in range(self.ndim))))
+        return placed[0].add(tuple(placed[1:]))
+
+    def _length(self, axis: int) -> int:
+        """Pixels of an axis, for ``adjoin``.
+
+        Raises:
+            NotImplementedError: the form has no numbers.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot be put side by side")
+
     def multiply(self, others: tuple[Self, ...]) -> Self:
         """The covariance of a product of features, this branch's and the others', which are independent.
 
@@ -144,6 +172,17 @@ class Covariance(ABC):
             NotImplementedError: the form cannot.
         """
         raise NotImplementedError(f"{type(self).__name__} cannot be normalised")
+
+    def drop(self, kept: float, channels: bool = False) -> Self:
+        """Features times masks, whose entries are 1 / kept with the probability kept, else 0; each input has its own.
+
+        Sigma' = Sigma / kept and Theta' = Theta / kept for a pixel of an input with itself; with ``channels``, as masks
+        of whole channels, for all pixels of the same input. Other pairs have independent masks of mean 1, and stay.
+
+        Raises:
+            NotImplementedError: the form cannot.
+        """
+        raise NotImplementedError(f"{type(self).__name__} knows no dropout")
 
     def share(self) -> Self:
         """The same covariance, to be read by several branches: a form that is computed late may keep what it can."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -114,16 +114,38 @@ class Extent(Covariance):
         Raises:
             ValueError: the branches' images differ in size.
         """
+        return self._joined(others, range(self.ndim))
+
+    def adjoin(self, axis: int, others: tuple[Extent, ...]) -> Extent:
+        """As a sum, but for the axis along which lengths add up; the kernel belongs to one size.
+
+        Raises:
+            ValueError: there is no such axis, or the branches' images differ in size along others.
+        """
+        if axis >= self.ndim:
+            raise ValueError(f"expected images of at least {axis + 1} axes of pixels, got {self.ndim}")
+        joined, branches = self._joined(others, [k for k in range(self.ndim) if k != axis]), (self, *others)
+        scale, length = list(joined.scale), list(joined.length)
+        scale[axis] = sum((branch.scale[axis] for branch in branches), Fraction(0))
+        length[axis] = Length(parts=tuple(branch.length[axis] for branch in branches))
+        return replace(joined, scale=tuple(scale), length=tuple(length), uniform=False, shift_invariant=False)
+
+    def _joined(self, others: tuple[Extent, ...], axes: Sequence[int]) -> Extent:
+        """Branches that meet, and whose axes' lengths are to be equal.
+
+        Raises:
+            ValueError: they are not.
+        """
         branches = (self, *others)
         for other in others:
-            if other.scale != self.scale:
+            if any(other.scale[axis] != self.scale[axis] for axis in axes):
                 scales = " and ".join(" x ".join(str(s) for s in extent.scale) for extent in (self, other))
                 raise ValueError(f"expected branches with outputs of one size, got {scales} times that of the input")
         met = [
-            (axis, length, other)
+            (axis, self.length[axis], branch.length[axis])
             for branch in others
-            for axis, (length, other) in enumerate(zip(self.length, branch.length, strict=True))
-            if length != other
+            for axis in axes
+            if self.length[axis] != branch.length[axis]
         ]
         return Extent(
             tuple(math.lcm(*periods) for periods in zip(*(b.period for b in branches), strict=True)),
@@ -149,6 +171,10 @@ class Extent(Covariance):
 
     def normalise(self, epsilon: float = 0.0, affine: bool = False) -> Extent:
         """Pointwise: nothing changes."""
+        return self
+
+    def drop(self, kept: float, channels: bool = False) -> Extent:
+        """At displacement 0, or everywhere: nothing changes."""
         return self
 
     def _next(

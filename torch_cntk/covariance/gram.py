@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -33,17 +33,19 @@ class Gram(Covariance):
         theta: NTK of each pair, or None for 0.
         variance: Sigma(x, x), broadcasts against ``sigma``.
         other_variance: Sigma(x', x'), broadcasts against ``sigma``.
+        same: index into ``sigma`` of the pairs that are an input with itself; None if there is none.
     """
 
     sigma: Tensor
     theta: Tensor | None
     variance: Tensor
     other_variance: Tensor
+    same: tuple[Any, ...] | None = None
 
     @classmethod
     def diagonal(cls, variance: Tensor) -> Gram:
         """The pairs (x, x), given Sigma(x, x), [n]."""
-        return cls(variance, None, variance, variance)
+        return cls(variance, None, variance, variance, (...,))
 
     @property
     def ndim(self) -> int:
@@ -65,7 +67,7 @@ class Gram(Covariance):
             theta = _affine(self.theta, gains.weight, 0.0) + theta
         moments = (self.sigma, self.variance, self.other_variance)
         sigma, variance, other = (_affine(moment, gains.weight, gains.bias) for moment in moments)
-        return Gram(sigma, _affine(theta, 1.0, gains.trained_bias), variance, other)
+        return Gram(sigma, _affine(theta, 1.0, gains.trained_bias), variance, other, self.same)
 
     def activate(self, dual: Dual) -> Gram:
         """A nonlinearity; the variances go through it as pairs of equal inputs."""
@@ -75,6 +77,7 @@ class Gram(Covariance):
             None if self.theta is None else self.theta * slope,
             dual(self.variance.clone(), self.variance, self.variance)[0],
             dual(self.other_variance.clone(), self.other_variance, self.other_variance)[0],
+            self.same,
         )
 
     def subsample(self, stride: tuple[int, ...], trim: tuple[int, ...] | None = None) -> Gram:
@@ -105,6 +108,14 @@ class Gram(Covariance):
         """There are no pixels already."""
         return self
 
+    def adjoin(self, axis: int, others: tuple[Gram, ...]) -> Gram:
+        """There are no pixels to put side by side.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(f"expected images of at least {axis + 1} axes of pixels, got inputs without pixels")
+
     def mix(self, weights: tuple[float, ...], others: tuple[Gram, ...]) -> Gram:
         """A weighted sum, of variances as of covariances."""
         branches = (self, *others)
@@ -114,6 +125,7 @@ class Gram(Covariance):
             _weighted_sum(trained) if trained else None,
             _weighted_sum([(w, branch.variance) for w, branch in zip(weights, branches, strict=True)]),
             _weighted_sum([(w, branch.other_variance) for w, branch in zip(weights, branches, strict=True)]),
+            self.same,
         )
 
     def multiply(self, others: tuple[Gram, ...]) -> Gram:
@@ -128,7 +140,7 @@ class Gram(Covariance):
             product_of([getattr(branch, name)[None] for branch in branches])[0]
             for name in ("variance", "other_variance")
         )
-        return Gram(sigma, theta[0] if theta else None, variance, other)
+        return Gram(sigma, theta[0] if theta else None, variance, other, self.same)
 
     def normalise(self, epsilon: Number = 0.0, affine: bool = False) -> Gram:
         """Divide by the root mean square over features."""
@@ -138,7 +150,17 @@ class Gram(Covariance):
         if affine:
             theta = sigma + 1 if theta is None else theta + sigma + 1
         variance, other = (v / _above_zero(v + epsilon) for v in (self.variance, self.other_variance))
-        return Gram(sigma, theta, variance, other)
+        return Gram(sigma, theta, variance, other, self.same)
+
+    def drop(self, kept: float, channels: bool = False) -> Gram:
+        """The variances, and the pairs that are an input with itself."""
+        sigma, theta = self.sigma, self.theta
+        if self.same is not None:
+            sigma, theta = sigma.clone(), None if theta is None else theta.clone()
+            sigma[self.same] /= kept
+            if theta is not None:
+                theta[self.same] /= kept
+        return Gram(sigma, theta, self.variance / kept, self.other_variance / kept, self.same)
 
 
 def _affine(values: Tensor, factor: float, offset: float) -> Tensor:

@@ -54,9 +54,15 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True)
 class Length:
-    """A chain of changes, first one first; neighbours that are one change are kept as one."""
+    """A chain of changes, first one first; neighbours that are one change are kept as one.
+
+    Attributes:
+        changes: of n, or of the sum of the parts.
+        parts: lengths of images that have been put side by side, before the first change.
+    """
 
     changes: tuple[Change, ...] = ()
+    parts: tuple[Length, ...] = ()
 
     def then(self, change: Change) -> Length:
         """The chain with one more change."""
@@ -66,8 +72,8 @@ class Length:
             *before, last = self.changes
             # Rounding down twice is rounding down once.
             if not last.whole and not change.whole and (change.up == 1 or last.down == 1):
-                return Length((*before, last.followed_by(change)))
-        return Length((*self.changes, change))
+                return Length((*before, last.followed_by(change)), self.parts)
+        return Length((*self.changes, change), self.parts)
 
     def of(self, length: int) -> int:
         """The length after all changes.
@@ -75,6 +81,8 @@ class Length:
         Raises:
             ValueError: some change cannot be made.
         """
+        if self.parts:
+            length = sum(part.of(length) for part in self.parts)
         for change in self.changes:
             length = change.of(length)
         return length
@@ -86,17 +94,28 @@ class Length:
                 length = length // change.up * change.down
             else:
                 length = ((length + 1) * change.down - 1 - change.add) // change.up
-        return length
+        return self._most_of_parts(length) if self.parts else length
+
+    def _most_of_parts(self, total: int) -> int:
+        """The largest length of which the parts have at most so many pixels together."""
+        for length in range(min(part.most(total) for part in self.parts), 0, -1):
+            try:
+                if sum(part.of(length) for part in self.parts) <= total:
+                    return length
+            except ValueError:  # no multiple of what a part needs
+                continue
+        return 0
 
     @property
     def scale(self) -> Fraction:
         """Pixels after over pixels before, of long axes."""
-        return math.prod((Fraction(change.up, change.down) for change in self.changes), start=Fraction(1))
+        start = sum((part.scale for part in self.parts), Fraction(0)) if self.parts else Fraction(1)
+        return math.prod((Fraction(change.up, change.down) for change in self.changes), start=start)
 
     @property
     def granule(self) -> int | None:
         """Of which number the length must be a multiple for nothing to be rounded; None if pixels come or go anyway."""
-        if any(change.add not in (0, change.down - 1) for change in self.changes):
+        if self.parts or any(change.add not in (0, change.down - 1) for change in self.changes):
             return None
         scale, granule = Fraction(1), 1
         for change in self.changes:

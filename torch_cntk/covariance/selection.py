@@ -97,9 +97,15 @@ class Whole(Resampling):
 
 @dataclass(frozen=True)
 class Extended(Resampling):
-    """The image, and so many zeros behind its last pixel."""
+    """The image, so many zeros behind its last pixel, and so many before its first one."""
 
     zeros: int
+    before: int = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether there are no zeros."""
+        return self.zeros == self.before == 0
 
     @property
     def up(self) -> int:
@@ -114,12 +120,12 @@ class Extended(Resampling):
     @property
     def change(self) -> Change:
         """Plus the zeros."""
-        return Change(1, self.zeros)
+        return Change(1, self.zeros + self.before)
 
     @property
     def shift_invariant(self) -> bool:
         """The zeros show where the image ends."""
-        return self.zeros == 0
+        return self.zeros == self.before == 0
 
     @property
     def one_tap(self) -> bool:
@@ -127,13 +133,13 @@ class Extended(Resampling):
         return True
 
     def mirrored(self, size: int) -> bool:
-        """Only if there are none."""
-        return self.zeros == 0
+        """Only if there are as many on both sides."""
+        return self.zeros == self.before
 
     def taps(self, size: int) -> tuple[Tensor, Tensor]:
-        """One tap, of weight zero behind the image."""
-        positions = torch.arange(size + self.zeros)[None]
-        return positions.clamp_max(size - 1), (positions < size).double()
+        """One tap, of weight zero beyond the image."""
+        positions = torch.arange(-self.before, size + self.zeros)[None]
+        return positions.clamp(0, size - 1), ((positions >= 0) & (positions < size)).double()
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,17 @@ if TYPE_CHECKING:
 __all__ = ["InexactError", "Signal"]
 
 Obstacle = Literal[
-    "input", "activation", "sum", "product", "concatenation", "scales", "groups", "channel", "few", "flattening"
+    "input",
+    "activation",
+    "dropout",
+    "sum",
+    "product",
+    "concatenation",
+    "scales",
+    "groups",
+    "channel",
+    "few",
+    "flattening",
 ]
 
 _OBSTACLES: dict[Obstacle, str] = {
@@ -40,9 +50,14 @@ _OBSTACLES: dict[Obstacle, str] = {
         "another activation, whose output is not Gaussian: the dual would not be exact, whatever lies between them "
         "without weights of its own; put a weight layer (a convolution) between them, or make one activation of both"
     ),
+    "dropout": (
+        "dropout that the kernel sees (in_kernel=True), whose output is not Gaussian: the dual would not be exact; put "
+        "the dropout behind the activation, or a weight layer between them"
+    ),
     "sum": (
-        "a sum with a branch that is not Gaussian, such as the output of an activation or the network's input: the "
-        "dual would not be exact; put a weight layer between them, or let the branch start before the activation"
+        "a sum with a branch that is not Gaussian (or its pixels), such as the output of an activation or the input of "
+        "the network: the dual would not be exact; put a weight layer between them, or let the branch start before the "
+        "activation"
     ),
     "product": (
         "a product of branches, which is not Gaussian: the dual would not be exact; put a weight layer between them"
@@ -72,12 +87,14 @@ _OBSTACLES: dict[Obstacle, str] = {
         "filters does not become Gaussian, and the dual would not be exact; put a full convolution before it"
     ),
 }
+_LASTING: tuple[Obstacle, ...] = ("few", "concatenation", "flattening", "scales", "groups", "channel")
+"""Obstacles that a sum with another branch, or a mask, does not take away."""
 _UNCENTRED = (
     "an activation or the network's input, whose mean over the channels is not zero: its kernel would not be exact. "
     "Put it behind a weight layer"
 )
 _CORRELATED = (
-    "expected the branches of a sum to end in weight layers of their own, all but one, so that they are uncorrelated; "
+    "expected the branches of a {} to end in weight layers of their own, all but one, so that they are uncorrelated; "
     "got branches {} and {}, of which neither does. End one of them in a convolution"
 )
 
@@ -89,6 +106,12 @@ _FEW_FACTORS = (
     "expected branches of a product whose channels become infinitely many, got branch {}, which has as many as the "
     "network's input (or comes from a depthwise convolution of it): the mean over so few products would not be exact; "
     "put a full convolution before it"
+)
+
+
+_FEW_MASKS = (
+    "expected dropout (with in_kernel=True) of infinitely many channels, got as many as the network's input has, or a "
+    "depthwise convolution of it: put it behind a full weight layer"
 )
 
 
@@ -251,13 +274,22 @@ class Signal(Covariance):
         """
         if not others:
             return self
-        branches = (self, *others)
+        return self._uncorrelated((self, *others), "sum")
+
+    def adjoin(self, axis: int, others: tuple[Signal, ...]) -> Signal:
+        """After images of branches side by side, as after a sum: pixels of two branches are independent.
+
+        Raises:
+            InexactError: two branches are correlated, so that their pixels are.
+        """
+        return self._uncorrelated((self, *others), "concatenation of pixels")
+
+    def _uncorrelated(self, branches: tuple[Signal, ...], what: str) -> Signal:
         for (place, first), (other, second) in combinations(enumerate(branches), 2):
             if _correlated(first, second):
-                raise InexactError(_CORRELATED.format(place, other))
+                raise InexactError(_CORRELATED.format(what, place, other))
         obstacles = {branch.obstacle for branch in branches} - {None}
-        lasting: tuple[Obstacle, ...] = ("few", "concatenation", "flattening", "scales", "groups", "channel")
-        obstacle = next((name for name in lasting if name in obstacles), "sum" if obstacles else None)
+        obstacle = next((name for name in _LASTING if name in obstacles), "sum" if obstacles else None)
         return self._joined(branches, obstacle, all(branch.alike for branch in branches))
 
     def concatenate(self, shares: tuple[float, ...], others: tuple[Signal, ...]) -> Signal:
@@ -289,6 +321,17 @@ class Signal(Covariance):
         before = functools.reduce(operator.or_, (branch._before for branch in branches))
         alike = all(branch.alike for branch in branches)
         return Signal(frozenset((_Part(0, before),)), "product", True, self._counter, alike)
+
+    def drop(self, kept: float, channels: bool = False) -> Signal:
+        """After masks: no longer Gaussian, but with the same mean over so many channels in every draw of the masks.
+
+        Raises:
+            InexactError: there are few channels, of which another share is kept from draw to draw.
+        """
+        if not self.wide or self.obstacle == "few":
+            raise InexactError(_FEW_MASKS)
+        obstacle = self.obstacle if self.obstacle in _LASTING else "dropout"
+        return Signal(self.parts, obstacle, self.centred, self._counter, self.alike, self.wide, single=self.single)
 
     def _joined(self, branches: tuple[Signal, ...], obstacle: Obstacle | None, alike: bool) -> Signal:
         parts = frozenset().union(*(branch.parts for branch in branches))

@@ -17,7 +17,17 @@ from torch.func import functional_call, vmap
 from torch_cntk._internal.arrays import tensor_of
 from torch_cntk._internal.checks import shape_text
 from torch_cntk._internal.memory import failed_allocation
-from torch_cntk.layers import Activation, ChannelNorm, Identity, Layer, Sequential, Sigmoid, Weighted, reparameterise
+from torch_cntk.layers import (
+    Activation,
+    ChannelNorm,
+    Dropout,
+    Identity,
+    Layer,
+    Sequential,
+    Sigmoid,
+    Weighted,
+    reparameterise,
+)
 from torch_cntk.layers.graph import assemble
 from torch_cntk.layers.network import flatten
 
@@ -90,6 +100,8 @@ class Function:
             raise ValueError(f'expected kind "ntk" or "nngp", got {kind!r}')
         if next(net.parameters(), None) is None:
             raise ValueError("expected a network with weights, got one without")
+        if any(isinstance(module, Dropout) and module.in_kernel for module in net.modules()):
+            raise ValueError("expected a network whose kernel is that of eval mode, got Dropout(in_kernel=True)")
         if isinstance(net, Layer):
             net = headless(reparameterise(net, "ntk") if kind == "nngp" else net)
         chosen = None if kind == "ntk" else _last_weights(net)

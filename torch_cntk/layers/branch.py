@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, cast
 
 from torch_cntk._internal.checks import positive_int
 from torch_cntk.layers.base import Layer, from_description
@@ -19,7 +19,7 @@ class _Branches(Network):
     """Layers that get the same input, and whose outputs are joined."""
 
     _noun = "branch"
-    _join: ClassVar[Join]
+    _join: Join
 
     def __init__(self, *branches: Layer, in_channels: int | None = None) -> None:
         super().__init__()
@@ -100,22 +100,56 @@ class Residual(Sum):
 
 
 class Concat(_Branches):
-    """The channels of all branches, one after another: Sigma' and Theta' are means, weighted by the branches' channels.
+    """The channels of all branches, one after another, or their images, along an axis of pixels.
 
-    The channels differ in variance afterwards: an activation must be put into each branch, not behind the
-    concatenation. Otherwise every layer may follow.
+    Of channels Sigma' and Theta' are means, weighted by the branches' channels. They differ in variance afterwards: an
+    activation must be put into each branch, not behind the concatenation. Otherwise every layer may follow.
+
+    Along an axis of pixels (``dim=2`` is the first one) pixels of two branches must be uncorrelated: all branches but
+    one must end in weights of their own, as those of a ``Sum``. An activation may follow if all of them are Gaussian.
+    The kernel belongs to one image size.
 
     Args:
-        *branches: layers whose outputs have the same size; ``Identity()`` passes the input on.
+        *branches: layers whose outputs have the same size, or the same channels and the same size along other axes;
+            ``Identity()`` passes the input on.
         in_channels: of the input; needed only where no branch knows it.
+        dim: axis of the tensors [batch, channels, *size], as of ``torch.cat``: 1 for channels, 2 to 4 for pixels. Not
+            0: what a batch holds are inputs, between which there are kernels.
 
     Raises:
         TypeError: a branch is not a layer of torch_cntk.
-        ValueError: there is no branch, the branches do not fit each other or share weights, or a number of channels is
-            not known.
+        ValueError: there is no branch, the branches do not fit each other, share weights or are correlated, the axis is
+            another, or a number of channels is not known.
     """
 
-    _join = "concat"
+    dim: int
+
+    def __init__(self, *branches: Layer, in_channels: int | None = None, dim: int = 1) -> None:
+        if dim not in (1, 2, 3, 4) or isinstance(dim, bool):
+            raise ValueError(
+                f"expected dim 1 (channels) or 2 to 4 (pixels), got {dim!r}; for a batch, concatenate the inputs"
+            )
+        # Before the branches are looked at.
+        vars(self)["dim"] = dim
+        super().__init__(*branches, in_channels=in_channels)
+
+    @property
+    def _join(self) -> Join:  # type: ignore[override]
+        return "concat" if self.dim == 1 else cast("Join", f"concat:{self.dim}")
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> Layer:
+        """Make it from the descriptions of its branches."""
+        branches = [from_description(branch) for branch in options["branches"]]
+        return cls(*branches, in_channels=options.get("in_channels"), dim=options.get("dim", 1))
+
+    def description(self) -> dict[str, Any]:
+        """The branches' descriptions, in order, and the axis where it is one of pixels."""
+        return super().description() | ({} if self.dim == 1 else {"dim": self.dim})
+
+    def extra_repr(self) -> str:
+        """The input's channels, where they were given, and the axis where it is one of pixels."""
+        return ", ".join(part for part in (super().extra_repr(), "" if self.dim == 1 else f"dim={self.dim}") if part)
 
 
 class Product(_Branches):

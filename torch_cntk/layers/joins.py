@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -13,7 +14,8 @@ from torch_cntk.layers.base import C
 
 __all__ = ["JOINS", "Join", "agreed"]
 
-Join = Literal["sum", "concat", "product"]
+Join = Literal["sum", "concat", "product", "concat:2", "concat:3", "concat:4"]
+"""Of concatenations the axis of the tensors, where that is not the axis of channels."""
 
 
 def agreed(values: Sequence[int | None], what: str) -> int | None:
@@ -67,6 +69,18 @@ def _concatenate(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat(tuple(tensors), 1)
 
 
+def _along(tensors: Sequence[Tensor], dim: int) -> Tensor:
+    shapes = [(*tensor.shape[:dim], *tensor.shape[dim + 1 :]) for tensor in tensors]
+    if len(set(shapes)) > 1 or tensors[0].ndim <= dim:
+        got = " and ".join(str(tuple(tensor.shape)) for tensor in tensors)
+        raise ValueError(f"expected branches with outputs of one shape but for axis {dim}, got {got}")
+    return torch.cat(tuple(tensors), dim)
+
+
+def _behind_each_other(covariances: Sequence[C], channels: Sequence[int | None], dim: int) -> C:
+    return covariances[0].adjoin(dim - 2, tuple(covariances[1:]))
+
+
 def _added(covariances: Sequence[C], channels: Sequence[int | None]) -> C:
     return covariances[0].add(tuple(covariances[1:]))
 
@@ -93,5 +107,9 @@ JOINS: Mapping[str, _Join] = {
     "sum": _Join(_summed_channels, _sum, _added),
     "product": _Join(_summed_channels, _product, _multiplied),
     "concat": _Join(_concatenated_channels, _concatenate, _side_by_side),
+    **{
+        f"concat:{dim}": _Join(_summed_channels, partial(_along, dim=dim), partial(_behind_each_other, dim=dim))
+        for dim in (2, 3, 4)
+    },
 }
 """By what a node does that is no layer."""

@@ -1,4 +1,4 @@
-"""Layers that the kernel does not see."""
+"""Layers that the kernel does not see, or only if it is told to."""
 
 from __future__ import annotations
 
@@ -57,24 +57,34 @@ class MultipleOf(Layer):
         return covariance.resample((Whole(self.number),) * covariance.ndim)
 
 
-class Dropout(Identity):
-    """``torch.nn.Dropout``: only while the finite network is trained. The kernel is that of the network without it.
+class Dropout(Layer):
+    """``torch.nn.Dropout``: only while the finite network is trained.
+
+    Whether the kernel sees it is an option of its own, which ``train()`` and ``eval()`` do not change. By default the
+    kernel is that of the network without it, as in eval mode. With ``in_kernel=True`` it is that of the network in
+    training mode, with one draw of masks for each input: with a share of k = 1 - p of the entries kept,
+    Sigma' = Sigma / k and Theta' = Theta / k for a pixel with itself (for masks of whole channels: for all pixels of
+    the same input with each other), while pairs of two inputs, whose masks are independent, stay. In ``net.gram(x)``
+    each entry of the diagonal is an input with itself; in ``net.gram(x, others)`` no pair is, whatever the numbers are.
+    Kernels of finite networks (``empirical_ntk``, ``monte_carlo_kernel``) are those of eval mode, and refuse it.
 
     Args:
         p: share of the entries that are set to 0.
         channels: whether whole channels are dropped, as by ``torch.nn.Dropout2d``, rather than entries.
+        in_kernel: whether the kernel is that of the network in training mode. An activation may not follow then, and
+            it may not follow the network's input: a weight layer must be between.
 
     Raises:
         TypeError: the share is no number.
         ValueError: it is below 0 or not below 1.
     """
 
-    def __init__(self, p: float = 0.5, *, channels: bool = False) -> None:
+    def __init__(self, p: float = 0.5, *, channels: bool = False, in_kernel: bool = False) -> None:
         super().__init__()
         self.p = finite_number(p, "p", minimum=0)
         if self.p >= 1:
             raise ValueError(f"expected p below 1, got {self.p:g}")
-        self.channels = bool(channels)
+        self.channels, self.in_kernel = bool(channels), bool(in_kernel)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch.nn's name
         """Drop entries of a tensor of any shape, or channels of [batch, channels, *size], if in training.
@@ -88,9 +98,13 @@ class Dropout(Identity):
             raise ValueError(f"expected input of shape [batch, channels, *size], got {tuple(input.shape)}")
         return torch.feature_dropout(input, self.p, self.training)
 
+    def propagate(self, covariance: C) -> C:
+        """The covariance; or, of a pixel with itself, over the share that is kept."""
+        return covariance.drop(1 - self.p, self.channels) if self.in_kernel and self.p else covariance
+
     def _describes(self, option: Option, value: object) -> bool:
         # Files of versions that knew entries alone are understood, and theirs are the same.
-        return option.name != "channels" or self.channels
+        return option.name not in ("channels", "in_kernel") or bool(value)
 
 
 class Sigmoid(Identity):

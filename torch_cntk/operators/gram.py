@@ -95,7 +95,8 @@ class GramOperator(Operator):
         x, y = first[0], second[0]
         products = (self._features[x] * self._features[y]).sum(-1)
         sigma = torch.where(x == y, self._variance[x], products)
-        return self._value(self._propagate(Gram(sigma, None, self._variance[x], self._variance[y])))
+        same = (x == y).expand(sigma.shape).nonzero(as_tuple=True)
+        return self._value(self._propagate(Gram(sigma, None, self._variance[x], self._variance[y], same)))
 
     @cached_property
     def diagonal(self) -> Tensor:
@@ -173,10 +174,12 @@ class GramOperator(Operator):
     def _block(self, first: Tensor, second: Tensor) -> Tensor:
         sigma = self._features[first] @ self._features[second].T
         variance, other = self._variance[first, None], self._variance[None, second]
+        same: tuple[Tensor, ...] | None = None
         if int(first.max()) >= int(second.min()) and int(second.max()) >= int(first.min()):
             # An input with itself: exactly its variance, which rounding might miss, and with its own white noise.
-            sigma = torch.where(first[:, None] == second, variance, sigma)
-        return self._value(self._propagate(Gram(sigma, None, variance, other)))
+            equal = first[:, None] == second
+            sigma, same = torch.where(equal, variance, sigma), equal.nonzero(as_tuple=True)
+        return self._value(self._propagate(Gram(sigma, None, variance, other, same)))
 
     def _multiply(self, images: Tensor) -> Tensor:
         """K @ w for [k, n]."""
@@ -198,10 +201,12 @@ class GramOperator(Operator):
         """A block between neighbouring inputs, without a copy of their features."""
         first, second = place
         sigma = self._features[first] @ self._features[second].T
+        same: tuple[Tensor, ...] | None = None
         if first == second:
             sigma.diagonal().copy_(self._variance[first])
+            same = (torch.arange(len(sigma), device=sigma.device),) * 2
         variance, other = self._variance[first, None], self._variance[None, second]
-        return self._value(self._propagate(Gram(sigma, None, variance, other)))
+        return self._value(self._propagate(Gram(sigma, None, variance, other, same)))
 
     def cross(self, others: Tensor) -> Tensor:
         """K between inputs that the operator does not hold and those that it does.

@@ -91,14 +91,24 @@ def block(ndim: int) -> Any:
     residual = st.builds(lambda a, b: tc.Residual(a, b), bend, same)
     concat = st.builds(lambda a, b: tc.Sequential(tc.Concat(a, b), CONV[ndim](2, 1, 1)), same, same)
     plain = st.sampled_from([tc.Identity(), tc.Scale(-0.3), tc.ChannelNorm(), tc.ChannelNorm(eps=0.1), tc.Dropout(0.2)])
+    dropout = st.builds(tc.Dropout, st.sampled_from([0.0, 0.2, 0.6]), channels=st.booleans(), in_kernel=st.booleans())
     resampling = st.sampled_from([pool(2), tc.NearestUp(2), tc.GaussianBlur(3, 0.8), tc.LanczosDown(2), tc.Abs()])
-    attention = st.builds(lambda scale: tc.SelfAttention(1, 1, logit_scale=scale), st.sampled_from([0.3, 1.0]))
-    return conv | same | bend | up | residual | concat | plain | resampling | attention
+    beside = st.builds(lambda a, b, dim: tc.Concat(a, b, dim=dim), same, same, st.integers(2, 1 + ndim))
+    return conv | same | bend | up | residual | concat | plain | resampling | dropout | beside
 
 
 def any_nets(ndim: int) -> Any:
-    """Chains of ``block``, or what refuses to be made of them."""
-    return st.lists(block(ndim), max_size=5).map(lambda members: [CONV[ndim](1, 1, 3), *members])
+    """Chains of ``block``, or with attention, or what refuses to be made of them."""
+    chains = st.lists(block(ndim), max_size=5)
+    # Without strides, whose inputs are large: attention takes matrices of all pixels.
+    scale, bend = st.sampled_from([0.3, 1.0, -2.0]), st.sampled_from([tc.ReLU(), tc.Erf(), tc.ChannelNorm(eps=0.1)])
+    attention = st.builds(
+        lambda mechanism, scale: tc.SelfAttention(1, 1, mechanism=mechanism, logit_scale=scale),
+        st.sampled_from(["softmax", "softmax", "identity", "relu", "abs"]),
+        scale,
+    )
+    attentive = st.lists(attention | bend | st.builds(CONV[ndim], st.just(1), st.just(1), st.just(3)), max_size=4)
+    return (chains | attentive).map(lambda members: [CONV[ndim](1, 1, 3), *members])
 
 
 def features_prior(ndim: int, least: int = 1, most: int = 8) -> Any:

@@ -30,6 +30,7 @@ __all__ = [
     "Attended",
     "Averaged",
     "AveragedInside",
+    "Dropped",
     "Features",
     "Lattice",
     "Mixed",
@@ -112,6 +113,10 @@ class Lattice(Node):
     def normalise(self, epsilon: Number = 0.0, affine: bool = False) -> Lattice:
         """Pointwise, given the variance image and its shifts."""
         return Normalised(self, epsilon, affine)
+
+    def drop(self, kept: float, channels: bool = False) -> Lattice:
+        """At displacement 0; masks of whole channels are those of all pixels."""
+        return self.mix((1 / kept,), ()) if channels else Dropped(self, kept)
 
     # Readings.
 
@@ -233,6 +238,18 @@ class Normalised(Lattice):
 
     def __post_init__(self) -> None:
         self._settle((self.parent,), self.parent.geometry, load=self.parent.load, margin=self.parent.margin)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Dropped(Lattice):
+    """Masks of each pixel by itself: displacement 0 over the share that is kept."""
+
+    parent: Lattice
+    kept: float
+
+    def __post_init__(self) -> None:
+        parent = self.parent
+        self._settle((parent,), parent.geometry, load=parent.load, untrained=parent.untrained, margin=parent.margin)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -91,6 +91,9 @@ class Node(Covariance):
         """Number of spatial dimensions."""
         return self.geometry.ndim
 
+    def _length(self, axis: int) -> int:
+        return self.geometry.size[axis]
+
 
 def _rebuilt(records: list[tuple[type[Lattice], tuple[int, ...], tuple[Any, ...]]]) -> Lattice:
     nodes: list[Lattice] = []

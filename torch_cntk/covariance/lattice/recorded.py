@@ -20,6 +20,7 @@ from torch_cntk.covariance.lattice.expression import (
     Attended,
     Averaged,
     AveragedInside,
+    Dropped,
     Features,
     Lattice,
     Mixed,
@@ -31,7 +32,7 @@ from torch_cntk.covariance.lattice.expression import (
 )
 from torch_cntk.covariance.lattice.program import Program
 from torch_cntk.covariance.lattice.shifts import positions_of, repeated, shifted, tiled, unshifted
-from torch_cntk.covariance.lattice.step import Pointwise, Step, as_pair
+from torch_cntk.covariance.lattice.step import Pointwise, Step, as_pair, at_zero
 from torch_cntk.covariance.lattice.steps import step_of
 from torch_cntk.covariance.means import SpareMemory
 from torch_cntk.covariance.table import Slab, Table
@@ -147,6 +148,14 @@ class _Normalise(Pointwise[Normalised]):
         return torch.stack([pair[0], pair[1] + pair[0] + 1]) if node.affine else pair
 
 
+class _Drop(Step[Dropped]):
+    def run(self, inputs: list[Tensor], slab: Slab) -> Tensor:
+        images = inputs[0].clone()
+        if slab.holds_zero:
+            at_zero(images, self.node.ndim).div_(self.node.kept)
+        return images
+
+
 class _Mix(Step[Mixed]):
     def run(self, inputs: list[Tensor], slab: Slab) -> Tensor:
         node = self.node
@@ -161,6 +170,7 @@ _STEPS: dict[type[Lattice], type[Step]] = {
     AveragedInside: _AverageInside,
     Activated: _Activate,
     Normalised: _Normalise,
+    Dropped: _Drop,
     Mixed: _Mix,
 }
 _AS_THEY_ARE = (Stored, Subsampled, Resampled, Attended, Multiplied)

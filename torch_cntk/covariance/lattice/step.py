@@ -14,7 +14,7 @@ from torch_cntk.covariance.lattice.shifts import shifted, tiled, tiled_entries, 
 from torch_cntk.covariance.means import SpareMemory
 from torch_cntk.covariance.table import Slab, Table
 
-__all__ = ["Pointwise", "Step", "as_pair"]
+__all__ = ["Pointwise", "Step", "as_pair", "at_zero"]
 
 L = TypeVar("L", bound=Lattice)
 
@@ -83,3 +83,10 @@ class Pointwise(Step[L]):
 def as_pair(images: Tensor) -> Tensor:
     """Sigma and Theta, where Theta = 0 may have been left out."""
     return images if images.shape[0] == 2 else torch.cat((images, torch.zeros_like(images)))
+
+
+def at_zero(images: Tensor, ndim: int) -> Tensor:
+    """The images of a slab's first displacement, [channels, *count, *positions], as a view."""
+    for _ in range(ndim):
+        images = images.select(1, 0)
+    return images

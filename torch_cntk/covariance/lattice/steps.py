@@ -20,6 +20,7 @@ from torch_cntk.covariance.lattice.expression import (
     Attended,
     Averaged,
     AveragedInside,
+    Dropped,
     Features,
     Lattice,
     Mixed,
@@ -37,7 +38,7 @@ from torch_cntk.covariance.lattice.shifts import (
     tiled_entries,
     unshifted,
 )
-from torch_cntk.covariance.lattice.step import Pointwise, Step, as_pair
+from torch_cntk.covariance.lattice.step import Pointwise, Step, as_pair, at_zero
 from torch_cntk.covariance.means import SpareMemory
 from torch_cntk.covariance.products import product_of
 from torch_cntk.covariance.resampling import Nearest
@@ -230,6 +231,16 @@ class _Normalise(Pointwise[Normalised]):
         return pair
 
 
+class _Drop(Step[Dropped]):
+    """The first displacement, if that is 0."""
+
+    def run(self, inputs: list[Tensor], slab: Slab) -> Tensor:
+        (images,) = inputs
+        if slab.holds_zero:
+            at_zero(images, self.node.ndim).div_(self.node.kept)
+        return images
+
+
 class _Mix(Step[Mixed]):
     temporaries = 0
 
@@ -306,6 +317,7 @@ _STEPS: dict[type[Lattice], type[Step]] = {
     AveragedInside: _AverageInside,
     Activated: _Activate,
     Normalised: _Normalise,
+    Dropped: _Drop,
     Mixed: _Mix,
     Multiplied: _Multiplied,
     Subsampled: _Subsample,

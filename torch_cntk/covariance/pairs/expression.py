@@ -25,6 +25,7 @@ __all__ = [
     "Activated",
     "Attended",
     "Averaged",
+    "Dropped",
     "Flattened",
     "Given",
     "Mixed",
@@ -76,6 +77,9 @@ class Pairs(Covariance):
     def ndim(self) -> int:
         """Number of spatial dimensions."""
         return len(self.size)
+
+    def _length(self, axis: int) -> int:
+        return self.size[axis]
 
     @property
     def kept(self) -> int:
@@ -147,6 +151,10 @@ class Pairs(Covariance):
 
     def _flattened(self) -> Pairs:
         return Flattened(self)
+
+    def drop(self, kept: float, channels: bool = False) -> Pairs:
+        """Pairs of an image with itself, at displacement 0 or at all of them."""
+        return Dropped(self, kept, channels)
 
     def mix(self, weights: tuple[float, ...], others: tuple[Pairs, ...]) -> Pairs:
         """A weighted sum.
@@ -235,6 +243,18 @@ class Normalised(Pairs):
 
     def __post_init__(self) -> None:
         self._settle((self.parent,), self.parent.size, untrained=self.parent.untrained and not self.affine)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Dropped(Pairs):
+    """Masks of each image by itself; see ``Covariance.drop``."""
+
+    parent: Pairs
+    probability: float
+    channels: bool
+
+    def __post_init__(self) -> None:
+        self._settle((self.parent,), self.parent.size)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

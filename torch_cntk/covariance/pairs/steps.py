@@ -17,10 +17,11 @@ from torch import Tensor
 from torch_cntk.covariance.duals import Rectifier
 from torch_cntk.covariance.duals.gradients import differentiable
 from torch_cntk.covariance.pairs.block import Block
-from torch_cntk.covariance.pairs.displacements import Box
+from torch_cntk.covariance.pairs.displacements import Box, positions_in
 from torch_cntk.covariance.pairs.expression import (
     Activated,
     Averaged,
+    Dropped,
     Given,
     Mixed,
     Multiplied,
@@ -210,6 +211,20 @@ def _normalised(node: Normalised, block: Block, inputs: list[Tensor], box: Box) 
     return torch.stack([sigma, sigma + 1 if len(images) == 1 else images[1] + sigma + 1])
 
 
+def _dropped(node: Dropped, block: Block, inputs: list[Tensor], box: Box) -> Tensor:
+    """Over the share that is kept, where both pixels have the same mask."""
+    (images,) = inputs
+    zero = positions_in(box, node.size)
+    if not (block.paired or block.equal) or (zero is None and not node.channels):
+        return images
+    if block.recorded:
+        images = images.clone()
+    displaced = (slice(None),) * len(box) if node.channels else zero or ()
+    pairs = (slice(None),) * 2 if block.paired or block.equal is None else block.equal
+    images[(..., *pairs, *displaced)] /= node.probability
+    return images
+
+
 def _mixed(node: Mixed, block: Block, inputs: list[Tensor], box: Box) -> Tensor:
     trained = max(map(len, inputs))
     parts = [part if len(part) == trained else torch.cat((part, torch.zeros_like(part))) for part in inputs]
@@ -234,6 +249,7 @@ _STEPS: dict[type[Pairs], Callable[[Any, Block, list[Tensor], Box], Tensor]] = {
     Averaged: _averaged,
     Activated: _activated,
     Normalised: _normalised,
+    Dropped: _dropped,
     Mixed: _mixed,
     Multiplied: _multiplied,
     Subsampled: _subsampled,
