@@ -35,10 +35,17 @@ def operator_of(kernel: str, side: int) -> tc.Operator:
     return net.kernel(prior, radius=5).operator()
 
 
-def peak() -> int:
-    """The largest number of bytes that this process had in memory so far (Linux)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+def held_and_peak() -> tuple[int, int]:
+    """Bytes that this process has in memory, and the most that it had since ``begin`` (Linux)."""
+    lines = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+    held, most = (int(lines[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
+    return held, most
+
+
+def begin() -> int:
+    """Let the peak begin at what is in memory now, and say how much that is."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return held_and_peak()[0]
 
 
 def rank(kernel: str, way: str, side: int, path: Path) -> None:
@@ -59,11 +66,11 @@ def rank(kernel: str, way: str, side: int, path: Path) -> None:
     if way == "whole":
         vars(operator)["in_bands"] = lambda: None
     name = "jacobi" if kernel == "window" else "nested"
-    start, held = time.perf_counter(), peak()
+    start, held = time.perf_counter(), begin()
     solution = tc.ConjugateGradient(preconditioner=name).solve(tc.Regression(operator, observed, 1e-2), targets)
     taken = time.perf_counter() - start
     if mesh.rank == 0:
-        path.write_text(json.dumps([sent, seconds, solution.iterations, taken, peak() - held]))
+        path.write_text(json.dumps([sent, seconds, solution.iterations, taken, held_and_peak()[1] - held]))
 
 
 def measured(kernel: str, way: str, side: int, ranks: int) -> tuple[object, ...]:
