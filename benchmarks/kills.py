@@ -25,10 +25,11 @@ Agent = subprocess.Popen[bytes]
 """A running torchrun."""
 _POINTS, _WIDTH = 400, 12
 """Inputs and features of the small problem."""
-_PAUSE = 0.005
-"""Seconds that each product takes longer, so that a kill finds the iteration under way."""
+_PAUSE, _SHORT = 0.02, 0.005
+"""Seconds that each product takes longer, so that a kill finds the iteration under way; and where kills are many."""
 _START, _SOLVE = 3.0, 1.0
-"""Seconds that the start of the processes takes, about, and the solve: most of what a kill costs is the next start."""
+"""Seconds that the start of the processes takes, about, and the solve with short pauses: most of what a kill costs is
+the next start."""
 _PATIENCE = 180.0
 """Seconds after which a launch that has not ended is taken to hang."""
 
@@ -52,7 +53,7 @@ class Launch:
     weights: str | None
 
 
-def solve(folder: Path) -> None:
+def solve(folder: Path, pause: float = _PAUSE) -> None:
     """What each rank does: solve a problem whose kernel is divided by rows, and write a checksum of the weights."""
     import torch
 
@@ -74,7 +75,7 @@ def solve(folder: Path) -> None:
     multiply = operator._multiply
 
     def slowed(images: torch.Tensor) -> torch.Tensor:
-        time.sleep(_PAUSE)
+        time.sleep(pause)
         product: torch.Tensor = multiply(images)
         return product
 
@@ -102,15 +103,21 @@ class Moment:
         time.sleep(self.seconds)
 
 
-def command_line(ranks: int, restarts: int, folder: Path, *options: str) -> list[str]:
+def command_line(ranks: int, restarts: int, folder: Path, *options: str, pause: float = _PAUSE) -> list[str]:
     """``torchrun`` with these options."""
     common = [f"--nproc-per-node={ranks}", f"--max-restarts={restarts}", "--monitor-interval=0.1"]
-    own = ["-m", "benchmarks.kills", "--solve", str(folder)]
+    own = ["-m", "benchmarks.kills", "--solve", str(folder), "--pause", str(pause)]
     return [sys.executable, "-m", "torch.distributed.run", *(options or ("--standalone",)), *common, *own]
 
 
 def launch(
-    folder: Path, ranks: int, moments: Sequence[Moment], draws: random.Random, *, launcher_lives: float | None = None
+    folder: Path,
+    ranks: int,
+    moments: Sequence[Moment],
+    draws: random.Random,
+    *,
+    launcher_lives: float | None = None,
+    pause: float = _PAUSE,
 ) -> Launch:
     """Start a group, and kill one of its ranks at each moment after its (re)start.
 
@@ -121,8 +128,9 @@ def launch(
         draws: choose the rank.
         launcher_lives: seconds after the begin of the solve at which torchrun and all ranks are killed, as by a batch
             system or a power cut.
+        pause: seconds that each product takes longer.
     """
-    command = command_line(ranks, len(moments), folder)
+    command = command_line(ranks, len(moments), folder, pause=pause)
     with (folder / "log").open("ab") as log:
         agents = [subprocess.Popen(command, stdout=log, stderr=log)]
         if launcher_lives is None:
@@ -267,14 +275,14 @@ def report(count: int, ranks: int, together: int, seed: int) -> bool:
     """Kill so often; whether all launches ended with the bits of the unbroken one."""
     draws = random.Random(seed)
     with tempfile.TemporaryDirectory() as name:
-        whole = launch(_fresh(name, "whole"), ranks, (), draws)
+        whole = launch(_fresh(name, "whole"), ranks, (), draws, pause=_SHORT)
         print(f"unbroken: {whole.seconds:.1f} s, {whole.weights}, exit code {whole.code}", flush=True)
         fine = whole.code == 0
         kills = launches = resumed = 0
         while kills < count and fine:
             moments = [moment_of(draws) for _ in range(min(together, count - kills))]
             folder = _fresh(name, str(launches))
-            found = launch(folder, ranks, moments, draws)
+            found = launch(folder, ranks, moments, draws, pause=_SHORT)
             fine = found.code == 0 and found.weights == whole.weights
             kills, launches, resumed = kills + found.kills, launches + 1, resumed + found.resumed
             print(f"{kills} kills, {launches} launches, resumed {resumed} times; {found.seconds:.1f} s", flush=True)
@@ -304,9 +312,10 @@ def main() -> None:
     parser.add_argument("--together", type=int, default=20, help="kills in one launch, one a restart")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
     parser.add_argument("--solve", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--pause", type=float, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.solve is not None:
-        solve(options.solve)
+        solve(options.solve, options.pause)
     else:
         sys.exit(0 if report(options.count, options.ranks, options.together, options.seed) else 1)
 

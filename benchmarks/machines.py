@@ -66,27 +66,39 @@ def regression(
 
 @dataclass(frozen=True)
 class Measured:
-    """A product of one number of ranks: its seconds, those of the exchange alone, and the bytes that a rank sends."""
+    """A product of some ranks: seconds of one rank alone, of all, of the exchange, and the bytes that a rank sends."""
 
+    alone: float
     seconds: float
     exchange: float
     sent: int
 
 
 def rank_of_products(sizes: list[int], path: Path) -> None:
-    """What each rank does: measure products, one size after the other; the first one writes them down."""
+    """What each rank does: measure products, one size after the other; the first one writes them down.
+
+    Products of rank 0 alone, for which the others wait, and of all ranks take turns.
+    """
     mesh = tc.distributed.mesh()
     found = []
     for n in sizes:
         equations, targets = regression(n, mesh)
         before = mesh.bytes_sent
-        _ = equations.operator @ targets
+        operator: Any = equations.operator
+        _ = operator @ targets
         sent = mesh.bytes_sent - before
-        seconds, exchange = medians([lambda: equations.operator @ targets, lambda: mesh.sum(targets)], 3)  # noqa: B023
-        found.append((seconds, exchange, sent))
-        mesh.barrier()
+        alone = partial(_alone, mesh, partial(operator.operator.__matmul__, targets))
+        works = [alone, partial(operator.__matmul__, targets), partial(mesh.sum, targets)]
+        found.append((*medians(works, 5), sent))
     if mesh.rank == 0:
         path.write_text(json.dumps(found))
+
+
+def _alone(mesh: tc.distributed.Mesh, work: Callable[[], object]) -> None:
+    """Work of rank 0, for which the others wait."""
+    if mesh.rank == 0:
+        work()
+    mesh.barrier()
 
 
 def under_torchrun(ranks: int, *options: str) -> None:
@@ -104,27 +116,23 @@ def on_ranks(ranks: int, sizes: list[int]) -> list[Measured]:
         return [Measured(*entry) for entry in json.loads(path.read_text())]
 
 
-def scaling(n: int) -> dict[int, list[Measured]]:
+def scaling(n: int) -> None:
     """Products with K: strong scaling (the same n), weak scaling (as many entries of K a rank), and bytes sent."""
     larger = round(n * 2**0.5)
-    found = {1: on_ranks(1, [n, larger]), 2: on_ranks(2, [n, larger])}
+    found = on_ranks(2, [n, larger])
     rows = []
-    for what, before, after, ideal in (
-        ("strong", found[1][0], found[2][0], 2.0),
-        ("weak", found[1][0], found[2][1], 1.0),
-    ):
+    for what, after, ideal in (("strong", found[0], 2.0), ("weak", found[1], 1.0)):
         rows.append(
             (
                 f"{what}, {n:,} on 1, {n if what == 'strong' else larger:,} on 2",
-                seconds_text(before.seconds),
+                seconds_text(found[0].alone),
                 seconds_text(after.seconds),
-                f"{before.seconds / after.seconds:.2f} of {ideal:g}",
+                f"{found[0].alone / after.seconds:.2f} of {ideal:g}",
                 f"{after.sent:,}",
                 seconds_text(after.exchange),
             )
         )
     print_table(("", "1 process", "2 processes", "ratio", "bytes sent a product by a rank", "exchange"), rows)
-    return found
 
 
 SOLVERS: dict[str, Callable[[], Any]] = {
@@ -264,11 +272,11 @@ class Model:
     speed: float
 
     @classmethod
-    def fitted(cls, sizes: list[int], found: dict[int, list[Measured]]) -> Model:
+    def fitted(cls, sizes: list[int], found: list[Measured]) -> Model:
         """Fit to measured products: least squares of the squares of n on one rank, and two exchanges on two."""
         squares = [float(n) ** 2 for n in sizes]
-        entry = sum(one.seconds * s for one, s in zip(found[1], squares, strict=True)) / sum(s * s for s in squares)
-        first, second = found[2]
+        entry = sum(one.alone * s for one, s in zip(found, squares, strict=True)) / sum(s * s for s in squares)
+        first, second = found
         slope = max((second.exchange - first.exchange) / (second.sent - first.sent), 1e-11)
         return cls(entry, max(first.exchange - slope * first.sent, 0.0), 1 / slope)
 
@@ -281,13 +289,13 @@ class Model:
 def model(n: int) -> None:
     """The model fitted to products here, checked on the product that it was not fitted to, and two predictions."""
     larger = round(n * 2**0.5)
-    found = {1: on_ranks(1, [n, larger]), 2: on_ranks(2, [n, larger])}
+    found = on_ranks(2, [n, larger])
     here = Model.fitted([n, larger], found)
     # Half of the entries: two operations a feature, and what the closed form reads and writes.
     there = Model(WIDTH / H100_FLOAT64 + 8 * PASSES / 2 / H100_MEMORY, 50e-6, H100_LINK)
     rows = [
         (f"measured, 2 processes, {size:,}", seconds_text(one.seconds), seconds_text(here.seconds(size, 2)))
-        for size, one in zip([n, larger], found[2], strict=True)
+        for size, one in zip([n, larger], found, strict=True)
     ]
     for ranks in (1, 2, 8, 64):
         rows.append((f"PREDICTION, {ranks} such processes, {PAPER:,}", "-", seconds_text(here.seconds(PAPER, ranks))))

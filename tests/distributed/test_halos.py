@@ -111,7 +111,7 @@ def test_several_ranks_keep_the_contract_of_operators(ranks: Launcher, size: int
     assert all(count > 4 * 15 for count in ranks.values(contracts, size, seed))
 
 
-SOLVED = {
+SOLVED: dict[str, tuple[str, Callable[[], Any]]] = {
     "jacobi": ("stencil of uneven bands", lambda: tc.ConjugateGradient(1e-11, 1000, preconditioner="jacobi")),
     "thin": ("bands thinner than the radius", lambda: tc.ConjugateGradient(1e-11, 1000, preconditioner="jacobi")),
     "none": ("periodic", lambda: tc.ConjugateGradient(1e-11, 1000, preconditioner="none")),

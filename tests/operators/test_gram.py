@@ -235,7 +235,21 @@ def test_float32_operator_takes_angles_in_float64(generator: torch.Generator) ->
     assert torch.equal(single.entries(everything, everything), exact.entries(everything, everything))
     w = torch.randn(2, 12, generator=generator, dtype=torch.float64)
     assert single.dtype == torch.float32
-    assert torch.allclose(single @ w, exact @ w, rtol=1e-5, atol=1e-5)
+    assert torch.allclose((single @ w.float()).double(), exact @ w, rtol=1e-5, atol=1e-5)
+    # Images of float64 are multiplied in it: only the order of additions may differ.
+    assert torch.allclose(single @ w, exact @ w, rtol=1e-13, atol=1e-12)
+
+
+def test_iterations_in_float32_reach_residuals_of_float64(generator: torch.Generator) -> None:
+    """Of a kernel whose largest eigenvalue is 10^6 times the ridge: rounding of float32 would leave some 10^-4."""
+    z = unit_columns(generator, 1500, 30)
+    y = torch.randn(1, 1500, generator=generator, dtype=torch.float64)
+    operator = tc.GramOperator(relu_net(1, bias=True, bias_std=1.0).propagate, z, dtype=torch.float32)
+    regression = tc.Regression(operator, torch.ones(1500, dtype=torch.bool), 1e-3)
+    solution = tc.ConjugateGradient(1e-7, preconditioner=tc.Landmarks(300)).solve(regression, y)
+    matrix = operator.dense() + regression.ridge * torch.eye(1500, dtype=torch.float64)
+    assert solution.status is tc.Status.CONVERGED
+    assert (y - solution.weights @ matrix).norm() <= 1.01e-7 * y.norm()
 
 
 def test_equal_inputs_have_a_cosine_of_one(generator: torch.Generator) -> None:
