@@ -24,7 +24,16 @@ from torch_cntk.images.result import InpaintingResult
 from torch_cntk.kernels.kernel import Kernel
 from torch_cntk.solvers import Solver
 
-__all__ = ["Missed", "Passes", "left_out_error", "posterior_after", "settled", "std_picture"]
+__all__ = [
+    "Missed",
+    "Passes",
+    "around_the_largest",
+    "left_out_error",
+    "moved",
+    "posterior_after",
+    "settled",
+    "std_picture",
+]
 
 _SIDE, _HOLES = 96, 4
 """Of the part of the image that is tried: pixels at least, and times the largest hole's reach. A larger one would take
@@ -81,9 +90,9 @@ def left_out_error(
         return None
     kernel = default_kernel(known) if kernel is None else kernel
     low, high = (float(level) for level in torch.aminmax(image[:, known]))
-    place = _around_the_largest(observed)
+    place = around_the_largest(observed)
     image, known = image[(slice(None), *place)], known[place]
-    left_out = _moved(known, ~observed[place])
+    left_out = moved(known, ~observed[place])[0]
     if int(left_out.sum()) < _FEWEST or not bool((known & ~left_out).any()):
         return None
     again: Passes = "quick" if isinstance(passes, str) else passes
@@ -94,7 +103,7 @@ def left_out_error(
     return Missed(float((filled - image)[:, left_out].double().square().mean().sqrt()), low, high)
 
 
-def _around_the_largest(observed: Tensor) -> tuple[slice, ...]:
+def around_the_largest(observed: Tensor) -> tuple[slice, ...]:
     """The part of the image around the pixel that is most remote from one that is not filled."""
     distance = scipy.ndimage.distance_transform_cdt(~observed.cpu().numpy(), "chessboard")
     middle = np.unravel_index(int(distance.argmax()), distance.shape)
@@ -103,11 +112,11 @@ def _around_the_largest(observed: Tensor) -> tuple[slice, ...]:
     return tuple(slice(start, start + side) for start in starts)
 
 
-def _moved(known: Tensor, holes: Tensor) -> Tensor:
-    """What is known where the holes are after they are moved by parts of the image: as much as possible."""
+def moved(known: Tensor, holes: Tensor) -> list[Tensor]:
+    """What is known where the holes are after they are moved by parts of the image, most first."""
     moves = [[n * eighths // 8 for n in known.shape] for eighths in range(1, 8)]
-    moved = [known & torch.roll(holes, move, (0, 1)) for move in moves]
-    return max(moved, key=lambda left_out: int(left_out.sum()))
+    places = [known & torch.roll(holes, move, tuple(range(holes.ndim))) for move in moves]
+    return sorted(places, key=lambda left_out: -int(left_out.sum()))
 
 
 def settled(kernel: Kernel | None, result: InpaintingResult) -> Filler:
@@ -148,8 +157,8 @@ def posterior_after(
     """What a fill has left open, without filling otherwise than it did: by the regression of ``settled``.
 
     Args:
-        image: [channels, H, W].
-        known: boolean [H, W], that was filled from.
+        image: [channels, *size].
+        known: boolean [*size], that was filled from.
         kernel: that filled it, or None for the default one.
         result: of ``inpaint``.
         samples: images to draw.
@@ -157,9 +166,9 @@ def posterior_after(
         progress: whether to show a bar.
 
     Returns:
-        standard deviations [1, channels, H, W] and samples [n, 1, channels, H, W].
+        standard deviations [1, channels, *size] and samples [n, 1, channels, *size].
     """
-    given = Observed.of(image, known, 2)
+    given = Observed.of(image, known, image.ndim - 1)
     draws = Draws.of(samples, seed)
     assert draws is not None
     estimate = torch.as_tensor(result.image).to(image)
