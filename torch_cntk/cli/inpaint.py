@@ -153,7 +153,7 @@ def _fill(arguments: argparse.Namespace, mesh: Mesh | None = None) -> str:
         warn_unless_converged(result)
         known, observed = task.known.to(device), task.observed.to(device)
         missed = left_out_error(task.photograph.pixels.to(device), known, observed, kernel, solver, result, passes)
-        spread = write_certainty(arguments, task, known, kernel, result)
+        spread = write_certainty(arguments, task, known, kernel, result, passes)
         told = summary(task.observed, result, seconds), in_words(missed), spread
         return "; ".join(part for part in told if part)
 
