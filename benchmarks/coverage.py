@@ -136,8 +136,8 @@ def plot(found: dict[str, Tensor], path: Path) -> None:
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="0.6", linewidth=1)
     for name, values in found.items():
-        style = {"linestyle": "dotted"} if name.endswith(SCALED) else {}
-        axes.plot(SHOWN, [share(values, level) for level in SHOWN], marker=".", label=name, **style)
+        style = "dotted" if name.endswith(SCALED) else "solid"
+        axes.plot(SHOWN, [share(values, level) for level in SHOWN], marker=".", label=name, linestyle=style)
     axes.set(xlabel="level of the interval", ylabel="share of left-out values within it", xlim=(0, 1), ylim=(0, 1))
     axes.legend(loc="upper left", fontsize="small")
     figure.savefig(path, dpi=110)

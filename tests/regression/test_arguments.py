@@ -63,11 +63,7 @@ REFUSED: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
     "of an operator": (TypeError, MESH, lambda: NET.gram_operator(X, mesh="all")),  # type: ignore[call-overload]
     "of a regression": (TypeError, MESH, lambda: regressor(mesh=3)),
     "gram's dtype": (TypeError, "expected dtype to be", lambda: NET.gram(X, dtype="float32")),  # type: ignore[call-overload]
-    "of signals": (
-        TypeError,
-        "expected dtype to be",
-        lambda: tc.KernelRegressor(SIGNALS, dtype="f").fit(X[..., None], Y),
-    ),  # type: ignore[arg-type]
+    "of signals": (TypeError, "expected dtype to be", lambda: regressor(X[..., None], network=SIGNALS, dtype="f")),
     "an operator's rate": (
         TypeError,
         "expected the kernel as a matrix, got GramOperator, which stores none",
