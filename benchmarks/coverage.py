@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,16 @@ from torch import Tensor
 
 import torch_cntk as tc
 from benchmarks.images import NAMES, folder, square_hole
+from benchmarks.learned import Kept
 from benchmarks.timing import print_table
-from torch_cntk.images.certainty import std_picture
+from torch_cntk.images.certainty import posterior_after, std_picture
 from torch_cntk.matrices.drug_response import read_drug_response
 
 LEVELS = (0.5, 0.9, 0.95)
 SHOWN = (*(k / 20 for k in range(1, 20)), 0.98)
 SAMPLES = ("camera", "astronaut", "chelsea", "coffee", "rocket", "moon", "coins", "page", "text", "clock")
 """Photographs of scikit-image that are on the disk when it is installed."""
+SCALED = ", times the factor of left-out pixels"
 GENES, HELD_OUT = 60, 0.1
 """Rows of the drug response matrix that are taken, and the share of its entries that is left out."""
 
@@ -62,22 +65,21 @@ def scores(truth: Tensor, found: Tensor, std: Tensor) -> Tensor:
     return ((truth - found) / std).abs().flatten()
 
 
-def of_pictures(images: dict[str, Tensor], masks: Callable[[int], Tensor], **options: Any) -> Tensor:
-    """Scores of the missing pixels of all photographs."""
-    parts = []
-    for number, image in enumerate(images.values()):
-        observed = masks(number)
-        result = tc.inpaint(image, observed, samples=1, **options)
-        assert result.std is not None
+def of_pictures(images: dict[str, Tensor], masks: Callable[[int], Tensor], **options: Any) -> tuple[Tensor, Tensor]:
+    """Scores of the missing pixels of all photographs, and the same with the factor of left-out pixels."""
+    plain, scaled = [], []
+    for number, grey in enumerate(images.values()):
+        image, observed = grey[None], masks(number)
+        result = tc.inpaint(image, observed, **options)
+        std = posterior_after(image, observed, None, result, samples=1).std[0]
         missing = ~observed
-        parts.append(scores(image[missing], result.image[missing], result.std[missing]))
-    return torch.cat(parts)
+        plain.append(scores(image[:, missing], result.image[:, missing], std[:, missing]))
+        scaled.append(plain[-1] / tc.images.std_factor(image, observed, **options))
+    return torch.cat(plain), torch.cat(scaled)
 
 
-def of_drugs(path: Path, seed: int) -> Tensor | None:
+def of_drugs(path: Path, seed: int) -> Tensor:
     """Scores of entries of log2 fold changes [genes, drugs in cell types] that were left out."""
-    if not path.is_file():
-        return None
     data = read_drug_response(path).fold_change()
     drugs, cells = data.observed.nonzero(as_tuple=True)
     table = data.tensor[drugs, cells].T[:: max(data.tensor.shape[2] // GENES, 1)][:GENES]
@@ -94,20 +96,36 @@ def share(found: Tensor, level: float) -> float:
     return float((found <= deviations).double().mean())
 
 
-def measured(side: int, count: int, drugs: Path, seed: int) -> dict[str, Tensor]:
+def as_lists(work: Callable[[], tuple[Tensor, ...]]) -> tuple[list[list[float]], float]:
+    """What a file can keep."""
+    return [part.tolist() for part in work()], 0.0
+
+
+def measured(side: int, count: int, drugs: Path, seed: int, kept: Kept) -> dict[str, Tensor]:
     """Scores by what was left out."""
     images = pictures(side, count)
 
     def scattered(number: int) -> Tensor:
         return torch.rand(side, side, generator=torch.Generator().manual_seed(seed + number)) < 0.5
 
-    found = {
-        f"half of the pixels of {len(images)} photographs": of_pictures(images, scattered),
-        "the same after two content-aware passes": of_pictures(images, scattered, passes=2),
-        "one hole in each photograph": of_pictures(images, lambda n: square_hole((side, side), seed + n)),
+    def holes(number: int) -> Tensor:
+        return square_hole((side, side), seed + number)
+
+    patches = tc.images.PatchFill(blend=1)
+    works: dict[str, Callable[[], tuple[Tensor, ...]]] = {
+        "one hole in each photograph": partial(of_pictures, images, holes),
+        "the same, filled by patches": partial(of_pictures, images, holes, passes=patches),
+        f"half of the pixels of {len(images)} photographs": partial(of_pictures, images, scattered),
+        "the same after two content-aware passes": partial(of_pictures, images, scattered, passes=2),
     }
-    entries = of_drugs(drugs, seed)
-    return found if entries is None else {**found, "a tenth of the drug response": entries}
+    if drugs.is_file():
+        works["a tenth of the drug response"] = lambda: (of_drugs(drugs, seed),)
+    found: dict[str, Tensor] = {}
+    for name, work in works.items():
+        every, _ = kept.of((name, str(side), str(seed)), partial(as_lists, work))
+        for more, values in zip(("", SCALED), every, strict=False):
+            found[name + more] = torch.tensor(values, dtype=torch.float64)
+    return found
 
 
 def plot(found: dict[str, Tensor], path: Path) -> None:
@@ -118,7 +136,8 @@ def plot(found: dict[str, Tensor], path: Path) -> None:
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="0.6", linewidth=1)
     for name, values in found.items():
-        axes.plot(SHOWN, [share(values, level) for level in SHOWN], marker=".", label=name)
+        style = "dotted" if name.endswith(SCALED) else "solid"
+        axes.plot(SHOWN, [share(values, level) for level in SHOWN], marker=".", label=name, linestyle=style)
     axes.set(xlabel="level of the interval", ylabel="share of left-out values within it", xlim=(0, 1), ylim=(0, 1))
     axes.legend(loc="upper left", fontsize="small")
     figure.savefig(path, dpi=110)
@@ -147,10 +166,11 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=10, help="photographs (default: %(default)s)")
     parser.add_argument("--drugs", type=Path, default=Path("../shared/data/drug/cmap_l1000_20x24x978.npz"))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--results", type=Path, metavar="FILE", help="keep scores here, and go on where a run ended")
     parser.add_argument("--plot", type=Path, metavar="FILE")
     parser.add_argument("--picture", type=Path, metavar="FILE")
     options = parser.parse_args()
-    found = measured(options.side, options.count, options.drugs, options.seed)
+    found = measured(options.side, options.count, options.drugs, options.seed, Kept(options.results))
     rows = [
         [name, f"{len(values):,}", *(f"{100 * share(values, level):.0f}" for level in LEVELS)]
         for name, values in found.items()

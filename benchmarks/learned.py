@@ -29,8 +29,8 @@ WIDTH, EPOCHS, BATCH, RATE = 64, 30, 64, 2e-3
 """Of the finite network: filters, and its training by Adam with a rate that falls to 0 along a cosine."""
 NETWORK = "three convolutions with zeros around the image"
 FINITE = f"{NETWORK}, pooled: trained, {WIDTH} filters"
-Scores = Callable[[], "tuple[list[float], float]"]
-"""The score of each fold, and seconds of the processor."""
+Scores = Callable[[], "tuple[list[Any], float]"]
+"""The score of each fold, or what else is measured, and seconds of the processor."""
 
 
 class Kept:
@@ -45,7 +45,7 @@ class Kept:
         lines = path.read_text().splitlines() if path is not None and path.exists() else []
         self._found = {tuple(line["row"]): (line["scores"], line["seconds"]) for line in map(json.loads, lines)}
 
-    def of(self, row: tuple[str, ...], measure: Scores) -> tuple[list[float], float]:
+    def of(self, row: tuple[str, ...], measure: Scores) -> tuple[list[Any], float]:
         """The scores of a row, measured if the file does not have them."""
         if row not in self._found:
             scores, seconds = self._found[row] = measure()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import pytest
 import torch
 
 import torch_cntk as tc
-from torch_cntk.images import Guided, Periodic
-from torch_cntk.images.certainty import posterior_after, settled, std_picture
+from torch_cntk.images import Guided, PatchFill, Periodic
+from torch_cntk.images.certainty import moved, posterior_after, settled, std_picture
 
 
 def case(generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, tc.Kernel]:
@@ -37,6 +40,54 @@ def test_after_passes_it_is_one_more_of_them(coarse: int, generator: torch.Gener
     found = posterior_after(image, observed, kernel, result, samples=1)
     assert bool((found.std[0][:, ~observed] > 0).all())
     assert torch.equal(found.samples[0, 0][:, observed], image[:, observed])
+
+
+@pytest.mark.parametrize("passes", [0, PatchFill(side=5)])
+def test_the_factor_is_the_quantile_of_errors_where_holes_are_moved_to(passes: Any, generator: torch.Generator) -> None:
+    image, _, kernel = case(generator)
+    observed = torch.ones(14, 16, dtype=torch.bool)
+    observed[3:8, 4:10] = False
+    found = tc.images.std_factor(image, observed, kernel, count=2, passes=passes)
+    scores = []
+    for left_out in moved(observed, ~observed)[:2]:
+        assert not bool((left_out & ~observed).any())
+        known = observed & ~left_out
+        filled = tc.inpaint(image, known, kernel, passes=passes)
+        std = tc.inpaint(image, known, kernel, samples=1).std
+        assert std is not None
+        scores.append(((filled.image - image).abs() / std)[:, left_out].flatten())
+    pooled = torch.cat(scores)
+    # Nine of ten lie within so many deviations, and no fewer.
+    assert float((pooled <= 1.6449 * found * (1 + 1e-9)).double().mean()) >= 0.9
+    assert float((pooled < 1.6449 * found * (1 - 1e-9)).double().mean()) <= 0.9
+    assert tc.images.std_factor(image.numpy(), observed.numpy(), kernel, count=2, passes=passes) == found
+
+
+def test_draws_of_the_kernel_itself_have_the_factor_one() -> None:
+    """Images of the prior are what deviations are right for; the mean of the logarithms is 0 but for their number."""
+    kernel = tc.default_network(1, width=4).kernel(tc.priors.Uniform(0, 0.1), dtype=torch.float64)
+    observed = torch.ones(16, 16, dtype=torch.bool)
+    observed[5:10, 6:11] = False
+    root = torch.linalg.cholesky(kernel.dense((16, 16)).reshape(256, 256) + 1e-9 * torch.eye(256, dtype=torch.float64))
+    generator = torch.Generator().manual_seed(3)
+    images = (root @ torch.randn(256, 12, generator=generator, dtype=torch.float64)).T.reshape(12, 1, 16, 16)
+    logarithms = [math.log(tc.images.std_factor(image, observed, kernel, ridge=1e-6)) for image in images]
+    # 100 correlated pixels each: factors are off by some 15 %, their mean by a third of that.
+    assert abs(sum(logarithms) / 12) < 0.2
+
+
+def test_a_factor_needs_known_pixels_that_are_missed(generator: torch.Generator) -> None:
+    image, observed, kernel = case(generator)
+    few = torch.ones_like(observed)
+    few[3, 4] = False
+    for given, mask, text in (
+        (image, few, "expected holes that fit into what is known"),
+        (torch.ones_like(image), observed, "expected known pixels that are missed"),
+        (image[None, None, None], observed, r"expected one image \[channels, \*size\]"),
+        ("photo.png", observed, "expected one image .*, got str"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            tc.images.std_factor(given, mask, kernel)
 
 
 def test_the_picture_is_yellow_where_least_is_known(generator: torch.Generator) -> None:

@@ -155,7 +155,7 @@ def _fill(arguments: argparse.Namespace, mesh: Mesh | None = None) -> str:
         warn_unless_converged(result)
         pixels, known, observed = (each.to(device) for each in (task.photograph.pixels, task.known, task.observed))
         missed = left_out_error(pixels, known, observed, kernel, solver, result, passes, progress=progress)
-        spread = write_certainty(arguments, task, known, kernel, result)
+        spread = write_certainty(arguments, task, known, kernel, result, passes)
         seconds = time.perf_counter() - start
         told = summary(task.observed, result, seconds), in_words(missed), spread
         return "; ".join(part for part in told if part)

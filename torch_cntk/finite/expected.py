@@ -95,6 +95,8 @@ def expected_kernel(
         raise TypeError(f"expected seed to be an integer, got {seed!r}")
     if outputs not in ("mean", "trace"):
         raise ValueError(f'expected outputs "mean" or "trace", got {outputs!r}')
+    if redraw is not None and not callable(redraw):
+        raise TypeError(f"expected redraw to be a function of the network and a generator, got {redraw!r}")
     # Refuses what is no network, and inputs that do not fit, before anything is copied.
     function = Function(net, "ntk" if kind == "nngp" else kind)
     inputs: tuple[Tensor, Tensor | None] = function.tensors(z, others)

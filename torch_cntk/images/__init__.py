@@ -9,6 +9,7 @@ from torch_cntk.images import plotting
 from torch_cntk.images.array_call import inpaint_array
 from torch_cntk.images.autocorrelation import Autocorrelated, autocorrelation_network, autocorrelation_passes
 from torch_cntk.images.averaged import Averaged
+from torch_cntk.images.calibration import std_factor
 from torch_cntk.images.certainty import std_picture
 from torch_cntk.images.coarse import Coarse
 from torch_cntk.images.default import default_kernel, default_network, levels_for
@@ -72,6 +73,7 @@ __all__ = [
     "random_mask",
     "read_image",
     "read_mask",
+    "std_factor",
     "std_picture",
     "sweep",
     "write_image",

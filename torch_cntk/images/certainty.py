@@ -25,7 +25,15 @@ from torch_cntk.images.result import InpaintingResult
 from torch_cntk.kernels.kernel import Kernel
 from torch_cntk.solvers import Solver
 
-__all__ = ["Missed", "Passes", "left_out_error", "posterior_after", "settled", "std_picture"]
+__all__ = [
+    "Missed",
+    "Passes",
+    "around_the_largest",
+    "left_out_error",
+    "posterior_after",
+    "settled",
+    "std_picture",
+]
 
 _SIDE, _HOLES = 96, 4
 """Of the part of the image that is tried: pixels at least, and times the largest hole's reach. A larger one would take
@@ -85,7 +93,7 @@ def left_out_error(
         return None
     kernel = default_kernel(known) if kernel is None else kernel
     low, high = (float(level) for level in torch.aminmax(image[:, known]))
-    place = _around_the_largest(observed)
+    place = around_the_largest(observed)
     image, known = image[(slice(None), *place)], known[place]
     left_out = copies_of_holes(known, ~observed[place])[0]
     if int(left_out.sum()) < _FEWEST or not bool((known & ~left_out).any()):
@@ -99,7 +107,7 @@ def left_out_error(
     return Missed(float((filled - image)[:, left_out].double().square().mean().sqrt()), low, high)
 
 
-def _around_the_largest(observed: Tensor) -> tuple[slice, ...]:
+def around_the_largest(observed: Tensor) -> tuple[slice, ...]:
     """The part of the image around the pixel that is most remote from one that is not filled."""
     distance = scipy.ndimage.distance_transform_cdt(~observed.cpu().numpy(), "chessboard")
     middle = np.unravel_index(int(distance.argmax()), distance.shape)
@@ -146,8 +154,8 @@ def posterior_after(
     """What a fill has left open, without filling otherwise than it did: by the regression of ``settled``.
 
     Args:
-        image: [channels, H, W].
-        known: boolean [H, W], that was filled from.
+        image: [channels, *size].
+        known: boolean [*size], that was filled from.
         kernel: that filled it, or None for the default one.
         result: of ``inpaint``.
         samples: images to draw.
@@ -155,9 +163,9 @@ def posterior_after(
         progress: whether to show a bar.
 
     Returns:
-        standard deviations [1, channels, H, W] and samples [n, 1, channels, H, W].
+        standard deviations [1, channels, *size] and samples [n, 1, channels, *size].
     """
-    given = Observed.of(image, known, 2)
+    given = Observed.of(image, known, image.ndim - 1)
     draws = Draws.of(samples, seed)
     assert draws is not None
     estimate = torch.as_tensor(result.image).to(image)

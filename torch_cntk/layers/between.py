@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from torch_cntk._internal.agreed_memory import agreed_memory
+from torch_cntk._internal.agreed_memory import agreed_memory, ranks_of
 from torch_cntk._internal.arrays import tensor_of
 from torch_cntk._internal.checks import as_precision, shape_text
 from torch_cntk._internal.contexts import plain
@@ -100,6 +100,7 @@ def gram_operator(
         ValueError: see there.
     """
     if mesh is not None:
+        ranks_of(mesh)
         return _shared_operator(network, features, kind, white, dtype, mesh)
     _checked(network, features)
     if asks_for_gradients(network.modules()):
@@ -178,7 +179,9 @@ def _as_tensor(inputs: Any) -> Tensor:
 
 
 def _gram(network: Layer, features: Tensor, others: Tensor | None, asked: Between) -> Tensor | None:
+    as_precision(asked.dtype)
     if asked.mesh is not None:
+        ranks_of(asked.mesh)
         return _of_ranks(network, features, others, asked, asked.mesh)
     _check_results(asked)
     if asked.output not in get_args(Output):

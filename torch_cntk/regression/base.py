@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from torch_cntk._internal.agreed_memory import ranks_of
-from torch_cntk._internal.checks import finite_number
+from torch_cntk._internal.checks import as_precision, finite_number
 from torch_cntk._internal.contexts import plain
 from torch_cntk._internal.parameters import Estimator
 from torch_cntk._internal.ranks import Mesh
 from torch_cntk._internal.user_warnings import warn_user
 from torch_cntk.layers import Layer
-from torch_cntk.regression.gram import Settings, TrainingKernel, as_inputs
+from torch_cntk.regression.gram import Settings, TrainingKernel, as_inputs, checked_network
 from torch_cntk.solvers import Factorisation, Regression, Solver, Status, automatic
 from torch_cntk.solvers.leave_one_out import residuals
 
@@ -63,13 +63,13 @@ class KernelEstimator(Estimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = False
         tags.input_tags.three_d_array = True
-        tags.input_tags.pairwise = self.network == "precomputed"
+        tags.input_tags.pairwise = isinstance(self.network, str)
         tags.target_tags.required = True
         return tags
 
     def _check_options(self) -> None:
-        if not isinstance(self.network, Layer) and self.network != "precomputed":
-            raise TypeError(f'expected a network of torch_cntk, or "precomputed", got {self.network!r}')
+        checked_network(self.network)
+        as_precision(self.dtype)
         if self.kind not in ("ntk", "nngp"):
             raise ValueError(f'expected kind "ntk" or "nngp", got {self.kind!r}')
         if isinstance(self.ridge, str):

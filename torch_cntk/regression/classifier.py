@@ -117,16 +117,23 @@ class KernelClassifier(KernelEstimator):
         """Inputs [n, ...] and the number of each one's class, [n].
 
         Raises:
+            TypeError: they are no numbers, an option has another type, or labels cannot be sorted.
             ValueError: they do not fit each other, or there are fewer than two classes.
         """
         self._check_options()
         read = as_inputs(inputs, self._device)
-        given = labels.cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+        if not isinstance(self.calibrated, bool):
+            raise TypeError(f"expected calibrated to be True or False, got {self.calibrated!r}")
+        given = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
         if given.shape != (len(read),):
             raise ValueError(f"expected labels [{len(read)}], got shape {given.shape}")
         if given.dtype.kind == "f" and not np.isfinite(given).all():
             raise ValueError("expected labels without NaN or infinity")
-        self.classes_, index = np.unique(given, return_inverse=True)
+        try:
+            self.classes_, index = np.unique(given, return_inverse=True)
+        except TypeError:
+            kinds = sorted({type(label).__name__ for label in given.tolist()})
+            raise TypeError(f"expected labels of one kind, which can be sorted, got {', '.join(kinds)}") from None
         if len(self.classes_) < 2:
             raise ValueError(f"expected labels of at least two classes, got {self.classes_[0]!r} alone")
         return read, torch.from_numpy(index).to(read.device)

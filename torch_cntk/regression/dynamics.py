@@ -14,13 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torch_cntk._internal.checks import finite_number
+from torch_cntk._internal.checks import as_precision, finite_number
 from torch_cntk._internal.contexts import plain
 from torch_cntk._internal.memory import allocating
-from torch_cntk.layers import Layer
 from torch_cntk.regression.base import Network
 from torch_cntk.regression.decay import progress
-from torch_cntk.regression.gram import Settings, TrainingKernel, as_inputs, returned
+from torch_cntk.regression.gram import Settings, TrainingKernel, as_columns, as_inputs, checked_network, returned
 from torch_cntk.regression.losses import integrated_gradients
 from torch_cntk.regression.rates import checked_momentum
 
@@ -40,6 +39,14 @@ def _check_no_gradient(*given: object) -> None:
     """
     if torch.is_grad_enabled() and any(isinstance(one, Tensor) and one.requires_grad for one in given):
         raise ValueError("expected tensors that require no gradients, as none pass through the dynamics; detach() them")
+
+
+def _axes(values: Any) -> int:
+    """How many there are of targets; 0 where rows differ in length, which is refused later."""
+    try:
+        return values.ndim if isinstance(values, Tensor) else np.ndim(values)
+    except ValueError:
+        return 2
 
 
 class TrainingDynamics:
@@ -71,7 +78,7 @@ class TrainingDynamics:
         progress: whether to show bars.
 
     Raises:
-        TypeError: something is not numbers, or the network is none.
+        TypeError: something is not numbers, labels are text, or the network is none.
         ValueError: an option is out of range, shapes do not fit, or something is not finite.
     """
 
@@ -92,8 +99,8 @@ class TrainingDynamics:
         device: str | None = None,
         progress: bool = False,
     ) -> None:
-        if not isinstance(network, Layer) and network != "precomputed":
-            raise TypeError(f'expected a network of torch_cntk, or "precomputed", got {network!r}')
+        checked_network(network)
+        as_precision(dtype)
         if kind not in ("ntk", "nngp"):
             raise ValueError(f'expected kind "ntk" or "nngp", got {kind!r}')
         if loss not in ("mse", "cross_entropy") and not callable(loss):
@@ -109,7 +116,7 @@ class TrainingDynamics:
         self._form = x if isinstance(x, Tensor) else np.empty(0)
         _check_no_gradient(x, y, initial)
         inputs = as_inputs(x, device)
-        self._single = np.ndim(y) == 1 and loss != "cross_entropy"
+        self._single = _axes(y) == 1 and loss != "cross_entropy"
         self._targets = self._read(y, "targets", labels=loss == "cross_entropy").to(inputs.device)
         if len(self._targets) != len(inputs):
             raise ValueError(f"expected targets [{len(inputs)}] or [{len(inputs)}, k], got shape {tuple(np.shape(y))}")
@@ -149,15 +156,22 @@ class TrainingDynamics:
         """Targets or outputs as [n, k] in float64; labels as one row of probabilities each.
 
         Raises:
+            TypeError: they are no numbers.
             ValueError: they are of another shape, or labels are no integers from 0 on.
         """
-        if not labels or np.ndim(values) > 1:
-            given = np.asarray(values)[:, None] if np.ndim(values) == 1 else values
-            found = as_inputs(given, self._device, name=name).double()
+        if not labels or _axes(values) > 1:
+            found = as_columns(values, self._device, name=name)
             if found.ndim != 2:
                 raise ValueError(f"expected {name} [n] or [n, k], got shape {tuple(found.shape)}")
             return found
-        numbers = torch.as_tensor(np.asarray(values))
+        array = values if isinstance(values, Tensor) else np.asarray(values)
+        if isinstance(array, np.ndarray) and array.dtype.kind not in "biufc":
+            got = "text" if array.dtype.kind in "US" else f"an array of {array.dtype}"
+            raise TypeError(
+                f"expected labels as integers from 0 on, [n], or probabilities [n, k], got {got}; "
+                "np.unique(labels, return_inverse=True)[1] numbers them"
+            )
+        numbers = torch.as_tensor(array)
         if numbers.ndim != 1 or numbers.is_floating_point() or numbers.dtype == torch.bool or int(numbers.min()) < 0:
             raise ValueError("expected labels as integers from 0 on, [n], or probabilities [n, k], got others")
         return torch.nn.functional.one_hot(numbers.long()).double()

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from torch_cntk._internal.checks import as_device, check_dense
 from torch_cntk._internal.memory import available_bytes
 from torch_cntk._internal.ranks import Mesh
 from torch_cntk.layers import Layer
 from torch_cntk.operators import DenseOperator, Operator
 
-__all__ = ["Settings", "TrainingKernel", "as_inputs", "returned"]
+__all__ = ["Settings", "TrainingKernel", "as_columns", "as_inputs", "checked_network", "returned"]
 
 _MATRIX_SHARE = 3
 """Of the free memory, the matrix may take one in so many parts: a factorisation and a copy take two more."""
@@ -63,27 +65,88 @@ def as_inputs(inputs: Any, device: torch.device | str | None, *, name: str = "in
         TypeError: they are not numbers.
         ValueError: there are none, or one is not finite.
     """
-    try:
-        tensor = inputs if isinstance(inputs, Tensor) else torch.as_tensor(_array(inputs))
-    except (TypeError, ValueError) as error:
-        shapes = "[n, features] or [n, channels, *size]" if name == "inputs" else "[n] or [n, k]"
-        raise TypeError(f"expected {name} to be an array of numbers, {shapes}, got {error}") from None
-    tensor = tensor.detach().to(device or tensor.device)
+    tensor = inputs if isinstance(inputs, Tensor) else _tensor(inputs, name)
+    check_dense(tensor, name)
+    tensor = tensor.detach().to(tensor.device if device is None else as_device(device))
     if tensor.is_complex() or tensor.dtype == torch.bool:
         raise TypeError(f"expected real numbers, got {tensor.dtype}")
     if not tensor.is_floating_point() or tensor.dtype.itemsize < 4:
         tensor = tensor.double()
     if tensor.ndim < 2 or tensor.numel() == 0:
-        raise ValueError(f"expected [n, features] or [n, channels, *size], got shape {tuple(tensor.shape)}")
+        raise ValueError(f"expected {_shapes(name)} as {name}, got shape {tuple(tensor.shape)}")
     if not bool(torch.isfinite(tensor).all()):
         raise ValueError(f"expected finite {name}, got NaN or infinity among them")
     return tensor
 
 
-def _array(inputs: Any) -> np.ndarray[Any, Any]:
-    """An array that torch takes: contiguous, and writable, as those of pandas may not be."""
-    array = np.ascontiguousarray(np.asarray(inputs))
-    return array if array.flags.writeable else array.copy()
+def as_columns(values: Any, device: torch.device | str | None, *, name: str) -> Tensor:
+    """Targets [n] or [n, k] as [n, k] in float64; see ``as_inputs``."""
+    if isinstance(values, Tensor):
+        return as_inputs(values[:, None] if values.ndim == 1 else values, device, name=name).double()
+    array = _array(values, name)
+    return as_inputs(array[:, None] if array.ndim == 1 else values, device, name=name).double()
+
+
+def _shapes(name: str) -> str:
+    known = {"inputs": "[n, features] or [n, channels, *size]", "the kernel": "[n, n]"}
+    return known.get(name, "[n] or [n, k]")
+
+
+def _array(inputs: Any, name: str) -> np.ndarray[Any, Any]:
+    """An array of what is none.
+
+    Raises:
+        TypeError: it cannot be one, as its rows differ in length.
+    """
+    try:
+        return np.asarray(inputs)
+    except ValueError:
+        raise TypeError(
+            f"expected {name} to be an array of numbers, {_shapes(name)}, got rows of different lengths"
+        ) from None
+
+
+def _tensor(inputs: Any, name: str) -> Tensor:
+    """What is no tensor as one, contiguous, and writable, as arrays of pandas may not be.
+
+    Raises:
+        TypeError: it has no numbers.
+    """
+    array = _array(inputs, name)
+    if isinstance(inputs, Operator):
+        raise TypeError(f"expected {name} as a matrix, got {type(inputs).__name__}, which stores none: its dense() is")
+    if array.dtype.kind not in "biufc":
+        # Frames of numbers in columns of objects are numbers.
+        array = _of_objects(array, inputs, name)
+    array = np.ascontiguousarray(array)
+    wide = array.dtype.kind == "f" and array.dtype.itemsize > torch.float64.itemsize
+    array = array.astype(np.float64 if wide else array.dtype.newbyteorder("="), copy=not array.flags.writeable)
+    tensor: Tensor = torch.from_numpy(array)
+    return tensor
+
+
+def _of_objects(array: np.ndarray[Any, Any], given: Any, name: str) -> np.ndarray[Any, Any]:
+    """Numbers that came as objects.
+
+    Raises:
+        TypeError: some of them are none.
+    """
+    if array.ndim and all(isinstance(entry, Real) for entry in array.ravel().tolist()):
+        return array.astype(np.float64)
+    words = {"U": "text", "S": "text", "M": "dates", "m": "spans of time"}
+    got = words.get(array.dtype.kind, "objects" if array.ndim else type(given).__name__)
+    raise TypeError(f"expected {name} to be an array of numbers, {_shapes(name)}, got {got}")
+
+
+def checked_network(network: Any) -> None:
+    """Refuse what is neither a network nor "precomputed".
+
+    Raises:
+        TypeError: so it is.
+    """
+    if not isinstance(network, Layer) and not (isinstance(network, str) and network == "precomputed"):
+        got = repr(network) if isinstance(network, str) else type(network).__name__
+        raise TypeError(f'expected a network of torch_cntk, or "precomputed", got {got}')
 
 
 def returned(values: Tensor, inputs: Any) -> Any:

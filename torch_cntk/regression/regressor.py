@@ -13,7 +13,7 @@ from torch_cntk._internal.checks import positive_int
 from torch_cntk._internal.memory import allocating
 from torch_cntk._internal.ranks import Mesh
 from torch_cntk.regression.base import KernelEstimator, Network, Ridge
-from torch_cntk.regression.gram import as_inputs, returned
+from torch_cntk.regression.gram import as_columns, as_inputs, returned
 from torch_cntk.solvers import Solver
 
 __all__ = ["KernelRegressor"]
@@ -128,12 +128,14 @@ class KernelRegressor(KernelEstimator):
         """Inputs [n, ...] and targets [n, k].
 
         Raises:
+            TypeError: they are no numbers, or an option has another type.
             ValueError: they do not fit each other.
         """
         self._check_options()
         read = as_inputs(inputs, self._device)
-        given = np.asarray(targets)[:, None] if np.ndim(targets) == 1 else targets
-        values = as_inputs(given, self._device, name="targets").double().to(read.device)
+        if not isinstance(self.center, bool):
+            raise TypeError(f"expected center to be True or False, got {self.center!r}")
+        values = as_columns(targets, self._device, name="targets").to(read.device)
         if len(values) != len(read) or values.ndim > 2:
             shape = tuple(np.shape(targets))
             raise ValueError(f"expected targets [{len(read)}] or [{len(read)}, k], got shape {shape}")
@@ -195,7 +197,7 @@ class KernelRegressor(KernelEstimator):
         values, vectors = torch.linalg.eigh(self._covariance(inputs, cross))
         # Of eigenvalues below 0 rounding is to blame.
         root = vectors * values.clamp_min(0).sqrt()
-        generator = torch.Generator().manual_seed(positive_int(random_state + 1, "random_state + 1"))
+        generator = torch.Generator().manual_seed(positive_int(random_state, "random_state", least=0) + 1)
         noise = torch.randn(len(inputs), mean.shape[1] * count, generator=generator, dtype=torch.float64).to(root)
         drawn = (root @ noise).reshape(len(inputs), -1, count)
         return returned(self._shaped(mean[..., None] + drawn * self.amplitude_.sqrt()[:, None]), X)
@@ -210,9 +212,9 @@ class KernelRegressor(KernelEstimator):
             ValueError: nothing has been fitted, or shapes do not fit each other.
         """
         predicted = torch.as_tensor(np.asarray(self.predict(X))).double()
-        truth = torch.as_tensor(np.array(y)).double()
+        truth = as_columns(y, "cpu", name="targets")
         if truth.numel() != predicted.numel() or len(truth) != len(predicted):
-            raise ValueError(f"expected targets {list(predicted.shape)}, got shape {tuple(truth.shape)}")
+            raise ValueError(f"expected targets {list(predicted.shape)}, got shape {tuple(np.shape(y))}")
         # [n, 1] beside [n] would be taken as a difference of all pairs.
         truth = truth.reshape(predicted.shape)
         left = (truth - predicted).square().sum(0)

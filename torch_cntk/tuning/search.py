@@ -101,6 +101,8 @@ def tune(
     """
     start = time.perf_counter()
     _check(network, objective, kind)
+    if options is not None and (isinstance(options, str) or not isinstance(options, Sequence)):
+        raise TypeError(f'expected options as names, such as ["negative_slope"], got {options!r}')
     number = finite_number(ridge, "ridge", minimum=0)
     most, count = positive_int(steps, "steps"), positive_int(points, "points", least=8)
     generator = torch.Generator().manual_seed(positive_int(seed, "seed", least=0))
