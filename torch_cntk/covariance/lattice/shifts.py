@@ -52,30 +52,50 @@ class SpareMemory:
         self._images = images
 
 
-def circular_sum(images: Tensor, offsets: Sequence[int], axis: int, out: Tensor) -> None:
-    """Write the sum of neighbours along ``axis``, around the edge, into ``out``.
+def circular_sum(images: Tensor, offsets: Sequence[int], axis: int, spare: Tensor) -> Tensor:
+    """The sum of neighbours along ``axis``, around the edge.
 
     Args:
-        images: of any shape.
+        images: of any shape; they may be overwritten.
         offsets: where the neighbours are, as ``Patches.offsets`` has them.
         axis: a dimension of the images.
-        out: memory of their shape.
+        spare: memory of their shape.
+
+    Returns:
+        the sum, in the spare memory or in that of the images.
     """
-    length = images.shape[axis]
-    if sorted(offsets) == [-1, 0, 1] and length > 2 and images.numel() > _FEW_NUMBERS:
-        _sum_three(images, axis, out)
-        return
+    length, sorted_offsets = images.shape[axis], sorted(offsets)
+    if images.numel() > _FEW_NUMBERS:
+        if sorted_offsets == [-1, 0, 1] and length > 2:
+            _sum_three(images, axis, spare)
+            return spare
+        if sorted_offsets == [-2, -1, 0, 1, 2] and length > 4:
+            _sum_five(images, axis, spare)
+            return images
     if offsets[0] == 0:
-        out.copy_(images)
+        spare.copy_(images)
     else:
-        out.zero_()
+        spare.zero_()
     for _, members in groupby(offsets[offsets[0] == 0 :], key=abs):
         pair = list(members)
         if pair[0] % length == 0:
-            out.add_(images, alpha=len(pair))
+            spare.add_(images, alpha=len(pair))
             continue
         for offset in pair:
-            _add_shifted(out, images, offset % length, axis)
+            _add_shifted(spare, images, offset % length, axis)
+    return spare
+
+
+def _sum_five(images: Tensor, axis: int, spare: Tensor) -> None:
+    """In three passes: pairs of neighbours; a pixel and the pair behind it; the pair before. The images become it."""
+    length = images.shape[axis]
+    rest = length - 1
+    torch.add(images.narrow(axis, 0, rest), images.narrow(axis, 1, rest), out=spare.narrow(axis, 0, rest))
+    torch.add(images.select(axis, rest), images.select(axis, 0), out=spare.select(axis, rest))
+    for shift in (1, length - 2):
+        rest = length - shift
+        images.narrow(axis, 0, rest).add_(spare.narrow(axis, shift, rest))
+        images.narrow(axis, rest, shift).add_(spare.narrow(axis, 0, shift))
 
 
 def _sum_three(images: Tensor, axis: int, out: Tensor) -> None:
