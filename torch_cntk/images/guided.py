@@ -60,8 +60,8 @@ class Guided:
         constant: added to all entries.
         ridge: of the regression, relative to the mean of the kernel's diagonal.
         network: None takes ``guided_network``.
-        relaxation: behind two guided passes, this one looks so far beyond the last estimate, times the last change: passes
-            go on in one direction, and four then do as well as six; from 0 to below 1.
+        relaxation: from 0 to below 1. Behind two guided passes, this one looks beyond the last estimate, by so much of
+            the last change: passes go on in one direction, and four then do as well as six.
         solver: None takes ``Settled()``, which stops when the picture no longer changes; for a residual of your own
             take ``ConjugateGradient(1e-2, preconditioner="jacobi")``, say.
 
