@@ -60,6 +60,8 @@ class Guided:
         constant: added to all entries.
         ridge: of the regression, relative to the mean of the kernel's diagonal.
         network: None takes ``guided_network``.
+        relaxation: from 0 to below 1. Behind two guided passes, this one looks beyond the last estimate, by so much of
+            the last change: passes go on in one direction, and four then do as well as six.
         solver: None takes ``Settled()``, which stops when the picture no longer changes; for a residual of your own
             take ``ConjugateGradient(1e-2, preconditioner="jacobi")``, say.
 
@@ -78,6 +80,7 @@ class Guided:
     constant: float = 1e-4
     ridge: float = 1e-3
     network: Layer | None = field(default=None, kw_only=True)
+    relaxation: float = field(default=0.5, kw_only=True)
     solver: Solver | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -87,6 +90,8 @@ class Guided:
         for name in ("smoothing", "length", "white"):
             if finite_number(getattr(self, name), name, minimum=0) == 0:
                 raise ValueError(f"expected {name} > 0, got 0")
+        if not finite_number(self.relaxation, "relaxation", minimum=0) < 1:
+            raise ValueError(f"expected relaxation to be below 1, got {self.relaxation}")
 
     def equations(self, given: Observed, estimate: Tensor | None) -> Equations:
         """See ``Filler``.

@@ -26,6 +26,7 @@ __all__ = ["choose_passes"]
 _FIRST_PASSES = 3
 """After which the better settings are known."""
 _MOST_PASSES = 6
+"""They end before, after one that gains too little: the next one would gain less still."""
 _FIRST_ITERATIONS = 6
 """Of a flow, after which the better levels are known."""
 _PATIENCE = 3
@@ -86,7 +87,7 @@ def choose_passes(
         for number, race in enumerate(races):
             if race.total.min() < races[best].total.min() * (1 - _GAIN):
                 best = number
-        _go_on([races[best]], [_MOST_PASSES], ranks)
+        _finish(races[best], ranks)
         bar.update(len(trials))
     passes = _worthwhile(races[best].errors, holes)
     flow = _flow(races[best], candidates[best], passes, flows, holes)
@@ -133,6 +134,15 @@ def _qualify(races: list[_Race], mesh: Mesh, bar: tqdm) -> None:
     promising = [float(race.total[1]) < float(race.total[0]) for race in races]
     _go_on(races, [_FIRST_PASSES if goes_on else 1 for goes_on in promising], mesh)
     bar.update(sum(len(race.errors) for race in races))
+
+
+def _finish(race: _Race, mesh: Mesh) -> None:
+    """All passes of the best candidate that may be worth while."""
+    passes = max(_FIRST_PASSES, len(race.total) - 1)
+    _go_on([race], [passes], mesh)
+    while passes < _MOST_PASSES and float(race.total[-1]) < float(race.total[:-1].min()) * (1 - _GAIN / 2):
+        passes += 1
+        _go_on([race], [passes], mesh)
 
 
 def _go_on(races: list[_Race], passes: list[int], mesh: Mesh) -> None:

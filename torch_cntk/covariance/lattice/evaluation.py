@@ -327,12 +327,12 @@ class Evaluation:
 
 
 def _band(program: Program, slab: Slab, top: int, count: int) -> Tensor:
-    """A slab of some rows of positions, contiguous."""
+    """A slab of some rows of positions."""
     margin = program.node.margin
     if margin is None or count == program.node.geometry.period[0]:
         return program.run(slab)
     images = program.run(replace(slab, band=(top - margin, count + 2 * margin)))
-    return images.narrow(1 + program.node.ndim, margin, count).contiguous()
+    return images.narrow(1 + program.node.ndim, margin, count)
 
 
 def _slab_entries(load: int, device: torch.device) -> int:

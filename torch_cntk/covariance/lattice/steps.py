@@ -8,6 +8,7 @@ where no weight layer has been passed yet), and returns its own. It may overwrit
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -53,6 +54,8 @@ class _LookUp(Step[Stored]):
     def run(self, inputs: list[Tensor], slab: Slab) -> Tensor:
         geometry = self.node.geometry
         sigma = Table(self.node.table.values[:1], geometry)
+        # Where all pixels are alike, so are the bands: one plan serves all of them.
+        slab = replace(slab, band=None) if max(geometry.period) == 1 else slab
         return sigma.gather(slab, (Nearest(1),) * self.node.ndim, geometry.size, geometry.period)
 
 
@@ -266,6 +269,8 @@ class _Mix(Step[Mixed]):
     def _add(self, total: Tensor, part: Tensor, weight: float, positions: tuple[int, ...]) -> None:
         ndim = self.node.ndim
         period = part.shape[-ndim:]
+        # Adding float64 to float32 in place would copy the total twice.
+        part = part.to(total.dtype)
         # Every axis of the total as [repetitions, period], over which the part broadcasts.
         view = total.view(
             *total.shape[:-ndim], *(n for p, q in zip(positions, period, strict=True) for n in (p // q, q))
