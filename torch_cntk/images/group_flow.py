@@ -57,8 +57,8 @@ class GroupFlow:
         last: of the eighth iteration and those that follow; geometric in between.
         relaxation: how far each iteration goes beyond its result, from 0 to below 1.
         members: patches of a group.
-        side: of a patch in pixels, along each axis; by default 49 in signals, 5, 7 and 9 in turn in images, and 4 in
-            videos.
+        side: of a patch in pixels, along each axis; by default 49 in signals, 4 in videos, and 5, 7 and 9 in turn in
+            images, where the result is the mean of the latest iteration of each.
         network: K is its kernel, of layers that take rows, such as ``Linear``; by default A A^T.
         noise: standard deviation of the noise in the observed values, relative to theirs. What they lose is added back
             only while its root mean square is above that of the noise, which is not to be learnt.
@@ -72,7 +72,7 @@ class GroupFlow:
     first: float = 0.3
     last: float = 0.3
     relaxation: float = 0.5
-    members: int = 24
+    members: int = 32
     side: int | None = None
     network: Layer | None = None
     noise: float = 0.0

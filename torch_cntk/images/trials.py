@@ -36,6 +36,8 @@ _FURTHER = 1.3
 """Times the radius of other passes, that of the one behind a flow (+.014 dB on crops of photographs)."""
 _GAIN = 0.01
 """Another choice must lower the error by this share to be preferred: smaller differences are chance."""
+_AS_GOOD = 0.001
+"""Share of the error by which iterations of a flow may differ from the best."""
 _GAIN_IN_HOLES = 0.05
 """The same for holes: there are few of them, each with its own error."""
 
@@ -298,8 +300,11 @@ class _Flowing:
             self.errors.append(self._race.errors_of(self.estimates[-1]))
 
     def enough(self) -> tuple[int, Tensor]:
-        """The fewest iterations that are as good as any, and the errors [trials] after them."""
-        number = 1 + next(k for k, total in enumerate(self._totals) if total <= self.least * (1 + _GAIN / 2))
+        """The most iterations that are as good as any, and the errors [trials] after them.
+
+        In the whole image groups are more alike than in its parts, and gain from more iterations.
+        """
+        number = 1 + max(k for k, total in enumerate(self._totals) if total <= self.least * (1 + _AS_GOOD))
         return number, torch.tensor(self.errors[number - 1], dtype=torch.float64)
 
 
