@@ -199,7 +199,7 @@ def _command(name: str, arguments: Sequence[str]) -> str:
     words, skip = [f"python -m benchmarks.{name}"], False
     for word in arguments:
         option = word.partition("=")[0]
-        if not skip and option not in _FOLDERS and option != "--report":
+        if not skip and option not in (*_FOLDERS, "--report", "--resume"):
             words.append(shlex.quote(word))
         skip = word in _FOLDERS
     return " ".join(words)
@@ -256,8 +256,11 @@ def measured(task: Task, row: Record, settings: Options, *, memory: bool) -> tup
 
 
 def run(tasks: Sequence[Task], table: Table, options: argparse.Namespace) -> None:
-    """Every method on every task; rows are saved as they come."""
+    """Every method on every task, but for known rows where a run is resumed; rows are saved as they come."""
     works = [(task, method) for task in tasks for method in options.methods]
+    if options.resume:
+        known, settings = table.rows(), settings_of(options)
+        works = [(task, method) for task, method in works if _row(task, method, options, settings).key not in known]
     with tqdm(works, unit="row") as bar:
         for task, method in bar:
             settings = settings_of(options)
@@ -547,6 +550,7 @@ def parser(description: str | None, name: str, **defaults: object) -> argparse.A
     made.add_argument("--autocast", action="store_true", help="train in bfloat16 where torch holds it safe")
     made.add_argument("--memory", action="store_true", help="measure peak memory, in processes of their own")
     made.add_argument("--report", action="store_true", help="run nothing; report what is there")
+    made.add_argument("--resume", action="store_true", help="measure only rows that are not in the table yet")
     made.add_argument("--page", type=Path, help="the page of pictures (default: in the folder)")
     made.add_argument("--tile", type=int, default=256, help="width of a picture on the page")
     made.add_argument("--zoom", type=int, default=0, help="side of the square in the middle that the page shows")

@@ -152,6 +152,7 @@ def flow_variants() -> dict[str, list[Pass]]:
         "guided, flow": flow,
         "nothing added back": replace(flow, noise=1e6),
         "groups of 16": replace(flow, members=16),
+        "groups of 32": replace(flow, members=32),
         "groups of 48": replace(flow, members=48),
         "side 5": replace(flow, side=5),
         "side 7": seven,
@@ -168,6 +169,8 @@ def flow_variants() -> dict[str, list[Pass]]:
         "flow": [flow],
         "flow, guided": [flow, *three],
         "guided, flow, mean with guided": [*three, flow, Averaged(three[2])],
+        "the same, 15 iterations": [*three, replace(flow, iterations=15), Averaged(three[2])],
+        "the same, and radius 13": [*three, replace(flow, iterations=15), Averaged(tc.Guidance(radius=13).at(2))],
         "guided, flow, guided": [*three, flow, three[2]],
     }
     return {**orders, **{name: [*three, one] for name, one in changed.items()}}

@@ -178,6 +178,29 @@ def refined(given: Observed, estimate: Tensor, flow: GroupFlow | None = None) ->
     return given.shaped(given.restore(given.denormalise(made)))
 
 
+@pytest.mark.parametrize("iterations", [2, 4])
+def test_iterations_are_those_of_the_equations(iterations: int) -> None:
+    """Sides take turns, residuals are added back, and the result is the mean of the latest one of each side."""
+    image, observed = texture(12, 13).double(), torch.rand(12, 13) < 0.7
+    image = image / (image[:, observed].max() - image[:, observed].min())
+    low, high = image[:, observed].min(), image[:, observed].max()
+    flow = GroupFlow(iterations, first=0.4, last=0.2, relaxation=0.3, members=4)
+    start = torch.where(observed, image, torch.rand_like(image) * (high - low) + low)
+    wide = groups(start.float(), (9, 9), 4, 15, 4, ~observed)
+    x, back, latest = start, torch.zeros_like(image), []
+    for k in range(iterations):
+        side = (5, 7, 9)[k % 3]
+        members = narrowed(wide, (12, 13), (9, 9), (side, side))
+        flowed = flow_in_loops(x - back, members, (side, side), 0.4 * 0.5 ** (k / 7))
+        w = torch.where(flowed.isnan(), x - back, flowed)  # in no group, as nothing around is missing
+        back = torch.where(observed, back + w - image, 0)
+        x = torch.where(observed, image, w + 0.3 * (w - x))
+        latest.append(x.clamp(low, high))
+    found = flow.refine(Observed.of(image, observed), start[None])
+    # The flow is in single precision.
+    torch.testing.assert_close(found[0], torch.stack(latest[-3:]).mean(0), rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("size", [(600,), (48, 52), (14, 15, 16)])
 def test_what_repeats_is_found_again(size: tuple[int, ...]) -> None:
     image, observed = texture(*size), torch.rand(size) < 0.5

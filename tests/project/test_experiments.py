@@ -60,6 +60,17 @@ def test_reconstruction_from_run_to_report(tmp_path: Path, capsys: pytest.Captur
     assert float(page.std()) > 0.1
 
 
+def test_a_resumed_run_measures_what_is_missing(tmp_path: Path) -> None:
+    common = ["--fast", "--out", str(tmp_path)]
+    reconstruction.main([*common, "--methods", "biharmonic"])
+    before = rows_in(tmp_path)
+    reconstruction.main([*common, "--methods", "biharmonic", "cntk", "--resume"])
+    first, second = rows_in(tmp_path)
+    assert [first] == before
+    assert second["method"] == "cntk"
+    assert "--resume" not in second["command"]
+
+
 def test_numbers_are_those_of_the_fills(tmp_path: Path) -> None:
     """PSNR and SSIM belong to the saved picture, whose observed pixels are the truth's."""
     page = tmp_path / "p.jpg"

@@ -10,6 +10,7 @@ back before the next step, as training goes on (Osher et al., An iterative regul
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -29,7 +30,8 @@ __all__ = ["Followed", "GroupFlow", "before_flow", "flows_for"]
 
 _SIDES = {1: (49,), 2: (5, 7, 9), 3: (4,)}
 """Patches of about 50 pixels in each dimension. Iterations on images take these sides in turn: what one side blurs or
-leaves noisy the next one mends, at the cost of one side (+.04 dB on crops of photographs)."""
+leaves noisy the next one mends, at the cost of one side (+.04 dB on crops of photographs). The result is the mean of
+the last ones (+.02 dB after twelve iterations)."""
 _STEPS = {1: 12, 2: 4, 3: 3}
 """Pixels between reference patches: each pixel is in several groups."""
 _REACHES = {1: 480, 2: 15, 3: 5}
@@ -57,8 +59,8 @@ class GroupFlow:
         last: of the eighth iteration and those that follow; geometric in between.
         relaxation: how far each iteration goes beyond its result, from 0 to below 1.
         members: patches of a group.
-        side: of a patch in pixels, along each axis; by default 49 in signals, 5, 7 and 9 in turn in images, and 4 in
-            videos.
+        side: of a patch in pixels, along each axis; by default 49 in signals, 4 in videos, and 5, 7 and 9 in turn in
+            images, where the result is the mean of the latest iteration of each.
         network: K is its kernel, of layers that take rows, such as ``Linear``; by default A A^T.
         noise: standard deviation of the noise in the observed values, relative to theirs. What they lose is added back
             only while its root mean square is above that of the noise, which is not to be learnt.
@@ -203,13 +205,14 @@ class _Run:
         self._back = torch.zeros_like(self._estimate)
         chosen = _SIDES[ndim] if flow.side is None else (flow.side,)
         self._sides = [tuple(min(side, n) for n in given.size) for side in chosen]
+        self._latest: deque[Tensor] = deque(maxlen=len(chosen))
         # One search for all sides, which takes as long as several iterations.
         widest = self._sides[-1]
         found = groups(self._estimate, widest, _STEPS[ndim], _REACHES[ndim], flow.members, ~self._known, mesh)
         self._groups = [narrowed(found, given.size, widest, sides) for sides in self._sides]
 
     def step(self, iteration: int, level: float) -> Tensor:
-        """One iteration, counted from 0, in the units of what is given, [channels, *size]."""
+        """One iteration, counted from 0: the mean of the latest one of each side, in the units of what is given."""
         turn = iteration % len(self._sides)
         start, network = self._estimate - self._back, self._flow.network
         flowed = flow_in_groups(start, self._groups[turn], self._sides[turn], level, network, self._mesh)
@@ -218,5 +221,6 @@ class _Run:
             self._back += lost
         beyond = flowed + self._flow.relaxation * (flowed - self._estimate)
         self._estimate = torch.where(self._known, self._observed, beyond)
-        clamped: Tensor = self._estimate.clamp(self._low, self._high)
-        return clamped.to(self._dtype) * self._unit
+        self._latest.append(self._estimate.clamp(self._low, self._high))
+        mean = torch.stack(list(self._latest)).mean(0)
+        return mean.to(self._dtype) * self._unit
