@@ -10,7 +10,8 @@ import torch
 
 import torch_cntk as tc
 from torch_cntk.images import Guided, PatchFill, Periodic
-from torch_cntk.images.certainty import moved, posterior_after, settled, std_picture
+from torch_cntk.images.certainty import posterior_after, settled, std_picture
+from torch_cntk.images.leaving_out import copies_of_holes
 
 
 def case(generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, tc.Kernel]:
@@ -49,7 +50,7 @@ def test_the_factor_is_the_quantile_of_errors_where_holes_are_moved_to(passes: A
     observed[3:8, 4:10] = False
     found = tc.images.std_factor(image, observed, kernel, count=2, passes=passes)
     scores = []
-    for left_out in moved(observed, ~observed)[:2]:
+    for left_out in copies_of_holes(observed, ~observed)[:2]:
         assert not bool((left_out & ~observed).any())
         known = observed & ~left_out
         filled = tc.inpaint(image, known, kernel, passes=passes)
