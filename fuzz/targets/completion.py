@@ -13,7 +13,7 @@ from torch import Tensor
 
 import torch_cntk as tc
 from fuzz.oracle import require
-from tests.helpers import brute_force
+from tests.helpers import brute_force, conditioning
 from tests.helpers.strategies.tables import Grid, grids, silly_arguments
 from torch_cntk.layers.registry import ACTIVATIONS
 from torch_cntk.matrices.completion import fully_connected
@@ -24,11 +24,9 @@ _QUADRATURE = 3
 """Columns for which an activation without a formula is integrated in milliseconds, in one layer."""
 _ROUNDING = 1e-11
 """Of numbers relative to the largest ones that are added on the way."""
-_SMOOTH = 1e-6
-"""What the tables of smooth activations may be off."""
 _QUICK = sorted(set(ACTIVATIONS) - {"hardtanh", "relu6"})
 """Those whose tables take milliseconds."""
-_FORMULA = ("relu", "leaky_relu", "abs", "erf", "sin")
+_FORMULA = ("relu", "leaky_relu", "abs", "erf", "sin", "rbf", "exp", "gaussian")
 
 
 @dataclass(frozen=True)
@@ -109,8 +107,8 @@ def _array(table: Any) -> np.ndarray:
     return np.asarray(table, dtype=np.float64)
 
 
-def _kernel(features: np.ndarray, identity: float, case: Case) -> np.ndarray | None:
-    """The textbook kernel between lines of features."""
+def _kernel(features: np.ndarray, identity: float, case: Case) -> tuple[np.ndarray, float] | None:
+    """The textbook kernel between lines of features, and how far the entries of another may be off the largest."""
     count, options = len(features), case.options
     if options["activation"] not in _FORMULA and (count > _QUADRATURE or options["hidden_layers"] > 1):
         return None
@@ -125,32 +123,37 @@ def _kernel(features: np.ndarray, identity: float, case: Case) -> np.ndarray | N
         return None
     with torch.random.fork_rng(devices=[]):  # weights are drawn, of which a kernel needs none
         network = fully_connected(options["hidden_layers"], options["activation"])
-    return brute_force.propagate(network, torch.from_numpy(sigma))[1].numpy()
+    kernel = brute_force.propagate(network, torch.from_numpy(sigma))[1]
+    if not torch.isfinite(kernel).all():
+        return None
+    return kernel.numpy(), max(_ROUNDING, conditioning.bound(network, torch.from_numpy(sigma), "ntk", kernel))
 
 
 def _check_numbers(
     model: tc.MatrixCompletion, case: Case, filled: np.ndarray, values: np.ndarray, known: np.ndarray
 ) -> None:
     """Each row, or all entries at once, against the solution of the textbook equations."""
-    columns = _kernel(case.grid.of_columns(), case.options["identity"], case)
-    if columns is None:
+    of_columns = _kernel(case.grid.of_columns(), case.options["identity"], case)
+    if of_columns is None:
         return
+    columns, off = of_columns
     centre = case.options["center"]
     everything = values[known].mean() if centre else 0.0
     if not case.row_features:
         ridge = model.ridge_ * np.diag(columns).mean()
         for y, seen, got in zip(values, known, filled, strict=True):
             mean = y[seen].mean() if centre and seen.any() else everything
-            _check_system(columns, y, seen, got, mean, ridge, model, case)
+            _check_system(columns, off, y, seen, got, mean, ridge, model, case)
         return
-    rows = _kernel(case.grid.of_rows(), case.options["row_identity"], case)
-    if rows is None:
+    of_rows = _kernel(case.grid.of_rows(), case.options["row_identity"], case)
+    if of_rows is None:
         return
+    rows, off = of_rows[0], off + of_rows[1]
     both = np.kron(rows, columns)
     if case.options["combine"] == "sum":
         both = np.kron(rows, np.ones_like(columns)) + np.kron(np.ones_like(rows), columns)
     ridge = model.ridge_ * np.diag(both).mean()
-    _check_system(both, values.ravel(), known.ravel(), filled.ravel(), everything, ridge, model, case)
+    _check_system(both, off, values.ravel(), known.ravel(), filled.ravel(), everything, ridge, model, case)
 
 
 def _length(target: np.ndarray) -> float:
@@ -161,6 +164,7 @@ def _length(target: np.ndarray) -> float:
 
 def _check_system(
     kernel: np.ndarray,
+    off: float,
     y: np.ndarray,
     seen: np.ndarray,
     got: np.ndarray,
@@ -185,7 +189,6 @@ def _check_system(
     target = y[seen] - mean
     error = np.abs(got[~seen] - lift @ target - mean).max()
     norm, length = np.linalg.norm(lift, 2), _length(target)
-    off = _ROUNDING if case.options["activation"] in _FORMULA else _SMOOTH
     worst = spectrum[-1] / spectrum[0]
     slack = off * (worst * max(norm, 1.0) * length + abs(mean) + abs(y[seen]).max())
     single = 1e-6 * (abs(got).max() + abs(mean)) if case.grid.form == "single" else 0.0

@@ -25,7 +25,9 @@ TABLES = (3e-10, 3e-9)
 the quadrature of ``expectations`` sees of functions that are smooth."""
 MARGIN = 2.0
 """Errors of several places add up otherwise than here, where all have one sign."""
-EXACT = (tc.ReLU, tc.LeakyReLU, tc.ABReLU, tc.Abs, tc.Erf, tc.Sin)
+WAVES = (tc.Sin, tc.RBF, tc.Exp)
+"""Activations that tell variances apart, and no angles."""
+EXACT = (tc.ReLU, tc.LeakyReLU, tc.ABReLU, tc.Abs, tc.Sign, tc.Step, tc.Erf, tc.Gaussian, *WAVES)
 """Activations of which package and recursion are exact to rounding."""
 
 
@@ -53,7 +55,7 @@ def _moved(sign: float) -> Any:
     original = expectations.activate
 
     def activate(layer: Any, sigma: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-        value, slope = original(layer, _nudged(sigma, sign, waves=isinstance(layer, tc.Sin)), theta)
+        value, slope = original(layer, _nudged(sigma, sign, waves=isinstance(layer, WAVES)), theta)
         if isinstance(layer, EXACT):
             return value, slope
         # Values of equal features are exact.
@@ -69,7 +71,7 @@ def _nudged(sigma: Tensor, sign: float, *, waves: bool) -> Tensor:
     Args:
         sigma: covariances.
         sign: 1 or -1.
-        waves: whether equal features may differ by rounding too: waves tell variances apart, and no angles.
+        waves: whether equal features may differ by rounding too.
     """
     norm = _norm(sigma)
     moved = torch.where(sigma.abs() < norm, (sigma + sign * ROUNDING * norm).clamp(-norm, norm), sigma)

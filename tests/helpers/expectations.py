@@ -52,7 +52,13 @@ def activate(layer: Any, sigma: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
         case tc.Erf():
             return erf(sigma, theta, layer.gain)
         case tc.Sin():
-            return sine(sigma, theta, layer.gain)
+            return wave(sigma, theta, layer.gain, layer.frequency, layer.phase)
+        case tc.RBF():
+            return wave(sigma, theta, layer.gain, math.sqrt(2 * layer.gamma), math.pi / 4)
+        case tc.Exp():
+            return exponential(sigma, theta, layer.gain)
+        case tc.Gaussian():
+            return bump(sigma, theta, layer.gain)
         case tc.Elementwise():
             return by_quadrature(layer.function, sigma, theta, layer.gain)
     return between_kinks(layer, sigma, theta)
@@ -77,14 +83,30 @@ def erf(sigma: Tensor, theta: Tensor, gain: float) -> tuple[Tensor, Tensor]:
     return gain**2 * 2 / math.pi * torch.atan2(2 * sigma, root), gain**2 * 4 / math.pi / root * theta
 
 
-def sine(sigma: Tensor, theta: Tensor, gain: float) -> tuple[Tensor, Tensor]:
-    """sin a sin b = (cos(a - b) - cos(a + b)) / 2, and E[cos u] = exp(-Var u / 2)."""
-    v, other = variances(sigma)
-    minus, plus = torch.exp(-(v + other - 2 * sigma) / 2), torch.exp(-(v + other + 2 * sigma) / 2)
+def wave(sigma: Tensor, theta: Tensor, gain: float, frequency: float, phase: float) -> tuple[Tensor, Tensor]:
+    """sin a sin b = (cos(a - b) - cos(a + b)) / 2, and E[cos(u + c)] = exp(-Var u / 2) cos c."""
+    v, other = (frequency**2 * variance for variance in variances(sigma))
+    sigma, turn = frequency**2 * sigma, math.cos(2 * phase)
+    minus, plus = torch.exp(-(v + other - 2 * sigma) / 2), turn * torch.exp(-(v + other + 2 * sigma) / 2)
     # Of small waves the difference would be rounding alone.
     small = torch.exp(-(v + other) / 2) * torch.sinh(sigma.clamp(-1, 1))
-    value = torch.where(sigma.abs() < 1, small, (minus - plus) / 2)
-    return gain**2 * value, gain**2 * (minus + plus) / 2 * theta
+    value = torch.where(sigma.abs() < 1, small, (minus - plus) / 2) if phase == 0 else (minus - plus) / 2
+    return gain**2 * value, (gain * frequency) ** 2 * (minus + plus) / 2 * theta
+
+
+def exponential(sigma: Tensor, theta: Tensor, gain: float) -> tuple[Tensor, Tensor]:
+    """E[exp(f + f')] = exp(Var(f + f') / 2)."""
+    v, other = variances(sigma)
+    value = gain**2 * torch.exp((v + other + 2 * sigma) / 2)
+    return value, value * theta
+
+
+def bump(sigma: Tensor, theta: Tensor, gain: float) -> tuple[Tensor, Tensor]:
+    """E[exp(-(f^2 + f'^2) / 2)] = det(1 + S)^(-1/2) for the covariance S of both; its derivative by sigma."""
+    v, other = variances(sigma)
+    norm, cosine = correlation(sigma)
+    square = 1 + v + other + (1 - cosine.square()) * norm.square()
+    return gain**2 / square.sqrt(), gain**2 * sigma / square**1.5 * theta
 
 
 def by_quadrature(function: Any, sigma: Tensor, theta: Tensor, gain: float, points: int = 80) -> tuple[Tensor, Tensor]:

@@ -67,6 +67,12 @@ class Expected:
         assert error <= allowed
 
 
+def expected_of(net: tc.Sequential, prior: Any, source: tuple[int, ...], kind: str) -> Expected:
+    sigma = covariance_of(prior, source)
+    assert sigma is not None
+    return Expected(net, sigma, kind)
+
+
 def expected_kernel(net: tc.Sequential, prior: Any, source: tuple[int, ...], kind: str) -> torch.Tensor:
     sigma = covariance_of(prior, source)
     assert sigma is not None

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 import torch_cntk as tc
 from tests.helpers.networks import (
     MOST_PIXELS,
-    Expected,
-    covariance_of,
+    expected_of,
     granule,
     invariant,
     most_pixels,
@@ -25,7 +24,7 @@ def check_stationary(net: Any, ndim: Any, prior: Any, kind: Any, multiples: Any)
     source = tuple(g * m for g, m in zip(granule(net, ndim), multiples, strict=True))
     assume(most_pixels(net, source) <= MOST_PIXELS[ndim])
     size = tuple(int(n * s) for n, s in zip(source, scales(net, ndim)[-1], strict=True))
-    expected = Expected(net, covariance_of(prior, source), kind)
+    expected = expected_of(net, prior, source, kind)
     expected.check(net.kernel(prior, size, kind=kind).dense(size))
     if invariant(net):
         expected.check(net.kernel(prior, kind=kind).dense(size))
@@ -36,7 +35,7 @@ def check_features(net: Any, ndim: Any, seed: Any, channels: Any, kind: Any, mul
     assume(most_pixels(net, source) <= MOST_PIXELS[ndim])
     features = torch.randn(channels, *source, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     prior = tc.priors.Tensor(features)
-    Expected(net, covariance_of(prior, source), kind).check(net.kernel(prior, kind=kind).dense())
+    expected_of(net, prior, source, kind).check(net.kernel(prior, kind=kind).dense())
 
 
 @settings(randomly, max_examples=500)

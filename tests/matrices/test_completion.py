@@ -695,8 +695,11 @@ def test_prediction_needs_a_fit_and_features_that_suit(generator: torch.Generato
         model.transform(torch.ones(2, 5))
 
 
-def test_a_kernel_that_is_infinite_is_refused(generator: torch.Generator) -> None:
+@pytest.mark.parametrize("ridge", [0.0, 1e-3, "cv"])
+@pytest.mark.parametrize("solver", ["auto", tc.EigenPro(), tc.ConjugateGradient(), tc.Direct()], ids=repr)
+@pytest.mark.parametrize("rows", [1, 15])
+def test_a_kernel_that_is_infinite_is_refused(generator: torch.Generator, ridge: Any, solver: Any, rows: int) -> None:
     values, features = problem(generator, columns=6)
-    model = tc.MatrixCompletion(2, "exp", normalize=False, ridge=1e-3)
+    model = tc.MatrixCompletion(2, "exp", normalize=False, ridge=ridge, solver=solver)
     with pytest.raises(ValueError, match=r"features whose kernel is finite|not finite"):
-        model.fit(values, features=1e3 * features)
+        model.fit(values[:rows], features=1e3 * features)

@@ -143,7 +143,7 @@ def test_errors_of_rectifiers_are_found(
     """Of 1e-7 of a kink, or of 1e-12 of a variance: equal features have an angle of 1e-6 then."""
     given = case(activation, prior)
     kernels.check(given)
-    bend, lengths = duals.Rectifier.bend.func, duals.Rectifier.lengths
+    bend, lengths = vars(duals.Rectifier)["bend"].func, duals.Rectifier.lengths
     if fault == "bend":
         monkeypatch.setattr(duals.Rectifier, "bend", property(lambda self: bend(self) * (1 + 1e-7)))
     else:

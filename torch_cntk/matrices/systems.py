@@ -85,6 +85,18 @@ class System:
     together: bool = False
     divided: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse kernels that are not finite.
+
+        Raises:
+            ValueError: this one is not.
+        """
+        if not math.isfinite(self.mean_diagonal):
+            raise ValueError(
+                f"expected features whose kernel is finite, got {self.mean_diagonal} as the mean of its diagonal: "
+                "normalise the features, or take an activation that grows more slowly than exp"
+            )
+
     def scaled(self, scale: Tensor) -> System:
         """The same equations with squared errors that count ``scale`` squared times, [n]."""
         operator = ScaledOperator(self.operator, scale)
@@ -107,17 +119,8 @@ class System:
         return int(self.observed.reshape(-1, math.prod(self.operator.size)).sum(1).max())
 
     def regression(self, ridge: float) -> Regression:
-        """The equations with a ridge relative to ``mean_diagonal``.
-
-        Raises:
-            ValueError: the kernel is not finite.
-        """
+        """The equations with a ridge relative to ``mean_diagonal``."""
         own = self.operator.mean_diagonal
-        if not math.isfinite(own):
-            raise ValueError(
-                f"expected features whose kernel is finite, got one of {own} on its diagonal: normalise the features, "
-                "or take an activation that grows more slowly than exp"
-            )
         return Regression(self.operator, self.observed, ridge * self.mean_diagonal / own if own > 0 else 0.0)
 
     def solve(self, ridge: float, solver: Literal["auto"] | Solver, *, progress: bool = False) -> Solution:
