@@ -5,16 +5,23 @@ twice the period. The floor is one pass of atan2 (float64) over as many independ
 see: an eighth or, as exchanging the axes changes nothing, a sixteenth of all of them for independent pixels, half of
 them for an image, a quarter for the meshgrid. "Elsewhere" are figures measured once on another machine of two cores:
 the paper's published code (3 levels at 16 x 16, one thread) and neural-tangents 0.6.5 (jit, float32, two cores).
+
+A second table has dense kernels in float64 on one thread, in seconds of the processor, so that other programs do not
+count: the bytes that all operations read and write, for each number that an activation sees, and how many a second,
+beside ``Tensor.copy_`` in the caches and out of them. ``--neural-tangents PYTHON`` names a Python that has
+neural-tangents, which takes turns with it.
 """
 
 from __future__ import annotations
 
 import argparse
+from contextlib import ExitStack
 from functools import partial
 
 import torch
 
 import torch_cntk as tc
+from benchmarks.beside import CACHED, UNCACHED, NeuralTangents, bytes_moved, copy_rate, in_turns
 from benchmarks.timing import medians, peak_bytes, print_table, seconds_text
 from tests.helpers import brute_force
 from torch_cntk.zoo.catalogue import SHAPES
@@ -79,11 +86,49 @@ def evaluations(net: tc.Layer, size: int, period: int, symmetries: int) -> int:
     return total
 
 
+def dense_double(side: int) -> tc.Kernel:
+    image = torch.rand(3, side, side, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return flat_net().kernel(tc.priors.Tensor(image))
+
+
+def one_thread(sides: list[int], repeats: int, python: str | None) -> None:
+    """Print dense kernels in float64 beside neural-tangents', and the bytes that they move."""
+    torch.set_num_threads(1)
+    rows = []
+    for side in sides:
+        work = partial(dense_double, side)
+        with ExitStack() as stack:
+            other = stack.enter_context(NeuralTangents(python, "pixels", side)) if python else None
+            seconds, theirs = in_turns(work, other, repeats)
+        numbers, moved = evaluations(flat_net(), side, side, 2), bytes_moved(work)
+        rows.append(
+            (
+                f"[conv, ReLU] x 4, conv, dense {side} x {side}",
+                seconds_text(seconds),
+                seconds_text(theirs) if theirs else "-",
+                f"{theirs / seconds:.1f}" if theirs else "-",
+                f"{seconds / numbers * 1e9:.1f} ns",
+                f"{moved / numbers:.0f}",
+                f"{moved / seconds / 1e9:.0f} GB/s",
+            )
+        )
+    print("\nOne thread, float64, processor seconds\n")
+    header = ("kernel", "ours", "neural-tangents", "ratio", "a number", "bytes moved", "rate")
+    print_table(header, rows)
+    cached, uncached = (copy_rate(numbers) / 1e9 for numbers in (CACHED, UNCACHED))
+    print(f"\nA copy moves {cached:.0f} GB/s in the caches and {uncached:.0f} GB/s out of them.")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--large", action="store_true", help="also the dense 128 x 128 kernel of a 6-level net")
+    parser.add_argument("--neural-tangents", metavar="PYTHON", help="a Python that has neural-tangents")
+    parser.add_argument("--one-thread", type=int, nargs="+", metavar="SIDE", help="the second table alone, of these")
     options = parser.parse_args()
+    if options.one_thread:
+        one_thread(options.one_thread, options.repeats, options.neural_tangents)
+        return
     cases = []
     for name, net in (("paper's net", paper_net), ("DIP-like net", dip_net)):
         for s in (3, 4, 5, 6):
@@ -123,6 +168,7 @@ def main() -> None:
         print(".", end="", flush=True)
     print(f"\n{torch.get_num_threads()} threads, torch {torch.__version__}")
     print_table(("kernel", "ours", "textbook", "ratio", "elsewhere", "peak memory", "floor", "ours / floor"), rows)
+    one_thread([16, 32, 48], options.repeats, options.neural_tangents)
 
 
 if __name__ == "__main__":

@@ -63,7 +63,8 @@ def _slow_library() -> bool:
     torch leaves both functions to Intel's MKL, whose loops on processors of others take 1.6 and 3 times as long as
     those that NumPy's packages for Linux have for AVX-512.
     """
-    if not torch.backends.mkl.is_available() or torch.backends.cpu.get_cpu_capability() != "AVX512":
+    with_mkl: bool = torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
+    if not with_mkl or torch.backends.cpu.get_cpu_capability() != "AVX512":
         return False
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

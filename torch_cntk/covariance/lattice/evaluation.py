@@ -32,12 +32,10 @@ Share = Callable[[int], slice]
 """Gives the part of so many displacements that a rank computes."""
 
 _SLAB_ENTRIES = 1 << 16
-"""Numbers of one covariance in a slab, for each thread (512 kB): Sigma, Theta and as much memory again stay in what a
-core has of the second and the third cache (2 MB), while calls take ten times as long as their beginnings. Torch cuts
-what is larger than this among its threads."""
+"""Numbers of one covariance in a slab, for each thread (512 kB), and as many once more: Sigma, Theta and as much again
+stay in what a core has of the second and the third cache (2 MB; a thread that is alone has more), while calls take ten
+times as long as their beginnings. Torch cuts what is larger than this among its threads."""
 
-_NEAR_SLABS = 2
-"""Slabs of windows are so many times as large: they are computed in float32 as a rule, and a fifth sooner."""
 _LEAST_MARGINS = 8
 """A band of rows has at least as many times the rows that it gets wrong on one side: an eighth more work on each."""
 
@@ -337,7 +335,7 @@ def _band(program: Program, slab: Slab, top: int, count: int) -> Tensor:
 
 def _slab_entries(load: int, device: torch.device) -> int:
     """Numbers of one covariance in a slab; at least one displacement."""
-    return max(_SLAB_ENTRIES * torch.get_num_threads() if device.type == "cpu" else _SLAB_ENTRIES << 8, load)
+    return max(_SLAB_ENTRIES * (1 + torch.get_num_threads()) if device.type == "cpu" else _SLAB_ENTRIES << 7, load)
 
 
 def _displacements(node: Lattice) -> int:
@@ -357,7 +355,7 @@ def _displacements_of_band(node: Lattice) -> int:
     """How many displacements a slab of near displacements has."""
     height, *rest = node.geometry.period
     positions = min(_rows_of_band(node), height) * math.prod(rest)
-    return max(_NEAR_SLABS * _slab_entries(1, node.device) // positions, 1)
+    return max(_slab_entries(1, node.device) // positions, 1)
 
 
 def _value_beyond(radius: tuple[int, ...], program: Program, first: Tensor, slab: Slab) -> float:

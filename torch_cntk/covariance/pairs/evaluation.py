@@ -28,9 +28,9 @@ Kind = Literal["ntk", "nngp"]
 Tables = dict[Pairs, tuple[Tensor, Box]]
 
 _SLAB_ENTRIES = {"cpu": 1 << 16, "cuda": 1 << 23}
-"""Numbers of float64 of one covariance that are worked on at once, on each thread of a CPU (512 kB): Sigma, Theta and
-as much memory again stay in what a core has of the second and the third cache (2 MB), while calls take ten times as
-long as their beginnings. A GPU wants work."""
+"""Numbers of float64 of one covariance that are worked on at once, on each thread of a CPU (512 kB), and as many once
+more: Sigma, Theta and as much again stay in what a core has of the second and the third cache (2 MB; a thread that is
+alone has more), while calls take ten times as long as their beginnings. A GPU wants work."""
 
 _HELD: dict[type[Pairs], int] = {Resampled: 4, Attended: 12}
 """Numbers for each that is read of the parent, while a table is made: Sigma and Theta, their copies and products."""
@@ -330,7 +330,7 @@ class Evaluation:
 def _slab_entries(device: torch.device, dtype: torch.dtype) -> int:
     if device.type != "cpu":
         return _SLAB_ENTRIES["cuda"]
-    return _SLAB_ENTRIES["cpu"] * torch.get_num_threads() * torch.float64.itemsize // dtype.itemsize
+    return _SLAB_ENTRIES["cpu"] * (1 + torch.get_num_threads()) * torch.float64.itemsize // dtype.itemsize
 
 
 def _total(images: Tensor, ndim: int, *, keep: bool) -> Tensor:
