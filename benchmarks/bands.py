@@ -65,7 +65,7 @@ def rank(kernel: str, way: str, side: int, path: Path) -> None:
     (seconds,) = medians([product], 3)
     if way == "whole":
         vars(operator)["in_bands"] = lambda: None
-    name = "jacobi" if kernel == "window" else "nested"
+    name: Any = "jacobi" if kernel == "window" else "nested"
     start, held = time.perf_counter(), begin()
     solution = tc.ConjugateGradient(preconditioner=name).solve(tc.Regression(operator, observed, 1e-2), targets)
     taken = time.perf_counter() - start

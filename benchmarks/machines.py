@@ -191,7 +191,7 @@ def solved(
         done = (solution.iterations, f"{float(solution.residual.max()):.1e}")
         text = solution.solver
     except OutOfTimeError:
-        done, text = mesh.broadcast(_reached(path) if mesh.rank == 0 else None), "out of time"
+        done, text = mesh.broadcast(_reached(path)), "out of time"
     return *done, seconds_text(ready - start), seconds_text(time.perf_counter() - ready), text
 
 

@@ -81,7 +81,7 @@ def test_collectives(ranks: Launcher, size: int) -> None:
     assert all(one["broadcast"]["of"] == 0 and len(one["broadcast"]["tensor"]) == 1 for one in found)
 
 
-def unlike() -> list[tuple[str, str]]:
+def unlike() -> list[str]:
     mesh = tc.distributed.mesh(timeout=60)
     odd = mesh.rank == 1
     tensors = [
