@@ -65,17 +65,20 @@ def scores(truth: Tensor, found: Tensor, std: Tensor) -> Tensor:
     return ((truth - found) / std).abs().flatten()
 
 
-def of_pictures(images: dict[str, Tensor], masks: Callable[[int], Tensor], **options: Any) -> tuple[Tensor, Tensor]:
-    """Scores of the missing pixels of all photographs, and the same with the factor of left-out pixels."""
-    plain, scaled = [], []
+def of_pictures(
+    images: dict[str, Tensor], masks: Callable[[int], Tensor], *, scaled: bool = False, **options: Any
+) -> tuple[Tensor, ...]:
+    """Scores of the missing pixels of all photographs, and perhaps the same with the factor of left-out pixels."""
+    plain, parts = [], []
     for number, grey in enumerate(images.values()):
         image, observed = grey[None], masks(number)
         result = tc.inpaint(image, observed, **options)
         std = posterior_after(image, observed, None, result, samples=1).std[0]
         missing = ~observed
         plain.append(scores(image[:, missing], result.image[:, missing], std[:, missing]))
-        scaled.append(plain[-1] / tc.images.std_factor(image, observed, **options))
-    return torch.cat(plain), torch.cat(scaled)
+        if scaled:
+            parts.append(plain[-1] / tc.images.std_factor(image, observed, **options))
+    return (torch.cat(plain), torch.cat(parts)) if scaled else (torch.cat(plain),)
 
 
 def of_drugs(path: Path, seed: int) -> Tensor:
@@ -96,6 +99,15 @@ def share(found: Tensor, level: float) -> float:
     return float((found <= deviations).double().mean())
 
 
+def large_hole(side: int, seed: int) -> Tensor:
+    """[side, side], where a third of both sides is missing, with known pixels on all sides."""
+    width = side // 3
+    top, left = torch.randint(2, side - width - 1, (2,), generator=torch.Generator().manual_seed(seed)).tolist()
+    observed = torch.ones(side, side, dtype=torch.bool)
+    observed[top : top + width, left : left + width] = False
+    return observed
+
+
 def as_lists(work: Callable[[], tuple[Tensor, ...]]) -> tuple[list[list[float]], float]:
     """What a file can keep."""
     return [part.tolist() for part in work()], 0.0
@@ -111,15 +123,21 @@ def measured(side: int, count: int, drugs: Path, seed: int, kept: Kept) -> dict[
     def holes(number: int) -> Tensor:
         return square_hole((side, side), seed + number)
 
-    patches = tc.images.PatchFill(blend=1)
+    def large(number: int) -> Tensor:
+        return large_hole(side, seed + number)
+
     works: dict[str, Callable[[], tuple[Tensor, ...]]] = {
-        "one hole in each photograph": partial(of_pictures, images, holes),
-        "the same, filled by patches": partial(of_pictures, images, holes, passes=patches),
+        "one hole in each photograph": partial(of_pictures, images, holes, scaled=True),
+        "one hole of a third of the side": partial(of_pictures, images, large, scaled=True),
         f"half of the pixels of {len(images)} photographs": partial(of_pictures, images, scattered),
         "the same after two content-aware passes": partial(of_pictures, images, scattered, passes=2),
     }
     if drugs.is_file():
         works["a tenth of the drug response"] = lambda: (of_drugs(drugs, seed),)
+    patches = tc.images.PatchFill(blend=1)
+    works["one hole of a third of the side, filled by patches"] = partial(
+        of_pictures, images, large, scaled=True, passes=patches
+    )
     found: dict[str, Tensor] = {}
     for name, work in works.items():
         every, _ = kept.of((name, str(side), str(seed)), partial(as_lists, work))

@@ -123,6 +123,8 @@ def _factor(pixels: Tensor, known: Tensor, kernel: Kernel | None, result: Inpain
         factor = std_factor(pixels, known, kernel, count=_TRIED, ridge=result.ridge, passes=again)
     except (ValueError, MemoryError):  # a part may be too small for passes, or for holes beside the ones there are
         return ""
+    if factor == 1:
+        return "; at least nine of ten known pixels that were left out lie within 1.645 of them"
     return f"; times {factor:.2g}, nine of ten known pixels that were left out lie within 1.645 of them"
 
 
