@@ -36,8 +36,9 @@ _SLAB_ENTRIES = 1 << 15
 cache of a core (1 or 2 MB; from twice as many on every pass takes four times as long), while calls still take longer
 than their beginnings. Torch cuts what is larger than this among its threads."""
 
-_NEAR_SLABS = 2
-"""Slabs of windows are so many times as large: they are computed in float32 as a rule, and a fifth sooner."""
+_NEAR_SLABS, _NEAR_SLABS_OF_DEVICE = 8, 2
+"""Slabs of windows are so many times as large, the second on a GPU: they are computed in float32 as a rule, in bands of
+a few rows, where calls' beginnings weigh more. Eight times takes a quarter less time than twice."""
 _LEAST_MARGINS = 8
 """A band of rows has at least as many times the rows that it gets wrong on one side: an eighth more work on each."""
 
@@ -356,7 +357,8 @@ def _displacements_of_band(node: Lattice) -> int:
     """How many displacements a slab of near displacements has."""
     height, *rest = node.geometry.period
     positions = min(_rows_of_band(node), height) * math.prod(rest)
-    return max(_NEAR_SLABS * _slab_entries(1, node.device) // positions, 1)
+    times = _NEAR_SLABS if node.device.type == "cpu" else _NEAR_SLABS_OF_DEVICE
+    return max(times * _slab_entries(1, node.device) // positions, 1)
 
 
 def _value_beyond(radius: tuple[int, ...], program: Program, first: Tensor, slab: Slab) -> float:
