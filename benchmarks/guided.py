@@ -44,9 +44,9 @@ def grey(options: argparse.Namespace) -> None:
                 continue
             for seed in options.seeds:
                 observed = random_mask(tuple(image.shape[1:]), missing, seed)
-                start = time.perf_counter()
+                start = time.process_time()
                 result = tc.inpaint(torch.where(observed, image, 0), observed, passes=options.passes)
-                seconds = time.perf_counter() - start
+                seconds = time.process_time() - start
                 others = biharmonic(image, observed), tc.inpaint(image, observed).image
                 numbers = [measure(o, image) for measure in (psnr, ssim) for o in (*others, result.image)]
                 means.append([*numbers, seconds])
@@ -59,7 +59,7 @@ def grey(options: argparse.Namespace) -> None:
         rows[-1] = (*rows[-1][:-1], f"{mean[6]:.1f}")
         print(f"\n{missing:.0%} of the pixels missing, {torch.get_num_threads()} threads, torch {torch.__version__}")
         header = ("image", "seed", "biharmonic", "periodic", "guided", "SSIM", "periodic", "guided")
-        print_table((*header, "passes", "radius", "seconds"), rows)
+        print_table((*header, "passes", "radius", "processor seconds"), rows)
 
 
 def colour(options: argparse.Namespace) -> None:

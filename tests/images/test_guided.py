@@ -73,6 +73,26 @@ def test_automatic_passes_improve_a_textured_image(generator: torch.Generator) -
     assert error(result.image, truth) < 0.5 * error(periodic.image, truth)
 
 
+def test_passes_look_beyond_the_last_estimate(generator: torch.Generator) -> None:
+    """The same by hand: fills of estimates that go on in the direction of the last change of a guided pass."""
+    image = stripes((24, 22), generator)
+    observed = scattered((24, 22), 0.5, generator)
+    given, start = Observed.of(image, observed), tc.inpaint(image, observed, kernel=FIRST).image
+    guidance, flow = replace(GENTLE, relaxation=0.4), tc.images.GroupFlow(iterations=1)
+    fillers = [guidance.at(0), guidance.at(1), guidance.at(2), flow, guidance.at(3), guidance.at(4)]
+    found = [filled.image for filled in each_pass(given, fillers, start)]
+    first = fill(given, fillers[0], start)
+    second = fill(given, fillers[1], first.image, guess=first)
+    third = fill(given, fillers[2], second.image + 0.4 * (second.image - first.image), guess=second)
+    for one, other in zip(found, (first, second, third), strict=False):
+        torch.testing.assert_close(one, other.image, rtol=0, atol=1e-6)
+    # What a flow changed is no direction to go on in.
+    flowed = fill(given, flow, third.image, guess=third)
+    fourth = fill(given, fillers[4], flowed.image, guess=flowed)
+    torch.testing.assert_close(found[4], fourth.image, rtol=0, atol=1e-6)
+    assert not torch.equal(third.image, fill(given, fillers[2], second.image, guess=second).image)
+
+
 def test_noise_is_left_to_the_first_estimate() -> None:
     # Nothing can be learned from it. A fixed seed: by chance a pass may seem to help.
     size, generator = (56, 56), torch.Generator().manual_seed(0)
@@ -307,6 +327,8 @@ def test_bad_options_are_refused(options: Any, error_type: Any, message: Any) ->
         ({"detail": -1}, ValueError, "detail to be at least 0"),
         ({"white": 0}, ValueError, "white > 0"),
         ({"length": math.inf}, ValueError, "length to be finite"),
+        ({"relaxation": 1}, ValueError, "relaxation to be below 1"),
+        ({"relaxation": -0.1}, ValueError, "relaxation to be at least 0"),
     ],
 )
 def test_bad_settings_are_refused(settings: Any, error_type: Any, message: Any) -> None:

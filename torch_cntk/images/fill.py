@@ -209,8 +209,8 @@ def each_pass(
 ) -> Iterator[Filled]:
     """Fill an image by one filler after the other, each with the last one's result as estimate.
 
-    A filler with a ``relaxation`` gets an estimate that goes on so far in the direction of the last change, where the
-    pass before has one as well; the first estimate does not count.
+    A filler with a ``relaxation`` gets an estimate that goes on so far in the direction of the last change, where both
+    passes before have one as well.
 
     Args:
         given: what is known.
@@ -231,12 +231,13 @@ def passes_by(how: How, given: Observed, fillers: Iterable[Pass], estimate: Tens
     """As ``each_pass``, with all options in one record."""
     filled: Filled | None = None
     before: Tensor | None = None
+    relaxed = False
     last = len(fillers) - 1 if isinstance(fillers, Sequence) else None
     without_draws = replace(how, draws=None)
     for number, filler in enumerate(fillers):
         relaxation = getattr(filler, "relaxation", 0.0) if isinstance(filler, Filler) else 0.0
         seen = estimate if before is None or not relaxation else estimate + relaxation * (estimate - before)
         filled = fill_by(how if number == last else without_draws, given, filler, seen, filled)
-        before = estimate if number and relaxation else None
-        estimate = filled.image
+        before = estimate if relaxed and relaxation else None
+        estimate, relaxed = filled.image, relaxation > 0
         yield filled

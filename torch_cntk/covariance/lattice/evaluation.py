@@ -36,6 +36,9 @@ _SLAB_ENTRIES = 1 << 16
 stay in what a core has of the second and the third cache (2 MB; a thread that is alone has more), while calls take ten
 times as long as their beginnings. Torch cuts what is larger than this among its threads."""
 
+_NEAR_SLABS = 2
+"""Slabs of windows are so many times as large: they are computed in float32 as a rule, in bands of a few rows, where
+calls' beginnings weigh more."""
 _LEAST_MARGINS = 8
 """A band of rows has at least as many times the rows that it gets wrong on one side: an eighth more work on each."""
 
@@ -355,7 +358,7 @@ def _displacements_of_band(node: Lattice) -> int:
     """How many displacements a slab of near displacements has."""
     height, *rest = node.geometry.period
     positions = min(_rows_of_band(node), height) * math.prod(rest)
-    return max(_slab_entries(1, node.device) // positions, 1)
+    return max(_NEAR_SLABS * _slab_entries(1, node.device) // positions, 1)
 
 
 def _value_beyond(radius: tuple[int, ...], program: Program, first: Tensor, slab: Slab) -> float:
