@@ -15,6 +15,7 @@ import torch_cntk as tc
 from torch_cntk.images import Guided, Observed, each_pass, guided, leaving_out, masks
 from torch_cntk.images.coarse import smaller_estimate
 from torch_cntk.images.fill import fill
+from torch_cntk.images.filler import Pass
 from torch_cntk.images.trials import choose_passes
 
 GENTLE = tc.Guidance(radius=6)
@@ -79,7 +80,7 @@ def test_passes_look_beyond_the_last_estimate(generator: torch.Generator) -> Non
     observed = scattered((24, 22), 0.5, generator)
     given, start = Observed.of(image, observed), tc.inpaint(image, observed, kernel=FIRST).image
     guidance, flow = replace(GENTLE, relaxation=0.4), tc.images.GroupFlow(iterations=1)
-    fillers = [guidance.at(0), guidance.at(1), guidance.at(2), flow, guidance.at(3), guidance.at(4)]
+    fillers: list[Pass] = [guidance.at(0), guidance.at(1), guidance.at(2), flow, guidance.at(3), guidance.at(4)]
     found = [filled.image for filled in each_pass(given, fillers, start)]
     first = fill(given, fillers[0], start)
     second = fill(given, fillers[1], first.image, guess=first)
