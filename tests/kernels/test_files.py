@@ -225,6 +225,20 @@ def test_any_damaged_byte_is_noticed(saved: Any, compact: Any, generator: torch.
             tc.load_kernel(saved)
 
 
+@pytest.mark.parametrize("name", ["sha256", "compact", "radius", "origin", "tables", "size", "version"])
+def test_damaged_names_of_facts_are_noticed(saved: Any, name: str) -> None:
+    """A checksum of another name is not one that is missing."""
+    NETS["nearest"].kernel(tc.priors.Uniform()).save(saved)
+    good = saved.read_bytes()
+    place = good.index(rb"\"%b\"" % name.encode()) + 2
+    for k in range(len(name)):
+        damaged = bytearray(good)
+        damaged[place + k] ^= 1
+        saved.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"kernel\.safetensors"):
+            tc.load_kernel(saved)
+
+
 def test_deeply_nested_facts_are_refused(saved: Any) -> None:
     with safetensors.safe_open(saved, "pt") as file:
         (key,), tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

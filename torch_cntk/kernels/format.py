@@ -25,6 +25,8 @@ METADATA = "torch_cntk kernel"
 """The only key of a file's metadata: their order is not fixed, and equal kernels are to give equal files."""
 
 _CHECKSUM = "sha256"
+_FACTS = {"version", "radius", "size", "origin", "tables", "compact", _CHECKSUM}
+"""Of this format and older ones; a fact of another name is a damaged one, and must not be left out."""
 _NAMES = {"near", "far"}
 _COMPACT = {"float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
 _WIDTH = {"F16": 2, "BF16": 2, "F32": 4, "F64": 8}
@@ -100,6 +102,8 @@ class Header:
         version = int(facts["version"])
         if version > FORMAT_VERSION:
             raise NewerFormatError(f"expected format version {FORMAT_VERSION} or older, got {version}")
+        if not set(facts) <= _FACTS:
+            raise ValueError(f"expected the facts {sorted(_FACTS)}, got {sorted(set(facts) - _FACTS)} as well")
         names = set(facts["tables"])
         if not {"near"} <= names <= _NAMES:
             raise ValueError(f"expected the tables near and far, or near alone, got {sorted(names)}")
