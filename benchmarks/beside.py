@@ -70,12 +70,12 @@ def in_turns(work: Callable[[], object], other: NeuralTangents | None, repeats: 
     return statistics.median(own), statistics.median(others) if others else None
 
 
-class _Counted(TorchDispatchMode):
+class _Counted(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the bytes of all numbers that operations read and write; numbers that a view repeats count once."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.bytes = 0
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.bytes: int = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -101,7 +101,8 @@ def bytes_moved(work: Callable[[], object]) -> int:
     # NumPy's loops, which are not seen here, move as many as torch's.
     with mock.patch.object(loops, "_slow_library", lambda: False), _Counted() as counted:
         work()
-    return counted.bytes
+    found: int = counted.bytes
+    return found
 
 
 def copy_rate(numbers: int) -> float:

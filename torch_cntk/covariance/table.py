@@ -23,6 +23,9 @@ __all__ = ["Geometry", "Slab", "Table"]
 _KEPT_INDEX = 1 << 14
 """Index arrays of at most this many entries (128 kB) are kept: kernels that small are bound by the number of calls."""
 
+_FINER = 8
+"""Slabs of square boxes are so many times as small: the finer they are, the fewer displacements are computed twice."""
+
 _KEPT_PLANS = 128
 """How many lists of them: a kernel of ten levels takes some twenty, of one to four arrays."""
 
@@ -113,6 +116,8 @@ class Geometry:
 
         A square box that is cut at all is cut to its independent displacements; ``complete`` gives the others.
         """
+        if self.square:
+            displacements //= _FINER
         if math.prod(self.box) <= displacements:
             yield Slab((0,) * self.ndim, self.box, (1,) * self.ndim)
             return
