@@ -122,8 +122,8 @@ def _flow(
         return None
     last = Averaged(_further(candidate, passes, holes))
     mean = None
-    # A mean takes out what more iterations add of noise, and may be better behind more of them than the flow alone wants.
-    # In parts of the image flows find fewer patches that are alike, so that a mean gains more there than in the whole.
+    # A mean takes out what more iterations add of noise, and may be better behind more of them than the flow alone
+    # wants. In parts of the image flows find fewer patches that are alike: a mean gains more there than in the whole.
     for enough in dict.fromkeys((number, len(best.errors))):
         after = torch.tensor(race.errors_after(last, best.estimates[enough - 1]), dtype=torch.float64)
         if _better(after, errors, holes, _GAIN / 2 if mean is None else 0):
