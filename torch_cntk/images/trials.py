@@ -37,8 +37,6 @@ _FURTHER = 1.3
 """Times the radius of other passes, that of the one behind a flow (+.014 dB on crops of photographs)."""
 _GAIN = 0.01
 """Another choice must lower the error by this share to be preferred: smaller differences are chance."""
-_GAIN_OF_LEVEL = 0.03
-"""The same for a higher level of a flow."""
 _AS_GOOD = 0.001
 """Share of the error by which iterations of a flow may differ from the best."""
 _GAIN_IN_HOLES = 0.05
@@ -115,9 +113,7 @@ def _flow(
         run.go_on(_FIRST_ITERATIONS)
     best = runs[0]
     for run in runs[1:]:
-        # Fewer patches are alike in parts of the image than in the whole, which speaks for levels too high for that.
-        gain = _GAIN_OF_LEVEL if run.flow.last > best.flow.last else _GAIN
-        if run.least < best.least * (1 - gain):
+        if run.least < best.least * (1 - _GAIN):
             best = run
     best.go_on(best.flow.iterations)
     number, errors = best.enough()
