@@ -115,7 +115,7 @@ def _flow(
         run.go_on(_FIRST_ITERATIONS)
     best = runs[0]
     for run in runs[1:]:
-        # Fewer patches are alike in parts of the image than in the whole, which speaks for higher levels than it wants.
+        # Fewer patches are alike in parts of the image than in the whole, which speaks for levels too high for that.
         gain = _GAIN_OF_LEVEL if run.flow.last > best.flow.last else _GAIN
         if run.least < best.least * (1 - gain):
             best = run
