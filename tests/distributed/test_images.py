@@ -293,6 +293,10 @@ def choices() -> Numbers:
     image, mask = scattered()
     few = [tc.Guidance(radius=radius) for radius in (2, 3)]
     result = tc.inpaint(image, mask, "uniform-3x128-leaky0.1", passes="auto", guidance=few, mesh=mesh)
+    hole = torch.ones(48, 50, dtype=torch.bool)
+    hole[16:28, 18:31] = False
+    texture = torch.rand(1, 7, 9, generator=seeded()).repeat(1, 7, 6)[:, :48, :50]
+    thick = tc.inpaint(texture, hole, "uniform-3x128-leaky0.1", passes="auto", mesh=mesh)
     networks: Any = {"deep": deep(1), "deeper": deep(2), "named": "uniform-3x128-leaky0.1"}
     ranked = tc.sweep(networks, image, mask, trials=2, mesh=mesh)
     table = torch.randn(12, 3, generator=seeded(), dtype=torch.float64)
@@ -301,6 +305,7 @@ def choices() -> Numbers:
     judged = tc.matrices.cross_validate(tc.MatrixCompletion(passes=1), table, known, folds=2, mesh=mesh)
     return {
         "passes": (result.passes, repr(result.guidance)),
+        "blend": (thick.choice, repr(thick.guidance)),
         "sweep": [(row.name, row.error, row.behind) for row in ranked.rows],
         "folds": [{name: value for name, value in line.items() if name != "seconds"} for line in judged.lines],
     }

@@ -103,7 +103,9 @@ def test_a_thick_hole_alone_is_filled_from_patches_without_trials(
     observed = torch.ones(64, 64, dtype=torch.bool)
     observed[20:40, 24:44] = False
     result = tc.inpaint(truth, observed, KERNEL, passes="auto")
-    by_hand = tc.inpaint(truth, observed, KERNEL, passes=tc.images.PatchFill())
+    (patches,) = result.guidance
+    assert isinstance(patches, tc.images.PatchFill)
+    by_hand = tc.inpaint(truth, observed, KERNEL, passes=patches)
     assert torch.equal(result.image, by_hand.image)
     assert result.choice.startswith("patches from elsewhere") and result.passes == 1
     # Nor are any for a pixel that is missing.

@@ -1,18 +1,20 @@
 """Passes that are chosen for the user, hole by hole: thin holes by guided passes, thick ones from patches.
 
 Patches continue a thick hole where a kernel blurs it; thin holes, text and dust they do not fill as well as guided
-passes do. Leaving out copies of thick holes does not predict which is better there, their thickness does.
+passes do. Leaving out copies of thick holes does not predict which is better there, their thickness does; it does tell
+how much of the patches to take.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from torch_cntk.images.blending import choose_blend
 from torch_cntk.images.coarse import Coarse
 from torch_cntk.images.fill import fill, fill_by, passes_by
 from torch_cntk.images.filler import Pass, Refiner, Series, of_pass
@@ -108,11 +110,10 @@ def by_holes(
         left = "thick holes by the kernel alone, as there are more pixels in them than known ones"
         choice = f"thin holes by {thin.choice}; {left}" if thin.choice else left
         return replace(thin, image=given.restore(thin.image)[0], choice=choice)
-    patches = PatchFill(blend=1.0) if word == "sharp" else PatchFill()
     thick_only = _knowing(given, thin.image, ~observed & ~holes)
+    patches, look = _patches(thick_only, observed, periodic, word, how)
     filled = fill_by(how, thick_only, patches, thin.image).image
     count = int(holes.sum())
-    look = "to look sharp" if word == "sharp" else "blended with the kernel's for the least error"
     by = f"patches from elsewhere, {look}"
     if thin.choice:
         choice = f"thin holes by {thin.choice}; {count:,} pixels in holes of more than {THIN} pixels across by {by}"
@@ -120,6 +121,30 @@ def by_holes(
         choice = f"{by}, as holes are more than {THIN} pixels across"
     image = given.restore(filled)[0]
     return Run(image, thin.last, thin.passes + 1, patches if thin.guidance is None else thin.guidance, choice)
+
+
+def _patches(given: Observed, observed: Tensor, periodic: Periodic, word: str, how: How) -> tuple[PatchFill, str]:
+    """What fills thick holes, and how that looks, in words.
+
+    Args:
+        given: one image, of which nothing else is missing.
+        observed: which of its pixels are not only taken as known.
+        periodic: see ``by_holes``.
+        word: likewise.
+        how: likewise.
+    """
+    if word == "sharp":
+        return PatchFill(blend=1.0), "to look sharp"
+    if word == "quick":
+        return PatchFill(), "blended with the kernel's for the least error"
+    share, why = choose_blend(given, observed, _first(periodic), progress=how.progress, mesh=how.mesh)
+    look = "unblended" if share == 1 else f"blended with the kernel's at {share:g}"
+    return PatchFill(blend=share), f"{look} ({why})"
+
+
+def _first(periodic: Periodic) -> Callable[[Observed], Tensor]:
+    """The first estimate of a part of the image."""
+    return lambda part: fill(part, periodic.serving(part)).image
 
 
 def _knowing(given: Observed, estimate: Tensor, more: Tensor) -> Observed:
@@ -147,11 +172,7 @@ def _choose(
     share = float(given.single_mask.double().mean())
     ridge = periodic.ridge if isinstance(periodic.ridge, float) else 0.0
     flows = () if candidates or how.draws is not None else flows_for(share, ridge)
-
-    def first(part: Observed) -> Tensor:
-        return fill(part, periodic.serving(part)).image
-
-    passes, guidance = choose_passes(given, first, series, flows, progress=how.progress, mesh=how.mesh)
+    passes, guidance = choose_passes(given, _first(periodic), series, flows, progress=how.progress, mesh=how.mesh)
     better = "predicted left-out pixels best" if passes else "predicted left-out pixels better"
     return passes, guidance, f"as {'they' if passes else 'none'} {better}"
 

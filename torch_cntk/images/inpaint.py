@@ -100,11 +100,12 @@ def inpaint(
         wrap: whether the image's opposite edges are neighbours. By default it is set into a larger canvas of
             unobserved pixels, which keeps them apart and allows any size. A kernel of one size always wraps.
         passes: of content-aware kernels that follow: each takes the last estimate as a feature prior (see
-            ``torch_cntk.images.guided``). "auto" treats each hole by itself: those of more than eight pixels across
-            are filled from patches elsewhere (see ``PatchFill``), and for the others it chooses number and settings by
-            leaving out observed pixels; there are none where they do not help. "quick" does the same without trying
-            settings out, "sharp" as "auto" but so that thick holes look sharp rather than have the least error;
-            ``result.choice`` says what was chosen. A ``Filler``, or a list of them, is one pass of each.
+            ``torch_cntk.images.guided``). "auto" treats each hole by itself: those of more than eight pixels across are
+            filled from patches elsewhere (see ``PatchFill``), and for the others it chooses number and settings by
+            leaving out observed pixels; there are none where they do not help. How much of the patches is taken it
+            tries on copies of the holes. "quick" does the same without trying settings out, "sharp" as "auto" but so
+            that thick holes look sharp rather than have the least error; ``result.choice`` says what was chosen. A
+            ``Filler``, or a list of them, is one pass of each.
         guidance: settings of the passes, or another ``Filler`` or ``Series``; by default they suit the share of
             observed pixels. With "auto" it may be a list of them to choose from.
         windows: whether holes may be filled in windows of their own where that is cheaper than the whole image, as it

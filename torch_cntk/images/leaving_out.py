@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import product
 
+import numpy as np
+import scipy.ndimage
 import torch
 from torch import Tensor
 
 from torch_cntk.images.masks import has_holes, reach
 from torch_cntk.images.observed import as_mask
 
-__all__ = ["UNUSUAL_SEED", "checked_mask", "copies_of_holes", "leave_out_error", "moved_holes", "parts_left_out"]
+__all__ = [
+    "UNUSUAL_SEED",
+    "checked_mask",
+    "copies_of_holes",
+    "leave_out_error",
+    "moved_holes",
+    "near_copies",
+    "parts_left_out",
+    "parts_with_near_copies",
+]
 
 _CROP = 80 * 80
 """Pixels of a part of the image on which settings are tried out."""
@@ -21,6 +33,14 @@ _LEFT_OUT = 0.05
 _FEWEST = 1000
 _PLACES = 8
 """Parts of the image, along each axis, by one or more of which holes are moved."""
+_DISTANCES, _DIRECTIONS = (1.15, 1.4, 1.8, 2.3, 3.0), 16
+"""Of near copies, in a hole's extents."""
+_BETWEEN = 2
+"""Pixels between the boxes of a hole and its copy."""
+_APART = 0.7
+"""Extents of the hole between its copies."""
+_LEAST_KNOWN = 0.9
+"""Share of the copy's pixels: another hole may meet it."""
 UNUSUAL_SEED = 0x5EED_0FF5
 """Of the pixels that are left out. Not a usual one: a mask drawn with the same would hide just these pixels."""
 
@@ -75,7 +95,9 @@ _Part = tuple[tuple[slice, ...], Tensor]
 
 def parts_left_out(observed: Tensor, holes: bool) -> list[_Part]:
     """Parts of an image to try something on, and which of their observed pixels to leave out, scattered or in holes."""
-    return _hole_trials(observed) if holes else _scattered_trials(observed)
+    if not holes:
+        return _scattered_trials(observed)
+    return _parts_with(copies_of_holes(observed, ~observed)[:2], observed, reach(observed))
 
 
 def _scattered_trials(observed: Tensor) -> list[_Part]:
@@ -110,13 +132,18 @@ def _part(size: tuple[int, ...], side: int, number: int) -> tuple[slice, ...]:
     return tuple(parts)
 
 
-def _hole_trials(observed: Tensor) -> list[_Part]:
-    """The mask's holes, moved by parts of the image to where most is observed; the part with most of them."""
+def parts_with_near_copies(observed: Tensor, holes: Tensor) -> list[_Part]:
+    """As ``parts_left_out``, of copies of holes [H, W] that lie beside them."""
+    return _parts_with(near_copies(observed, holes), observed, reach(~holes))
+
+
+def _parts_with(copies: list[Tensor], observed: Tensor, remotest: int) -> list[_Part]:
+    """Of copies of holes in several places, for each the part of the image with most of them."""
     size, ndim = tuple(observed.shape), observed.ndim
     # A hole and what is around it.
-    side = max(round((_CROP * _CROPS) ** (1 / ndim)), 6 * reach(observed))
+    side = max(round((_CROP * _CROPS) ** (1 / ndim)), 6 * remotest)
     trials = []
-    for left_out in copies_of_holes(observed, ~observed)[:2]:
+    for left_out in copies:
         part = _fullest(left_out, tuple(min(side, n) for n in size))
         if bool(left_out.any()) and bool((observed & ~left_out)[part].any()):
             trials.append((part, left_out[part]))
@@ -133,6 +160,42 @@ def copies_of_holes(known: Tensor, holes: Tensor) -> list[Tensor]:
     shifts = ([n * part // _PLACES for n in known.shape] for part in range(1, _PLACES))
     copies = [moved_holes(known, holes, shift) for shift in shifts]
     return sorted(copies, key=lambda left_out: int(left_out.sum()), reverse=True)
+
+
+def near_copies(known: Tensor, holes: Tensor) -> list[Tensor]:
+    """What is known where each hole is after it is moved to a place beside it, whole; in two ways, as far as it can be.
+
+    Args:
+        known: boolean [H, W].
+        holes: boolean [H, W].
+    """
+    seen = known.cpu().numpy()
+    labels, count = scipy.ndimage.label(holes.cpu().numpy(), np.ones((3, 3)))
+    copies = [np.zeros_like(seen) for _ in range(2)]
+    for hole in range(1, count + 1):
+        rows, columns = np.nonzero(labels == hole)
+        for copy, (down, right) in zip(copies, _beside(seen, rows, columns), strict=False):
+            copy[rows + down, columns + right] = True
+    return [torch.from_numpy(copy & seen).to(known.device) for copy in copies]
+
+
+def _beside(known: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> list[tuple[int, int]]:
+    """Two moves of a hole's pixels to where nearly all is known, those with most of it and the nearest ones first."""
+    height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
+    found = []
+    for times, angle in product(_DISTANCES, np.arange(_DIRECTIONS) * 2 * np.pi / _DIRECTIONS):
+        down, right = round(times * height * np.sin(angle)), round(times * width * np.cos(angle))
+        at, across = rows + down, columns + right
+        inside = min(at.min(), across.min()) >= 0 and at.max() < known.shape[0] and across.max() < known.shape[1]
+        if inside and (abs(down) >= height + _BETWEEN or abs(right) >= width + _BETWEEN):
+            share = float(known[at, across].mean())
+            if share >= _LEAST_KNOWN:
+                found.append((-share, math.hypot(down, right), down, right))
+    moves: list[tuple[int, int]] = []
+    for _, _, down, right in sorted(found):
+        if all(max(abs(down - a) / height, abs(right - b) / width) >= _APART for a, b in moves):
+            moves.append((down, right))
+    return moves[:2]
 
 
 def _fullest(mask: Tensor, sides: tuple[int, ...]) -> tuple[slice, ...]:

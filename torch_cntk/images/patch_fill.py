@@ -101,6 +101,7 @@ class PatchFill:
         inside = torch.zeros_like(known)
         for hole in holes:
             inside |= hole.mask_in(known)
+        holes = _together(holes, inside)
         picture = torch.where(known, given.pixels[0], estimate)
         result = picture.clone()
         scales = [_scales(~inside[hole.around]) for hole in holes]
@@ -116,7 +117,7 @@ class PatchFill:
 
 @dataclass(frozen=True, eq=False)
 class Hole:
-    """A thick hole.
+    """A thick hole, or several that are filled together.
 
     Attributes:
         around: the box of the picture that is looked at.
@@ -158,6 +159,35 @@ def thick_holes(known: Tensor) -> list[Hole]:
             mask = torch.from_numpy(labels[around] == number).to(known.device)
             holes.append(Hole(around, mask))
     return holes
+
+
+def _together(holes: list[Hole], inside: Tensor) -> list[Hole]:
+    """Holes that are filled at once, as that is less work: in a box, all that is missing there is filled anyhow.
+
+    Args:
+        holes: thick ones.
+        inside: boolean [H, W], which pixels are any hole's.
+    """
+
+    def work(around: tuple[slice, ...]) -> int:
+        """Patches to fill times patches to compare them with."""
+        return int(inside[around].sum()) * inside[around].numel()
+
+    together: list[Hole] = []
+    for one in holes:
+        hole, others = one, together
+        while others:
+            other, *others = others
+            around = tuple(
+                slice(min(a.start, b.start), max(a.stop, b.stop))
+                for a, b in zip(hole.around, other.around, strict=True)
+            )
+            if work(around) <= work(hole.around) + work(other.around):
+                together.remove(other)
+                mask = (hole.mask_in(inside) | other.mask_in(inside))[around]
+                hole, others = Hole(around, mask), together
+        together.append(hole)
+    return together
 
 
 def _scales(known: Tensor) -> range:
