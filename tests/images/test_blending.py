@@ -55,21 +55,19 @@ def errors_by_hand(image: Tensor, observed: Tensor) -> dict[float, float]:
 
 
 def test_copies_are_whole_holes_beside_them_where_all_is_known() -> None:
-    observed = hole()
-    copies = near_copies(observed, ~observed)
-    assert len(copies) == 2
-    for copy in copies:
+    observed = torch.ones(60, 80, dtype=torch.bool)
+    observed[22:32, 30:45] = observed[30:38, 30:36] = False
+    pixels = (~observed).nonzero()
+    places = []
+    for copy in near_copies(observed, ~observed):
         assert not bool((copy & ~observed).any())
-    for box in ((slice(10, 22), slice(40, 53)), (slice(30, 42), slice(12, 26))):
-        height, width = (part.stop - part.start for part in box)
-        free = []
-        for row in range(SIZE[0] - height + 1):
-            for column in range(SIZE[1] - width + 1):
-                place = (slice(row, row + height), slice(column, column + width))
-                if all(bool(copy[place].all()) for copy in copies[:1]):
-                    free.append((row, column))
-        # The first copy of each is a box of its size within three extents of it.
-        assert any(abs(r - box[0].start) <= 3 * height and abs(c - box[1].start) <= 3 * width for r, c in free)
+        move = copy.nonzero()[0] - pixels[0]
+        assert torch.equal(copy.nonzero(), pixels + move)
+        places.append(move)
+        # Three extents of 16 x 15 pixels at most.
+        assert abs(int(move[0])) <= 48 and abs(int(move[1])) <= 45
+    assert len(places) == 2
+    assert bool(((places[0] - places[1]).abs() >= 0.7 * torch.tensor([16, 15])).any())
     # Where everything around is missing there is no place for any.
     lonely = torch.zeros(60, 60, dtype=torch.bool)
     lonely[:10] = True
