@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 import torch_cntk as tc
 from torch_cntk.images import Guided, PatchFill, Periodic
-from torch_cntk.images.certainty import posterior_after, settled, std_picture
+from torch_cntk.images.certainty import left_out_error, posterior_after, settled, std_picture
 from torch_cntk.images.leaving_out import copies_of_holes
 
 
@@ -108,3 +109,18 @@ def test_the_picture_is_yellow_where_least_is_known(generator: torch.Generator) 
     nothing, largest = std_picture(torch.zeros(1, 4, 4), torch.ones(1, 4, 4))
     assert largest == 0
     assert bool(torch.isfinite(nothing).all())
+
+
+@pytest.mark.parametrize("word", ["auto", "sharp", "quick"])
+def test_left_out_pixels_are_filled_as_thick_holes_were(word: Any, generator: torch.Generator) -> None:
+    image, _, kernel = case(generator)
+    image = torch.rand(1, 40, 42, generator=generator).to(image)
+    observed = torch.ones(40, 42, dtype=torch.bool)
+    observed[12:23, 15:26] = False
+    result = replace(tc.inpaint(image, observed, kernel), guidance=(PatchFill(blend=0.3),), passes=1)
+    found = left_out_error(image, observed, observed, kernel, "auto", result, word)
+    assert found is not None
+    left_out = copies_of_holes(observed, ~observed)[0]
+    filled = tc.inpaint(image, observed & ~left_out, kernel, passes=PatchFill(blend=0.3)).image
+    expected = float((filled - image)[:, left_out].double().square().mean().sqrt())
+    assert found.error == pytest.approx(expected, rel=1e-6)

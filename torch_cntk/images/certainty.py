@@ -83,7 +83,8 @@ def left_out_error(
         kernel: that filled it, or None for the default one.
         solver: that was asked for.
         result: of the fill, whose ridge is taken.
-        passes: that were asked for; a choice is not made again, "quick" ones stand for it.
+        passes: that were asked for; a choice is not made again: a patch fill that was chosen is taken, or else "quick"
+            passes stand for it.
         progress: whether to show bars.
 
     Returns:
@@ -98,13 +99,22 @@ def left_out_error(
     left_out = copies_of_holes(known, ~observed[place])[0]
     if int(left_out.sum()) < _FEWEST or not bool((known & ~left_out).any()):
         return None
-    again: Passes = "quick" if isinstance(passes, str) else passes
+    again = _without_choice(passes, result)
     options: dict[str, Any] = {"solver": solver, "ridge": result.ridge, "passes": again, "progress": progress}
     try:
         filled = inpaint(image, known & ~left_out, kernel, **options).image
     except (ValueError, MemoryError):  # a part may be too small for passes; the picture is filled all the same
         return None
     return Missed(float((filled - image)[:, left_out].double().square().mean().sqrt()), low, high)
+
+
+def _without_choice(passes: Passes, result: InpaintingResult) -> Passes:
+    """The passes that a result had, without trials."""
+    if not isinstance(passes, str):
+        return passes
+    # It is the guidance where there were thick holes alone.
+    first = result.guidance[0] if result.guidance else None
+    return first if isinstance(first, PatchFill) else "quick"
 
 
 def around_the_largest(observed: Tensor) -> tuple[slice, ...]:
