@@ -162,6 +162,21 @@ def test_blocks_do_not_show(generator: torch.Generator, monkeypatch: pytest.Monk
     assert torch.equal(whole, whole.T)
 
 
+@pytest.mark.parametrize("head", [tc.GlobalAvgPool(), tc.Flatten()])
+@pytest.mark.parametrize("after", ["nothing", "both"])
+def test_the_last_activation_under_a_bare_head(head: tc.Layer, after: str, generator: torch.Generator) -> None:
+    """Nobody reads Sigma of the last activation but where another branch reads it too."""
+    body = [conv(2, 3), tc.ReLU(), conv(2), tc.LeakyReLU(0.3)]
+    features = 4 * 8 if isinstance(head, tc.Flatten) else 4
+    other = [conv(2), tc.ReLU(), head, tc.Linear(features, features)]
+    ends: dict[str, list[tc.Layer]] = {
+        "nothing": [head],
+        "both": [tc.Sum(tc.Sequential(head), tc.Sequential(*other))],
+    }
+    x, y = images(generator, 3, (4, 2)), images(generator, 2, (4, 2))
+    assert_is_the_recursion(tc.Sequential(*body, *ends[after]), x, y)
+
+
 def test_an_image_with_itself_is_the_kernel_between_its_pixels(generator: torch.Generator) -> None:
     """The same images, several times: every entry is the pixel kernel, reduced as the head does it."""
     body = [conv(2, 3), tc.ReLU(), conv(2), tc.ReLU(), conv(2, width=1)]

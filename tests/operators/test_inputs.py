@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -41,6 +42,23 @@ def test_other_images(generator: torch.Generator) -> None:
     assert torch.allclose(operator.dense(), net().gram(x), rtol=1e-12, atol=0)
     with pytest.raises(ValueError, match=r"expected images of shape \[m, 2, 4, 4\]"):
         operator.cross(others[:, :, :3])
+
+
+def test_memory_of_earlier_blocks_is_nobody_elses(generator: torch.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results stay as they are while later ones are computed: in and out of inference mode, by several threads."""
+    monkeypatch.setitem(evaluation._SLAB_ENTRIES, "cpu", 300)
+    operator: Any = net().gram_operator(images(generator))
+    with torch.inference_mode():
+        early = operator.entries(torch.arange(3), torch.arange(7))
+    kept, expected = early.clone(), operator.dense()
+    with torch.inference_mode():
+        assert torch.equal(operator.dense(), expected)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: operator.dense(), range(12)))
+    assert all(torch.equal(other, expected) for other in found)
+    assert torch.equal(early, kept)
+    # Blocks of other pairs are in another order of two images.
+    assert torch.allclose(early, expected[:3], rtol=1e-12, atol=0)
 
 
 def test_pickled(generator: torch.Generator) -> None:

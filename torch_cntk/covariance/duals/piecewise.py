@@ -65,7 +65,7 @@ class Rectifier:
         lengths: Sequence[Tensor],
         other_lengths: Sequence[Tensor],
         cosine: Tensor,
-        sine: Tensor,
+        sine: Tensor | None,
     ) -> None:
         """The same for Sigma and Theta in place, in less time, but for the last digit.
 
@@ -78,14 +78,19 @@ class Rectifier:
             lengths: of the variances, which broadcast against Sigma.
             other_lengths: of the other ones.
             cosine: memory of Sigma's shape.
-            sine: memory of Sigma's shape.
+            sine: memory of Sigma's shape; None where the value is not wanted, whose memory stays as it is then.
         """
         (inverse, length), (other_inverse, other_length) = lengths, other_lengths
         sigma = images[0]
         torch.mul(sigma, inverse, out=cosine).mul_(other_inverse).clamp_(-1, 1)
-        root_(torch.addcmul(constant(1.0, sigma), cosine, cosine, value=-1, out=sine)).mul_(length)
+        if sine is not None:
+            root_(torch.addcmul(constant(1.0, sigma), cosine, cosine, value=-1, out=sine)).mul_(length)
         at_right_angle = constant(1 - self.bend * math.pi / 2, sigma)
-        images.mul_(torch.add(at_right_angle, arcsine_(cosine), alpha=self.bend, out=cosine))
+        slope = torch.add(at_right_angle, arcsine_(cosine), alpha=self.bend, out=cosine)
+        if sine is None:
+            images[1].mul_(slope)
+            return
+        images.mul_(slope)
         sigma.addcmul_(sine, other_length)
 
 

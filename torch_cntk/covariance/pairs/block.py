@@ -34,6 +34,8 @@ class Block:
         equal: pairs that are an image with itself, as their places in A and in B, [k] both.
         recorded: whether gradients will be taken, so that nothing may be overwritten.
         boxes: all displacements that will be asked of a node.
+        memory: of images that are done with, perhaps those of another block.
+        theta_alone: nodes whose Sigma nobody reads.
     """
 
     first: Tensor
@@ -45,7 +47,8 @@ class Block:
     equal: tuple[Tensor, ...] | None = None
     recorded: bool = False
     boxes: Mapping[Pairs, Box] = field(default_factory=dict)
-    _spare: SpareMemory = field(default_factory=SpareMemory)
+    memory: SpareMemory = field(default_factory=SpareMemory)
+    theta_alone: frozenset[Pairs] = frozenset()
     _sides: dict[tuple[Pairs, str], _Sides] = field(default_factory=dict)
     _plain: dict[Pairs, bool] = field(default_factory=dict)
 
@@ -118,16 +121,16 @@ class Block:
     @property
     def means(self) -> Means:
         """Over neighbours."""
-        return self._spare.means
+        return self.memory.means
 
     def spare(self, shape: torch.Size) -> Tensor:
         """Memory of a shape, whatever is in it."""
-        return self._spare.like(self.first, shape)
+        return self.memory.like(self.first, shape)
 
     def keep(self, *images: Tensor) -> None:
         """Take memory that nobody reads any more."""
         if not self.recorded:
-            self._spare.keep(*images)
+            self.memory.keep(*images)
 
 
 class _Sides:

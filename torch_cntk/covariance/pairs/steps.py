@@ -192,7 +192,8 @@ def _rectified(node: Activated, dual: Rectifier, block: Block, images: Tensor, b
     # As large as both of them together: the memory that a mean takes as well.
     spare = [block.spare(images.shape) for _ in range(3 - len(images))]
     cosine, sine = (part for some in spare for part in some)
-    dual.by_arcsine(images, *block.lengths_of(node, box, dual.lengths), cosine, sine)
+    wanted = None if node in block.theta_alone and len(images) > 1 else sine
+    dual.by_arcsine(images, *block.lengths_of(node, box, dual.lengths), cosine, wanted)
     block.keep(*spare)
     return images
 
