@@ -164,9 +164,12 @@ def test_blocks_do_not_show(generator: torch.Generator, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("head", [tc.GlobalAvgPool(), tc.Flatten()])
 @pytest.mark.parametrize("after", ["nothing", "both"])
-def test_the_last_activation_under_a_bare_head(head: tc.Layer, after: str, generator: torch.Generator) -> None:
+@pytest.mark.parametrize("depth", [1, 2])
+def test_the_last_activation_under_a_bare_head(
+    head: tc.Layer, after: str, depth: int, generator: torch.Generator
+) -> None:
     """Nobody reads Sigma of the last activation but where another branch reads it too."""
-    body = [conv(2, 3), tc.ReLU(), conv(2), tc.LeakyReLU(0.3)]
+    body = [conv(2, 3), tc.ReLU(), conv(2), tc.LeakyReLU(0.3)][: 2 * depth]
     features = 4 * 8 if isinstance(head, tc.Flatten) else 4
     other = [conv(2), tc.ReLU(), head, tc.Linear(features, features)]
     ends: dict[str, list[tc.Layer]] = {

@@ -66,8 +66,9 @@ class Rectifier:
         other_lengths: Sequence[Tensor],
         cosine: Tensor,
         sine: Tensor | None,
+        out: Tensor | None = None,
     ) -> None:
-        """The same for Sigma and Theta in place, in less time, but for the last digit.
+        """The same for Sigma and Theta, in place unless they are equal, in less time, but for the last digit.
 
         The angle is pi/2 - arcsin(sigma / n), whose absolute error is as that of the arctangent of a root that is a
         difference. Where variances are 0, or very large or small, the other formula has to be taken.
@@ -79,6 +80,7 @@ class Rectifier:
             other_lengths: of the other ones.
             cosine: memory of Sigma's shape.
             sine: memory of Sigma's shape; None where the value is not wanted, whose memory stays as it is then.
+            out: the images; or, where these are Sigma alone and Theta is the same, memory of both.
         """
         (inverse, length), (other_inverse, other_length) = lengths, other_lengths
         sigma = images[0]
@@ -90,8 +92,12 @@ class Rectifier:
         if sine is None:
             images[1].mul_(slope)
             return
-        images.mul_(slope)
-        sigma.addcmul_(sine, other_length)
+        if out is None or len(out) == len(images):
+            images.mul_(slope)
+            sigma.addcmul_(sine, other_length)
+            return
+        value, theta = out
+        torch.addcmul(torch.mul(sigma, slope, out=theta), sine, other_length, out=value)
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ class Block:
         boxes: all displacements that will be asked of a node.
         memory: of images that are done with, perhaps those of another block.
         theta_alone: nodes whose Sigma nobody reads.
+        only_reader: of the nodes that one node reads.
     """
 
     first: Tensor
@@ -49,6 +50,7 @@ class Block:
     boxes: Mapping[Pairs, Box] = field(default_factory=dict)
     memory: SpareMemory = field(default_factory=SpareMemory)
     theta_alone: frozenset[Pairs] = frozenset()
+    only_reader: Mapping[Pairs, Pairs] = field(default_factory=dict)
     _sides: dict[tuple[Pairs, str], _Sides] = field(default_factory=dict)
     _plain: dict[Pairs, bool] = field(default_factory=dict)
 

@@ -88,6 +88,11 @@ class Evaluation:
         (self._given,) = (node for node in self._nodes if isinstance(node, Given))
         self._wanted = self._boxes({expression: whole(expression.size)})
         self._wanted_alone = self._boxes({node: no_displacement(node.ndim) for node in self._pointwise})
+        self._readers: dict[Pairs, list[Pairs]] = {node: [] for node in self._nodes}
+        for node in self._nodes:
+            for parent in dict.fromkeys(node.parents):
+                self._readers[parent].append(node)
+        self._only_reader = {node: readers[0] for node, readers in self._readers.items() if len(readers) == 1}
         self._theta_alone = self._with_theta_alone() if kind == "ntk" else frozenset()
         self._idle: dict[bool, list[SpareMemory]] = {False: [], True: []}
 
@@ -116,7 +121,7 @@ class Evaluation:
         """The nodes whose Sigma nobody reads: the last one, and before it those that a sum of Theta is made from."""
         found = {self._last}
         for node in reversed(self._nodes):
-            readers = [reader for reader in self._nodes if node in reader.parents]
+            readers = self._readers[node]
             if readers and all(reader in found and isinstance(reader, Flattened | Pooled) for reader in readers):
                 found.add(node)
         return frozenset(found)
@@ -191,6 +196,7 @@ class Evaluation:
                 boxes=self._wanted,
                 memory=memory,
                 theta_alone=self._theta_alone,
+                only_reader=self._only_reader,
             )
             return self._result(block)
 

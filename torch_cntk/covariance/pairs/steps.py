@@ -94,7 +94,8 @@ def _averaged(node: Averaged, block: Block, inputs: list[Tensor], box: Box) -> T
         return _plus(_mean(node, block, images, box, gains.weight), gains.bias)
     # What training adds to 0 is made of Sigma.
     if gains.like:
-        return _twice(block, _plus(_mean(node, block, images, box, gains.weight), gains.bias))
+        alike = _plus(_mean(node, block, images, box, gains.weight), gains.bias)
+        return alike if _is_rectified(block.only_reader.get(node), block) else _twice(block, alike)
     mean = _mean(node, block, images, box)
     both = torch.cat((mean * gains.weight, mean * gains.trained_weight))
     return _plus(both, gains.bias, gains.trained_bias)
@@ -173,7 +174,8 @@ def _activated(node: Activated, block: Block, inputs: list[Tensor], box: Box) ->
     if block.recorded:
         images = images.clone()
     sigma = images[0]
-    if isinstance(node.dual, Rectifier) and not block.paired and not block.recorded and block.plain(node):
+    if _is_rectified(node, block):
+        assert isinstance(node.dual, Rectifier)
         return _rectified(node, node.dual, block, images, box)
     variances = block.variances_of(node, sigma, box)
     if block.recorded:
@@ -187,15 +189,25 @@ def _activated(node: Activated, block: Block, inputs: list[Tensor], box: Box) ->
     return images
 
 
+def _is_rectified(node: Pairs | None, block: Block) -> bool:
+    """Whether it takes the formula that is fast, and Sigma alone where Theta is the same."""
+    if not isinstance(node, Activated) or not isinstance(node.dual, Rectifier):
+        return False
+    return not block.paired and not block.recorded and block.plain(node)
+
+
 def _rectified(node: Activated, dual: Rectifier, block: Block, images: Tensor, box: Box) -> Tensor:
     block.set_equal(node, images[0], box)
     # As large as both of them together: the memory that a mean takes as well.
     spare = [block.spare(images.shape) for _ in range(3 - len(images))]
     cosine, sine = (part for some in spare for part in some)
     wanted = None if node in block.theta_alone and len(images) > 1 else sine
-    dual.by_arcsine(images, *block.lengths_of(node, box, dual.lengths), cosine, wanted)
-    block.keep(*spare)
-    return images
+    # Of the weight layer before, which may leave Theta to us.
+    alike = block.trained and len(images) == 1 and isinstance(node.parent, Averaged)
+    both = block.spare(torch.Size((2, *images.shape[1:]))) if alike else images
+    dual.by_arcsine(images, *block.lengths_of(node, box, dual.lengths), cosine, wanted, both)
+    block.keep(*spare, *([images] if alike else []))
+    return both
 
 
 def _normalised(node: Normalised, block: Block, inputs: list[Tensor], box: Box) -> Tensor:
