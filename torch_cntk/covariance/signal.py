@@ -55,9 +55,9 @@ _OBSTACLES: dict[Obstacle, str] = {
         "the dropout behind the activation, or a weight layer between them"
     ),
     "sum": (
-        "a sum with a branch that is not Gaussian (or its pixels), such as the output of an activation or the input of "
-        "the network: the dual would not be exact; put a weight layer between them, or let the branch start before the "
-        "activation"
+        "a sum with a branch that is not Gaussian, or its pixels beside others, such as the output of an activation or "
+        "the network's input: the dual would not be exact; put a weight layer between them, or let the branch start "
+        "before the activation"
     ),
     "product": (
         "a product of branches, which is not Gaussian: the dual would not be exact; put a weight layer between them"

@@ -109,7 +109,9 @@ def side(
     Raises:
         ValueError: they are zero and cannot be normalised, or their squares too large.
     """
-    return Side(*_prior(features.values.to(device), what, features.labels, identity, normalize), features.labels)
+    # A frame lies by columns, an array by rows: sums in another order would differ in their last digit.
+    values = features.values.to(device).contiguous()
+    return Side(*_prior(values, what, features.labels, identity, normalize), features.labels)
 
 
 def _prior(
