@@ -75,6 +75,9 @@ def compared(seed: int, cases: list[tuple[str, int]]) -> list[dict[str, Any]]:
         assert first is None or torch.equal(first, single.dense())
         twice = (2 * (single + single)).divided(mesh)
         assert torch.allclose(twice.multiply(w), 4 * product, rtol=1e-6 if kind == "float32" else 1e-12)
+        for one in (shared, twice) if n > 1 else ():
+            with pytest.raises(ValueError, match="expected vectors as rows"):
+                one @ torch.eye(n, dtype=torch.float64)
         found.append({"product": product, "bytes": mesh.bytes_sent})
     return found
 

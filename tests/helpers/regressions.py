@@ -43,7 +43,7 @@ def problem(
 
 def matrix_of(operator: Any, size: tuple[int, ...]) -> torch.Tensor:
     pixels = math.prod(size)
-    return operator @ torch.eye(pixels, dtype=torch.float64).reshape(pixels, *size)
+    return operator.multiply(torch.eye(pixels, dtype=torch.float64).reshape(pixels, *size))
 
 
 def direct(matrix: torch.Tensor, observed: torch.Tensor, targets: torch.Tensor, ridge: float) -> torch.Tensor:

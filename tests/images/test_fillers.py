@@ -94,7 +94,7 @@ def by_matrix(given: Observed, equations: Equations) -> Tensor:
     """The same regression as a dense matrix, factorised; in the units of ``given``."""
     canvas = equations.operator.size
     identity = torch.eye(math.prod(canvas), dtype=torch.float64).reshape(-1, *canvas)
-    matrix = (equations.operator @ identity).reshape(len(identity), -1)
+    matrix = equations.operator.multiply(identity).reshape(len(identity), -1)
     place = torch.arange(len(identity)).reshape(canvas)[tuple(slice(n) for n in given.size)]
     known = place[given.mask[0]]
     mean = torch.zeros(given.pixels.shape[:2] + (1,) * given.ndim) if equations.mean is None else equations.mean

@@ -24,7 +24,7 @@ def kernel(ndim: int, levels: int = 2) -> tc.Kernel:
 def matrix_of(operator: Operator) -> Tensor:
     pixels = math.prod(operator.size)
     eye = torch.eye(pixels, dtype=torch.float64).reshape(pixels, *operator.size)
-    return (operator @ eye).reshape(pixels, pixels)
+    return operator.multiply(eye).reshape(pixels, pixels)
 
 
 def covariance_of(operator: Operator) -> Tensor:

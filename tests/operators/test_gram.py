@@ -15,6 +15,7 @@ from torch.func import functional_call, jacrev, vmap
 
 import torch_cntk as tc
 from tests.helpers.theorem_1 import theorem_1
+from torch_cntk.operators.derived import ScaledOperator
 
 FULLY_CONNECTED = {
     "A_fc_lrelu0.2_d3_raw",
@@ -335,14 +336,25 @@ def test_vectors_are_columns_as_of_a_matrix_or_rows(generator: torch.Generator) 
     matrix = net.gram(features)
     operator = net.gram_operator(features)
     every = torch.arange(7)
-    for one, dense in ((operator, matrix), (2 * operator, 2 * matrix), (signal, signal.entries(every, every))):
+    for one, dense in (
+        (operator, matrix),
+        (2 * operator, 2 * matrix),
+        (operator + operator, 2 * matrix),
+        (ScaledOperator(operator, torch.full((7,), 3.0)), 9 * matrix),
+        (tc.operators.DenseOperator(matrix), matrix),
+        (signal, signal.entries(every, every)),
+    ):
         columns = torch.randn(7, 4, generator=generator, dtype=one.dtype)
         torch.testing.assert_close(one @ columns, (dense @ columns.double()).to(one.dtype))
         torch.testing.assert_close(one @ columns[:, 0], (dense @ columns[:, 0].double()).to(one.dtype))
         torch.testing.assert_close(one @ columns.T, (columns.T.double() @ dense).to(one.dtype))
-        torch.testing.assert_close(one @ torch.eye(7, dtype=one.dtype), dense.to(one.dtype))
         square = torch.randn(7, 7, generator=generator, dtype=one.dtype)
-        with pytest.raises(ValueError, match=r"expected vectors as rows \[k, 7\] or columns \[7, k\]"):
-            one @ square
-        torch.testing.assert_close(one.multiply(square), (square.double() @ dense).to(one.dtype))
+        # The products of a symmetric one differ too, unless it commutes with K.
+        for either in (square, square + square.T, torch.eye(7, dtype=one.dtype)):
+            with pytest.raises(ValueError, match=r"expected vectors as rows \[k, 7\] or columns \[7, k\]"):
+                one @ either
+            torch.testing.assert_close(one.multiply(either), (either.double() @ dense).to(one.dtype))
+            torch.testing.assert_close(one.multiply(either.T).T, (dense @ either.double()).to(one.dtype))
         assert (one @ columns[:, :0]).shape == (7, 0)
+    alone = net.gram_operator(features[:1])
+    torch.testing.assert_close(alone @ features[:1, :1], net.gram(features[:1]) * features[0, 0])

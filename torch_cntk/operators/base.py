@@ -182,8 +182,8 @@ class Operator(ABC):
         """K @ w, in the shape of w: of images [..., *size], or, as K is a matrix where the size is (n,), of columns.
 
         Args:
-            images: [..., *size], or [n, k], the vectors its columns. [n, n] may be either: it is taken where both are
-                the same, as for the identity.
+            images: [..., *size], or [n, k], the vectors its columns. [n, n] may be rows or columns: it is refused, as
+                the two products differ, even for a symmetric one.
 
         Returns:
             products in the precision of w.
@@ -192,15 +192,15 @@ class Operator(ABC):
             TypeError: the images are no floating point tensor.
             ValueError: the images are not of this size, or rows and columns of [n, n] may be meant.
         """
-        if isinstance(images, torch.Tensor) and len(self.size) == 1 and images.shape[:1] == self.size:
-            if images.ndim == 2 and images.shape[1] != self.size[0]:
-                return self.multiply(images.T).T
-            if images.ndim == 2 and not torch.equal(images, images.T):
-                raise ValueError(
-                    f"expected vectors as rows [k, {self.size[0]}] or columns [{self.size[0]}, k], got as many as each "
-                    "is long: operator.multiply(w) takes rows, operator.multiply(w.T).T columns"
-                )
-        return self.multiply(images)
+        if not isinstance(images, torch.Tensor) or len(self.size) != 1 or images.ndim != 2:
+            return self.multiply(images)
+        (length,) = self.size
+        if tuple(images.shape) == (length, length) and length > 1:
+            raise ValueError(
+                f"expected vectors as rows [k, {length}] or columns [{length}, k], got as many as each is long: "
+                "operator.multiply(w) takes rows, operator.multiply(w.T).T columns"
+            )
+        return self.multiply(images.T).T if len(images) == length else self.multiply(images)
 
     def multiply(self, images: Tensor) -> Tensor:
         """K @ w for each of [..., *size], in the precision of w; only large sums are taken in the operator's.
