@@ -194,6 +194,27 @@ def test_the_number_is_that_of_the_moment(generator: torch.Generator) -> None:
         net.gram(x)
 
 
+def _operators_refuse_gradients_of_inputs(rows: Tensor) -> None:
+    """As matrices have them; other inputs, later, likewise."""
+    images = rows[:, :, None].repeat(1, 1, 4)
+    of_rows = tc.Sequential(tc.Linear(2, 3), tc.ReLU(), tc.Linear(3, 1))
+    of_images = tc.Sequential(tc.Conv1d(2, 3, 3), tc.ReLU(), tc.GlobalAvgPool(), tc.Linear(3, 1))
+    for net, inputs in ((of_rows, rows), (of_images, images)):
+        tracked, operator = leaf(inputs.clone()), net.gram_operator(inputs)
+        weights = torch.ones(1, 3, dtype=torch.float64)
+        for call in (
+            lambda net=net, tracked=tracked: net.gram_operator(tracked),
+            lambda operator=operator, tracked=tracked: operator.cross(tracked),
+            lambda operator=operator, tracked=tracked, w=weights: operator.cross_multiply(tracked, w),
+        ):
+            with pytest.raises(ValueError, match=r"expected inputs that need no gradient, .*net.gram\(features\) does"):
+                call()
+            with torch.no_grad():
+                call()
+        assert torch.equal(net.gram_operator(tracked.detach()).dense(), operator.dense())
+        assert net.gram(tracked).requires_grad
+
+
 def test_what_would_be_a_silent_zero_is_refused(generator: torch.Generator) -> None:
     x = torch.randn(3, 2, generator=generator, dtype=torch.float64)
     net = tc.Sequential(tc.Linear(2, 3, bias=False, bias_std=leaf(0.5)), tc.ReLU(), tc.Linear(3, 1))
@@ -203,6 +224,7 @@ def test_what_would_be_a_silent_zero_is_refused(generator: torch.Generator) -> N
     net = tc.Sequential(tc.Linear(2, 3), tc.LeakyReLU(slope), tc.Linear(3, 1))
     with pytest.raises(ValueError, match="expected layers whose options need no gradient, as an operator"):
         net.gram_operator(x)
+    _operators_refuse_gradients_of_inputs(x)
     conv = tc.Sequential(tc.Conv1d(2, 3, 3), tc.LeakyReLU(slope), tc.Conv1d(3, 1, 3))
     with pytest.raises(ValueError, match="expected a kernel without gradients, as an operator passes none on"):
         conv.kernel("uniform").operator((8,))

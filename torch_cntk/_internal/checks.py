@@ -17,6 +17,7 @@ __all__ = [
     "check_dense",
     "finite_number",
     "positive_int",
+    "refuse_gradients",
     "shape_text",
 ]
 
@@ -110,6 +111,19 @@ def check_dense(tensor: Tensor, name: str) -> None:
     if tensor.layout is not torch.strided or tensor.is_nested or tensor.is_quantized:
         kind = "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
         raise TypeError(f"expected {name} as an ordinary tensor, got a {kind} one; pass its to_dense(), say")
+
+
+def refuse_gradients(inputs: Tensor) -> None:
+    """Refuse inputs that gradients are recorded of where an operator would drop them.
+
+    Raises:
+        ValueError: they require gradients, and gradients are recorded.
+    """
+    if inputs.requires_grad and torch.is_grad_enabled():
+        raise ValueError(
+            "expected inputs that need no gradient, as an operator passes none on to them; net.gram(features) does, and "
+            "features.detach() or torch.no_grad() leaves them out"
+        )
 
 
 def all_finite(values: Tensor) -> bool:

@@ -237,13 +237,14 @@ class Layer(torch.nn.Module):
                 some blocks of the matrix in each product.
 
         Returns:
-            the operator, of size (n,): ``operator @ w`` for w of shape [n], [n, k] (columns) or [k, n] (rows); [n, n] is
-            refused, as it may be either: ``operator.multiply`` takes rows.
+            the operator, of size (n,): ``operator @ w`` for w of shape [n], [n, k] (columns) or [k, n] (rows); [n, n]
+            is refused, as it may be either: ``operator.multiply`` takes rows.
 
         Raises:
             TypeError: the features are no floating point tensor.
             ValueError: the features are not finite or do not fit the network, a layer's rule would not be exact at its
-                place in it, or the network ends in pixels.
+                place in it, the network ends in pixels, or gradients would be recorded, which an operator does not pass
+                on.
         """
         return computing.gram_operator(self, features, kind=kind, white=white, dtype=dtype, mesh=mesh)
 

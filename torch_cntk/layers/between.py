@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 from torch_cntk._internal.agreed_memory import agreed_memory, ranks_of
 from torch_cntk._internal.arrays import tensor_of
-from torch_cntk._internal.checks import as_precision, shape_text
+from torch_cntk._internal.checks import as_precision, refuse_gradients, shape_text
 from torch_cntk._internal.contexts import plain
 from torch_cntk._internal.memory import require_bytes
 from torch_cntk._internal.ranks import Mesh
@@ -103,6 +103,7 @@ def gram_operator(
         ranks_of(mesh)
         return _shared_operator(network, features, kind, white, dtype, mesh)
     _checked(network, features)
+    refuse_gradients(features)
     if asks_for_gradients(network.modules()):
         raise ValueError(
             "expected layers whose options need no gradient, as an operator passes none on to them; net.gram(features) "

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from torch_cntk._internal.checks import finite_number
+from torch_cntk._internal.checks import finite_number, refuse_gradients
 from torch_cntk._internal.memory import require_bytes
 from torch_cntk._internal.ranks import Mesh
 from torch_cntk.covariance import Gram
@@ -251,12 +251,13 @@ class GramOperator(Operator):
         """Blocks of K between other inputs and these.
 
         Raises:
-            ValueError: the features are not [m, p].
+            ValueError: the features are not [m, p], or require gradients.
         """
         if others.ndim != 2 or others.shape[1] != self._features.shape[1]:
             raise ValueError(
                 f"expected features of shape [inputs, {self._features.shape[1]}], got {tuple(others.shape)}"
             )
+        refuse_gradients(others)
         scaled = self._scaled(others.detach().to(self.device))
         variance = self._variance_of(scaled)
         m, (n,) = len(others), self.size

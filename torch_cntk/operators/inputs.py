@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 import torch
 from torch import Tensor
 
-from torch_cntk._internal.checks import shape_text
+from torch_cntk._internal.checks import refuse_gradients, shape_text
 from torch_cntk._internal.memory import require_bytes
 from torch_cntk._internal.ranks import Mesh
 from torch_cntk.covariance.pairs import Evaluation, Images, Kind, Pairs
@@ -187,6 +187,8 @@ class InputsOperator(Operator):
             raise ValueError(
                 f"expected images of shape [m, {', '.join(map(str, expected))}], got {tuple(others.shape)}"
             )
+        if not self._evaluation.recorded:
+            refuse_gradients(others)
         return self._evaluation.images(others.to(self.device))
 
     def entry_blocks(self, first: Tensor, second: Tensor, *, progress: bool = False) -> Blocks:
