@@ -295,7 +295,7 @@ def test_what_is_known_of_a_sum_is_known_of_both() -> None:
 
 def test_what_is_no_sum_or_multiple_is_refused() -> None:
     operator = periodic((8, 12))
-    with pytest.raises(ValueError, match=r"images of one size and device, got 8 x 12 pixels on cpu and 16 x 12"):
+    with pytest.raises(ValueError, match=r"two operators of one size and device, got 8 x 12 on cpu and 16 x 12"):
         operator + periodic((16, 12))
     for factor in (0, -1, -0.5):
         with pytest.raises(ValueError, match=r"expected .*multiple of an operator"):

@@ -288,7 +288,10 @@ def test_linear_mirrors_torch(generator: torch.Generator) -> None:
         (lambda: tc.Linear(2, 1).gram(torch.full((3, 2), math.nan)), "expected finite features"),
         (lambda: tc.Linear(2, 1).gram(torch.ones(3, 2), kind="x"), 'expected kind "ntk" or "nngp"'),
         (lambda: tc.Linear(2, 1).gram(torch.ones(3, 2), torch.ones(3, 2, 1)), "expected features of shape"),
-        (lambda: tc.Linear(2, 1).gram_operator(torch.ones(3, 2)) @ torch.ones(4), "expected images of 3 pixels"),
+        (
+            lambda: tc.Linear(2, 1).gram_operator(torch.ones(3, 2)) @ torch.ones(4),
+            "expected vectors of 3 numbers, one an input",
+        ),
     ],
 )
 def test_bad_input_is_refused(attempt: Any, message: Any) -> None:
@@ -327,6 +330,35 @@ def test_matrices_of_entries_that_would_not_fit_are_refused(monkeypatch: pytest.
     for ask in (operator.dense, lambda: operator.cross(torch.randn(3000, 2))):
         with pytest.raises(tc.OutOfMemoryError, match=r"the kernel between 3,000 and 3,000 inputs needs 72 MB"):
             ask()
+
+
+def test_arrays_give_arrays(generator: torch.Generator) -> None:
+    features = torch.randn(5, 3, generator=generator, dtype=torch.float64)
+    net = tc.Sequential(tc.Linear(3, 1), tc.ReLU(), tc.Linear(1, 1))
+    matrix = net.gram(features).numpy()
+    operator = net.gram_operator(features.numpy())
+    w = torch.randn(5, 2, generator=generator, dtype=torch.float64).numpy()
+    for one, times in ((operator, 1), (2 * operator, 2), (operator + operator, 2)):
+        for given, expected in ((w, matrix @ w), (w.T, w.T @ matrix), (w[:, 0], matrix @ w[:, 0])):
+            product = one @ given
+            assert isinstance(product, np.ndarray)
+            np.testing.assert_allclose(product, times * expected, rtol=1e-11, atol=1e-11)
+        single = one.multiply(w.T.astype(np.float32))
+        assert single.dtype == np.float32
+        with pytest.raises(ValueError, match="expected vectors as rows"):
+            one @ matrix
+    with pytest.raises(TypeError, match="expected an array of float64 or float32, got int64"):
+        operator @ np.arange(5)
+    with pytest.raises(ValueError, match="expected inputs without missing numbers, got a masked array"):
+        net.gram_operator(np.ma.masked_less(features.numpy(), 0))
+
+
+def test_operators_are_told_in_a_line() -> None:
+    operator = tc.Linear(2, 1).gram_operator(torch.ones(3, 2))
+    assert repr(operator) == "GramOperator(size=(3,), dtype=float32)"
+    assert repr(2 * operator) == "MultipleOperator(size=(3,), dtype=float32)"
+    with pytest.raises(ValueError, match="expected two operators of one size and device, got 3 on cpu and 4 on cpu"):
+        operator + tc.Linear(2, 1).gram_operator(torch.ones(4, 2))
 
 
 def test_vectors_are_columns_as_of_a_matrix_or_rows(generator: torch.Generator) -> None:

@@ -185,7 +185,7 @@ class Layer(torch.nn.Module):
     @overload
     def gram_operator(
         self,
-        features: Tensor,
+        features: Tensor | NDArray[Any],
         *,
         kind: str = "ntk",
         white: float = 0.0,
@@ -196,7 +196,7 @@ class Layer(torch.nn.Module):
     @overload
     def gram_operator(
         self,
-        features: Tensor,
+        features: Tensor | NDArray[Any],
         *,
         kind: str = "ntk",
         white: float = 0.0,
@@ -207,7 +207,7 @@ class Layer(torch.nn.Module):
     @overload
     def gram_operator(
         self,
-        features: Tensor,
+        features: Tensor | NDArray[Any],
         *,
         kind: str = "ntk",
         white: float = 0.0,
@@ -217,7 +217,7 @@ class Layer(torch.nn.Module):
 
     def gram_operator(
         self,
-        features: Tensor,
+        features: Tensor | NDArray[Any],
         *,
         kind: str = "ntk",
         white: float = 0.0,
@@ -228,7 +228,8 @@ class Layer(torch.nn.Module):
 
         Args:
             features: rows of numbers, [n, p], or images, [n, channels, *size] (of one to three dimensions), floating
-                point; Sigma_0(x, x') is the mean of their products over features or channels.
+                point; Sigma_0(x, x') is the mean of their products over features or channels. A tensor, or a
+                NumPy array.
             kind: "ntk" (of training all layers) or "nngp" (of training the last layer only).
             white: added to the variance of each row, as by a block of the identity matrix behind the features; 0 for
                 images.
@@ -241,7 +242,7 @@ class Layer(torch.nn.Module):
             is refused, as it may be either: ``operator.multiply`` takes rows.
 
         Raises:
-            TypeError: the features are no floating point tensor.
+            TypeError: the features are no floating point numbers.
             ValueError: the features are not finite or do not fit the network, a layer's rule would not be exact at its
                 place in it, the network ends in pixels, or gradients would be recorded, which an operator does not pass
                 on.

@@ -91,7 +91,7 @@ def _check_images(network: Layer, images: Tensor) -> None:
 
 
 def gram_operator(
-    network: Layer, features: Tensor, *, kind: str, white: float, dtype: torch.dtype | None, mesh: Mesh | None = None
+    network: Layer, features: Any, *, kind: str, white: float, dtype: torch.dtype | None, mesh: Mesh | None = None
 ) -> GramOperator | InputsOperator | ShardedGram:
     """As ``Layer.gram_operator``, which has the arguments.
 
@@ -99,6 +99,8 @@ def gram_operator(
         TypeError: see there.
         ValueError: see there.
     """
+    if isinstance(features, np.ndarray):
+        features = tensor_of(features)
     if mesh is not None:
         ranks_of(mesh)
         return _shared_operator(network, features, kind, white, dtype, mesh)

@@ -9,9 +9,11 @@ from functools import cached_property
 from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from torch_cntk._internal.arrays import Given, given_back, tensor_of
 from torch_cntk._internal.checks import shape_text
 from torch_cntk._internal.grids import open_grid
 from torch_cntk.operators.layout import Layout, Whole
@@ -178,21 +180,25 @@ class Operator(ABC):
         """How the processes that take products hold the images."""
         return Whole(self.mesh)
 
-    def __matmul__(self, images: Tensor) -> Tensor:
+    def __repr__(self) -> str:
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"{type(self).__name__}(size={self.size}, dtype={dtype})"
+
+    def __matmul__(self, images: Given) -> Given:
         """K @ w, in the shape of w: of images [..., *size], or, as K is a matrix where the size is (n,), of columns.
 
         Args:
             images: [..., *size], or [n, k], the vectors its columns. [n, n] may be rows or columns: it is refused, as
-                the two products differ, even for a symmetric one.
+                the two products differ, even for a symmetric one. A tensor, or a NumPy array.
 
         Returns:
-            products in the precision of w.
+            products in the precision of w; an array for an array.
 
         Raises:
-            TypeError: the images are no floating point tensor.
+            TypeError: the images are no floating point tensor or array.
             ValueError: the images are not of this size, or rows and columns of [n, n] may be meant.
         """
-        if not isinstance(images, torch.Tensor) or len(self.size) != 1 or images.ndim != 2:
+        if not isinstance(images, torch.Tensor | np.ndarray) or len(self.size) != 1 or images.ndim != 2:
             return self.multiply(images)
         (length,) = self.size
         if tuple(images.shape) == (length, length) and length > 1:
@@ -202,18 +208,29 @@ class Operator(ABC):
             )
         return self.multiply(images.T).T if len(images) == length else self.multiply(images)
 
-    def multiply(self, images: Tensor) -> Tensor:
+    def multiply(self, images: Given) -> Given:
         """K @ w for each of [..., *size], in the precision of w; only large sums are taken in the operator's.
 
+        Args:
+            images: a tensor, or a NumPy array, whose products are one.
+
         Raises:
-            TypeError: the images are no floating point tensor.
+            TypeError: the images are no floating point tensor or array.
             ValueError: the images are not of this size.
         """
+        if isinstance(images, np.ndarray):
+            return given_back(self._checked_product(tensor_of(images).to(self.device)), images)
+        return self._checked_product(images)
+
+    def _checked_product(self, images: Tensor) -> Tensor:
+        """K @ w for each of [..., *size]; see ``multiply``."""
+        what = "vectors" if len(self.size) == 1 else "images"
         if not isinstance(images, torch.Tensor) or not images.is_floating_point():
             got = images.dtype if isinstance(images, torch.Tensor) else type(images).__name__
-            raise TypeError(f"expected images in a floating point tensor, got {got}")
+            raise TypeError(f"expected {what} in a floating point tensor, got {got}")
         if tuple(images.shape[-len(self.size) :]) != self.size:
-            raise ValueError(f"expected images of {shape_text(self.size)} pixels, got shape {tuple(images.shape)}")
+            of = "numbers, one an input (or pixel)" if len(self.size) == 1 else "pixels"
+            raise ValueError(f"expected {what} of {shape_text(self.size)} {of}, got shape {tuple(images.shape)}")
         count = math.prod(images.shape[: images.ndim - len(self.size)])
         if count == 0:
             return images.clone()

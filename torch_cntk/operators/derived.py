@@ -28,8 +28,8 @@ class SumOperator(Operator):
     def __init__(self, first: Operator, second: Operator) -> None:
         if (first.size, first.device) != (second.size, second.device):
             raise ValueError(
-                "expected two operators on images of one size and device, got "
-                f"{shape_text(first.size)} pixels on {first.device} and {shape_text(second.size)} on {second.device}"
+                "expected two operators of one size and device, got "
+                f"{shape_text(first.size)} on {first.device} and {shape_text(second.size)} on {second.device}"
             )
         # The sum is known as well as the worse of the two.
         worse = max((first, second), key=lambda operator: torch.finfo(operator.entry_dtype).eps)
