@@ -12,8 +12,10 @@ import torch
 from PIL import Image
 
 import torch_cntk as tc
+from torch_cntk.cli import certainty
 from torch_cntk.cli import inpaint as inpaint_command
 from torch_cntk.cli.main import main
+from torch_cntk.images.calibration import CannotTellError
 
 
 @pytest.fixture
@@ -53,9 +55,54 @@ def test_numbers_are_those_of_the_python_api(work: Path, capsys: pytest.CaptureF
     assert result.std is not None
     np.testing.assert_allclose(std, result.std.numpy(), rtol=1e-5)
     said = capsys.readouterr().out
-    assert "standard deviations up to" in said
-    assert "exact" in said
+    assert f"standard deviations up to {255 * std.max():.0f} of 255, exact" in said
+    assert "the file holds them as they are" in said
     assert "nine of ten known pixels that were left out lie within 1.645 of them" in said
+
+
+@pytest.mark.parametrize(
+    ("factor", "text"),
+    [
+        (2.13, "the file holds them as they are: multiply them by 2.1, by which nine of ten known"),
+        (1.0, "the file holds them as they are, and they need no factor: at least nine of ten known"),
+        (CannotTellError("expected more"), "as they are, and left-out pixels cannot tell a factor: expected more"),
+    ],
+)
+def test_the_factor_is_told_and_not_applied(
+    factor: Any, text: str, work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(work, "--std", str(work / "std.npy")) == 0
+    before = np.load(work / "std.npy")
+
+    def told(*arguments: Any, **options: Any) -> float:
+        if isinstance(factor, Exception):
+            raise factor
+        return float(factor)
+
+    monkeypatch.setattr(certainty, "factor_of", told)
+    capsys.readouterr()
+    assert run(work, "--std", str(work / "std.npy")) == 0
+    assert np.array_equal(np.load(work / "std.npy"), before)
+    assert text in capsys.readouterr().out
+
+
+def test_files_are_named(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(work, "--samples", "3") == 0
+    assert "wrote a-sample-1.png to a-sample-3.png, which what is known leaves possible" in capsys.readouterr().out
+    assert run(work, "--samples", "1", "--std", str(work / "std.png")) == 0
+    said = capsys.readouterr().out
+    assert "wrote a-sample-1.png, which" in said
+    assert "(yellow; of the colours together), exact" in said
+
+
+def test_where_nothing_is_missing_it_says_so(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.fromarray(np.ones((20, 24), bool)).save(work / "mask.png")
+    assert run(work, "--std", str(work / "std.npy")) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("nothing is missing: all 480 pixels (24 x 20) are as they were, in ")
+    assert "standard deviations of 0: nothing is missing" in said
+    assert "residual" not in said
+    assert not np.load(work / "std.npy").any()
 
 
 def test_bars_name_what_is_computed(work: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -167,7 +167,7 @@ def test_a_mask_of_known_pixels_copies_the_image(work: Path, capsys: pytest.Capt
     after, before = (np.asarray(Image.open(work / name)) for name in ("out/a.png", "photo.png"))
     assert np.array_equal(after, before)
     captured = capsys.readouterr()
-    assert captured.out.startswith("filled 0 of 744 pixels")
+    assert captured.out.startswith("nothing is missing: all 744 pixels (31 x 24) are as they were, in ")
     assert "warning: there is nothing to fill: all of" in captured.err
 
 

@@ -156,7 +156,7 @@ class OperatorContract:
             ):
                 operator @ torch.zeros(shape, dtype=torch.float64)
         for images in (torch.ones(operator.size, dtype=torch.long), torch.ones(operator.size).bool(), [1.0], None):
-            with pytest.raises(TypeError, match="expected (images|vectors) in a floating point tensor"):
+            with pytest.raises(TypeError, match=r"expected (images|vectors) in a floating point tensor"):
                 operator @ images
 
     def test_gradient_of_a_product_is_a_product(self, operator: Any, generator: torch.Generator) -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import scipy.ndimage
 import torch
 
 import torch_cntk as tc
 from torch_cntk.images import Guided, PatchFill, Periodic
+from torch_cntk.images.calibration import CannotTellError, _together, factor_of
 from torch_cntk.images.certainty import left_out_error, posterior_after, settled, std_picture
 from torch_cntk.images.leaving_out import copies_of_holes
 
@@ -82,18 +86,99 @@ def test_draws_of_the_kernel_itself_have_the_factor_one() -> None:
     assert tc.images.std_factor(images[0] * rough, observed, kernel, ridge=1e-6) > 1.2
 
 
-def test_a_factor_needs_known_pixels_that_are_missed(generator: torch.Generator) -> None:
+def test_where_nothing_can_be_told_the_factor_is_one_with_a_warning(generator: torch.Generator) -> None:
     image, observed, kernel = case(generator)
-    few = torch.ones_like(observed)
-    few[3, 4] = False
+    narrow = torch.ones(6, 6, dtype=torch.bool)
+    narrow[3, 4] = False
     for given, mask, text in (
-        (image, few, "expected holes that fit into what is known"),
+        (image, torch.ones_like(observed), "expected missing pixels, got none"),
+        (image[:, :6, :6], narrow, "expected holes that fit into what is known, with at least 20 pixels"),
         (torch.ones_like(image), observed, "expected known pixels that are missed"),
-        (image[None, None, None], observed, r"expected one image \[channels, \*size\]"),
-        ("photo.png", observed, "expected one image .*, got str"),
     ):
-        with pytest.raises(ValueError, match=text):
-            tc.images.std_factor(given, mask, kernel)
+        with pytest.warns(UserWarning, match=f"cannot be told, and is given as 1: {text}") as told:
+            assert tc.images.std_factor(given, mask, kernel) == 1
+        assert told[0].filename == __file__
+        with pytest.raises(CannotTellError, match=text):
+            factor_of(given, mask, kernel)
+
+
+@pytest.mark.parametrize("side", [1, 2, 4])
+def test_of_small_holes_several_copies_are_left_out_at_once(side: int) -> None:
+    for size in ((200,), (30, 40), (16, 20, 24)):
+        holes = torch.zeros(size, dtype=torch.bool)
+        holes[tuple(slice(7, 7 + side) for _ in size)] = True
+        found = _together(holes)
+        count = side ** len(size)
+        for left_out in found[:2]:
+            # None touches the hole or another copy; at the border one may be cut, and goes on at the other side.
+            labels, boxes = scipy.ndimage.label((left_out | holes).numpy(), np.ones((3,) * len(size)))
+            assert boxes >= int(left_out.sum()) // count + 1
+            assert not bool((left_out & holes).any())
+            assert 20 <= int(left_out.sum()) < 20 + count
+            assert int(left_out.sum()) % count == 0
+            assert (np.bincount(labels.ravel())[1:] <= count).all()
+        assert int(torch.stack(found).sum(0).max()) == 1
+
+
+def test_the_factor_of_spots_is_the_quantile_of_all_copies(generator: torch.Generator) -> None:
+    image, _, kernel = case(generator)
+    observed = torch.ones(14, 16, dtype=torch.bool)
+    observed[5:7, 6:8] = False
+    found = tc.images.std_factor(image, observed, kernel, count=2)
+    scores = []
+    for left_out in _together(~observed)[:2]:
+        filled = tc.inpaint(image, observed & ~left_out, kernel, samples=1)
+        assert filled.std is not None
+        scores.append(((filled.image - image).abs() / filled.std)[:, left_out].flatten())
+    share = float((torch.cat(scores) <= 1.6449 * found * (1 + 1e-9)).double().mean())
+    assert share >= 0.9
+
+
+def test_factors_are_of_all_forms_of_one_image(
+    generator: torch.Generator, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    image, _, kernel = case(generator)
+    observed = torch.ones(14, 16, dtype=torch.bool)
+    observed[3:8, 4:10] = False
+    kernel.save(tmp_path / "k.safetensors")
+
+    def factor(given: Any, mask: Any = observed, by: Any = kernel, **options: Any) -> float:
+        return tc.images.std_factor(given, mask, by, count=1, **options)
+
+    expected = factor(image)
+    assert factor(image[None]) == factor(image[None], observed[None]) == factor(image.clone().requires_grad_())
+    assert factor(image[None]) == expected
+    assert factor(torch.where(observed, image, torch.nan), None) == expected
+    assert factor(image, by=tmp_path / "k.safetensors") == factor(image, by=str(tmp_path / "k.safetensors")) == expected
+    assert factor(image, seed=np.int64(0)) == factor(image, seed=torch.Generator().manual_seed(0)) == expected
+    assert factor(image[0]) == factor(image[:1])
+    assert factor(image.float()) >= 1
+    signal, known = torch.rand(2, 60, generator=generator).cumsum(1), torch.ones(60, dtype=torch.bool)
+    known[20:30] = False
+    assert factor(signal, known, None) >= 1
+    video, known = torch.rand(1, 6, 8, 8, generator=generator), torch.ones(6, 8, 8, dtype=torch.bool)
+    known[2:4, 3:5, 3:5] = False
+    assert factor(video, known, None) >= 1
+    assert not recwarn.list
+
+
+def test_what_is_not_one_image_has_no_factor(generator: torch.Generator) -> None:
+    image, observed, kernel = case(generator)
+    own = torch.stack([observed, ~observed])
+    for given, mask, by, error, text in (
+        (torch.stack([image, image]), observed, kernel, ValueError, "expected one image, got a batch of 2"),
+        (image[None, None, None], observed, kernel, ValueError, r"expected an image of shape \[channels, \*size\]"),
+        (image, observed.T, kernel, ValueError, r"expected observed of shape \(14, 16\)"),
+        (image, own, kernel, ValueError, "expected one mask for all channels"),
+        ("photo.png", observed, kernel, TypeError, "expected the image as a tensor or an array, got str"),
+        (image, observed, "nothing", ValueError, "expected a kernel's name or file, got 'nothing'"),
+        (image, observed, tc.default_network(1), TypeError, "expected a kernel, got the network"),
+        (image, observed, 3, TypeError, "expected a kernel of .*, got int"),
+    ):
+        with pytest.raises(error, match=text):
+            tc.images.std_factor(given, mask, by)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="expected seed to be an integer"):
+        tc.images.std_factor(image, observed, kernel, seed=1.5)  # type: ignore[arg-type]
 
 
 def test_the_picture_is_yellow_where_least_is_known(generator: torch.Generator) -> None:

@@ -121,8 +121,8 @@ def refuse_gradients(inputs: Tensor) -> None:
     """
     if inputs.requires_grad and torch.is_grad_enabled():
         raise ValueError(
-            "expected inputs that need no gradient, as an operator passes none on to them; net.gram(features) does, and "
-            "features.detach() or torch.no_grad() leaves them out"
+            "expected inputs that need no gradient, as an operator passes none on to them; net.gram(features) does, "
+            "and features.detach() or torch.no_grad() leaves them out"
         )
 
 

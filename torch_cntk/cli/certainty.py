@@ -6,11 +6,12 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from torch_cntk._internal.checks import positive_int
 from torch_cntk.cli import options
-from torch_cntk.images.calibration import std_factor
+from torch_cntk.images.calibration import factor_of
 from torch_cntk.images.certainty import Missed, Passes, posterior_after, std_picture
 from torch_cntk.images.files import check_output, write_image
 from torch_cntk.images.inpaint import InpaintingResult
@@ -102,44 +103,55 @@ def write_certainty(
     pixels = task.photograph.pixels.to(known.device)
     samples, progress = arguments.samples or _USUAL, options.progress(arguments)
     posterior = posterior_after(pixels, known, kernel, result, samples=samples, progress=progress)
-    for path, sample in zip(_samples(arguments), posterior.samples[: arguments.samples, 0], strict=True):
+    files = _samples(arguments)
+    for path, sample in zip(files, posterior.samples[: arguments.samples, 0], strict=True):
         task.write(path, sample)
+    told = [f"wrote {_named(files)}, which what is known leaves possible"] if files else []
     if arguments.std is None:
-        return ""
+        return told[0]
     std = posterior.std[0].cpu() * ~task.observed
     picture, largest = std_picture(std, task.photograph.pixels)
+    shown = " (yellow; of the colours together)"
     if arguments.std.suffix.lower() == _NUMBERS:
         np.save(arguments.std, std.numpy())
+        largest, shown = float(std.max()), ""
     else:
         write_image(arguments.std, picture.float())
-    told = f"standard deviations up to {_levels(largest)}, {posterior.how}"
-    return told + _factor(pixels, known, kernel, result, passes)
+    if not bool((~task.observed).any()):
+        return "; ".join([*told, "standard deviations of 0: nothing is missing"])
+    low, high = (float(level) for level in torch.aminmax(pixels[:, known]))
+    told.append(f"standard deviations up to {_size(largest, low, high)}{shown}, {posterior.how}")
+    return "; ".join([*told, _factor(pixels, known, kernel, result, passes)])
+
+
+def _named(files: list[Path]) -> str:
+    """The first and the last of some files."""
+    return files[0].name if len(files) == 1 else f"{files[0].name} to {files[-1].name}"
 
 
 def _factor(pixels: Tensor, known: Tensor, kernel: Kernel | None, result: InpaintingResult, passes: Passes) -> str:
-    """What deviations are to be multiplied by, as left-out pixels tell; empty where they cannot."""
+    """What deviations are to be multiplied by, as left-out pixels tell, or why they cannot tell."""
     again: Passes = "quick" if isinstance(passes, str) else passes
     try:
-        factor = std_factor(pixels, known, kernel, count=_TRIED, ridge=result.ridge, passes=again)
-    except (ValueError, MemoryError):  # a part may be too small for passes, or for holes beside the ones there are
-        return ""
+        factor = factor_of(pixels, known, kernel, count=_TRIED, ridge=result.ridge, passes=again)
+    except (ValueError, MemoryError) as reason:  # a part may be too small for passes, say
+        return f"the file holds them as they are, and left-out pixels cannot tell a factor: {reason}"
+    lie = "nine of ten known pixels that were left out lie within 1.645 of them"
     if factor == 1:
-        return "; at least nine of ten known pixels that were left out lie within 1.645 of them"
-    return f"; times {factor:.2g}, nine of ten known pixels that were left out lie within 1.645 of them"
+        return f"the file holds them as they are, and they need no factor: at least {lie}"
+    return f"the file holds them as they are: multiply them by {factor:.2g}, by which {lie}"
 
 
 def in_words(missed: Missed | None) -> str:
     """A part of a sentence, empty where it cannot be told."""
     if missed is None:
         return ""
-    if missed.low < 0 or missed.high > 1:
-        size = f"{missed.error:.2g}, of values from {missed.low:.4g} to {missed.high:.4g}"
-    else:
-        size = _levels(missed.error)
-    return f"known pixels that were left out were off by {size}"
+    return f"known pixels that were left out were off by {_size(missed.error, missed.low, missed.high)}"
 
 
-def _levels(error: float) -> str:
-    """An error of values from 0 to 1, in grey levels."""
+def _size(error: float, low: float, high: float) -> str:
+    """An error of values of a range: in grey levels where they are from 0 to 1."""
+    if low < 0 or high > 1:
+        return f"{error:.2g}, of values from {low:.4g} to {high:.4g}"
     levels = _LEVELS * error
     return f"{f'{levels:.0f}' if levels >= 1 else 'less than 1'} of {_LEVELS}"

@@ -196,6 +196,8 @@ def warn_unless_converged(result: InpaintingResult) -> None:
 def summary(observed: Tensor, result: InpaintingResult, seconds: float) -> str:
     """What was filled, how and how well, in a line."""
     missing, size = int((~observed).sum()), f"{observed.shape[1]} x {observed.shape[0]}"
+    if not missing:
+        return f"nothing is missing: all {observed.numel():,} pixels ({size}) are as they were, in {seconds:.1f} s"
     how = result.solver if result.iterations == 0 else f"{result.solver}, {result.iterations} iterations"
     if result.choice:
         how = f"{result.choice}; {how}"

@@ -158,7 +158,7 @@ def posterior_after(
     result: InpaintingResult,
     *,
     samples: int,
-    seed: int = 0,
+    seed: int | torch.Generator = 0,
     progress: bool = False,
 ) -> Posterior:
     """What a fill has left open, without filling otherwise than it did: by the regression of ``settled``.

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -58,13 +59,13 @@ class Draws:
             TypeError: the number is no integer, or the seed neither an integer nor a generator.
             ValueError: the number is negative, or the generator is not on the CPU.
         """
-        if not isinstance(seed, torch.Generator) and (isinstance(seed, bool) or not isinstance(seed, int)):
+        if not isinstance(seed, torch.Generator) and (isinstance(seed, bool) or not isinstance(seed, Integral)):
             raise TypeError(f"expected seed to be an integer or a torch.Generator, got {seed!r}")
         if isinstance(seed, torch.Generator) and seed.device.type != "cpu":
             raise ValueError(f"expected a generator on the CPU, so that all devices draw the same, got {seed.device}")
-        if isinstance(count, int) and not isinstance(count, bool) and count == 0:
+        number = positive_int(count, "samples", least=0)
+        if number == 0:
             return None
-        number = positive_int(count, "samples")
         return cls(number, seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(int(seed)))
 
     def noise(self, shape: tuple[int, ...], device: torch.device) -> Tensor:

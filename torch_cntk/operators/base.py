@@ -223,7 +223,12 @@ class Operator(ABC):
         return self._checked_product(images)
 
     def _checked_product(self, images: Tensor) -> Tensor:
-        """K @ w for each of [..., *size]; see ``multiply``."""
+        """K @ w for each of [..., *size].
+
+        Raises:
+            TypeError: see ``multiply``.
+            ValueError: see there.
+        """
         what = "vectors" if len(self.size) == 1 else "images"
         if not isinstance(images, torch.Tensor) or not images.is_floating_point():
             got = images.dtype if isinstance(images, torch.Tensor) else type(images).__name__
