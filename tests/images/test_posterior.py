@@ -294,7 +294,7 @@ def test_a_constant_channel_is_certain(generator: torch.Generator) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"samples": -1}, "samples"),
+        ({"samples": -1}, "samples to be at least 0, got -1"),
         ({"samples": 2.5}, "samples"),
         ({"samples": True}, "samples"),
         ({"samples": 1, "seed": "x"}, "seed"),

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -75,6 +76,18 @@ def test_options_pass_gradients_or_refuse_tensors(cls: type) -> None:
         }
         with pytest.raises(TypeError, match=f"expected {name} to be a number"):
             cls(**{**needed, name: leaf(0.5)})
+
+
+@pytest.mark.parametrize("cls", LAYERS, ids=lambda cls: cls.__name__)
+def test_what_is_true_or_false_is_no_word_or_number(cls: type) -> None:
+    parameters = [p for p in inspect.signature(cls).parameters.values() if p.kind is not p.VAR_POSITIONAL]
+    needed = {p.name: torch.sin if p.name == "function" else 3 for p in parameters if p.default is p.empty}
+    needed |= {p.name: 3 for p in parameters if p.name == "channels" and p.default is None}
+    for name in [p.name for p in parameters if isinstance(p.default, bool) or p.name == "bias"]:
+        for value in ("yes", 1, 0.5):
+            with pytest.raises(TypeError, match=f"expected {name} to be True(, | or )False.*, got"):
+                cls(**{**needed, name: value})
+        assert isinstance(cls(**{**needed, name: np.bool_(True)}), Layer)
 
 
 def test_gradients_by_what_is_multiplied_and_by_the_width_of_a_bump(generator: torch.Generator) -> None:
@@ -202,15 +215,16 @@ def _operators_refuse_gradients_of_inputs(rows: Tensor) -> None:
     for net, inputs in ((of_rows, rows), (of_images, images)):
         tracked, operator = leaf(inputs.clone()), net.gram_operator(inputs)
         weights = torch.ones(1, 3, dtype=torch.float64)
-        for call in (
-            lambda net=net, tracked=tracked: net.gram_operator(tracked),
-            lambda operator=operator, tracked=tracked: operator.cross(tracked),
-            lambda operator=operator, tracked=tracked, w=weights: operator.cross_multiply(tracked, w),
-        ):
+        calls: dict[Callable[..., Any], tuple[Tensor, ...]] = {
+            net.gram_operator: (tracked,),
+            operator.cross: (tracked,),
+            operator.cross_multiply: (tracked, weights),
+        }
+        for call, given in calls.items():
             with pytest.raises(ValueError, match=r"expected inputs that need no gradient, .*net.gram\(features\) does"):
-                call()
+                call(*given)
             with torch.no_grad():
-                call()
+                call(*given)
         assert torch.equal(net.gram_operator(tracked.detach()).dense(), operator.dense())
         assert net.gram(tracked).requires_grad
 

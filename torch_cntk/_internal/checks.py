@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from numbers import Integral, Real
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,7 @@ __all__ = [
     "positive_int",
     "refuse_gradients",
     "shape_text",
+    "truth_value",
 ]
 
 
@@ -51,6 +53,17 @@ def finite_number(value: object, name: str, *, minimum: float | None = None) -> 
     if minimum is not None and number < minimum:
         raise ValueError(f"expected {name} to be at least {minimum:g}, got {number:g}")
     return number
+
+
+def truth_value(value: object, name: str) -> bool:
+    """Return ``value`` as True or False.
+
+    Raises:
+        TypeError: ``value`` is neither: words and numbers have a truth that nobody may have meant.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"expected {name} to be True or False, got {value!r}")
+    return bool(value)
 
 
 def as_size(size: object, name: str = "size", ndim: int | None = None) -> tuple[int, ...]:

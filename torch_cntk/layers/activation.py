@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from torch_cntk._internal.checks import finite_number, positive_int
+from torch_cntk._internal.checks import finite_number, positive_int, truth_value
 from torch_cntk._internal.options import Option
 from torch_cntk._internal.tunable import Tunable, live
 from torch_cntk.covariance import duals
@@ -169,7 +169,7 @@ class Scalable(Activation, abstract=True):
 
     def __init__(self, *, normalise: bool = True) -> None:
         super().__init__()
-        self.normalise = bool(normalise)
+        self.normalise = truth_value(normalise, "normalise")
 
     @property
     def gain(self) -> float:
@@ -294,7 +294,7 @@ class Elementwise(Activation):
         if self.terms > 128:
             raise ValueError(f"expected at most 128 terms, beyond which the quadrature overflows, got {terms}")
         self.function = function
-        self.normalise = bool(normalise)
+        self.normalise = truth_value(normalise, "normalise")
         # On the CPU, whatever the default device is: numbers are needed to build the layer.
         variance = torch.ones((), dtype=torch.float64, device="cpu")
         probe = function(torch.linspace(-1, 1, 5, dtype=torch.float64, device="cpu"))

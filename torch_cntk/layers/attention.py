@@ -7,7 +7,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from torch_cntk._internal.checks import positive_int
+from torch_cntk._internal.checks import positive_int, truth_value
 from torch_cntk._internal.options import Option
 from torch_cntk._internal.tunable import Tunable, live
 from torch_cntk.covariance import Attention, Mechanism, Patches
@@ -94,7 +94,7 @@ class SelfAttention(Weighted):
             Linear(in_channels, self.fan_in, parameterisation=self.parameterisation) for _ in range(2)
         )
         self.weight = torch.nn.Parameter(torch.empty(self.out_channels, self.fan_in))
-        self.bias = torch.nn.Parameter(torch.empty(self.out_channels)) if bias else None
+        self.bias = torch.nn.Parameter(torch.empty(self.out_channels)) if truth_value(bias, "bias") else None
         self.reset_parameters()
 
     def _shows(self, option: Option, value: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from torch_cntk._internal.checks import truth_value
 from torch_cntk.layers.base import C, Layer
 
 __all__ = ["Flatten", "GlobalAvgPool"]
@@ -47,7 +48,7 @@ class GlobalAvgPool(Layer):
 
     def __init__(self, keepdim: bool = False) -> None:
         super().__init__()
-        self.keepdim = bool(keepdim)
+        self.keepdim = truth_value(keepdim, "keepdim")
         self.flattens = not self.keepdim
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch.nn's name

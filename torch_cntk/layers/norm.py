@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torch_cntk._internal.checks import positive_int
+from torch_cntk._internal.checks import positive_int, truth_value
 from torch_cntk._internal.tunable import Tunable, live
 from torch_cntk.layers.base import C, Layer
 
@@ -27,7 +27,7 @@ class ChannelNorm(Layer):
             That is exact if a weight layer comes before the next activation, and refused otherwise.
 
     Raises:
-        TypeError: an argument is no number.
+        TypeError: an argument is no number, or ``affine`` neither True nor False.
         ValueError: the channels are missing or below 1, or eps is negative.
     """
 
@@ -35,11 +35,11 @@ class ChannelNorm(Layer):
 
     def __init__(self, channels: int | None = None, *, eps: float | Tensor = 1e-5, affine: bool = False) -> None:
         super().__init__()
-        if affine and channels is None:
+        self.affine = truth_value(affine, "affine")
+        if self.affine and channels is None:
             raise ValueError("expected the number of channels for a scale and an offset each, got None")
         self.in_channels = self.out_channels = None if channels is None else positive_int(channels, "channels")
         self.eps = eps
-        self.affine = bool(affine)
         self.scale = torch.nn.Parameter(torch.empty(self.in_channels or 0)) if affine else None
         self.offset = torch.nn.Parameter(torch.empty(self.in_channels or 0)) if affine else None
         self.reset_parameters()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torch_cntk._internal.checks import finite_number, positive_int
+from torch_cntk._internal.checks import finite_number, positive_int, truth_value
 from torch_cntk._internal.options import Option
 from torch_cntk.covariance import Whole
 from torch_cntk.layers.base import C, Layer
@@ -70,13 +70,14 @@ class Dropout(Layer):
 
     Args:
         p: share of the entries that are set to 0.
-        channels: whether whole channels are dropped, as by ``torch.nn.Dropout2d``, rather than entries.
+        channels: whether whole channels are dropped, as by ``torch.nn.Dropout2d``, rather than entries; in rows of
+            features, which have no pixels, a channel is an entry.
         in_kernel: whether the kernel is that of the network in training mode. An activation may not follow then, and
             it may not follow the network's input: a weight layer must be between.
 
     Raises:
-        TypeError: the share is no number.
-        ValueError: it is below 0 or not below 1.
+        TypeError: the share is no number, or an option neither True nor False.
+        ValueError: the share is below 0 or not below 1.
     """
 
     def __init__(self, p: float = 0.5, *, channels: bool = False, in_kernel: bool = False) -> None:
@@ -84,18 +85,20 @@ class Dropout(Layer):
         self.p = finite_number(p, "p", minimum=0)
         if self.p >= 1:
             raise ValueError(f"expected p below 1, got {self.p:g}")
-        self.channels, self.in_kernel = bool(channels), bool(in_kernel)
+        self.channels, self.in_kernel = truth_value(channels, "channels"), truth_value(in_kernel, "in_kernel")
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch.nn's name
-        """Drop entries of a tensor of any shape, or channels of [batch, channels, *size], if in training.
+        """Drop entries of a tensor of any shape, or channels of [batch, channels, *size] or rows, if in training.
 
         Raises:
             ValueError: there are no channels.
         """
         if not self.channels:
             return torch.nn.functional.dropout(input, self.p, self.training)
-        if input.ndim < 3:
-            raise ValueError(f"expected input of shape [batch, channels, *size], got {tuple(input.shape)}")
+        if input.ndim < 2:
+            raise ValueError(
+                f"expected input of shape [batch, channels, *size] or [batch, features], got {tuple(input.shape)}"
+            )
         return torch.feature_dropout(input, self.p, self.training)
 
     def propagate(self, covariance: C) -> C:

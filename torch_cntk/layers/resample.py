@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from torch_cntk._internal.checks import finite_number, positive_int
+from torch_cntk._internal.checks import finite_number, positive_int, truth_value
 from torch_cntk._internal.options import Option
 from torch_cntk.covariance import Filter, Linear, Nearest, Pooled, Resampling
 from torch_cntk.layers.base import C, Layer
@@ -85,7 +85,7 @@ class BilinearUp(_Resample):
     def __init__(self, scale_factor: int = 2, align_corners: bool = False, padding_mode: EdgeMode = "circular") -> None:
         super().__init__()
         self.scale_factor = positive_int(scale_factor, "scale_factor")
-        self.align_corners = bool(align_corners)
+        self.align_corners = truth_value(align_corners, "align_corners")
         if padding_mode not in ("circular", "border"):
             raise ValueError(f'expected padding_mode "circular" or "border", got {padding_mode!r}')
         self.padding_mode = padding_mode
@@ -126,7 +126,8 @@ class _AvgPool(_Pool):
         count_include_pad: bool = True,
     ) -> None:
         super().__init__(kernel_size, stride, padding)
-        self.ceil_mode, self.count_include_pad = bool(ceil_mode), bool(count_include_pad)
+        self.ceil_mode = truth_value(ceil_mode, "ceil_mode")
+        self.count_include_pad = truth_value(count_include_pad, "count_include_pad")
         # Options that do not go together are refused.
         self._rule()
 
