@@ -40,6 +40,10 @@ class Skipping(nn.Module):
         return self.second(torch.tanh(self.first(x)) + x.mean(1, keepdim=True))[:, 0]
 
 
+def attention() -> tc.Layer:
+    return tc.SelfAttention(2)
+
+
 def attending(layer: tc.Layer) -> tc.Sequential:
     return tc.Sequential(layer, tc.ReLU(), tc.GlobalAvgPool(), tc.Linear(2, 1))
 
@@ -56,11 +60,11 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], tuple[int, ...]
     "flattened": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(6, 5), nn.Linear(5, 2)), (4, 6, 1), (2, 6, 1)),
     "one number": (Skipping, (4, 5), (2, 5)),
     "attention": (lambda: tc.SelfAttention(2, 3, 2, head_channels=2), (3, 2, 2, 3), (2, 2, 4, 1)),
-    "attention to signals": (lambda: attending(tc.Concat(tc.SelfAttention(2), tc.SelfAttention(2), dim=2)), (3, 2, 3), (2, 2, 3)),
-    "attention in branches": (lambda: attending(tc.Sum(tc.SelfAttention(2), tc.SelfAttention(2))), (3, 2, 2, 2), (2, 2, 1, 3)),
-    "attention beside its input": (lambda: attending(tc.Residual(tc.SelfAttention(2))), (3, 2, 1, 2, 2), (2, 2, 3, 1, 1)),
-    "attention in torch's": (lambda: nn.Sequential(tc.SelfAttention(2), nn.Tanh()), (3, 2, 2, 2), (2, 2, 1, 3)),
-    "head alone": (lambda: tc.Sequential(tc.Flatten(), tc.Linear(8, 3), tc.ReLU(), tc.Linear(3, 2)), (3, 2, 2, 2), (2, 2, 2, 2)),
+    "attention to signals": (lambda: attending(tc.Concat(attention(), attention(), dim=2)), (3, 2, 3), (2, 2, 3)),
+    "attention in branches": (lambda: attending(tc.Sum(attention(), attention())), (3, 2, 2, 2), (2, 2, 1, 3)),
+    "attention beside its input": (lambda: attending(tc.Residual(attention())), (3, 2, 1, 2, 2), (2, 2, 3, 1, 1)),
+    "attention in torch's": (lambda: nn.Sequential(attention(), nn.Tanh()), (3, 2, 2, 2), (2, 2, 1, 3)),
+    "head alone": (lambda: tc.Sequential(tc.Flatten(), tc.Linear(8, 3), tc.ReLU()), (3, 2, 2, 2), (2, 2, 2, 2)),
 }  # fmt: skip
 
 

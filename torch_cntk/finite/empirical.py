@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from torch_cntk._internal.arrays import Given, given_back
 from torch_cntk._internal.checks import positive_int
+from torch_cntk._internal.forward_mode import load_forward_mode
 from torch_cntk._internal.memory import allocating, available_bytes, require_bytes
 from torch_cntk.finite.functions import Function, Kind, Parameters, Side
 
@@ -264,6 +265,7 @@ class _Problem:
     def _by_products(self, total: Tensor, channel: int, count: int, bar: tqdm) -> None:
         pixels, inputs = self.second.pixels, self.second.inputs
         group, at_once = self._pushed_at_once(count)
+        load_forward_mode()
 
         def push(direction: Parameters, part: Tensor) -> Tensor:
             function = partial(self.function.of_several, inputs=part)
