@@ -50,7 +50,7 @@ class SelfAttention(Weighted):
         bias: whether the output has one; by default where ``bias_std`` is given.
         bias_std: factor of the bias, 1 by default.
         weight_std: factor of the output's weights, above 0; those of keys and values are N(0, 1 / in_channels).
-        parameterisation: of the parameters, "ntk" or "standard": see ``Weighted``.
+        parameterisation: of the parameters, "ntk" or "standard": see ``torch_cntk.layers.Weighted``.
 
     Raises:
         TypeError: a number of channels or heads is no integer, or another option no number.
