@@ -31,6 +31,7 @@ class Net(nn.Module):
         self.row, self.flat = nn.Sequential(conv(4, 4), nn.ReLU(), conv(4, 4)), nn.Conv2d(4, 4, (1, 3))
         self.noted = 0
         self.act, self.drop = nn.ReLU(inplace=True), nn.Dropout(0.5)
+        self.drop_here, self.drop_maps = nn.Dropout(0.5, inplace=True), nn.Dropout2d(0.5, inplace=True)
         self.register_buffer("one_half", torch.tensor(0.5))
         self.register_buffer("mean", torch.randn(4, 1, 1))
         self.gamma = nn.Parameter(torch.tensor(0.3))
@@ -81,6 +82,11 @@ def channels_last_block(net: Net, h: torch.Tensor) -> torch.Tensor:
 def smaller_and_back(net: Net, h: torch.Tensor) -> torch.Tensor:
     small = functional.avg_pool2d(h, kernel_size=2, ceil_mode=True)
     return net.last(torch.relu(functional.interpolate(small, size=h.size()[2:], mode="bilinear") + net.b(h.relu())))
+
+
+def concatenated_and_back(net: Net, h: torch.Tensor) -> torch.Tensor:
+    y = torch.cat([net.b(h), h], 3)
+    return net.last(functional.interpolate(y, size=y.shape[2:]) + net.c(y.relu()))
 
 
 def noting(net: Any, h: torch.Tensor) -> torch.Tensor:
@@ -139,6 +145,20 @@ SAME = {
     "concatenated channels-last": lambda net, h: net.wide(
         torch.cat([h.permute(0, 2, 3, 1), net.norm(h.permute(0, 2, 3, 1))], -1).permute(0, 3, 1, 2)
     ),
+    "concatenated rows of pixels": lambda net, h: net.last(torch.cat([net.b(h), net.c(h)], 2).relu()),
+    "concatenated columns": lambda net, h: net.last(torch.cat([net.b(h), net.c(h), h], dim=-1)),
+    "concatenated rows channels-last": lambda net, h: net.last(
+        torch.cat([net.b(h).permute(0, 2, 3, 1), net.c(h).permute(0, 2, 3, 1)], 1).permute(0, 3, 1, 2)
+    ),
+    "to the size of what is concatenated": concatenated_and_back,
+    "x * y": lambda net, h: net.last(h * net.b(h)),
+    "a gate": lambda net, h: net.last(torch.sigmoid(net.b(h)) * net.c(h)),
+    "three factors": lambda net, h: net.last(torch.relu(h) * net.b(torch.relu(h)) * net.c(h)),
+    "a gate at the end": lambda net, h: torch.relu(net.b(h)) * net.c(h),
+    "x *= y": statements(lambda net, h: h.mul_(net.b(h))),
+    "dropout in place": statements(lambda net, h: net.drop_here(h)),
+    "dropout of maps in place": lambda net, h: net.last(net.drop_maps(net.drop_here(h))),
+    "F.dropout in place": statements(lambda net, h: functional.dropout(h, training=net.training, inplace=True)),
     "what nobody reads": lambda net, h: (net.b(h).softmax(1), net.last(h.relu()))[1],
     "F.conv2d of its own weights": lambda net, h: net.last(
         functional.conv2d(h, net.b.weight, net.b.bias, padding=1).relu()
@@ -222,7 +242,30 @@ REFUSED = {
     "out=": (written_out, "writes into another tensor"),
     "in place on what may be a view": (doubtful, "may be a view of"),
     "in place behind dropout": (after_dropout, "may be a view of"),
-    "x * y": (lambda net, h: net.last(h * net.b(h)), "products of feature maps"),
+    "x * x": (
+        lambda net, h: net.last(h * h),
+        "mul, at 'mul' .*branches of a product to end in weight layers of their own",
+    ),
+    "x / y": (lambda net, h: net.last(h / net.b(h)), "quotients of feature maps"),
+    "squeeze and excitation": (
+        lambda net, h: net.last(h * torch.sigmoid(net.b(h.mean((2, 3), keepdim=True)))),
+        "mul.*feature maps of one size",
+    ),
+    "x + its mean": (lambda net, h: net.last(h + net.b(h.mean((2, 3), keepdim=True))), "add.*feature maps of one size"),
+    "concatenated along an axis that is not there": (
+        lambda net, h: net.last(torch.cat([net.b(h), net.c(h)], 4)),
+        r"dim=1 \(channels\) or one of pixels, got dim=4",
+    ),
+    "concatenated images": (lambda net, h: net.last(torch.cat([net.b(h), net.c(h)])), "of pixels, got dim=0"),
+    "concatenated pixels that are correlated": (
+        lambda net, h: net.last(torch.cat([h, h], 2)),
+        "cat, at 'cat' .*branches of a concatenation of pixels",
+    ),
+    "to the size of an image that was pooled": (
+        lambda net, h: net.last(functional.interpolate(h.mean((2, 3), keepdim=True), size=h.shape[2:])),
+        "got one pixel to which all have been pooled",
+    ),
+    "F.glu": (lambda net, h: net.last(functional.glu(h, 1)), "glu.*torch_cntk.Product"),
     "x * 0": (lambda net, h: net.last(h * 0), "mul.*not 0"),
     "1 - x": (lambda net, h: net.last(1 - h), "constant offset"),
     "x - mean": (lambda net, h: net.last(h - net.mean), "constant offset"),
@@ -266,6 +309,7 @@ def test_what_a_network_cannot_do_is_refused(name: Any) -> None:
 # Kernels.
 
 BY_SERIES = (
+    "a gate",
     "F.elu_",
     "x.tanh_()",
     "hardtanh, ELU, Mish",
@@ -353,22 +397,3 @@ def test_sizes_for_which_a_size_is_no_factor_are_refused_when_they_come(generato
         net(torch.zeros(1, 1, 7, 8, dtype=torch.float64))
     with pytest.raises(ValueError, match="multiple of 2"):
         net.kernel(tc.priors.Tensor(torch.zeros(1, 7, 8)))
-
-
-def test_fully_connected_models(generator: torch.Generator) -> None:
-    module = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Dropout(0.1), nn.Linear(8, 8), nn.SELU(), nn.Linear(8, 2))
-    module = module.double().eval()
-    net = tc.from_torch(module, bias_std=0.4)
-    x = torch.randn(5, 3, generator=generator, dtype=torch.float64)
-    torch.testing.assert_close(net(x), module(x), rtol=1e-10, atol=1e-12)
-    by_hand = tc.Sequential(
-        tc.Linear(3, 8, bias=True, bias_std=0.4),
-        tc.Tanh(),
-        tc.Linear(8, 8, bias=True, bias_std=0.4),
-        tc.SELU(),
-        tc.Linear(8, 2, bias=True, bias_std=0.4),
-    )
-    torch.testing.assert_close(net.gram(x), by_hand.gram(x), rtol=1e-13, atol=0)
-    plain = tc.to_torch(net)
-    assert not any(m.training for m in plain.modules())
-    torch.testing.assert_close(tc.from_torch(plain)(x), module(x), rtol=1e-10, atol=1e-12)

@@ -40,6 +40,14 @@ class Skipping(nn.Module):
         return self.second(torch.tanh(self.first(x)) + x.mean(1, keepdim=True))[:, 0]
 
 
+def attention() -> tc.Layer:
+    return tc.SelfAttention(2)
+
+
+def attending(layer: tc.Layer) -> tc.Sequential:
+    return tc.Sequential(layer, tc.ReLU(), tc.GlobalAvgPool(), tc.Linear(2, 1))
+
+
 # Network, inputs, inputs of the other side.
 CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], tuple[int, ...]]] = {
     "fully connected": (lambda: tc.Sequential(tc.Linear(4, 9), tc.ReLU(), tc.Linear(9, 3)), (5, 4), (3, 4)),
@@ -51,6 +59,12 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], tuple[int, ...]
     "rows of torch's": (lambda: nn.Sequential(nn.Linear(6, 5), nn.LayerNorm(5), nn.Linear(5, 2)), (4, 6), (2, 6)),
     "flattened": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(6, 5), nn.Linear(5, 2)), (4, 6, 1), (2, 6, 1)),
     "one number": (Skipping, (4, 5), (2, 5)),
+    "attention": (lambda: tc.SelfAttention(2, 3, 2, head_channels=2), (3, 2, 2, 3), (2, 2, 4, 1)),
+    "attention to signals": (lambda: attending(tc.Concat(attention(), attention(), dim=2)), (3, 2, 3), (2, 2, 3)),
+    "attention in branches": (lambda: attending(tc.Sum(attention(), attention())), (3, 2, 2, 2), (2, 2, 1, 3)),
+    "attention beside its input": (lambda: attending(tc.Residual(attention())), (3, 2, 1, 2, 2), (2, 2, 3, 1, 1)),
+    "attention in torch's": (lambda: nn.Sequential(attention(), nn.Tanh()), (3, 2, 2, 2), (2, 2, 1, 3)),
+    "head alone": (lambda: tc.Sequential(tc.Flatten(), tc.Linear(8, 3), tc.ReLU()), (3, 2, 2, 2), (2, 2, 2, 2)),
 }  # fmt: skip
 
 
@@ -196,6 +210,11 @@ def test_kind_nngp_of_what_is_not_linear_is_refused() -> None:
             tc.empirical_ntk(net, z, kind="nngp")
 
 
+def test_an_image_without_a_batch_is_refused_where_its_axes_are_not_known() -> None:
+    with pytest.raises(ValueError, match=r"expected input of shape \[batch, 2, \*size\], got \(1, 4, 4\)"):
+        tc.empirical_ntk(tc.SelfAttention(2), torch.randn(2, 4, 4))
+
+
 # Against the exact kernel.
 
 
@@ -251,6 +270,17 @@ def test_expected_kernels_of_images_are_exact_ones() -> None:
     for kind in ("nngp", "ntk"):
         exact = net.kernel(tc.priors.Tensor(z), kind=kind).dense()
         assert far(expected_kernel(net, z, kind=kind, draws=200), exact) < 4
+
+
+def test_expected_kernels_of_attention_are_near_the_exact_ones() -> None:
+    torch.manual_seed(8)
+    x = torch.randn(3, 2, 2, 2, dtype=torch.float64)
+    net = tc.Sequential(tc.SelfAttention(2, 8, head_channels=64), tc.GlobalAvgPool(), tc.Linear(8, 2)).double()
+    exact = net.gram(x)
+    found = expected_kernel(net, x, kind="ntk", draws=60)
+    # Beside the chance, logits vary by some 1 / sqrt(64), and the kernel by the square of that.
+    assert (found.kernel - exact).norm() < 4 * found.standard_error.norm() + 4 / 64 * exact.norm()
+    assert found.standard_error.norm() < 0.1 * exact.norm()
 
 
 def test_standard_errors_are_those_of_the_mean() -> None:

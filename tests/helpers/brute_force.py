@@ -5,6 +5,7 @@ Slow and plain on purpose. Spatial maps are explicit matrices; what activations 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from types import SimpleNamespace
@@ -218,10 +219,10 @@ def channels_of_values(graph: tc.Graph, channels: int) -> list[int]:
     for node in graph.nodes:
         given = [values[k] for k in node.inputs]
         match node.does:
-            case "sum":
-                values.append(given[0])
             case "concat":
                 values.append(sum(given))
+            case str():
+                values.append(given[0])
             case layer:
                 values.append(channels_after(layer, given[0]))
     return values
@@ -230,6 +231,10 @@ def channels_of_values(graph: tc.Graph, channels: int) -> list[int]:
 def mixed(kernels: list[tuple[Tensor, Tensor]], weights: list[float]) -> tuple[Tensor, Tensor]:
     sigmas, thetas = ([w * pair[k] for w, pair in zip(weights, kernels, strict=True)] for k in (0, 1))
     return torch.stack(sigmas).sum(0), torch.stack(thetas).sum(0)
+
+
+def multiplied(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    return first[0] * second[0], first[1] * second[0] + first[0] * second[1]
 
 
 def through_graph(graph: tc.Graph, sigma: Tensor, theta: Tensor, channels: int) -> tuple[Tensor, Tensor]:
@@ -241,6 +246,12 @@ def through_graph(graph: tc.Graph, sigma: Tensor, theta: Tensor, channels: int) 
                 values.append(mixed(given, [1.0] * len(given)))
             case "concat":
                 values.append(mixed(given, [w / sum(own) for w in own]))
+            case "product":
+                values.append(functools.reduce(multiplied, given))
+            case str(along):
+                axis = int(along.removeprefix("concat:")) - 2
+                sigmas, thetas = (side_by_side(list(kernels), axis) for kernels in zip(*given, strict=True))
+                values.append((sigmas, thetas))
             case layer:
                 values.append(step(layer, given[0][0], given[0][1], own[0]))
     return values[-1]
@@ -270,8 +281,7 @@ def step(layer: Any, sigma: Tensor, theta: Tensor, channels: int) -> tuple[Tenso
                 channels = channels_after(member, channels)
             return sigma, theta
         case tc.Product():
-            (sigma_a, theta_a), (sigma_b, theta_b) = (step(b, sigma, theta, channels) for b in layer.branches)
-            return sigma_a * sigma_b, theta_a * sigma_b + sigma_a * theta_b
+            return functools.reduce(multiplied, [step(branch, sigma, theta, channels) for branch in layer.branches])
         case tc.Sum() | tc.Concat():
             outputs = [step(branch, sigma, theta, channels) for branch in layer.branches]
             if isinstance(layer, tc.Concat) and layer.dim > 1:

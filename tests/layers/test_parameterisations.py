@@ -158,19 +158,6 @@ def test_kernel_of_the_standard_parameterisation_depends_on_the_width() -> None:
     torch.testing.assert_close(growth, 72 * 3 * kernel(8, "nngp"), rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("name", WEIGHTED)
-def test_a_scale_of_the_bias_means_that_there_is_one(name: Any) -> None:
-    layer = WEIGHTED[name](bias_std=0.4)
-    assert layer.bias is not None
-    assert repr(layer) == repr(WEIGHTED[name](bias=True, bias_std=0.4))
-    assert layer.gains == WEIGHTED[name](bias=True, bias_std=0.4).gains
-    assert WEIGHTED[name]().bias is None
-    assert WEIGHTED[name](bias=False, bias_std=0.4).bias is None
-    assert WEIGHTED[name](bias=True).bias_std == 1
-    with pytest.raises(TypeError, match=r"expected bias to be True, False or None, got 0\.4"):
-        WEIGHTED[name](bias=0.4)
-
-
-def test_so_it_does_in_an_hourglass() -> None:
+def test_a_scale_of_the_bias_means_that_an_hourglass_has_some() -> None:
     assert "bias_std=0.4" in repr(tc.hourglass(1, 4, 2, bias_std=0.4))
     assert "bias" not in repr(tc.hourglass(1, 4, 2))

@@ -200,6 +200,31 @@ def test_forward_and_rule_belong_together(name: Any, generator: torch.Generator)
     assert (found - expected).norm() <= 4 * math.sqrt(len(expected) / channels / len(draws)) * expected.norm()
 
 
+WITH_BIASES = [name for name, cls in LAYERS.items() if "bias_std" in inspect.signature(cls).parameters]
+
+
+@pytest.mark.parametrize("name", WITH_BIASES)
+def test_a_scale_of_the_bias_means_that_there_is_one(name: Any) -> None:
+    others = {key: value for key, value in example(name).description().items() if key not in ("bias", "bias_std")}
+
+    def made(**options: Any) -> Any:
+        return tc.layers.from_description(others | options)
+
+    layer = made(bias_std=0.4)
+    assert layer.bias is not None
+    assert repr(layer) == repr(made(bias=True, bias_std=0.4))
+    assert layer.gains == made(bias=True, bias_std=0.4).gains
+    assert made().bias is None
+    assert made(bias=False, bias_std=0.4).bias is None
+    assert made(bias=True).bias_std == 1
+    with pytest.raises(TypeError, match=r"expected bias to be True, False or None, got 0\.4"):
+        made(bias=0.4)
+
+
+def test_every_weight_layer_has_a_scale_of_the_bias() -> None:
+    assert set(WITH_BIASES) == {name for name, cls in LAYERS.items() if issubclass(cls, tc.layers.Weighted)}
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_layer_has_a_counterpart_in_torch_or_a_reason_why_not(name: Any) -> None:
     layer = example(name)

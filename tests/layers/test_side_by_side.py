@@ -119,6 +119,12 @@ def test_description_and_torch(generator: torch.Generator) -> None:
 def test_what_is_refused(generator: torch.Generator) -> None:
     with pytest.raises(ValueError, match="for a batch, concatenate the inputs"):
         tc.Concat(conv(), conv(), dim=0)
+    with pytest.raises(ValueError, match=r"counted from the first axis, .*, got -1"):
+        tc.Concat(conv(), conv(), dim=-1)
+    for dim in (2.0, True, "2", None):
+        with pytest.raises(TypeError, match=f"expected dim to be an integer, got {dim!r}"):
+            tc.Concat(conv(), conv(), dim=dim)  # type: ignore[arg-type]
+    assert repr(tc.Concat(conv(), conv(), dim=np.int64(2))) == repr(tc.Concat(conv(), conv(), dim=2))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="branches of a concatenation of pixels to end in weight layers of their own"):
         tc.Sequential(conv(), tc.Concat(tc.ReLU(), tc.Identity(), dim=2))
     with pytest.raises(ValueError, match="cannot follow a sum with a branch that is not Gaussian"):

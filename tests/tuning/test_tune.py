@@ -194,7 +194,7 @@ def test_scales_of_weights_that_only_make_biases_fade_are_held(objective: Any, g
     y = torch.sin(x[:, 0]) + 0.3 * torch.randn(30, generator=generator, dtype=torch.float64)
     tuned = tc.tune(ROWS, x=x, y=y, objective=objective, steps=5)
     assert tuned.held == ("Linear.weight_std",)
-    assert "held, as without biases they only scale the kernel: Linear.weight_std" in tuned.status
+    assert "held, as they would only scale the kernel if the network had no biases: Linear.weight_std" in tuned.status
     assert "weight_std" not in repr(tuned.network)
     assert "Linear.weight_std" not in tuned.options
     asked = tc.tune(ROWS, x=x, y=y, objective=objective, steps=5, options=["weight_std", "bias_std"])

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from torch_cntk.conversion.reading import Images, Reader, Result, Value, options_of
+from torch_cntk.conversion.reading import Images, Reader, Result, Value, lengths_after, options_of
 from torch_cntk.conversion.rule import Call, Place, Rule, Target
 from torch_cntk.conversion.tracing import name_of
 from torch_cntk.layers import Flatten, GlobalAvgPool, Layer
@@ -72,7 +72,7 @@ def _mean(reader: Reader, node: torch.fx.Node) -> Value:
     if axes != set(range(2, 2 + reader.ndim)):
         raise reader.refuse(node, name_of(node), "expected the mean over all axes of pixels")
     layer = _read_mean(options)
-    return replace(reader.emit(layer, value), flat=layer.flattens)
+    return replace(reader.emit(layer, value), flat=layer.flattens, lengths=lengths_after(layer, value.lengths))
 
 
 def _reshaped(reader: Reader, node: torch.fx.Node) -> Value:

@@ -29,7 +29,10 @@ _ATTENTION = (
 _RECURRENT = "recurrent layers have no rule: one-dimensional convolutions have"
 _KINK = "its kinks have no exact rule: take SiLU, ReLU or Hardtanh"
 _RANDOM = "noise has no rule: call eval(), or take Dropout"
-_GATE = "products of feature maps (gates, attention) have no rule: take an activation"
+_GATE = (
+    "its halves are channels of one layer: take two layers and their product, as in a(x) * torch.sigmoid(b(x)), "
+    "which is torch_cntk.Product"
+)
 _CHANNELS = "a function across the channels has no rule: apply it to the network's output"
 _REARRANGE = "moving channels into pixels or back has no rule: upsample, then convolve, or take a strided convolution"
 
@@ -67,6 +70,7 @@ _FUNCTIONS: Mapping[tuple[str, ...], str] = {
     "of channels-last images",
     ("maximum", "minimum", "max", "min", "where", "pow"): "take an activation, a module or function of torch.nn",
     ("softmax", "log_softmax"): _CHANNELS,
+    ("glu",): _GATE,
     ("matmul", "bmm", "imatmul", "einsum", "scaled_dot_product_attention"): _ATTENTION,
     ("pixel_shuffle", "chunk", "split", "roll", "unfold", "transpose", "unsqueeze", "stack"): _REARRANGE,
     ("detach", "detach_"): "it stops gradients, which the kernel of training all layers does not: leave it out",

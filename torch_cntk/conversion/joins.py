@@ -1,4 +1,4 @@
-"""Sums, multiples and concatenations of a traced model's feature maps."""
+"""Sums, products, multiples and concatenations of a traced model's feature maps."""
 
 from __future__ import annotations
 
@@ -12,12 +12,17 @@ import torch
 from torch_cntk.conversion.reading import Images, Length, Reader, Result, Value, options_of
 from torch_cntk.conversion.tracing import name_of
 from torch_cntk.covariance.lengths import Change
+from torch_cntk.covariance.lengths import Length as Chain
 from torch_cntk.layers import Scale
 
 __all__ = ["JOINS"]
 
 _OFFSET = "a constant offset has no rule: leave it out, or add it to the network's output"
-_PRODUCT = "products of feature maps (gates, attention) have no rule: take an activation"
+_QUOTIENT = "quotients of feature maps have no rule: take an activation"
+_SIZES = (
+    "expected feature maps of one size, got some of others: repeating the pixels of one, as "
+    "squeeze-and-excitation does, has no rule"
+)
 _FUNCTIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
 
 
@@ -66,8 +71,12 @@ def _added(sign: float, *, reversed_: bool = False) -> Callable[[Reader, torch.f
     return rule
 
 
-def _joined(reader: Reader, node: torch.fx.Node, join: Any, *values: Value) -> Value:
-    """Feature maps that meet, all of them permuted or none."""
+def _joined(reader: Reader, node: torch.fx.Node, join: Any, *values: Value, along: int | None = None) -> Value:
+    """Feature maps that meet, all of them permuted or none, and of one size but for an axis."""
+    if not any(reader.is_row(value) for value in values):
+        axes = [axis for axis in range(reader.ndim or 3) if axis != along]
+        if len({tuple(value.lengths[axis].scale for axis in axes) for value in values}) > 1:
+            raise reader.refuse(node, name_of(node), _SIZES)
     if any(value.padding is not None for value in values) or len({value.channels_last for value in values}) > 1:
         values = tuple(reader.plain(node, value) for value in values)
     return reader.emit(join, *values)
@@ -81,6 +90,8 @@ def _multiplied(reader: Reader, node: torch.fx.Node) -> Result:
             return Length(one.axis, one.chain.then(Change(other)))
         if isinstance(one, Value) and number is not None:
             return _times(reader, node, one, number)
+    if isinstance(first, Value) and isinstance(second, Value):
+        return _joined(reader, node, "product", first, second)
     raise reader.refuse(node, name_of(node), _reason(first, second))
 
 
@@ -105,31 +116,58 @@ def _negated(reader: Reader, node: torch.fx.Node) -> Result:
 
 
 def _reason(first: Any, second: Any) -> str:
-    """Why a product has no rule."""
+    """Why a product or a quotient has no rule."""
     if any(isinstance(part, torch.nn.Parameter) for part in (first, second)):
         return "factors that are trained have no rule: take a constant, or freeze them into a buffer of one number"
     if isinstance(first, Value) and isinstance(second, Value):
-        return _PRODUCT
+        return _QUOTIENT
     if any(isinstance(part, Length | Images) for part in (first, second)):
         return "sizes are known as those of the input alone: to flatten, take x.flatten(1)"
     return "expected a feature map and one number: other factors belong to the data or the weights"
 
 
 def _concatenated(reader: Reader, node: torch.fx.Node) -> Result:
-    """Channels side by side."""
+    """Channels side by side, or images along an axis of pixels."""
     named = dict(node.kwargs)
     parts = node.args[0] if node.args else named.get("tensors")
     dim = node.args[1] if len(node.args) > 1 else named.get("dim", named.get("axis", 0))
     if not isinstance(parts, tuple | list) or not isinstance(dim, int):
         raise reader.refuse(node, "cat", f"expected a list of feature maps and dim=1, got dim={dim}")
     values = [reader.feature_map(node, part, index) for index, part in enumerate(parts)]
-    last = any(value.channels_last for value in values)
-    axes = (-1, (reader.ndim or -2) + 1) if last else (1, -(reader.ndim or -1) - 1 if reader.ndim else 1)
-    if dim not in axes:
-        raise reader.refuse(node, "cat", f"expected a list of feature maps and dim=1, got dim={dim}")
+    axis = _axis(reader, node, values, dim)
     if len(values) == 1:
         return replace(values[0], memory=reader.new_memory())
-    return _joined(reader, node, "concat", *values)
+    if axis == 1:
+        return _joined(reader, node, "concat", *values)
+    along = axis - 2
+    joined = _joined(reader, node, f"concat:{axis}", *values, along=along)
+    lengths = list(joined.lengths)
+    lengths[along] = Chain(parts=tuple(value.lengths[along] for value in values))
+    return replace(joined, lengths=tuple(lengths))
+
+
+def _axis(reader: Reader, node: torch.fx.Node, values: list[Value], dim: int) -> int:
+    """Of images [batch, channels, *size], the axis that a concatenation goes along.
+
+    Raises:
+        NoRuleError: it is that of the batch, there is no such axis, or nobody knows which one it is.
+    """
+    last = any(value.channels_last for value in values)
+    count = 2 if any(reader.is_row(value) for value in values) else reader.ndim and reader.ndim + 2
+    if last and dim == -1:
+        return 1
+    if count is None and (dim < 0 or last):
+        raise reader.refuse(
+            node,
+            "cat",
+            f"how many axes there are is not known before the first convolution: expected dim=1, got {dim=}",
+        )
+    axis = dim + (count or 0) if dim < 0 else dim
+    if not 1 <= axis < (count or 5):
+        raise reader.refuse(
+            node, "cat", f"expected a list of feature maps and dim=1 (channels) or one of pixels, got {dim=}"
+        )
+    return (1 if axis + 1 == count else axis + 1) if last else axis
 
 
 JOINS: dict[Any, Callable[[Reader, torch.fx.Node], Result]] = {

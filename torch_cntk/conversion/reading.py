@@ -13,11 +13,13 @@ from torch import Tensor
 from torch_cntk.conversion.hints import hint_for
 from torch_cntk.conversion.inert import Source
 from torch_cntk.conversion.tracing import NoRuleError, in_place, name_of, place_of, type_of
+from torch_cntk.covariance import Extent
+from torch_cntk.covariance.lengths import Change
 from torch_cntk.covariance.lengths import Length as Chain
-from torch_cntk.layers import Layer, Node
+from torch_cntk.layers import GlobalAvgPool, Layer, Node
 from torch_cntk.layers.joins import Join
 
-__all__ = ["Length", "Reader", "Result", "Sizes", "Value", "options_of"]
+__all__ = ["Length", "Reader", "Result", "Sizes", "Value", "lengths_after", "options_of"]
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,11 @@ class Reader:
             raise self.refuse(node, "permuted axes", "expected channels at axis 1 again")
         return value
 
+    def is_row(self, value: Value) -> bool:
+        """Whether a value has no pixels: a flattened one, or any of a fully connected network."""
+        connected = any(isinstance(node.does, Layer) and node.does.ndim == 0 for node in self.nodes)
+        return value.flat or (self.ndim is None and connected)
+
     # Steps.
 
     def emit(
@@ -228,7 +235,7 @@ class Reader:
         after = self._values[node]
         assert isinstance(after, Value)
         for other, value in self._values.items():
-            if not isinstance(value, Value):
+            if other is node or not isinstance(value, Value):
                 continue
             read_later = any(self._order[user] > self._order[node] for user in other.users)
             if read_later and frozenset((value.memory, before.memory)) in self._doubts:
@@ -314,6 +321,15 @@ def _words(known: Any) -> str:
     if isinstance(known, Length | Sizes | Images):
         return "a size"
     return repr(known) if isinstance(known, int | float | str | None) else f"a {type(known).__name__}"
+
+
+def lengths_after(layer: Layer, lengths: tuple[Chain, ...]) -> tuple[Chain, ...]:
+    """What has become of the lengths of axes behind a layer."""
+    if isinstance(layer, GlobalAvgPool):
+        return (Chain((Change(0, 1),)),) * len(lengths)
+    ndim = layer.ndim or len(lengths)
+    extent = replace(Extent.start(ndim), length=lengths[:ndim])
+    return layer.propagate(extent).length + lengths[ndim:]
 
 
 def options_of(reader: Reader, node: torch.fx.Node, names: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,14 +13,13 @@ from torch.nn import functional
 from torch_cntk.conversion.heads import HEADS
 from torch_cntk.conversion.inert import inert
 from torch_cntk.conversion.joins import JOINS
-from torch_cntk.conversion.reading import Reader, Result, Value, options_of
+from torch_cntk.conversion.reading import Reader, Result, Value, lengths_after, options_of
 from torch_cntk.conversion.rules import Rule, rule_of_function, rule_of_module
 from torch_cntk.conversion.shapes import SHAPES, resized
 from torch_cntk.conversion.tracing import drops_always, name_of, place_of, type_of
 from torch_cntk.conversion.weighted import (
     WEIGHT_FUNCTIONS,
     layer_of,
-    lengths_after,
     pointwise_linear,
     source_of,
     weighted,
@@ -158,8 +157,7 @@ def _batch_norm(reader: Reader, node: torch.fx.Node, module: Any, value: Value) 
 
 def _norm(reader: Reader, node: torch.fx.Node, module: Any, value: Value) -> Value:
     """LayerNorm over the channels of permuted images, or of a fully connected network."""
-    connected = value.flat or reader.ndim == 0 or (reader.ndim is None and bool(reader.nodes) and _is_connected(reader))
-    if len(module.normalized_shape) != 1 or not (value.channels_last or connected):
+    if len(module.normalized_shape) != 1 or not (value.channels_last or reader.is_row(value)):
         raise reader.refuse(
             node, "LayerNorm", "expected one over channels, of images permuted to [batch, *size, channels]"
         )
@@ -170,10 +168,6 @@ def _norm(reader: Reader, node: torch.fx.Node, module: Any, value: Value) -> Val
     layer = layer_of(reader, node, "LayerNorm", rule, rule.options_of_module(still))
     source = source_of(reader, node, module) if module.elementwise_affine else None
     return reader.emit(layer, value, source=source, training=module.training)
-
-
-def _is_connected(reader: Reader) -> bool:
-    return any(isinstance(node.does, Layer) and node.does.ndim == 0 for node in reader.nodes)
 
 
 def _prelu(reader: Reader, node: torch.fx.Node, module: Any, value: Value) -> Value:

@@ -12,15 +12,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from torch_cntk.conversion.inert import Source, source_of_module, source_of_tensors
-from torch_cntk.conversion.reading import Reader, Value, options_of
+from torch_cntk.conversion.reading import Reader, Value, lengths_after, options_of
 from torch_cntk.conversion.rules import Rule, rule_of_module
 from torch_cntk.conversion.tracing import name_of, type_of
-from torch_cntk.covariance import Extent
-from torch_cntk.covariance.lengths import Change
-from torch_cntk.covariance.lengths import Length as Chain
-from torch_cntk.layers import Conv1d, Conv2d, Conv3d, GlobalAvgPool, Layer
+from torch_cntk.layers import Conv1d, Conv2d, Conv3d, Layer
 
-__all__ = ["WEIGHT_FUNCTIONS", "layer_of", "lengths_after", "pointwise_linear", "source_of", "weighted"]
+__all__ = ["WEIGHT_FUNCTIONS", "layer_of", "pointwise_linear", "source_of", "weighted"]
 
 _nn = torch.nn
 _CONVOLUTIONS: Mapping[int, Any] = {1: Conv1d, 2: Conv2d, 3: Conv3d}
@@ -38,15 +35,6 @@ def layer_of(reader: Reader, node: torch.fx.Node, name: str, rule: Rule, options
             return rule.read(options)
         except (TypeError, ValueError) as error:
             raise reader.refuse(node, name, str(error)) from None
-
-
-def lengths_after(layer: Layer, lengths: tuple[Chain, ...]) -> tuple[Chain, ...]:
-    """What has become of the lengths of axes behind a layer."""
-    if isinstance(layer, GlobalAvgPool):
-        return (Chain((Change(0, 1),)),) * len(lengths)
-    ndim = layer.ndim or len(lengths)
-    extent = replace(Extent.start(ndim), length=lengths[:ndim])
-    return layer.propagate(extent).length + lengths[ndim:]
 
 
 def source_of(

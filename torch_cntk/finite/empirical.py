@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from torch_cntk._internal.arrays import Given, given_back
 from torch_cntk._internal.checks import positive_int
+from torch_cntk._internal.forward_mode import load_forward_mode
 from torch_cntk._internal.memory import allocating, available_bytes, require_bytes
 from torch_cntk.finite.functions import Function, Kind, Parameters, Side
 
@@ -53,8 +54,9 @@ def empirical_ntk(
         net: the network, in the NTK parameterisation: in the standard one its Gram matrix is another. Or any torch
             module of one input and one output, as it is; its parameters are in the standard parameterisation.
         z: its input, of the weights' dtype and device: one image, [channels, *size]; several, [n, channels, *size];
-            or rows of numbers, [n, features]. A torch module without convolutions takes [n, ...]. An array is taken in
-            the weights' dtype, and gives one.
+            or rows of numbers, [n, features]. A torch module without convolutions takes [n, ...], and so does a network
+            whose layers work in any number of dimensions (attention, ``Flatten``). An array is taken in the weights'
+            dtype, and gives one.
         others: inputs of the other side, in the same form; ``z`` by default.
         kind: "ntk", or "nngp": the sum goes over the last weight layers alone. That is the expectation of f(x) f(x')
             over their weights, given all others, and approaches the kernel of that kind. Only for networks of
@@ -263,6 +265,7 @@ class _Problem:
     def _by_products(self, total: Tensor, channel: int, count: int, bar: tqdm) -> None:
         pixels, inputs = self.second.pixels, self.second.inputs
         group, at_once = self._pushed_at_once(count)
+        load_forward_mode()
 
         def push(direction: Parameters, part: Tensor) -> Tensor:
             function = partial(self.function.of_several, inputs=part)

@@ -242,17 +242,27 @@ def id_of(net: torch.nn.Module, name: str) -> int:
 def _input_ndim(net: torch.nn.Module) -> int | None:
     """Axes of one input: as the first weight layer has it; None where inputs come as a batch, -1 where they do not.
 
-    A fully connected layer before the first convolution takes rows of numbers, or flattens something whose shape
-    nobody knows: then inputs come as a batch.
+    A fully connected layer of torch's before the first convolution takes rows of numbers, or flattens something whose
+    shape nobody knows. Of networks of ours, attention and heads alone take images of any number of dimensions.
     """
     for module in net.modules():
-        if isinstance(module, Layer) and module.ndim is not None:
-            return module.ndim + 1
+        if isinstance(module, Layer) and (ndim := _ndim_of_layer(module)) != -1:
+            return ndim
         if isinstance(module, torch.nn.modules.conv._ConvNd):
             return module.weight.ndim - 1
         if isinstance(module, torch.nn.Linear):
             return None
     return -1 if isinstance(net, Layer) else None
+
+
+def _ndim_of_layer(net: Layer) -> int | None:
+    """As ``_input_ndim``, of a network of ours."""
+    layers = [module for module in net.modules() if isinstance(module, Layer)]
+    ndim = net.ndim if net.ndim is not None else next((layer.ndim for layer in layers if layer.ndim), None)
+    if ndim is not None:
+        return ndim + 1
+    # A fully connected layer within a network that itself is none: behind a head, or a part of attention.
+    return None if any(layer.ndim == 0 or layer.flattens for layer in layers) else -1
 
 
 def _last_weights(net: torch.nn.Module) -> set[int]:

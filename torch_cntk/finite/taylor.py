@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, jvp
 
+from torch_cntk._internal.forward_mode import load_forward_mode
 from torch_cntk.finite.functions import sharing_weights
 
 __all__ = ["Linearised", "linearise", "linearize"]
@@ -39,6 +40,7 @@ class Linearised(torch.nn.Module):
             raise TypeError(f"expected a network of torch_cntk or a torch module, got {type(net).__name__}")
         if next(net.parameters(), None) is None:
             raise ValueError("expected a network with weights, got one without")
+        load_forward_mode()
         # Copied without its weights, which are kept apart, so that only w is found among the parameters.
         self._function = [sharing_weights(net)]
         named = {name: tensor.detach().clone() for name, tensor in net.named_parameters()}

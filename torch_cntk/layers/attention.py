@@ -7,13 +7,13 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from torch_cntk._internal.checks import positive_int, truth_value
+from torch_cntk._internal.checks import positive_int
 from torch_cntk._internal.options import Option
 from torch_cntk._internal.tunable import Tunable, live
 from torch_cntk.covariance import Attention, Mechanism, Patches
 from torch_cntk.layers.base import C
 from torch_cntk.layers.linear import Linear
-from torch_cntk.layers.weights import Parameterisation, Weighted, checked_parameterisation
+from torch_cntk.layers.weights import Parameterisation, Weighted, biased, checked_parameterisation
 
 __all__ = ["SelfAttention"]
 
@@ -47,10 +47,10 @@ class SelfAttention(Weighted):
         mechanism: what makes weights of the logits: "softmax", or "identity", "relu", "abs" of each number by itself,
             with which a pixel gets a sum over all pixels rather than a mean.
         logit_scale: c, a factor of the logits; a tensor of one number passes gradients of the kernel on.
-        bias: whether the output has one.
-        bias_std: factor of the bias.
+        bias: whether the output has one; by default where ``bias_std`` is given.
+        bias_std: factor of the bias, 1 by default.
         weight_std: factor of the output's weights, above 0; those of keys and values are N(0, 1 / in_channels).
-        parameterisation: of the parameters, "ntk" or "standard": see ``Weighted``.
+        parameterisation: of the parameters, "ntk" or "standard": see ``torch_cntk.layers.Weighted``.
 
     Raises:
         TypeError: a number of channels or heads is no integer, or another option no number.
@@ -71,8 +71,8 @@ class SelfAttention(Weighted):
         head_channels: int | None = None,
         mechanism: Mechanism = "softmax",
         logit_scale: float | Tensor = 1.0,
-        bias: bool = False,
-        bias_std: float | Tensor = 1.0,
+        bias: bool | None = None,
+        bias_std: float | Tensor | None = None,
         weight_std: float | Tensor = 1.0,
         parameterisation: Parameterisation = "ntk",
     ) -> None:
@@ -88,13 +88,14 @@ class SelfAttention(Weighted):
         if mechanism not in get_args(Mechanism):
             raise ValueError(f"expected a mechanism among {', '.join(get_args(Mechanism))}, got {mechanism!r}")
         self.mechanism: Mechanism = mechanism
-        self.logit_scale, self.bias_std, self.weight_std = logit_scale, bias_std, weight_std
+        has_bias, self.bias_std = biased(bias, bias_std)
+        self.logit_scale, self.weight_std = logit_scale, weight_std
         self.parameterisation = checked_parameterisation(parameterisation)
         self.key, self.value = (
             Linear(in_channels, self.fan_in, parameterisation=self.parameterisation) for _ in range(2)
         )
         self.weight = torch.nn.Parameter(torch.empty(self.out_channels, self.fan_in))
-        self.bias = torch.nn.Parameter(torch.empty(self.out_channels)) if truth_value(bias, "bias") else None
+        self.bias = torch.nn.Parameter(torch.empty(self.out_channels)) if has_bias else None
         self.reset_parameters()
 
     def _shows(self, option: Option, value: Any) -> bool:

@@ -82,6 +82,32 @@ def _check_images(network: Layer, images: Tensor) -> None:
     if not any(getattr(layer, "hides_channels", False) for layer in network.modules()):
         return
     # How many features a flattening gives is known from the size alone: the finite network is asked.
+    try:
+        _ask_with_none(network, images)
+    except (ValueError, RuntimeError, IndexError):
+        _ask_on_meta(network, images)
+
+
+def _ask_with_none(network: Layer, images: Tensor) -> None:
+    """Run the finite network on a batch of no images of a size, which computes next to nothing.
+
+    Raises:
+        ValueError: they do not fit a layer.
+        RuntimeError: likewise, or a layer cannot take none.
+        IndexError: likewise.
+    """
+    weight = next((value for value in network.parameters() if value.is_floating_point()), images)
+    with torch.no_grad():
+        network(torch.empty(0, *images.shape[1:], device=weight.device, dtype=weight.dtype))
+
+
+def _ask_on_meta(network: Layer, images: Tensor) -> None:
+    """Likewise on one image without numbers: at first it takes seconds, in which torch imports what it compiles with.
+
+    Raises:
+        ValueError: it does not fit a layer.
+    """
+    shape = tuple(images.shape)
     meta = {name: torch.empty_like(value, device="meta") for name, value in network.state_dict().items()}
     dtype = next((value.dtype for value in meta.values() if value.is_floating_point()), images.dtype)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Any, cast
 
 from torch_cntk._internal.checks import positive_int
@@ -117,7 +118,7 @@ class Concat(_Branches):
             0: what a batch holds are inputs, between which there are kernels.
 
     Raises:
-        TypeError: a branch is not a layer of torch_cntk.
+        TypeError: a branch is not a layer of torch_cntk, or the axis no integer.
         ValueError: there is no branch, the branches do not fit each other, share weights or are correlated, the axis is
             another, or a number of channels is not known.
     """
@@ -125,12 +126,8 @@ class Concat(_Branches):
     dim: int
 
     def __init__(self, *branches: Layer, in_channels: int | None = None, dim: int = 1) -> None:
-        if dim not in (1, 2, 3, 4) or isinstance(dim, bool):
-            raise ValueError(
-                f"expected dim 1 (channels) or 2 to 4 (pixels), got {dim!r}; for a batch, concatenate the inputs"
-            )
         # Before the branches are looked at.
-        vars(self)["dim"] = dim
+        vars(self)["dim"] = _checked_dim(dim)
         super().__init__(*branches, in_channels=in_channels)
 
     @property
@@ -150,6 +147,27 @@ class Concat(_Branches):
     def extra_repr(self) -> str:
         """The input's channels, where they were given, and the axis where it is one of pixels."""
         return ", ".join(part for part in (super().extra_repr(), "" if self.dim == 1 else f"dim={self.dim}") if part)
+
+
+def _checked_dim(dim: object) -> int:
+    """An axis of tensors along which there is a concatenation.
+
+    Raises:
+        TypeError: it is no integer.
+        ValueError: there is none along this one, or it is counted from the end.
+    """
+    if isinstance(dim, bool) or not isinstance(dim, Integral):
+        raise TypeError(f"expected dim to be an integer, got {dim!r}")
+    if dim < 0:
+        raise ValueError(
+            "expected dim 1 (channels) or 2 to 4 (pixels), counted from the first axis, as layers serve images of any "
+            f"number of axes, got {dim}"
+        )
+    if dim not in (1, 2, 3, 4):
+        raise ValueError(
+            f"expected dim 1 (channels) or 2 to 4 (pixels), got {dim}; for a batch, concatenate the inputs"
+        )
+    return int(dim)
 
 
 class Product(_Branches):

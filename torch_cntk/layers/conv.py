@@ -109,7 +109,7 @@ class Conv2d(_Conv):
         bias_std: standard deviation of the bias, 1 by default.
         weight_std: factor of the weights, above 0.
         padding_mode: what is padded: the other side of the image ("circular") or "zeros", which is torch's default.
-        parameterisation: "ntk" or "standard", which have different NTKs; see ``Weighted``.
+        parameterisation: "ntk" or "standard", which have different NTKs; see ``torch_cntk.layers.Weighted``.
 
     Raises:
         TypeError: an argument is no integer.

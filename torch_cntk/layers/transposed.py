@@ -156,7 +156,7 @@ class ConvTranspose2d(_ConvTranspose):
         weight_std: factor of the weights, above 0.
         padding_mode: "circular" (the filters of pixels at one edge go on at the other one), which keeps kernels
             periodic, or "zeros", the only one that torch has.
-        parameterisation: "ntk" or "standard", which have different NTKs; see ``Weighted``.
+        parameterisation: "ntk" or "standard", which have different NTKs; see ``torch_cntk.layers.Weighted``.
 
     Raises:
         TypeError: an argument is no integer.

@@ -25,8 +25,8 @@ class Tuning(Brief):
         trace: the objective at the start and after each step.
         at_bounds: options that ran to a bound, where the largest objective may lie beyond.
         without_effect: options that the objective does not depend on, such as a factor of the whole kernel.
-        held: options that were left as they are, as without biases they would only scale the kernel; name them in
-            ``options`` to have them tuned.
+        held: options that were left as they are, as they would only scale the kernel if the network had no biases; name
+            them in ``options`` to have them tuned.
         converged: whether no step makes the objective larger.
         status: how it ended, a sentence.
         seconds: wall time.
