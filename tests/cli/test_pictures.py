@@ -90,6 +90,31 @@ def test_an_erased_hole_is_filled_and_opaque(work: Path, soft: bool, with_mask: 
     assert np.array_equal(result()[..., :3][~hole()], smooth()[~hole()])
 
 
+@pytest.mark.parametrize("palette", [False, True])
+def test_half_transparent_pixels_keep_their_colours_or_become_opaque(
+    work: Path, capsys: pytest.CaptureFixture[str], palette: bool
+) -> None:
+    """Nothing is filled that stays see-through."""
+    alpha = np.full((HEIGHT, WIDTH), 255, np.uint8)
+    alpha[2:6, 2:6] = 128
+    picture = Image.fromarray(smooth()).quantize(8) if palette else Image.fromarray(smooth())
+    values = np.dstack([np.asarray(picture.convert("RGB")), alpha])
+    for trace in (255, 12):
+        values[hole(), 3] = trace
+        image = Image.fromarray(values)
+        (image.quantize(24, Image.Quantize.FASTOCTREE) if palette else image).save("half.png")
+        before = np.asarray(Image.open("half.png").convert("RGBA"))
+        if trace == 255:
+            assert fill(image="half.png") == 2
+            assert "got 16 partly transparent pixels and none that is erased wholly" in capsys.readouterr().err
+            continue
+        assert fill(image="half.png") == 0
+        assert "note: left 16 partly transparent pixels as they are" in capsys.readouterr().err
+        after = np.asarray(Image.open("out.png").convert("RGBA"))
+        assert np.array_equal(after[~hole()], before[~hole()])
+        assert (after[hole()][:, 3] == 255).all()
+
+
 @pytest.mark.parametrize("hidden", [(0, 0, 0), (255, 255, 255), (255, 0, 255)])
 def test_hidden_colours_do_not_leak(work: Path, hidden: tuple[int, int, int]) -> None:
     """A drawing of one colour on nothing: the fill has that colour, whatever is hidden beside it."""

@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from torch_cntk.images.mask_files import find_mask, grow, own_alpha, read_mask
+from torch_cntk.images.mask_files import find_mask, grow, read_mask
+from torch_cntk.images.transparency import own_alpha
 
 HEIGHT, WIDTH = 40, 56
 

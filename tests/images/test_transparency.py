@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from torch_cntk.images.transparency import erased, fill_alpha, visible
+from torch_cntk.images.transparency import erased, fill_alpha, own_alpha, visible
 
 SIZE = (24, 31)
 
@@ -41,8 +41,23 @@ def test_a_soft_eraser_leaves_no_rim() -> None:
     assert bool((fill_alpha(alpha, gone) == 255).all())
 
 
+def test_an_eraser_that_leaves_a_trace_erases() -> None:
+    """Alpha is nowhere 0 in the stroke; a square of the same file that is half transparent stays."""
+    alpha = torch.full((1, *SIZE), 255, dtype=torch.uint8)
+    alpha[0, 8:14, 10:18], alpha[0, 10, 12] = 90, 12
+    alpha[0, 2:4, 2:4] = 128
+    mask = own_alpha(alpha)
+    expected = torch.ones(SIZE, dtype=torch.bool)
+    expected[8:14, 10:18] = False
+    assert torch.equal(mask.observed, expected)
+    assert mask.reading.startswith("left 4 partly transparent pixels as they are")
+    # Exactly, though not all that is known is opaque.
+    filled = fill_alpha(alpha, erased(alpha, mask.observed))
+    assert bool((filled[0, 8:14, 10:18] == 255).all()) and torch.equal(filled[0, :6], alpha[0, :6])
+
+
 def test_alpha_of_a_drawing_is_kept() -> None:
-    alpha = torch.randint(1, 256, (1, *SIZE), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    alpha = torch.randint(26, 256, (1, *SIZE), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     gone = erased(alpha, hole())
     assert not bool(gone.any())
     assert fill_alpha(alpha, gone) is alpha

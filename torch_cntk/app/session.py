@@ -199,7 +199,7 @@ class Session:
 
         Args:
             layers: uint8 [h, w, 4] each, painted on the preview.
-            transparent: whether pixels that are not wholly opaque are missing as well.
+            transparent: whether what was erased in the photograph is missing as well.
             grown: pixels by which the missing part grows; by default ``usual_growth``.
 
         Returns:

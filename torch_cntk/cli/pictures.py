@@ -32,7 +32,7 @@ def add_files(parser: argparse.ArgumentParser) -> None:
         metavar="MASK",
         help="a picture of the image's size: white is known, black is missing, and so is all between; strokes on a "
         "transparent layer or on a copy of the image are missing; or a folder with a mask of each image's name "
-        "(default: transparent pixels of the image are missing)",
+        "(default: what was erased in the image is missing)",
     )
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="OUT", help="the filled image, or the folder of them"
@@ -114,8 +114,9 @@ def _mask(photograph: Photograph, arguments: argparse.Namespace) -> Mask:
     path = arguments.mask
     if path is None and arguments.mask_color is None:
         own = own_mask(photograph)
-        if own is None:
-            raise ValueError("expected --mask, or --mask-color, or an image with transparent pixels, got none of them")
+        if own is None or bool(own.observed.all()):
+            got = "none of them" if own is None else own.found
+            raise ValueError(f"expected --mask, or --mask-color, or an image with transparent pixels, got {got}")
         return own
     if path is not None and path.is_dir():
         raise ValueError(f"expected a mask's file for one image, got the folder {path}")

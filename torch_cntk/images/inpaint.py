@@ -78,7 +78,7 @@ def inpaint(
         image: [channels, *size] or [batch, channels, *size], or [*size] for one channel; floating point, of any
             scale and offset (filled values are not clipped). What it holds at unobserved pixels does not matter. A
             tensor or a NumPy array (what is masked in a masked array is missing); half precision is filled in single.
-            Or the path of an image file: its transparent pixels are missing then, unless there is a mask, and
+            Or the path of an image file: what was erased in it is missing then, unless there is a mask, and
             ``result.save`` writes the filled file with all that it says beside the pixels.
         observed: boolean, **True = known**, or 8 bits that are 0 where missing and 1 or 255 where known: [*size], or
             [batch, *size] for one mask an image. Channels may have masks of their own: [channels, *size], or

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from torch_cntk.images.decoding import Decoded, decode
 
-__all__ = ["Mask", "find_mask", "grow", "own_alpha", "parse_colour", "read_mask"]
+__all__ = ["Mask", "find_mask", "grow", "parse_colour", "read_mask"]
 
 _LEVELS = 255
 _EXACT, _LOSSY = 5, 25
@@ -281,17 +281,6 @@ def _of_colour(decoded: Decoded, colour: str, invert: bool, path: str | Path) ->
         )
     soft = bool((distance[painted] > 0).any())
     return _mask(painted if invert else ~painted, f"pixels of the colour {colour}", soft, reading)
-
-
-def own_alpha(alpha: Tensor) -> Mask:
-    """The mask of an image that was erased: what is not wholly opaque is missing.
-
-    Args:
-        alpha: [1, H, W].
-    """
-    values = alpha[0].double()
-    # Not soft: unlike a brush, an eraser leaves the colours beside it as they were.
-    return Mask(values == values.max(), "transparent pixels of the image")
 
 
 def grow(observed: Tensor, steps: int, *, least: float = 0.0) -> tuple[Tensor, int]:

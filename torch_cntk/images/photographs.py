@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from torch_cntk._internal.brief import Brief
+from torch_cntk._internal.user_warnings import warn_user
 from torch_cntk.images.default import default_kernel
 from torch_cntk.images.files import Metadata, Photograph, read_image, write_image
-from torch_cntk.images.mask_files import Mask, find_mask, grow, own_alpha
+from torch_cntk.images.mask_files import Mask, find_mask, grow
 from torch_cntk.images.observed import as_mask
-from torch_cntk.images.transparency import erased, fill_alpha, visible
+from torch_cntk.images.transparency import erased, fill_alpha, own_alpha, visible
 from torch_cntk.kernels.kernel import Kernel
 
 __all__ = ["LEAST", "Task", "growth", "own_mask", "read_observed"]
@@ -66,8 +67,11 @@ class Task(Brief):
         size = photograph.pixels.shape[1], photograph.pixels.shape[2]
         if observed is None:
             mask = own_mask(photograph)
-            if mask is None:
-                raise ValueError(f"expected observed, or an image with transparent pixels, got none of them: {image}")
+            if mask is None or bool(mask.observed.all()):
+                got = "none of them" if mask is None else mask.found
+                raise ValueError(f"expected observed, or an image with transparent pixels, got {got}: {image}")
+            if mask.reading:
+                warn_user(f"{mask.reading}: {image}")
             return cls.of(photograph, _grown(mask, photograph.metadata))
         if isinstance(observed, str | Path):
             return cls.of(photograph, read_observed(observed, size, photograph))
@@ -96,14 +100,14 @@ class Task(Brief):
 
 
 def own_mask(photograph: Photograph) -> Mask | None:
-    """What is missing by the image itself: what was erased, or is no number; None if nothing is."""
+    """What is missing by the image itself: what was erased, or is no number; None if all is opaque."""
     finite = torch.isfinite(photograph.pixels).all(0)
     if not bool(finite.all()):
         return Mask(finite, "pixels that are no numbers")
     if photograph.alpha is None:
         return None
     mask = own_alpha(photograph.alpha)
-    return None if bool(mask.observed.all()) else mask
+    return None if bool(mask.observed.all()) and not mask.reading else mask
 
 
 def growth(mask: Mask, metadata: Metadata) -> tuple[int, str]:

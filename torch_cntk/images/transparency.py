@@ -8,8 +8,13 @@ import torch
 from torch import Tensor
 
 from torch_cntk.images.inpaint import inpaint
+from torch_cntk.images.mask_files import Mask
 
-__all__ = ["erased", "fill_alpha", "visible"]
+__all__ = ["erased", "fill_alpha", "own_alpha", "visible"]
+
+
+_TRACE = 0.1
+"""Share of the largest alpha that an eraser may leave where it was pressed most."""
 
 
 def visible(alpha: Tensor) -> Tensor:
@@ -20,8 +25,8 @@ def visible(alpha: Tensor) -> Tensor:
 def erased(alpha: Tensor, observed: Tensor) -> Tensor:
     """Where the missing pixels were erased in an editor, so that their alpha is missing as well.
 
-    That are the holes, as a whole, with a wholly transparent pixel in them: a soft eraser leaves a rim. In others alpha
-    is a drawing's own, which is kept.
+    That are the holes, as a whole, with a pixel in them that is at least nine tenths transparent: a soft eraser leaves
+    a rim, and one that is not pressed hard a trace. In others alpha is a drawing's own, which is kept.
 
     Args:
         alpha: [1, H, W].
@@ -30,13 +35,34 @@ def erased(alpha: Tensor, observed: Tensor) -> Tensor:
     Returns:
         boolean [H, W].
     """
-    holes, _ = scipy.ndimage.label(~observed.numpy(), np.ones((3, 3)))
-    numbers = np.unique(holes[(~visible(alpha) & ~observed).numpy()])
+    values = alpha[0].double()
+    gone = (values <= _TRACE * values.max()) & ~observed
+    holes, _ = _holes(~observed)
+    numbers = np.unique(holes[gone.numpy()])
     return torch.from_numpy(np.isin(holes, numbers[numbers > 0]))
 
 
+def own_alpha(alpha: Tensor) -> Mask:
+    """The mask of an image that was erased: what is not wholly opaque is missing where some of it is gone (``erased``).
+
+    Partly transparent pixels with none beside them that was erased are a shadow, say, or glass: they are known.
+
+    Args:
+        alpha: [1, H, W].
+    """
+    values = alpha[0].double()
+    opaque = values == values.max()
+    gone = erased(alpha, opaque)
+    kept = int((~opaque & ~gone).sum())
+    left = f"{kept:,} partly transparent pixels"
+    found = "transparent pixels of the image" if bool(gone.any()) else f"{left} and none that is erased wholly"
+    reading = f"left {left} as they are, as none beside them is erased; erase them wholly to have them filled"
+    # Not soft: unlike a brush, an eraser leaves the colours beside it as they were.
+    return Mask(~gone, found, reading=reading if kept else "")
+
+
 def fill_alpha(alpha: Tensor, missing: Tensor) -> Tensor:
-    """Fill the missing opacities from the others as a channel of an image: exactly, if these are all the same.
+    """Fill the missing opacities: a hole as what is around it, if that is all the same, and else as an image is filled.
 
     Args:
         alpha: uint8, uint16 or floating point [1, H, W].
@@ -45,15 +71,33 @@ def fill_alpha(alpha: Tensor, missing: Tensor) -> Tensor:
     Returns:
         the same type and shape.
     """
-    values = alpha.double()
-    known = values[0][~missing]
-    if not bool(missing.any()) or len(known) == 0:
+    if not bool(missing.any()) or bool(missing.all()):
         return alpha
-    low, high = float(known.min()), float(known.max())
-    if low == high:
-        filled = torch.where(missing, high, values)
-    else:
-        scaled = inpaint(((values - high) / (high - low)).float(), ~missing).image
+    values, uneven = _even_holes(alpha[0].double(), missing)
+    if bool(uneven.any()):
+        known = values[~uneven]
+        low, high = float(known.min()), float(known.max())
+        scaled = inpaint(((values - high) / (high - low)).float(), ~uneven).image
         levels = (scaled.double() * (high - low) + high).clamp(low, high)
-        filled = torch.where(missing, levels if alpha.is_floating_point() else levels.round(), values)
-    return filled.to(alpha.dtype)
+        values = torch.where(uneven, levels if alpha.is_floating_point() else levels.round(), values)
+    return values[None].to(alpha.dtype)
+
+
+def _even_holes(values: Tensor, missing: Tensor) -> tuple[Tensor, Tensor]:
+    """Fill the holes that have one value all around; gives the values, and which pixels are left to fill."""
+    holes, count = _holes(missing)
+    unknown = missing.numpy()
+    numbers = np.arange(1, count + 1)
+    low = scipy.ndimage.minimum_filter(np.where(unknown, np.inf, values), 3)
+    high = scipy.ndimage.maximum_filter(np.where(unknown, -np.inf, values), 3)
+    lowest = np.atleast_1d(scipy.ndimage.minimum(low, holes, numbers))
+    even = lowest == np.atleast_1d(scipy.ndimage.maximum(high, holes, numbers))
+    # The first of each is of what is in no hole.
+    filled = np.where(np.r_[False, even][holes], np.r_[0.0, lowest][holes], values)
+    return torch.from_numpy(filled), torch.from_numpy(np.r_[False, ~even][holes])
+
+
+def _holes(missing: Tensor) -> tuple[np.ndarray, int]:
+    """Numbers of the connected parts, 0 where nothing is missing, and how many there are."""
+    numbers, count = scipy.ndimage.label(missing.numpy(), np.ones((3, 3)))
+    return numbers, count
