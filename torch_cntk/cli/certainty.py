@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch_cntk._internal.checks import positive_int
 from torch_cntk.cli import options
 from torch_cntk.images.calibration import std_factor
 from torch_cntk.images.certainty import Missed, Passes, posterior_after, std_picture
+from torch_cntk.images.chosen import Chosen
 from torch_cntk.images.files import check_output, write_image
 from torch_cntk.images.inpaint import InpaintingResult
 from torch_cntk.images.photographs import Task
@@ -113,14 +115,23 @@ def write_certainty(
     else:
         write_image(arguments.std, picture.float())
     told = f"standard deviations up to {_levels(largest)}, {posterior.how}"
-    return told + _factor(pixels, known, kernel, result, passes)
+    return told + _factor(pixels, known, kernel, result, passes, progress=progress)
 
 
-def _factor(pixels: Tensor, known: Tensor, kernel: Kernel | None, result: InpaintingResult, passes: Passes) -> str:
+def _factor(
+    pixels: Tensor,
+    known: Tensor,
+    kernel: Kernel | None,
+    result: InpaintingResult,
+    passes: Passes,
+    *,
+    progress: bool,
+) -> str:
     """What deviations are to be multiplied by, as left-out pixels tell; empty where they cannot."""
-    again: Passes = "quick" if isinstance(passes, str) else passes
+    again: Passes | Chosen = result.chosen[0] if result.chosen else passes
+    as_filled: dict[str, Any] = {"ridge": result.first_ridge, "passes": again, "progress": progress}
     try:
-        factor = std_factor(pixels, known, kernel, count=_TRIED, ridge=result.ridge, passes=again)
+        factor = std_factor(pixels, known, kernel, count=_TRIED, **as_filled)
     except (ValueError, MemoryError):  # a part may be too small for passes, or for holes beside the ones there are
         return ""
     if factor == 1:
@@ -128,10 +139,12 @@ def _factor(pixels: Tensor, known: Tensor, kernel: Kernel | None, result: Inpain
     return f"; times {factor:.2g}, nine of ten known pixels that were left out lie within 1.645 of them"
 
 
-def in_words(missed: Missed | None) -> str:
-    """A part of a sentence, empty where it cannot be told."""
-    if missed is None:
+def in_words(missed: Missed | str | None) -> str:
+    """A part of a sentence; of why it cannot be told too, and empty where there is nothing to tell."""
+    if not missed:
         return ""
+    if isinstance(missed, str):
+        return f"how far off it is cannot be told, as {missed}"
     if missed.low < 0 or missed.high > 1:
         size = f"{missed.error:.2g}, of values from {missed.low:.4g} to {missed.high:.4g}"
     else:
