@@ -13,10 +13,15 @@ import scipy.ndimage
 import torch
 
 import torch_cntk as tc
+from torch_cntk.cli.certainty import in_words
 from torch_cntk.images import Guided, PatchFill, Periodic
 from torch_cntk.images.calibration import CannotTellError, _together, factor_of
-from torch_cntk.images.certainty import left_out_error, posterior_after, settled, std_picture
+from torch_cntk.images.certainty import Missed, left_out_error, posterior_after, settled, std_picture
+from torch_cntk.images.fill import fill
+from torch_cntk.images.judged import left_out_part
 from torch_cntk.images.leaving_out import copies_of_holes
+from torch_cntk.images.masks import thick
+from torch_cntk.images.observed import Observed
 
 
 def case(generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, tc.Kernel]:
@@ -196,16 +201,92 @@ def test_the_picture_is_yellow_where_least_is_known(generator: torch.Generator) 
     assert bool(torch.isfinite(nothing).all())
 
 
-@pytest.mark.parametrize("word", ["auto", "sharp", "quick"])
-def test_left_out_pixels_are_filled_as_thick_holes_were(word: Any, generator: torch.Generator) -> None:
-    image, _, kernel = case(generator)
-    image = torch.rand(1, 40, 42, generator=generator).to(image)
-    observed = torch.ones(40, 42, dtype=torch.bool)
+def torn(generator: torch.Generator, *, scratched: bool) -> tuple[torch.Tensor, torch.Tensor, tc.Kernel]:
+    """An image with a thick hole, and perhaps a thin one."""
+    image = torch.rand(1, 48, 50, generator=generator, dtype=torch.float64)
+    observed = torch.ones(48, 50, dtype=torch.bool)
     observed[12:23, 15:26] = False
-    result = replace(tc.inpaint(image, observed, kernel), guidance=(PatchFill(blend=0.3),), passes=1)
+    if scratched:
+        observed[30:33, 4:40] = False
+    return image, observed, tc.default_network(1, width=4).kernel(tc.priors.Uniform(0, 0.1), dtype=torch.float64)
+
+
+def error_of(image: torch.Tensor, observed: torch.Tensor, kernel: tc.Kernel, **options: Any) -> float:
+    """Of left-out pixels, by a fill of what is left: the part is the whole image, as it is small."""
+    found = left_out_part(observed, observed)
+    assert not isinstance(found, str)
+    place, left_out = found
+    assert image[(slice(None), *place)].shape == image.shape
+    assert not bool((left_out & ~observed).any())
+    filled = tc.inpaint(image, observed & ~left_out, kernel, **options).image
+    return float((filled - image)[:, left_out].square().mean().sqrt())
+
+
+@pytest.mark.parametrize(
+    ("passes", "same"),
+    [
+        (0, {}),
+        (2, {"passes": 2}),
+        ("quick", {"passes": PatchFill()}),
+        (PatchFill(), {"passes": PatchFill()}),
+        ("sharp", {"passes": PatchFill(blend=1.0)}),
+        (PatchFill(blend=0.3), {"passes": PatchFill(blend=0.3)}),
+    ],
+)
+def test_left_out_pixels_are_filled_as_thick_holes_were(passes: Any, same: Any, generator: torch.Generator) -> None:
+    image, observed, kernel = torn(generator, scratched=False)
+    result = tc.inpaint(image, observed, kernel, passes=passes)
+    found = left_out_error(image, observed, observed, kernel, "auto", result, passes)
+    assert isinstance(found, Missed)
+    if passes == 2:
+        same = same | {"guidance": result.guidance[0]}
+    assert found.error == pytest.approx(error_of(image, observed, kernel, **same), rel=1e-9)
+
+
+@pytest.mark.parametrize("word", ["auto", "sharp", "quick"])
+def test_left_out_pixels_are_filled_as_thin_and_thick_holes_were(word: Any, generator: torch.Generator) -> None:
+    image, observed, kernel = torn(generator, scratched=True)
+    result = tc.inpaint(image, observed, kernel, passes=word)
     found = left_out_error(image, observed, observed, kernel, "auto", result, word)
-    assert found is not None
-    left_out = copies_of_holes(observed, ~observed)[0]
-    filled = tc.inpaint(image, observed & ~left_out, kernel, passes=PatchFill(blend=0.3)).image
-    expected = float((filled - image)[:, left_out].double().square().mean().sqrt())
-    assert found.error == pytest.approx(expected, rel=1e-6)
+    assert isinstance(found, Missed)
+    chosen = result.chosen[0]
+    assert chosen.thick
+    assert chosen.patches is not None
+    assert chosen.patches.blend == {"sharp": 1.0, "quick": 0.6}.get(word, chosen.patches.blend)
+    # First the passes of thin holes, then patches on what they have given.
+    again = replace(chosen, patches=None)
+    part = left_out_part(observed, observed)
+    assert not isinstance(part, str)
+    left_out = part[1]
+    known = observed & ~left_out
+    thin = tc.inpaint(image, known, kernel, passes=again).image
+    holes = thick(known)
+    given = Observed.of(torch.where(known, image, thin), ~holes, 2)
+    filled = fill(given, chosen.patches, thin).image
+    expected = float((filled - image)[:, left_out].square().mean().sqrt())
+    assert found.error == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("word", ["auto", "sharp", "quick"])
+def test_what_was_chosen_fills_the_same_again(word: Any, generator: torch.Generator) -> None:
+    image, observed, kernel = torn(generator, scratched=True)
+    result = tc.inpaint(image, observed, kernel, passes=word)
+    again = tc.inpaint(image, observed, kernel, passes=result.chosen[0])
+    assert torch.equal(again.image, result.image)
+    assert again.chosen == result.chosen
+    with pytest.raises(ValueError, match="expected neither guidance nor samples"):
+        tc.inpaint(image, observed, kernel, passes=result.chosen[0], samples=1)
+
+
+def test_it_is_said_why_nothing_was_left_out(generator: torch.Generator) -> None:
+    image, observed, kernel = torn(generator, scratched=False)
+    crowded, few = observed.clone(), torch.ones_like(observed)
+    crowded[4:44, 4:40] = False
+    few[3, 4:7] = False
+    result = tc.inpaint(image, observed, kernel)
+    for mask, reason in ((crowded, "more pixels would be missing"), (few, "too few known pixels"), (few | True, "")):
+        told = left_out_error(image, mask, mask, kernel, "auto", result, 0)
+        assert isinstance(told, str)
+        assert told.startswith(reason)
+        assert bool(told) == bool(in_words(told))
+        assert "cannot be told" in in_words(told) or not told

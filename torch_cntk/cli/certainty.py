@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch_cntk._internal.checks import positive_int
 from torch_cntk.cli import options
 from torch_cntk.images.calibration import factor_of
 from torch_cntk.images.certainty import Missed, Passes, posterior_after, std_picture
+from torch_cntk.images.chosen import Chosen
 from torch_cntk.images.files import check_output, write_image
 from torch_cntk.images.inpaint import InpaintingResult
 from torch_cntk.images.photographs import Task
@@ -121,7 +123,7 @@ def write_certainty(
         return "; ".join([*told, "standard deviations of 0: nothing is missing"])
     low, high = (float(level) for level in torch.aminmax(pixels[:, known]))
     told.append(f"standard deviations up to {_size(largest, low, high)}{shown}, {posterior.how}")
-    return "; ".join([*told, _factor(pixels, known, kernel, result, passes)])
+    return "; ".join([*told, _factor(pixels, known, kernel, result, passes, progress=progress)])
 
 
 def _named(files: list[Path]) -> str:
@@ -129,12 +131,21 @@ def _named(files: list[Path]) -> str:
     return files[0].name if len(files) == 1 else f"{files[0].name} to {files[-1].name}"
 
 
-def _factor(pixels: Tensor, known: Tensor, kernel: Kernel | None, result: InpaintingResult, passes: Passes) -> str:
+def _factor(
+    pixels: Tensor,
+    known: Tensor,
+    kernel: Kernel | None,
+    result: InpaintingResult,
+    passes: Passes,
+    *,
+    progress: bool,
+) -> str:
     """What deviations are to be multiplied by, as left-out pixels tell, or why they cannot tell."""
-    again: Passes = "quick" if isinstance(passes, str) else passes
+    again: Passes | Chosen = result.chosen[0] if result.chosen else passes
+    as_filled: dict[str, Any] = {"ridge": result.first_ridge, "passes": again, "progress": progress}
     try:
-        factor = factor_of(pixels, known, kernel, count=_TRIED, ridge=result.ridge, passes=again)
-    except (ValueError, MemoryError) as reason:  # a part may be too small for passes, say
+        factor = factor_of(pixels, known, kernel, count=_TRIED, **as_filled)
+    except (ValueError, MemoryError) as reason:  # a part may be too small for passes, or for holes beside the others
         return f"the file holds them as they are, and left-out pixels cannot tell a factor: {reason}"
     lie = "nine of ten known pixels that were left out lie within 1.645 of them"
     if factor == 1:
@@ -142,10 +153,12 @@ def _factor(pixels: Tensor, known: Tensor, kernel: Kernel | None, result: Inpain
     return f"the file holds them as they are: multiply them by {factor:.2g}, by which {lie}"
 
 
-def in_words(missed: Missed | None) -> str:
-    """A part of a sentence, empty where it cannot be told."""
-    if missed is None:
+def in_words(missed: Missed | str | None) -> str:
+    """A part of a sentence; of why it cannot be told too, and empty where there is nothing to tell."""
+    if not missed:
         return ""
+    if isinstance(missed, str):
+        return f"how far off it is cannot be told, as {missed}"
     return f"known pixels that were left out were off by {_size(missed.error, missed.low, missed.high)}"
 
 

@@ -15,12 +15,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from torch_cntk.images.blending import choose_blend
+from torch_cntk.images.chosen import Chosen
 from torch_cntk.images.coarse import Coarse
 from torch_cntk.images.fill import fill, fill_by, passes_by
 from torch_cntk.images.filler import Pass, Refiner, Series, of_pass
 from torch_cntk.images.group_flow import Followed, before_flow, flows_for
 from torch_cntk.images.guided import Guidance, guided_series
 from torch_cntk.images.how import How
+from torch_cntk.images.leaving_out import parts_left_out
 from torch_cntk.images.masks import THIN, has_holes, thick
 from torch_cntk.images.observed import Observed
 from torch_cntk.images.patch_fill import PatchFill
@@ -28,7 +30,7 @@ from torch_cntk.images.periodic import Periodic
 from torch_cntk.images.regression import Filled
 from torch_cntk.images.trials import choose_passes
 
-__all__ = ["WORDS", "Run", "by_holes", "passes_in_words", "run"]
+__all__ = ["WORDS", "Run", "by_holes", "crowded", "passes_in_words", "run"]
 
 WORDS = ("auto", "quick", "sharp")
 """Of passes that are chosen: by leaving out observed pixels, without that, and as the first but with sharp patches."""
@@ -51,6 +53,7 @@ class Run:
         passes: their number.
         guidance: what they were made with; None where the user said each pass.
         choice: what was chosen for the user and why, in words; empty where nothing was.
+        chosen: the same to be made again.
     """
 
     image: Tensor
@@ -58,6 +61,7 @@ class Run:
     passes: int
     guidance: Pass | Series | None
     choice: str = ""
+    chosen: Chosen | None = None
 
 
 def run(
@@ -78,7 +82,7 @@ def by_holes(
     given: Observed,
     estimate: Tensor,
     periodic: Periodic,
-    word: str,
+    word: str | Chosen,
     candidates: Sequence[Pass | Series],
     how: How,
 ) -> Run:
@@ -88,14 +92,17 @@ def by_holes(
         given: one image.
         estimate: the first one, [channels, *size].
         periodic: gives the first estimate of a part of the image; its ridge tells of noise.
-        word: one of ``WORDS``.
+        word: one of ``WORDS``, or what was chosen before.
         candidates: what the user gives to choose from, for all holes; empty for the usual choice.
         how: of the passes.
     """
     observed = given.single_mask
     # What samples are drawn of is a regression.
     by_thickness = given.ndim == 2 and not candidates and how.draws is None
+    if isinstance(word, Chosen):
+        by_thickness = word.thick
     holes = thick(observed) if by_thickness else torch.zeros_like(observed)
+    chosen = Chosen(0, None, bool(holes.any()))
     thin_only = _knowing(given, estimate, holes)
     if thin_only.complete:
         thin = Run(estimate, None, 0, None)
@@ -103,9 +110,11 @@ def by_holes(
         passes, guidance, why = _choose(thin_only, periodic, word, candidates, how)
         thin = run(thin_only, estimate, [of_pass(guidance, k) for k in range(passes)], how, guidance)
         thin = replace(thin, choice=f"{passes_in_words(guidance, passes)}, {why}")
+        chosen = replace(chosen, passes=passes, guidance=guidance)
+    thin = replace(thin, chosen=chosen)
     if not bool(holes.any()):
         return replace(thin, image=given.restore(thin.image)[0])
-    if int(holes.sum()) > int(observed.sum()):
+    if crowded(observed, holes) or (isinstance(word, Chosen) and word.patches is None):
         # Patches would be copies of copies, and take minutes.
         left = "thick holes by the kernel alone, as there are more pixels in them than known ones"
         choice = f"thin holes by {thin.choice}; {left}" if thin.choice else left
@@ -120,10 +129,18 @@ def by_holes(
     else:
         choice = f"{by}, as holes are more than {THIN} pixels across"
     image = given.restore(filled)[0]
-    return Run(image, thin.last, thin.passes + 1, patches if thin.guidance is None else thin.guidance, choice)
+    guidance = patches if thin.guidance is None else thin.guidance
+    return Run(image, thin.last, thin.passes + 1, guidance, choice, replace(chosen, patches=patches))
 
 
-def _patches(given: Observed, observed: Tensor, periodic: Periodic, word: str, how: How) -> tuple[PatchFill, str]:
+def crowded(observed: Tensor, holes: Tensor) -> bool:
+    """Whether there are too few known pixels to fill thick holes from patches of them: fewer than in the holes."""
+    return int(holes.sum()) > int(observed.sum())
+
+
+def _patches(
+    given: Observed, observed: Tensor, periodic: Periodic, word: str | Chosen, how: How
+) -> tuple[PatchFill, str]:
     """What fills thick holes, and how that looks, in words.
 
     Args:
@@ -133,6 +150,9 @@ def _patches(given: Observed, observed: Tensor, periodic: Periodic, word: str, h
         word: likewise.
         how: likewise.
     """
+    if isinstance(word, Chosen):
+        assert word.patches is not None
+        return word.patches, "as before"
     if word == "sharp":
         return PatchFill(blend=1.0), "to look sharp"
     if word == "quick":
@@ -156,9 +176,11 @@ def _knowing(given: Observed, estimate: Tensor, more: Tensor) -> Observed:
 
 
 def _choose(
-    given: Observed, periodic: Periodic, word: str, candidates: Sequence[Pass | Series], how: How
+    given: Observed, periodic: Periodic, word: str | Chosen, candidates: Sequence[Pass | Series], how: How
 ) -> tuple[int, Pass | Series, str]:
     """Number of passes, what they are made with, and why."""
+    if isinstance(word, Chosen):
+        return word.passes, word.guidance or guided_series(given.single_mask)[0], "as before"
     series = tuple(candidates or guided_series(given.single_mask))
     if how.draws is not None:
         # Samples are of a regression of the whole image.
@@ -169,6 +191,8 @@ def _choose(
     missing = int((~given.single_mask).sum())
     if missing < _FEW and not candidates:
         return usual, series[0], f"as there are too few missing pixels ({missing:,}) to try others out"
+    if not parts_left_out(given.single_mask, has_holes(given.single_mask)):
+        return 0, series[0], "as too few pixels are known to leave some out and try passes on them"
     share = float(given.single_mask.double().mean())
     ridge = periodic.ridge if isinstance(periodic.ridge, float) else 0.0
     flows = () if candidates or how.draws is not None else flows_for(share, ridge)

@@ -14,9 +14,10 @@ from torch import Tensor
 from torch_cntk._internal.checks import positive_int
 from torch_cntk._internal.user_warnings import warn_user
 from torch_cntk.images.arrays import read
-from torch_cntk.images.certainty import around_the_largest, posterior_after
+from torch_cntk.images.certainty import posterior_after
 from torch_cntk.images.default import default_kernel, kernel_of
 from torch_cntk.images.inpaint import inpaint
+from torch_cntk.images.judged import around_the_largest
 from torch_cntk.images.leaving_out import UNUSUAL_SEED, copies_of_holes
 from torch_cntk.images.observed import Observed
 from torch_cntk.images.posterior import Draws
@@ -180,7 +181,9 @@ def _scores(
 ) -> Tensor:
     """Errors of left-out pixels in standard deviations, [values]."""
     result = inpaint(image, known, kernel, **options)
-    std = posterior_after(image, known, kernel, result, samples=_DRAWS, seed=seed).std[0][:, left_out].double()
+    progress = bool(options.get("progress", False))
+    posterior = posterior_after(image, known, kernel, result, samples=_DRAWS, seed=seed, progress=progress)
+    std = posterior.std[0][:, left_out].double()
     missed = (result.image - image).double()[:, left_out].abs()
     # What is constant is not missed, and has no deviation.
     return torch.where(std > 0, missed / std, 0).flatten()

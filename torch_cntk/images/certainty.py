@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
-import numpy as np
-import scipy.ndimage
 import torch
 from torch import Tensor
 
@@ -16,7 +14,7 @@ from torch_cntk.images.filler import Filler, Pass, Series, of_pass
 from torch_cntk.images.group_flow import before_flow
 from torch_cntk.images.guided import Guidance
 from torch_cntk.images.inpaint import inpaint
-from torch_cntk.images.leaving_out import copies_of_holes
+from torch_cntk.images.judged import left_out_part
 from torch_cntk.images.observed import Observed
 from torch_cntk.images.patch_fill import PatchFill
 from torch_cntk.images.periodic import Periodic
@@ -28,18 +26,12 @@ from torch_cntk.solvers import Solver
 __all__ = [
     "Missed",
     "Passes",
-    "around_the_largest",
     "left_out_error",
     "posterior_after",
     "settled",
     "std_picture",
 ]
 
-_SIDE, _HOLES = 96, 4
-"""Of the part of the image that is tried: pixels at least, and times the largest hole's reach. A larger one would take
-as long as the fill itself."""
-_FEWEST = 20
-"""Left-out pixels, of which fewer say little."""
 _DARK = 0.3
 """Of the image's brightness under the colours, which shall stand out."""
 _COLOUR = (1.0, 0.85, 0.1)
@@ -73,8 +65,10 @@ def left_out_error(
     passes: Passes,
     *,
     progress: bool = False,
-) -> Missed | None:
-    """What is known is left out and filled, where the holes around the largest one are moved to where most is known.
+) -> Missed | str:
+    """What is known is left out in copies of the holes, and filled as the image was: the same passes, none tried out.
+
+    Which pixels are left out depends on the mask alone (see ``left_out_part``): errors of two fills can be compared.
 
     Args:
         image: [channels, H, W] in [0, 1], or in units of its own.
@@ -82,48 +76,40 @@ def left_out_error(
         observed: boolean [H, W]: False where it was filled. A transparent background may be neither filled nor known.
         kernel: that filled it, or None for the default one.
         solver: that was asked for.
-        result: of the fill, whose ridge is taken.
-        passes: that were asked for; a choice is not made again: a patch fill that was chosen is taken, or else "quick"
-            passes stand for it.
+        result: of the fill, whose ridge and chosen passes are taken.
+        passes: that were asked for.
         progress: whether to show bars.
 
     Returns:
-        None where it cannot be told.
+        why it cannot be told, in words, where it cannot; empty where nothing was filled.
     """
-    if bool(observed.all()) or (kernel is not None and kernel.size is not None):
-        return None
+    if bool(observed.all()):
+        return ""
+    if kernel is not None and kernel.size is not None:
+        return "the kernel serves images of one size"
     kernel = default_kernel(known) if kernel is None else kernel
     low, high = (float(level) for level in torch.aminmax(image[:, known]))
-    place = around_the_largest(observed)
+    found = left_out_part(known, observed)
+    if isinstance(found, str):
+        return found
+    place, left_out = found
     image, known = image[(slice(None), *place)], known[place]
-    left_out = copies_of_holes(known, ~observed[place])[0]
-    if int(left_out.sum()) < _FEWEST or not bool((known & ~left_out).any()):
-        return None
-    again = _without_choice(passes, result)
-    options: dict[str, Any] = {"solver": solver, "ridge": result.ridge, "passes": again, "progress": progress}
+    options: dict[str, Any] = {"solver": solver, "ridge": result.first_ridge, "progress": progress}
     try:
-        filled = inpaint(image, known & ~left_out, kernel, **options).image
-    except (ValueError, MemoryError):  # a part may be too small for passes; the picture is filled all the same
-        return None
+        filled = inpaint(image, known & ~left_out, kernel, **options, **_again(passes, result)).image
+    except (ValueError, MemoryError):  # the picture is filled all the same
+        return "a part of the image is too small to be filled so"
     return Missed(float((filled - image)[:, left_out].double().square().mean().sqrt()), low, high)
 
 
-def _without_choice(passes: Passes, result: InpaintingResult) -> Passes:
-    """The passes that a result had, without trials."""
-    if not isinstance(passes, str):
-        return passes
-    # It is the guidance where there were thick holes alone.
-    first = result.guidance[0] if result.guidance else None
-    return first if isinstance(first, PatchFill) else "quick"
-
-
-def around_the_largest(observed: Tensor) -> tuple[slice, ...]:
-    """The part of the image around the pixel that is most remote from one that is not filled."""
-    distance = scipy.ndimage.distance_transform_cdt(~observed.cpu().numpy(), "chessboard")
-    middle = np.unravel_index(int(distance.argmax()), distance.shape)
-    side = max(_SIDE, _HOLES * int(distance.max()))
-    starts = [max(min(int(at) - side // 2, n - side), 0) for at, n in zip(middle, distance.shape, strict=True)]
-    return tuple(slice(start, start + side) for start in starts)
+def _again(passes: Passes, result: InpaintingResult) -> dict[str, Any]:
+    """The passes that a result had, without trials, as options of ``inpaint``."""
+    if result.chosen:
+        return {"passes": result.chosen[0]}
+    if isinstance(passes, int) and result.guidance:
+        # What suits the share of observed pixels would be another one in a part of the image.
+        return {"passes": passes, "guidance": result.guidance[0]}
+    return {"passes": passes}
 
 
 def settled(kernel: Kernel | None, result: InpaintingResult) -> Filler:
@@ -137,7 +123,7 @@ def settled(kernel: Kernel | None, result: InpaintingResult) -> Filler:
         kernel: of the first regression; None takes ``default_kernel``.
         result: of ``inpaint``: how it was filled.
     """
-    first = Periodic(kernel, result.ridge)
+    first = Periodic(kernel, result.first_ridge)
     if not result.guidance:
         return first
     guidance, passes = before_flow(result.guidance[0], result.passes)

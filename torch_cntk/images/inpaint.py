@@ -18,6 +18,7 @@ from torch_cntk._internal.guesses import MASK, understands
 from torch_cntk._internal.memory import allocating
 from torch_cntk._internal.ranks import Mesh
 from torch_cntk.images.arrays import read
+from torch_cntk.images.chosen import Chosen
 from torch_cntk.images.default import default_kernel, kernel_of
 from torch_cntk.images.exclusions import check_together
 from torch_cntk.images.fill import Filled, fill_by
@@ -58,7 +59,7 @@ def inpaint(
     solver: Solver | Literal["auto", "direct", "cg", "eigenpro"] = "auto",
     ridge: float | Tensor | Literal["cv"] = 1e-4,
     wrap: bool = False,
-    passes: int | Literal["auto", "quick", "sharp"] | Pass | Sequence[Pass | Series] = 0,
+    passes: int | Literal["auto", "quick", "sharp"] | Pass | Chosen | Sequence[Pass | Series] = 0,
     guidance: Pass | Series | Sequence[Pass | Series] | None = None,
     windows: bool = True,
     samples: int = 0,
@@ -105,7 +106,7 @@ def inpaint(
             leaving out observed pixels; there are none where they do not help. How much of the patches is taken it
             tries on copies of the holes. "quick" does the same without trying settings out, "sharp" as "auto" but so
             that thick holes look sharp rather than have the least error; ``result.choice`` says what was chosen. A
-            ``Filler``, or a list of them, is one pass of each.
+            ``Filler``, or a list of them, is one pass of each; one of ``result.chosen`` makes the same passes again.
         guidance: settings of the passes, or another ``Filler`` or ``Series``; by default they suit the share of
             observed pixels. With "auto" it may be a list of them to choose from.
         windows: whether holes may be filled in windows of their own where that is cheaper than the whole image, as it
@@ -245,9 +246,11 @@ def _worst(results: list[InpaintingResult]) -> InpaintingResult:
         iterations=max(result.iterations for result in results),
         converged=all(result.converged for result in results),
         ridge=max(result.ridge for result in results),
+        first_ridge=max(result.first_ridge for result in results),
         seconds=sum(result.seconds for result in results),
         passes=max(result.passes for result in results),
         guidance=tuple(guidance for result in results for guidance in result.guidance),
+        chosen=tuple(chosen for result in results for chosen in result.chosen),
     )
 
 
@@ -297,6 +300,8 @@ def _filled(given: Observed, periodic: Periodic, plan: Plan, how: How) -> tuple[
         passes=max(run.passes for run in runs),
         guidance=tuple(run.guidance for run in runs if run.guidance is not None),
         choice="; ".join(dict.fromkeys(run.choice for run in runs if run.choice)),
+        first_ridge=first.ridge,
+        chosen=tuple(run.chosen for run in runs if run.chosen is not None),
     )
     return result, first
 
@@ -313,6 +318,7 @@ def _result(image: Tensor, fills: list[Filled], seconds: float, given: Observed)
         worst.solution.solver,
         max(filled.ridge for filled in fills),
         seconds,
+        first_ridge=max(filled.ridge for filled in fills),
     )
     left_open = [filled.posterior for filled in fills if filled.posterior is not None]
     if not left_open:

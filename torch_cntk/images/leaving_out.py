@@ -18,6 +18,7 @@ __all__ = [
     "UNUSUAL_SEED",
     "checked_mask",
     "copies_of_holes",
+    "fullest",
     "leave_out_error",
     "moved_holes",
     "near_copies",
@@ -144,7 +145,7 @@ def _parts_with(copies: list[Tensor], observed: Tensor, remotest: int) -> list[_
     side = max(round((_CROP * _CROPS) ** (1 / ndim)), 6 * remotest)
     trials = []
     for left_out in copies:
-        part = _fullest(left_out, tuple(min(side, n) for n in size))
+        part = fullest(left_out, tuple(min(side, n) for n in size))
         if bool(left_out.any()) and bool((observed & ~left_out)[part].any()):
             trials.append((part, left_out[part]))
     return trials
@@ -198,7 +199,7 @@ def _beside(known: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> list[tu
     return moves[:2]
 
 
-def _fullest(mask: Tensor, sides: tuple[int, ...]) -> tuple[slice, ...]:
+def fullest(mask: Tensor, sides: tuple[int, ...]) -> tuple[slice, ...]:
     """The box of these sides in which the mask is true most often."""
     counts = mask.double()
     for axis, side in enumerate(sides):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from torch_cntk._internal.checks import positive_int
 from torch_cntk.images.automatic import WORDS, Run, by_holes, run
+from torch_cntk.images.chosen import Chosen
 from torch_cntk.images.fill import check_regression, fill_by
 from torch_cntk.images.filler import Filler, Pass, Refiner, Series, check_filler, of_pass
 from torch_cntk.images.guided import Guidance
@@ -25,12 +26,12 @@ class Plan:
 
     Attributes:
         fillers: one a pass; None where ``passes`` and ``guidance`` say them.
-        passes: their number, or one of ``WORDS``.
+        passes: their number, one of ``WORDS``, or what was chosen before.
         guidance: what to choose from; empty for the usual settings.
     """
 
     fillers: tuple[Pass, ...] | None
-    passes: int | str
+    passes: int | str | Chosen
     guidance: tuple[Pass | Series, ...]
 
     @classmethod
@@ -50,6 +51,12 @@ class Plan:
         if isinstance(passes, str) and passes not in WORDS:
             words = ", ".join(f'"{word}"' for word in WORDS)
             raise ValueError(f"expected passes to be a number or one of {words}, got {passes!r}")
+        if isinstance(passes, Chosen):
+            if guidance is not None or sampled:
+                raise ValueError(
+                    "expected neither guidance nor samples beside passes that were chosen before, got some"
+                )
+            return cls(None, passes, ())
         if isinstance(passes, Filler | Refiner | Series | Sequence) and not isinstance(passes, str):
             if guidance is not None:
                 raise ValueError("expected no guidance beside passes that are fillers themselves, got both")
@@ -84,7 +91,7 @@ class Plan:
     def _run(self, given: Observed, estimate: Tensor, periodic: Periodic, how: How) -> Run:
         if self.fillers is not None:
             return run(given, estimate, self.fillers, how)
-        if isinstance(self.passes, str):
+        if isinstance(self.passes, str | Chosen):
             return by_holes(given, estimate, periodic, self.passes, self.guidance, how)
         usual = Guidance.for_share(float(given.single_mask.double().mean()), given.ndim)
         guidance = self.guidance[0] if self.guidance else usual

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from torch_cntk._internal.brief import Brief
+from torch_cntk.images.chosen import Chosen
 from torch_cntk.images.files import Photograph, write_image
 from torch_cntk.images.filler import Pass, Series
 from torch_cntk.solvers import Status
@@ -32,13 +33,14 @@ class InpaintingResult(Brief):
         converged: whether the residual is within the solver's tolerance.
         status: how the solver ended; its value is a sentence.
         solver: what solved it, in words.
-        ridge: that was taken.
+        ridge: that was taken, by the last pass where there are some.
         seconds: wall time, without the time to compute the kernel; passes count in full, and so does their choice.
         passes: how many there were after the first regression (the most of any image of the batch).
         guidance: what they were made with, of each image of the batch (of each mask's channels, if channels have masks
             of their own); empty without passes, or if ``passes`` names the fillers.
         choice: what ``passes="auto"`` and the like chose, and why, in words; of images of a batch that were treated
             differently, one after the other. Empty where nothing was to be chosen.
+        chosen: the same for ``inpaint(passes=...)``, of each image of the batch: to fill another image so.
         std: of the image's shape and in its units, the standard deviation of each filled pixel, 0 at observed ones:
             that of the Gaussian process whose covariance is the kernel, times the factor that makes the channel's
             observed pixels most likely; of the image without the noise that the ridge stands for, and without what the
@@ -48,6 +50,7 @@ class InpaintingResult(Brief):
         std_error: relative error of ``std`` (one standard deviation): 0 where it is exact, else that of the draws that
             it was found from.
         std_how: how it was found, in words.
+        first_ridge: that of the first regression.
         photograph: if the image was a file, the filled one with its opacity and notes; ``save`` writes it.
     """
 
@@ -62,10 +65,12 @@ class InpaintingResult(Brief):
     passes: int = 0
     guidance: tuple[Pass | Series, ...] = field(default=(), repr=False)
     choice: str = field(default="", repr=False)
+    chosen: tuple[Chosen, ...] = field(default=(), repr=False)
     std: Tensor | None = field(default=None, repr=False)
     samples: Tensor | None = field(default=None, repr=False)
     std_error: float = field(default=0.0, repr=False)
     std_how: str = field(default="", repr=False)
+    first_ridge: float = field(default=0.0, repr=False)
     photograph: Photograph | None = None
 
     def save(self, path: str | Path, quality: int | None = None) -> None:
