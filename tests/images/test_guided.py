@@ -206,7 +206,7 @@ def test_holes_are_told_from_scattered_pixels(generator: torch.Generator) -> Non
 def test_holes_are_moved_to_observed_places() -> None:
     observed = torch.ones(64, 64, dtype=torch.bool)
     observed[4:20, 8:24] = False
-    for part, left_out in leaving_out._hole_trials(observed):
+    for part, left_out in leaving_out.parts_left_out(observed, holes=True):
         assert left_out.shape == observed[part].shape
         assert int(left_out.sum()) == 256
         assert not bool((left_out & ~observed).any())
@@ -218,7 +218,7 @@ def test_the_fullest_box(size: Any, generator: torch.Generator) -> None:
     sides = tuple(min(3, n) for n in size)
     corners = itertools.product(*(range(n - side + 1) for n, side in zip(size, sides, strict=True)))
     boxes = [tuple(slice(start, start + side) for start, side in zip(x, sides, strict=True)) for x in corners]
-    assert int(mask[leaving_out._fullest(mask, sides)].sum()) == max(int(mask[box].sum()) for box in boxes)
+    assert int(mask[leaving_out.fullest(mask, sides)].sum()) == max(int(mask[box].sum()) for box in boxes)
 
 
 def test_left_out_pixels_are_observed_and_not_those_of_a_common_seed() -> None:
