@@ -24,7 +24,8 @@ class Linear(Weighted):
         bias: whether there is one; by default where ``bias_std`` is given.
         bias_std: factor of the bias, 1 by default.
         weight_std: factor of the weights, above 0.
-        parameterisation: of the parameters, "ntk" or "standard", which have different NTKs: see ``torch_cntk.layers.Weighted``.
+        parameterisation: of the parameters, "ntk" or "standard", which have different NTKs: see
+            ``torch_cntk.layers.Weighted``.
 
     Raises:
         TypeError: a size is no integer, or a standard deviation no number.
