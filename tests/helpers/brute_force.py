@@ -110,7 +110,9 @@ def attention_weights(layer: Any, sigma: Tensor) -> Tensor:
     logits = layer.logit_scale * sigma.reshape((math.isqrt(sigma.numel()),) * 2)
     match layer.mechanism:
         case "softmax":
-            return torch.exp(logits) / torch.exp(logits).sum(1, keepdim=True)
+            # The largest of each row is taken off, as the exponential of hundreds is infinite.
+            share = torch.exp(logits - logits.amax(1, keepdim=True))
+            return share / share.sum(1, keepdim=True)
         case "relu":
             return torch.where(logits > 0, logits, 0.0)
         case "abs":

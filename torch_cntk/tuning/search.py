@@ -286,9 +286,8 @@ class _Search:
                     at_bounds.append(parameter.name)
         ridge = numbers.pop(RIDGE, self._parameters[-1].start)
         if self._held:
-            status += (
-                f"; held, as they would only scale the kernel if the network had no biases: {', '.join(self._held)}"
-            )
+            held = ", ".join(self._held)
+            status += f"; held, as they would only scale the kernel if the network had no biases: {held}"
         if at_bounds:
             status += f"; at a bound: {', '.join(at_bounds)}"
         return Tuning(
