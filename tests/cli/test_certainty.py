@@ -152,7 +152,9 @@ def test_what_cannot_be_written_is_refused(
 ) -> None:
     value = str(work / more[1]) if more[0] == "--std" else more[1]
     assert run(work, more[0], value) != 0
-    assert "expected" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "expected" in told
+    assert ("--std also takes .npy, for numbers" in told) == (more[1] == "a.txt")
     assert not (work / "a.png").exists()
 
 

@@ -20,6 +20,7 @@ import torch_cntk as tc
 from torch_cntk.cli import demo as demo_command
 from torch_cntk.cli import inpaint as inpaint_command
 from torch_cntk.cli import options as command_options
+from torch_cntk.cli import process
 from torch_cntk.cli import train as train_command
 from torch_cntk.cli.main import _parser, main
 from torch_cntk.images import photographs
@@ -107,8 +108,9 @@ def test_inpaint_png(work: Path, capsys: pytest.CaptureFixture[str], channels: i
     assert captured.err == ""
     missing = int((~known).sum())
     line = (
-        rf"filled {missing} of 744 pixels \(31 x 24\) in \d+\.\d s by direct \(.*\), residual \d\.\de-\d\d; "
-        r"known pixels that were left out were off by (less than 1|\d+) of 255: .*a\.png\n"
+        rf"filled {missing} of 744 pixels \(31 x 24\) in \d+\.\d s by the first fill alone; "
+        r"known pixels that were left out were off by (less than 1|\d+) of 255 "
+        r"\(direct \(.*\), residual \d\.\de-\d\d\): .*a\.png\n"
     )
     assert re.fullmatch(line, captured.out), captured.out
 
@@ -377,6 +379,23 @@ def test_interrupted(
     assert outputs(work) == []
 
 
+@pytest.mark.parametrize("hidden", [False, True])
+def test_interrupted_when_the_picture_is_written(
+    work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, hidden: bool
+) -> None:
+    """Also where a library makes another error of it."""
+
+    def stop(*_: Any, **__: Any) -> None:
+        process._pressed.append(2)
+        raise ImportError if hidden else KeyboardInterrupt
+
+    monkeypatch.setattr(process, "_pressed", [])
+    monkeypatch.setattr(inpaint_command, "write_certainty", stop)
+    assert fill(work) == 130
+    assert capsys.readouterr().err == f"torch-cntk: interrupted; {work / 'out' / 'a.png'} is written\n"
+    assert outputs(work) == ["a.png"]
+
+
 def test_interrupted_while_saving(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image.Image, "save", interrupt)
     assert fill(work) == 130
@@ -444,14 +463,21 @@ def test_the_default_is_a_better_picture_and_says_how(work: Path, capsys: pytest
     assert main([*files]) == 0
     assert_filled(work / "out" / "a.png", original, np.asarray(Image.open(work / "photo.png")), known)
     told = capsys.readouterr().out
-    assert re.search(r"\d s by .*(guided passes of radius 10, without trials|patches from elsewhere, blended)", told), (
-        told
-    )
+    assert re.search(
+        r"\d s by .*(guided passes of radius 10, the usual number|patches from elsewhere, blended)", told
+    ), told
     assert main([*files, "--fast"]) == 0
     assert "passes" not in capsys.readouterr().out
     # Passes have a ridge of their own, which would take back what another one forgave.
     assert main([*files, "--ridge", "0.1"]) == 0
-    assert "passes" not in capsys.readouterr().out
+    assert "passes" not in (read := capsys.readouterr()).out and "warning" not in read.err
+    assert main([*files, "--ridge", "0.1", "--passes", "1"]) == 0
+    assert "warning: passes have a ridge of their own, and undo --ridge 0.1" in capsys.readouterr().err
+    assert main([*files, "--ridge", "cv"]) == 0
+    assert re.search(r"; the ridge is [\d.e-]+; known pixels", capsys.readouterr().out)
+    # The first fill is not told as a pass.
+    assert main([*files, "--passes", "patch-fill"]) == 0
+    assert "s by patches from elsewhere in holes of more than 8 pixels across, and" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("word", ["quick", "sharp", "patch-fill", "patch-fill-sharp"])

@@ -198,6 +198,13 @@ def test_what_is_doubtful_is_said(work: Path, capsys: pytest.CaptureFixture[str]
     assert (
         "warning: 96% of the image are missing by mask.png (grey levels 0 and 255); without" in capsys.readouterr().err
     )
+    one = np.zeros((HEIGHT, WIDTH), np.uint8)
+    one[3, 4] = 255
+    Image.fromarray(one).save("one.png")
+    assert fill("--mask", "one.png") == 0
+    told = capsys.readouterr().err
+    assert f"warning: {HEIGHT * WIDTH - 1:,} pixels of the image are missing by one.png" in told
+    assert "it would be the other 1 pixel\n" in told
     Image.new("L", (WIDTH, HEIGHT), 255).save("white.png")
     assert fill("--mask", "white.png") == 0
     told = capsys.readouterr().err

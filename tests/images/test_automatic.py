@@ -132,18 +132,34 @@ def test_passes_in_words() -> None:
     assert passes_in_words(followed, 3) == "2 guided passes of radius 7 and a group flow"
     assert passes_in_words(Followed(guidance, 0, tc.images.GroupFlow()), 1) == "a group flow"
     mean = Followed(guidance, 1, tc.images.GroupFlow(), tc.images.Averaged(guidance))
-    assert passes_in_words(mean, 3).endswith("a group flow, whose mean with a further pass is taken")
-    assert passes_in_words(tc.images.PatchFill(), 1) == "a patch fill"
+    assert passes_in_words(mean, 3).endswith("a group flow, averaged with one more pass")
+    assert passes_in_words(tc.images.PatchFill(), 1) == (
+        "patches from elsewhere in holes of more than 8 pixels across, and the first fill in thinner ones"
+    )
     assert passes_in_words(None, 2) == "2 passes"
-    assert passes_in_words(guidance, 0) == "no passes"
+    assert passes_in_words(guidance, 0) == "the first fill alone"
 
 
 def test_words_are_checked_before_long_work() -> None:
     image = torch.rand(1, 8, 8)
     with pytest.raises(ValueError, match='one of "auto", "quick", "sharp", got \'slow\''):
         tc.inpaint(image, image[0] > 0.5, passes="slow")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"a filler such as tc.images.PatchFill\(\)"):
+        tc.inpaint(image, image[0] > 0.5, passes="patch-fill")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="beside guidance"):
         tc.inpaint(image, image[0] > 0.5, passes="quick", guidance=tc.Guidance())
+
+
+def test_choices_for_several_images_are_numbered() -> None:
+    image = torch.rand(3, 1, 40, 40, generator=torch.Generator().manual_seed(0))
+    observed = torch.ones(3, 40, 40, dtype=torch.bool)
+    observed[0, 10, 5:30] = observed[1, 10:24, 10:24] = observed[2, 20, 5:30] = False
+    choice = tc.inpaint(image, observed, KERNEL, passes="quick").choice
+    thin, thick = choice.split("; ")
+    assert thin.startswith("images 1, 3: 4 guided passes") and thick.startswith("image 2: patches from elsewhere")
+    channels = tc.inpaint(image[:2, 0], observed[:2], KERNEL, passes="quick").choice
+    assert channels == choice.replace("images 1, 3", "channel 1").replace("image 2", "channel 2")
+    assert tc.inpaint(image[::2], observed[::2], KERNEL, passes="quick").choice == thin.removeprefix("images 1, 3: ")
 
 
 def test_samples_are_of_regressions_alone(generator: torch.Generator) -> None:
@@ -168,5 +184,5 @@ def test_thick_holes_that_are_most_of_the_picture_are_left_to_the_kernel() -> No
     observed = torch.zeros(64, 64, dtype=torch.bool)
     observed[:8] = True
     found = tc.inpaint(image, observed, passes="quick")
-    assert "kernel alone" in found.choice
+    assert "first fill alone" in found.choice
     assert torch.equal(found.image, tc.inpaint(image, observed).image)

@@ -90,11 +90,11 @@ def test_the_share_is_the_best_by_hand(picture: Picture, generator: torch.Genera
     if picture is tiles:
         assert patches.blend == 1
     if patches.blend == 0.6:
-        assert "kernel's at 0.6 (no other share" in result.choice
+        assert "first fill at 0.6 (no other share" in result.choice
     else:
         said = float(result.choice.split("had ")[1].split("%")[0])
         assert said == pytest.approx(100 * less, abs=0.6)  # the sentence rounds to a percent
-        assert ("unblended (left-out" if best == 1 else "kernel's at 0.3 (left-out") in result.choice
+        assert ("unblended (left-out" if best == 1 else "first fill at 0.3 (left-out") in result.choice
     # The trial's errors, of a linear mixture, are those of fills with each share.
     found = sum_of_errors(image, observed)
     assert found == pytest.approx([errors[share] for share in (0.3, 0.6, 1.0)], rel=1e-3)
@@ -144,7 +144,7 @@ def test_without_room_for_copies_the_share_is_the_usual_one() -> None:
     image = torch.rand(1, 30, 30)
     result = tc.inpaint(image, observed, KERNEL, passes="auto")
     assert result.guidance == (PatchFill(),)
-    assert "blended with the kernel's at 0.6 (copies of the holes fit nowhere" in result.choice
+    assert "blended with the first fill at 0.6 (copies of the holes fit nowhere" in result.choice
 
 
 def test_only_what_is_known_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:

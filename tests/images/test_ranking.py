@@ -52,6 +52,16 @@ def test_errors_are_those_of_fills_by_hand() -> None:
     assert found.rows[0].error == pytest.approx(float(torch.stack(squares).mean().sqrt()))
 
 
+def test_what_is_no_number_is_missing() -> None:
+    image, observed = smooth(), random_mask((40, 36), 0.5, seed=1)
+    holed = torch.where(observed, image, torch.nan)
+    holed[0, observed] = image[0, observed]
+    found = sweep({"a": "uniform-3x128-leaky0.1"}, holed, trials=2, seed=5)
+    assert (
+        found.rows[0].error == sweep({"a": "uniform-3x128-leaky0.1"}, image, observed, trials=2, seed=5).rows[0].error
+    )
+
+
 def test_bad_input_is_refused() -> None:
     image, observed = smooth(), random_mask((40, 36), 0.5)
     with pytest.raises(TypeError, match="expected networks by name"):

@@ -57,7 +57,7 @@ def test_an_eraser_that_leaves_a_trace_erases() -> None:
 
 
 def test_alpha_of_a_drawing_is_kept() -> None:
-    alpha = torch.randint(26, 256, (1, *SIZE), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    alpha = torch.randint(1, 256, (1, *SIZE), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     gone = erased(alpha, hole())
     assert not bool(gone.any())
     assert fill_alpha(alpha, gone) is alpha

@@ -66,7 +66,10 @@ def check_certainty(arguments: argparse.Namespace) -> None:
     if arguments.std is None:
         return
     if arguments.std.suffix.lower() != _NUMBERS:
-        check_output(arguments.std)
+        try:
+            check_output(arguments.std)
+        except ValueError as error:
+            raise ValueError(f"{error}; --std also takes {_NUMBERS}, for numbers") from error
     elif not arguments.std.parent.is_dir():
         raise FileNotFoundError(f"expected an existing folder for {arguments.std}, got {arguments.std.parent}")
 

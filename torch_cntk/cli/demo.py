@@ -16,7 +16,7 @@ from torch import Tensor
 
 from torch_cntk._internal.checks import finite_number
 from torch_cntk.cli import options
-from torch_cntk.cli.inpaint import summary, warn_unless_converged
+from torch_cntk.cli.inpaint import solved, summary, warn_unless_converged
 from torch_cntk.cli.outputs import check_apart
 from torch_cntk.images.files import read_image, write_image
 from torch_cntk.images.inpaint import inpaint
@@ -83,7 +83,7 @@ def _demo(arguments: argparse.Namespace) -> None:
         ssim = metrics.structural_similarity(original.numpy(), picture.numpy(), data_range=1, channel_axis=0)
         return f"PSNR {psnr:.2f} dB, SSIM {ssim:.4f}"
 
-    print(f"{summary(observed, result, seconds)}")
+    print(f"{summary(observed, result, seconds, passes)}{solved(result)}")
     print(f"{quality(after)} over the whole image")
     for name, picture in others.items():
         print(f"{quality(picture)} of the {name}")

@@ -14,10 +14,13 @@ from torch_cntk._internal.checks import finite_number
 from torch_cntk._internal.ranks import Mesh
 from torch_cntk.cli import folders, options, pictures
 from torch_cntk.cli.certainty import add_certainty, certainty_files, check_certainty, in_words, write_certainty
+from torch_cntk.cli.process import is_done
 from torch_cntk.images.automatic import passes_in_words
 from torch_cntk.images.certainty import Passes, left_out_error
 from torch_cntk.images.files import check_output
+from torch_cntk.images.fill import NOTHING
 from torch_cntk.images.inpaint import InpaintingResult, inpaint
+from torch_cntk.images.patch_fill import PatchFill
 from torch_cntk.kernels.kernel import Kernel
 from torch_cntk.solvers import ConjugateGradient, Direct, EigenPro, Solver
 from torch_cntk.solvers.names import NAMES
@@ -26,7 +29,7 @@ from torch_cntk.zoo.loading import load_kernel
 if TYPE_CHECKING:
     from torch_cntk.cli.options import Commands
 
-__all__ = ["add", "summary", "warn_unless_converged"]
+__all__ = ["add", "solved", "summary", "warn_unless_converged"]
 
 _RIDGE = 1e-4
 """As that of ``inpaint``."""
@@ -152,13 +155,16 @@ def _fill(arguments: argparse.Namespace, mesh: Mesh | None = None) -> str:
         if mesh.rank > 0:
             return ""
         task.write(arguments.output, result.image)
-        warn_unless_converged(result)
-        pixels, known, observed = (each.to(device) for each in (task.photograph.pixels, task.known, task.observed))
-        missed = left_out_error(pixels, known, observed, kernel, solver, result, passes, progress=progress)
-        spread = write_certainty(arguments, task, known, kernel, result, passes)
+        with is_done(f"{arguments.output} is written"):
+            warn_unless_converged(result)
+            pixels, known, observed = (each.to(device) for each in (task.photograph.pixels, task.known, task.observed))
+            missed = left_out_error(pixels, known, observed, kernel, solver, result, passes, progress=progress)
+            spread = write_certainty(arguments, task, known, kernel, result, passes)
         seconds = time.perf_counter() - start
-        told = summary(task.observed, result, seconds), in_words(missed), spread
-        return "; ".join(part for part in told if part)
+        cv = arguments.ridge == "cv" and result.solver != NOTHING
+        chosen = f"the ridge is {result.first_ridge:.2g}" if cv else ""
+        told = summary(task.observed, result, seconds, passes), chosen, in_words(missed), spread
+        return "; ".join(part for part in told if part) + solved(result)
 
 
 def _passes(arguments: argparse.Namespace) -> Passes:
@@ -167,6 +173,8 @@ def _passes(arguments: argparse.Namespace) -> Passes:
     The ridge is that of the first fill: passes have their own, and would take the noise back that another one forgave.
     """
     if arguments.passes is not None:
+        if arguments.passes != 0 and arguments.ridge != _RIDGE:
+            options.warn(f"passes have a ridge of their own, and undo --ridge {arguments.ridge}; --fast keeps it")
         return cast("Passes", arguments.passes)
     return "quick" if arguments.ridge == _RIDGE else 0
 
@@ -193,17 +201,26 @@ def warn_unless_converged(result: InpaintingResult) -> None:
         options.warn(f"{result.status.value}; residual {result.residual:.1e}")
 
 
-def summary(observed: Tensor, result: InpaintingResult, seconds: float) -> str:
-    """What was filled, how and how well, in a line."""
+def summary(observed: Tensor, result: InpaintingResult, seconds: float, passes: Passes = 0) -> str:
+    """What was filled and how, in a line.
+
+    Args:
+        observed: boolean [H, W].
+        result: of the fill.
+        seconds: that it took.
+        passes: that were asked for.
+    """
     missing, size = int((~observed).sum()), f"{observed.shape[1]} x {observed.shape[0]}"
     if not missing:
         return f"nothing is missing: all {observed.numel():,} pixels ({size}) are as they were, in {seconds:.1f} s"
-    how = result.solver if result.iterations == 0 else f"{result.solver}, {result.iterations} iterations"
-    if result.choice:
-        how = f"{result.choice}; {how}"
-    elif result.passes:
-        how = f"{passes_in_words(result.guidance[0] if result.guidance else None, result.passes)}, {how}"
-    return (
-        f"filled {missing:,} of {observed.numel():,} pixels ({size}) in {seconds:.1f} s by {how}, "
-        f"residual {result.residual:.1e}"
-    )
+    filled = f"filled {missing:,} of {observed.numel():,} pixels ({size}) in {seconds:.1f} s"
+    made = passes if isinstance(passes, PatchFill) else next(iter(result.guidance), None)
+    return f"{filled} by {result.choice or passes_in_words(made, result.passes)}"
+
+
+def solved(result: InpaintingResult) -> str:
+    """What the solver did, in brackets at the end of a line; empty where there was nothing to solve."""
+    if result.solver == NOTHING:
+        return ""
+    iterations = f", {result.iterations} iterations" if result.iterations else ""
+    return f" ({result.solver}{iterations}, residual {result.residual:.1e})"

@@ -39,8 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         return _guarded(argv)
-    except KeyboardInterrupt:
-        process.complain("interrupted")
+    except KeyboardInterrupt as error:
+        process.complain("; ".join(("interrupted", *map(str, error.args))))
         return 130
 
 

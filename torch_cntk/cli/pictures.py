@@ -12,7 +12,7 @@ from torch_cntk.cli import options
 from torch_cntk.cli.outputs import check_apart
 from torch_cntk.cli.process import complain
 from torch_cntk.images.files import Photograph, check_output, read_image
-from torch_cntk.images.mask_files import Mask, find_mask, grow
+from torch_cntk.images.mask_files import Mask, find_mask, grow, share
 from torch_cntk.images.photographs import LEAST, Task, growth, own_mask
 
 __all__ = ["add_files", "check_files", "read_task"]
@@ -139,7 +139,7 @@ def _check(mask: Mask, arguments: argparse.Namespace) -> None:
     """
     source = arguments.image if arguments.mask is None else arguments.mask
     flag = "without --invert-mask" if arguments.invert_mask else "with --invert-mask"
-    missing = float((~mask.observed).double().mean())
+    missing, pixels = int((~mask.observed).sum()), mask.observed.numel()
     if not bool(mask.observed.any()):
         known, hint = ("black", "") if arguments.invert_mask else ("white", "; with --invert-mask black is known")
         raise ValueError(f"expected some {known} (known) pixels in the mask, got none but {mask.found}: {source}{hint}")
@@ -147,10 +147,10 @@ def _check(mask: Mask, arguments: argparse.Namespace) -> None:
         complain(f"note: {mask.reading}")
     if missing == 0:
         options.warn(f"there is nothing to fill: all of {source} is known ({mask.found}); {flag} it is missing")
-    elif missing > 1 / 2:
+    elif missing > pixels / 2:
         options.warn(
-            f"{missing:.0%} of the image are missing by {source} ({mask.found}); {flag} it would be the other "
-            f"{1 - missing:.0%}"
+            f"{share(missing, pixels)} of the image are missing by {source} ({mask.found}); {flag} it would be the "
+            f"other {share(pixels - missing, pixels)}"
         )
 
 

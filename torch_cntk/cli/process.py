@@ -12,7 +12,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppres
 from pathlib import Path
 from types import FrameType
 
-__all__ = ["complain", "governed", "interrupted", "quiet", "rank", "several_ranks"]
+__all__ = ["complain", "governed", "interrupted", "is_done", "quiet", "rank", "several_ranks"]
 
 Handler = Callable[[int, FrameType | None], None]
 
@@ -72,6 +72,24 @@ def _answer(interrupt: Handler, terminate: Handler) -> None:
 def interrupted() -> bool:
     """Whether Ctrl-C was pressed: libraries turn its exception into others, such as an ImportError."""
     return bool(_pressed)
+
+
+@contextmanager
+def is_done(what: str) -> Iterator[None]:
+    """Say, where the user interrupts further work, what has been done before it.
+
+    Args:
+        what: in a clause, such as "out.png is written".
+
+    Raises:
+        KeyboardInterrupt: with that clause, after Ctrl-C.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) or interrupted():
+            raise KeyboardInterrupt(what) from error
+        raise
 
 
 def _load() -> None:

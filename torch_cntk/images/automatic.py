@@ -116,8 +116,8 @@ def by_holes(
         return replace(thin, image=given.restore(thin.image)[0])
     if crowded(observed, holes) or (isinstance(word, Chosen) and word.patches is None):
         # Patches would be copies of copies, and take minutes.
-        left = "thick holes by the kernel alone, as there are more pixels in them than known ones"
-        choice = f"thin holes by {thin.choice}; {left}" if thin.choice else left
+        left = "the first fill alone in thick holes, as there are more pixels in them than known ones"
+        choice = f"{thin.choice}, in thin holes; by {left}" if thin.choice else left
         return replace(thin, image=given.restore(thin.image)[0], choice=choice)
     thick_only = _knowing(given, thin.image, ~observed & ~holes)
     patches, look = _patches(thick_only, observed, periodic, word, how)
@@ -125,7 +125,7 @@ def by_holes(
     count = int(holes.sum())
     by = f"patches from elsewhere, {look}"
     if thin.choice:
-        choice = f"thin holes by {thin.choice}; {count:,} pixels in holes of more than {THIN} pixels across by {by}"
+        choice = f"{thin.choice}, in thin holes; by {by}, in {count:,} pixels of holes more than {THIN} pixels across"
     else:
         choice = f"{by}, as holes are more than {THIN} pixels across"
     image = given.restore(filled)[0]
@@ -156,9 +156,9 @@ def _patches(
     if word == "sharp":
         return PatchFill(blend=1.0), "to look sharp"
     if word == "quick":
-        return PatchFill(), "blended with the kernel's for the least error"
+        return PatchFill(), "blended with the first fill for the least error"
     share, why = choose_blend(given, observed, _first(periodic), progress=how.progress, mesh=how.mesh)
-    look = "unblended" if share == 1 else f"blended with the kernel's at {share:g}"
+    look = "unblended" if share == 1 else f"blended with the first fill at {share:g}"
     return PatchFill(blend=share), f"{look} ({why})"
 
 
@@ -187,7 +187,7 @@ def _choose(
         series = tuple(one for one in series if not isinstance(of_pass(one, 0), Coarse | Refiner))
     usual = _QUICK_IN_HOLES if has_holes(given.single_mask) else _QUICK
     if word == "quick":
-        return usual, series[0], "without trials"
+        return usual, series[0], "the usual number"
     missing = int((~given.single_mask).sum())
     if missing < _FEW and not candidates:
         return usual, series[0], f"as there are too few missing pixels ({missing:,}) to try others out"
@@ -197,21 +197,21 @@ def _choose(
     ridge = periodic.ridge if isinstance(periodic.ridge, float) else 0.0
     flows = () if candidates or how.draws is not None else flows_for(share, ridge)
     passes, guidance = choose_passes(given, _first(periodic), series, flows, progress=how.progress, mesh=how.mesh)
-    better = "predicted left-out pixels best" if passes else "predicted left-out pixels better"
-    return passes, guidance, f"as {'they' if passes else 'none'} {better}"
+    why = "as they predicted left-out pixels best" if passes else "as no passes predicted left-out pixels better"
+    return passes, guidance, why
 
 
 def passes_in_words(guidance: Pass | Series | None, passes: int) -> str:
     """Passes in words, such as "3 guided passes of radius 10 and a group flow"."""
     if passes == 0:
-        return "no passes"
+        return "the first fill alone"
     if isinstance(guidance, PatchFill):
-        return "a patch fill"
+        return f"patches from elsewhere in holes of more than {THIN} pixels across, and the first fill in thinner ones"
     settings, count = (guidance, passes) if guidance is None else before_flow(guidance, passes)
     kind = "guided " if isinstance(settings, Guidance) else ""
     radius = f" of radius {settings.radius}" if isinstance(settings, Guidance) else ""
     before = [f"{count} {kind}pass{'es' if count > 1 else ''}{radius}"] if count else []
     if not isinstance(guidance, Followed):
         return " and ".join(before)
-    mean = "" if guidance.last is None else ", whose mean with a further pass is taken"
+    mean = "" if guidance.last is None else ", averaged with one more pass"
     return " and ".join([*before, "a group flow"]) + mean

@@ -20,7 +20,10 @@ from torch_cntk.images.posterior import Draws, nothing_open
 from torch_cntk.images.regression import Filled, OnSmaller, checked_equations, regress
 from torch_cntk.solvers import Solution, Status
 
-__all__ = ["Filled", "check_regression", "each_pass", "fill", "fill_by", "passes_by"]
+__all__ = ["NOTHING", "Filled", "check_regression", "each_pass", "fill", "fill_by", "passes_by"]
+
+NOTHING = "nothing to solve"
+"""The solver of an image that is complete."""
 
 
 def fill(
@@ -101,7 +104,7 @@ def check_regression(filler: Pass) -> None:
 def _nothing_solved(given: Observed) -> Solution:
     nothing = torch.zeros(given.pixels.shape[:2], dtype=torch.float64, device=given.pixels.device)
     weights = torch.zeros_like(given.pixels, dtype=torch.float64)
-    return Solution(weights, nothing, 0, 0.0, Status.CONVERGED, "nothing to solve")
+    return Solution(weights, nothing, 0, 0.0, Status.CONVERGED, NOTHING)
 
 
 def _refined(given: Observed, refiner: Refiner, estimate: Tensor | None, guess: Filled | None, how: How) -> Filled:

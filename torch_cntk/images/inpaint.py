@@ -221,6 +221,7 @@ def _joined(
     return replace(
         _worst(results),
         image=filled,
+        choice=_choices("channel", [group for group, _ in parts], [one.choice for one in results]),
         std=_of_channels(image, parts, [std for std, _ in open_ones]) if open_ones else None,
         samples=_of_channels(image, parts, [samples for _, samples in open_ones]) if open_ones else None,
     )
@@ -261,7 +262,27 @@ def _by_rank(given: Observed, periodic: Periodic, plan: Plan, how: How) -> Inpai
     alone = replace(how, mesh=None, progress=how.progress and how.mesh.size == 1)
     results = by_rank(how.mesh, lambda one: _filled(one, periodic, plan, alone)[0], given.images(), given.pixels.device)
     filled = given.shaped(torch.stack([result.image for result in results]))
-    return replace(_worst(results), image=filled, seconds=time.perf_counter() - start)
+    choice = _choices("image", [[k] for k in range(len(results))], [one.choice for one in results])
+    return replace(_worst(results), image=filled, seconds=time.perf_counter() - start, choice=choice)
+
+
+def _choices(what: str, numbers: Sequence[Sequence[int]], choices: Sequence[str]) -> str:
+    """What was chosen for each of several images or groups of channels; once where it is the same for all.
+
+    Args:
+        what: they are.
+        numbers: of each, from 0.
+        choices: in words; empty where nothing was chosen.
+    """
+    those: dict[str, list[int]] = {}
+    for some, choice in zip(numbers, choices, strict=True):
+        if choice:
+            those.setdefault(choice, []).extend(k + 1 for k in some)
+    if len(those) < 2:
+        return "".join(those)
+    return "; ".join(
+        f"{what}{'' if len(some) == 1 else 's'} {', '.join(map(str, some))}: {choice}" for choice, some in those.items()
+    )
 
 
 def _number(ridge: float | Tensor | Literal["cv"]) -> float | Literal["cv"]:
@@ -299,7 +320,7 @@ def _filled(given: Observed, periodic: Periodic, plan: Plan, how: How) -> tuple[
         _result(filled, last, time.perf_counter() - start, given),
         passes=max(run.passes for run in runs),
         guidance=tuple(run.guidance for run in runs if run.guidance is not None),
-        choice="; ".join(dict.fromkeys(run.choice for run in runs if run.choice)),
+        choice=_choices("image", [[k] for k in range(len(runs))], [run.choice for run in runs]),
         first_ridge=first.ridge,
         chosen=tuple(run.chosen for run in runs if run.chosen is not None),
     )

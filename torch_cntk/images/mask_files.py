@@ -18,7 +18,7 @@ from torch import Tensor
 
 from torch_cntk.images.decoding import Decoded, decode
 
-__all__ = ["Mask", "find_mask", "grow", "parse_colour", "read_mask"]
+__all__ = ["Mask", "find_mask", "grow", "parse_colour", "read_mask", "share"]
 
 _LEVELS = 255
 _EXACT, _LOSSY = 5, 25
@@ -239,9 +239,14 @@ def _levels_in_words(grey: np.ndarray) -> str:
     return f"{len(levels)} grey levels from {levels[0]} to {levels[-1]}"
 
 
+def share(count: int, of: int) -> str:
+    """How many pixels are meant, in percent where that is from 1 to 99."""
+    text = f"{count / of:.0%}"
+    return f"{count:,} pixel{'' if count == 1 else 's'}" if text in ("0%", "100%") else text
+
+
 def _share(part: np.ndarray) -> str:
-    share = float(part.mean())
-    return f"{share:.0%}" if share >= 0.01 else f"{int(part.sum()):,} pixels"
+    return share(int(part.sum()), part.size)
 
 
 def parse_colour(text: str) -> tuple[int, int, int]:

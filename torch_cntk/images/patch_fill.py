@@ -70,7 +70,7 @@ class PatchFill:
         positive_int(self.neighbours, "neighbours")
 
     def refine(self, given: Observed, estimate: Tensor) -> Tensor:
-        """Fill the thick holes of images; signals and videos stay as they are.
+        """Fill the thick holes of images.
 
         Args:
             given: what is known.
@@ -78,13 +78,21 @@ class PatchFill:
 
         Returns:
             of the same shape.
+
+        Raises:
+            ValueError: it is a signal or a video.
         """
         return self.refine_by(How(), given, estimate)
 
     def refine_by(self, how: How, given: Observed, estimate: Tensor) -> Tensor:
-        """See ``Governed``: with a bar of the rounds."""
+        """See ``Governed``: with a bar of the rounds.
+
+        Raises:
+            ValueError: it is a signal or a video.
+        """
         if given.ndim != 2:
-            return estimate
+            got = "a signal" if given.ndim == 1 else "a video"
+            raise ValueError(f"expected an image for PatchFill, which compares patches of two dimensions, got {got}")
         images = given.each_in_one_unit(estimate)
         with tqdm(total=0, disable=not how.progress, desc="patches", unit="round", leave=False) as bar:
             filled = [self._filled(one, start, bar) for one, start in images]

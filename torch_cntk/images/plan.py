@@ -50,7 +50,10 @@ class Plan:
         """
         if isinstance(passes, str) and passes not in WORDS:
             words = ", ".join(f'"{word}"' for word in WORDS)
-            raise ValueError(f"expected passes to be a number or one of {words}, got {passes!r}")
+            raise ValueError(
+                f"expected passes to be a number, a filler such as tc.images.PatchFill(), or one of {words}, "
+                f"got {passes!r}"
+            )
         if isinstance(passes, Chosen):
             if guidance is not None or sampled:
                 raise ValueError(

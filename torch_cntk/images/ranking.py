@@ -140,7 +140,7 @@ class Sweep:
 def sweep(
     networks: Mapping[str, Layer | Kernel | str],
     image: Tensor,
-    observed: Tensor,
+    observed: Tensor | None = None,
     *,
     prior: Prior | None = None,
     trials: int = 5,
@@ -158,7 +158,7 @@ def sweep(
     Args:
         networks: by name: networks, kernels, or names of kernels such as "uniform-3x128-leaky0.1".
         image: [channels, *size].
-        observed: boolean, True = known, [*size].
+        observed: boolean, True = known, [*size]; by default the pixels that are not NaN in any channel.
         prior: the input of networks; ``priors.Uniform(0, 0.1)`` by default.
         trials: how many; at least 2.
         truth: the whole image, for a column with the error of the missing pixels.
@@ -178,6 +178,8 @@ def sweep(
         raise TypeError(f"expected networks by name, in a dict with one or more, got {networks!r}")
     if positive_int(trials, "trials") < 2:
         raise ValueError(f"expected at least 2 trials, without which there is no spread, got {trials}")
+    if observed is None and isinstance(image, Tensor):
+        observed = ~image.isnan().any(0)
     observed = checked_mask(image, observed)
     if truth is not None and truth.shape != image.shape:
         raise ValueError(f"expected the truth of the image's shape {tuple(image.shape)}, got {tuple(truth.shape)}")

@@ -39,7 +39,7 @@ class InpaintingResult(Brief):
         guidance: what they were made with, of each image of the batch (of each mask's channels, if channels have masks
             of their own); empty without passes, or if ``passes`` names the fillers.
         choice: what ``passes="auto"`` and the like chose, and why, in words; of images of a batch that were treated
-            differently, one after the other. Empty where nothing was to be chosen.
+            differently, one after the other with their numbers. Empty where nothing was to be chosen.
         chosen: the same for ``inpaint(passes=...)``, of each image of the batch: to fill another image so.
         std: of the image's shape and in its units, the standard deviation of each filled pixel, 0 at observed ones:
             that of the Gaussian process whose covariance is the kernel, times the factor that makes the channel's

@@ -25,8 +25,8 @@ def visible(alpha: Tensor) -> Tensor:
 def erased(alpha: Tensor, observed: Tensor) -> Tensor:
     """Where the missing pixels were erased in an editor, so that their alpha is missing as well.
 
-    That are the holes, as a whole, with a pixel in them that is at least nine tenths transparent: a soft eraser leaves
-    a rim, and one that is not pressed hard a trace. In others alpha is a drawing's own, which is kept.
+    That are the holes, as a whole, with a wholly transparent pixel in them, or a whole stroke of an eraser (see
+    ``own_alpha``): a soft one leaves a rim. In others alpha is a drawing's own, which is kept.
 
     Args:
         alpha: [1, H, W].
@@ -35,30 +35,44 @@ def erased(alpha: Tensor, observed: Tensor) -> Tensor:
     Returns:
         boolean [H, W].
     """
-    values = alpha[0].double()
-    gone = (values <= _TRACE * values.max()) & ~observed
-    holes, _ = _holes(~observed)
-    numbers = np.unique(holes[gone.numpy()])
-    return torch.from_numpy(np.isin(holes, numbers[numbers > 0]))
+    strokes = _strokes(alpha)
+    whole = strokes & ~_parts_with(strokes, observed)
+    return _parts_with(~observed, whole | ~visible(alpha))
 
 
 def own_alpha(alpha: Tensor) -> Mask:
-    """The mask of an image that was erased: what is not wholly opaque is missing where some of it is gone (``erased``).
+    """The mask of an image that was erased: the strokes of an eraser are missing.
 
-    Partly transparent pixels with none beside them that was erased are a shadow, say, or glass: they are known.
+    That are connected pixels that are not wholly opaque, one of which is at least nine tenths transparent: a soft
+    eraser leaves a rim, and one that is not pressed hard a trace. Others are a shadow, say, or glass: they are known.
 
     Args:
         alpha: [1, H, W].
     """
-    values = alpha[0].double()
-    opaque = values == values.max()
-    gone = erased(alpha, opaque)
-    kept = int((~opaque & ~gone).sum())
+    gone = _strokes(alpha)
+    kept = int((~_opaque(alpha) & ~gone).sum())
     left = f"{kept:,} partly transparent pixels"
     found = "transparent pixels of the image" if bool(gone.any()) else f"{left} and none that is erased wholly"
     reading = f"left {left} as they are, as none beside them is erased; erase them wholly to have them filled"
     # Not soft: unlike a brush, an eraser leaves the colours beside it as they were.
     return Mask(~gone, found, reading=reading if kept else "")
+
+
+def _opaque(alpha: Tensor) -> Tensor:
+    values = alpha[0].double()
+    return values == values.max()
+
+
+def _strokes(alpha: Tensor) -> Tensor:
+    """See ``own_alpha``, boolean [H, W]."""
+    values = alpha[0].double()
+    return _parts_with(~_opaque(alpha), values <= _TRACE * values.max())
+
+
+def _parts_with(region: Tensor, seeds: Tensor) -> Tensor:
+    """The connected parts of a region in which there is a seed; all boolean [H, W]."""
+    parts, _ = _holes(region)
+    return torch.from_numpy(np.isin(parts, np.unique(parts[(seeds & region).numpy()])))
 
 
 def fill_alpha(alpha: Tensor, missing: Tensor) -> Tensor:
