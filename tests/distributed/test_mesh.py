@@ -114,6 +114,52 @@ def test_unlike_tensors_are_not_added(ranks: Launcher, size: int) -> None:
     assert "[0]" in first[5]
 
 
+def no_numbers() -> list[tuple[str, str]]:
+    mesh = tc.distributed.mesh(timeout=60)
+    odd, two = mesh.rank == 1, torch.ones(2)
+    calls = (
+        lambda: mesh.sum(torch.ones(2, dtype=torch.bool)),
+        lambda: mesh.sum(1.5),  # type: ignore[arg-type]
+        lambda: mesh.sum(two.numpy()),  # type: ignore[arg-type]
+        lambda: mesh.sum([1.0, 2.0]),  # type: ignore[arg-type]
+        lambda: mesh.sum(None if odd else two),  # type: ignore[arg-type]
+        lambda: mesh.gather(None if odd else two[:1], 2),  # type: ignore[arg-type]
+        lambda: mesh.gather(1.5, 2),  # type: ignore[arg-type]
+        lambda: mesh.gather(two if odd else two[:1], 2),
+        lambda: mesh.gather(torch.ones(1, 2 + odd), 2),
+        lambda: mesh.exchange(None if odd else two, [2, 2]),  # type: ignore[arg-type]
+        lambda: mesh.exchange([1.0], [1, 1]),  # type: ignore[arg-type]
+        lambda: mesh.exchange(torch.ones(3) if odd else two, [2, 2]),
+        lambda: mesh.broadcast(lambda: None),
+    )
+    found = []
+    for call in calls:
+        with pytest.raises((TypeError, ValueError)) as told:
+            call()
+        found.append((type(told.value).__name__, str(told.value)))
+        assert float(mesh.sum(torch.ones(1))) == mesh.size  # ranks are in step
+    return found
+
+
+def test_what_is_no_tensor_of_numbers_is_refused_by_all_ranks(ranks: Launcher) -> None:
+    first, second = ranks.values(no_numbers, 2)
+    assert [kind for kind, _ in first] == [kind for kind, _ in second]
+    wrong = ("torch.bool [2]", "float", "ndarray", "list")
+    assert [text for _, text in first[:4]] == [f"expected a torch tensor of numbers to sum, got {got}" for got in wrong]
+    assert first == second
+    assert first[4][1].endswith("got torch.float32 [2] on cpu on rank 0; no tensor (NoneType) on rank 1")
+    assert "kind of tensor in a gathering of rows" in first[5][1]
+    assert "no tensor (NoneType) on rank 1" in first[5][1] and "2 in place of 1 on rank 1" in first[7][1]
+    assert "[0, 3] on cpu on rank 1" in first[8][1]
+    assert "kind of tensor in an exchange of blocks" in first[9][1]
+    assert "3 numbers where [2, 2] are said on rank 1" in first[11][1]
+    assert first[12][1].startswith("expected what can be pickled to broadcast, got function")
+    alone = Mesh.alone()
+    for wrong_one in (1.5, torch.ones(2, dtype=torch.bool), None):
+        with pytest.raises(TypeError, match="expected a torch tensor of numbers to sum"):
+            alone.sum(wrong_one)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("multiple", [1, 4])
 @pytest.mark.parametrize("n", [0, 1, 3, 4, 17, 100])
 def test_shares_cover_all_rows_evenly(n: int, multiple: int) -> None:

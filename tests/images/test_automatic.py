@@ -116,6 +116,15 @@ def test_a_thick_hole_alone_is_filled_from_patches_without_trials(
     assert float((one.image - truth).abs().max()) < 0.1
 
 
+def test_where_nothing_can_be_left_out_the_choice_says_so(generator: torch.Generator) -> None:
+    image = torch.rand(1, 40, 40, generator=generator)
+    observed = torch.zeros(40, 40, dtype=torch.bool)
+    observed[11, 23] = True
+    result = tc.inpaint(image, observed, passes="auto")
+    assert "too few pixels are known to leave some out" in result.choice
+    assert "predicted" not in result.choice
+
+
 def test_choices_by_left_out_pixels_say_so(generator: torch.Generator) -> None:
     truth = stripes(48, 48, generator)
     observed = torch.rand(48, 48, generator=generator) < 0.4

@@ -85,9 +85,11 @@ def test_lanczos_gives_the_root_of_the_whole(
     else:
         operator = windowed((12, 14)) if which == "windowed" else random_operator((8, 9), 1e3, generator)
     noise = torch.randn(7, *operator.size, generator=generator, dtype=torch.float64)
-    way = drawing(operator)
+    products: list[int] = []
+    way = drawing(operator, lambda: products.append(1))
     assert way.text == "by Lanczos' iteration"
     found, error = way.root(noise)
+    assert products  # bars are told of each step
     root = dense_root(operator)
     wanted = (noise.flatten(1) @ root.T).reshape(noise.shape)
     # A root whose square is the kernel.

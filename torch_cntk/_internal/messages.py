@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import pickle
+import zlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
@@ -12,8 +13,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from torch_cntk._internal.kinds import raise_any
 from torch_cntk._internal.roll_call import announce, missing
-from torch_cntk._internal.same import listed
+from torch_cntk._internal.same import differences, listed
+from torch_cntk._internal.shared_errors import known_to_all
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
@@ -88,6 +91,29 @@ class Messages:
         padded = torch.nn.functional.pad(own, (0, max(lengths) - len(own)))
         found = zip(self._gathered(padded, what), lengths, strict=True)
         return [pickle.loads(bytes(entry[:length].numpy())) for entry, length in found]
+
+    def _raise_unlike(self, kind: str, what: str) -> None:
+        """Say what each rank has, on all of them.
+
+        Raises:
+            ValueError: so it is.
+        """
+        name = f"kind of tensor in {what}".replace(" ", "_")
+        error = known_to_all(ValueError(differences(self._exchanged({name: kind}, "a comparison of kinds"))))
+        raise error
+
+    def _check_alike_kinds(self, kind: str, refusal: Exception | None, what: str) -> None:
+        """Refuse together what any rank refuses, and kinds that differ: eight bytes to each other rank.
+
+        Raises:
+            Exception: the refusal, where all ranks have the same.
+            ValueError: kinds differ.
+        """
+        if self.size > 1:
+            own = torch.tensor([zlib.crc32(kind.encode())])
+            if not all(torch.equal(one, own) for one in self._gathered(own, what)):
+                self._raise_unlike(kind, what)
+        raise_any(refusal)
 
     def _call(self, what: str, collective: Callable[[], object]) -> None:
         """Run a collective; whatever ends it before its time becomes one sentence.

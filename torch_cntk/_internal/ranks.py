@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import pickle
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from torch_cntk._internal.kinds import kind_of_numbers, kind_of_rows, kind_of_vector, pickled, raise_any
 from torch_cntk._internal.messages import Messages
 from torch_cntk._internal.same import checksum, differences, told_each
 from torch_cntk._internal.shared_errors import as_told, is_known_to_all, known_to_all
@@ -142,12 +144,17 @@ class Mesh(Messages):
             tensor: of one shape, dtype and kind of device on all ranks; it is left alone.
 
         Raises:
+            TypeError: it is no tensor of numbers, on any rank.
             ValueError: it is of another shape, dtype or kind of device on some rank.
         """
+        kind, refusal = kind_of_numbers(tensor)
         if self.size == 1:
+            raise_any(refusal)
             return tensor
-        flat = tensor.contiguous().flatten()
-        found = self._opened(flat, f"{tensor.dtype} {list(tensor.shape)} on {tensor.device.type}")
+        flat = torch.empty(0) if refusal else tensor.contiguous().flatten()
+        found = self._opened(flat, kind)
+        # All ranks have the same kind here, so that all of them raise it.
+        raise_any(refusal)
         if found is None and len(flat) <= _SMALL:
             found = self._gathered(flat, "a sum")
         if found is not None:
@@ -173,9 +180,7 @@ class Mesh(Messages):
             record[_HEAD : _HEAD + flat.nbytes] = flat.view(torch.uint8)
         found = self._gathered(record, "a sum")
         if not all(torch.equal(one[:_HEAD], record[:_HEAD]) for one in found):
-            sentence = differences(self._exchanged({"kind_of_tensor_in_a_sum": kind}, "a comparison of kinds"))
-            error = known_to_all(ValueError(sentence))
-            raise error
+            self._raise_unlike(kind, "a sum")
         if not fits:
             return None
         return [one[_HEAD : _HEAD + flat.nbytes].view(flat.dtype) for one in found]
@@ -189,12 +194,14 @@ class Mesh(Messages):
             multiple: see ``share``.
 
         Raises:
-            ValueError: the part has another number of rows than this rank's share.
+            TypeError: it is no tensor, on any rank.
+            ValueError: the part of some rank has another number of rows than its share, or other columns or another
+                dtype or kind of device than that of another rank.
         """
         shares = self.shares(n, multiple)
         counts = [share.stop - share.start for share in shares]
-        if len(part) != counts[self.rank]:
-            raise ValueError(f"expected the {counts[self.rank]} rows of rank {self.rank}, got {len(part)}")
+        kind, refusal = kind_of_rows(part, n, counts[self.rank], self.rank)
+        self._check_alike_kinds(kind, refusal, "a gathering of rows")
         if self.size == 1:
             return part
         longest, shape = max(counts), part.shape[1:]
@@ -219,7 +226,14 @@ class Mesh(Messages):
 
         Returns:
             one vector a rank; None where they were not wanted.
+
+        Raises:
+            TypeError: one is no tensor, on any rank.
+            ValueError: a vector has another length than its own of ``lengths``, or these, the dtype or the kind of
+                device differ between ranks.
         """
+        kind, refusal = kind_of_vector(own, lengths, self.rank, self.size)
+        self._check_alike_kinds(kind, refusal, "an exchange of blocks")
         if self.size == 1:
             return [own]
         padded = torch.nn.functional.pad(own, (0, max(lengths) - len(own)))
@@ -233,11 +247,18 @@ class Mesh(Messages):
         return [part[:length] for part, length in zip(found, lengths, strict=True)] if found else None
 
     def broadcast(self, value: T) -> T:
-        """What rank 0 passes, on all ranks; what others pass does not matter. It must be possible to pickle it."""
+        """What rank 0 passes, on all ranks; what others pass does not matter.
+
+        Raises:
+            TypeError: it cannot be pickled; on every rank.
+        """
         if self.size == 1:
             return value
-        found: list[Any] = self._exchanged(value if self.rank == 0 else None, "a broadcast")
-        return cast("T", found[0])
+        found = self._exchanged(pickled(value) if self.rank == 0 else "", "a broadcast")[0]
+        if isinstance(found, str):
+            error = known_to_all(TypeError(found))
+            raise error
+        return cast("T", pickle.loads(found))
 
     def barrier(self) -> None:
         """Wait until all ranks are here."""

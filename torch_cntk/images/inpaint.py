@@ -121,7 +121,8 @@ def inpaint(
             work. The images of a batch are filled one by one then, each by one rank. Of a single image, windows are
             divided, and the trials of ``passes="auto"``; an image that is filled as a whole is divided into channels or
             bands, and the kernels of guided passes into displacements. Images of a batch and windows have the same bits
-            for any number of ranks; the rest is the same to the tolerance of the solver.
+            for any number of ranks; the rest is the same to the tolerance of the solver,
+            which is loose in guided passes of a whole image: they may differ by some 1e-3 of the image's range.
 
     Returns:
         the filled image, of the input's shape, dtype and device, with the quality of the solution; on every rank.

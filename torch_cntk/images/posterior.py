@@ -231,17 +231,23 @@ class _Sampled:
         shared = solved.regression.observed.ndim == len(canvas)
         alike = math.prod(shape) if shared else shape[1]
         count = draws.count if exact else max(draws.count, math.ceil(_LEAST / alike))
-        way = drawing(operator)
         at_once = max(_NUMBERS // (math.prod(canvas) * math.prod(shape)), 1)
         kept: list[Tensor] = []
         squares = torch.zeros(*shape, *given.size, dtype=torch.float64, device=given.pixels.device)
         parts = range(0, count, at_once)
-        for start in tqdm(parts, disable=not solved.progress, desc="draws", unit="part", leave=False):
-            noise = draws.noise((min(at_once, count - start), *shape, *canvas), squares.device)
-            drawn = way.root(noise.flatten(0, 2))[0].reshape(noise.shape)
-            images = crop(_corrected(drawn, solved, draws), given.size)
-            squares += images.square().sum(0)
-            kept.append(images[: max(draws.count - start, 0)])
+        with (
+            tqdm(total=count, disable=not solved.progress, desc="draws", unit="draw", leave=False) as bar,
+            tqdm(disable=not solved.progress, desc="draws of the prior", unit="it", leave=False) as steps,
+        ):
+            # How many steps it takes, nobody knows before.
+            way = drawing(operator, steps.update)
+            for start in parts:
+                noise = draws.noise((min(at_once, count - start), *shape, *canvas), squares.device)
+                drawn = way.root(noise.flatten(0, 2))[0].reshape(noise.shape)
+                images = crop(_corrected(drawn, solved, draws), given.size)
+                squares += images.square().sum(0)
+                kept.append(images[: max(draws.count - start, 0)])
+                bar.update(len(noise))
         variance = squares.mean((0, 1) if shared else (1,), keepdim=True) / count
         error = 1 / math.sqrt(2 * count * alike)
         how = f"by {count * alike:,} draws, whose prior was drawn {way.text}: off by {100 * error:.2g} %"

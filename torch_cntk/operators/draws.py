@@ -49,10 +49,14 @@ class Drawing:
     text: str
 
 
-def drawing(operator: Operator) -> Drawing:
+def drawing(operator: Operator, told: Callable[[], object] | None = None) -> Drawing:
     """Prepare to draw images from the Gaussian process with mean 0 whose covariance is the operator.
 
     Eigenvalues below 0, which rounding or a cut-off leaves, count as 0.
+
+    Args:
+        operator: the covariance.
+        told: is called after each step of an iteration, to show that it goes on.
 
     Raises:
         OutOfMemoryError: there is no way but by the matrix, and it would not fit.
@@ -61,7 +65,7 @@ def drawing(operator: Operator) -> Drawing:
     phases, pixels = math.prod(period), math.prod(operator.size)
     small = phases**2 * pixels <= (_MATRIX if operator.stationary is None else _BLOCKS)
     if not small and (operator.stationary is not None or operator.period is None):
-        return _by_lanczos(operator)
+        return _by_lanczos(operator, told)
     require_bytes(
         6 * 8 * phases * pixels,
         f"the root of a kernel between {phases:,} phases",
@@ -106,11 +110,14 @@ def _roots(blocks: Tensor) -> Tensor:
     return root
 
 
-def _by_lanczos(operator: Operator) -> Drawing:
+def _by_lanczos(operator: Operator, told: Callable[[], object] | None) -> Drawing:
     outer, inner = _scaling(operator)
 
     def average_free(images: Tensor) -> Tensor:
-        return inner(operator.multiply(inner(images)))
+        product = inner(operator.multiply(inner(images)))
+        if told is not None:
+            told()
+        return product
 
     at_once = max(_BYTES // (8 * _STEPS * math.prod(operator.size)), 1)
 
