@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,6 +79,18 @@ class SharedOperator(Operator):
         return self.mesh.sum(own)
 
 
+def _costs(whole: Operator) -> dict[str, Any]:
+    """What a divided operator tells of itself: what the whole one does."""
+    return {
+        "stationary": whole.stationary,
+        "cost": whole.cost,
+        "entry_dtype": whole.entry_dtype,
+        "entry_cost": whole.entry_cost,
+        "traffic": whole.traffic,
+        "iterations": whole.iterations,
+    }
+
+
 class _Divided(Operator):
     """K that every rank knows whole, and whose products the ranks divide.
 
@@ -85,17 +98,7 @@ class _Divided(Operator):
     """
 
     def __init__(self, whole: Operator, mesh: Mesh) -> None:
-        super().__init__(
-            whole.size,
-            whole.dtype,
-            whole.device,
-            stationary=whole.stationary,
-            cost=whole.cost,
-            entry_dtype=whole.entry_dtype,
-            entry_cost=whole.entry_cost,
-            traffic=whole.traffic,
-            iterations=whole.iterations,
-        )
+        super().__init__(whole.size, whole.dtype, whole.device, **_costs(whole))
         self._whole = whole
         self.mesh: Mesh = mesh
 
@@ -135,17 +138,7 @@ class BandOperator(Operator):
     takes_all_ranks = True
 
     def __init__(self, whole: Operator, layout: Banded) -> None:
-        super().__init__(
-            layout.size,
-            whole.dtype,
-            whole.device,
-            stationary=whole.stationary,
-            cost=whole.cost,
-            entry_dtype=whole.entry_dtype,
-            entry_cost=whole.entry_cost,
-            traffic=whole.traffic,
-            iterations=whole.iterations,
-        )
+        super().__init__(layout.size, whole.dtype, whole.device, **_costs(whole))
         self._whole, self._layout = whole, layout
         self.mesh: Mesh = layout.mesh
 
