@@ -238,8 +238,8 @@ class Layer(torch.nn.Module):
                 some blocks of the matrix in each product.
 
         Returns:
-            the operator, of size (n,): ``operator @ w`` for w of shape [n], [n, k] (columns) or [k, n] (rows); [n, n]
-            is refused, as it may be either: ``operator.multiply`` takes rows.
+            the operator, of size (n,). ``operator @ w`` takes w of shape [n], [n, k] (columns) or [k, n] (rows); [n, n]
+            is refused, as it may be either. ``operator.multiply`` takes rows.
 
         Raises:
             TypeError: the features are no floating point numbers.
