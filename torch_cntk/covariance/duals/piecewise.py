@@ -84,9 +84,10 @@ class Rectifier:
         """
         (inverse, length), (other_inverse, other_length) = lengths, other_lengths
         sigma = images[0]
-        torch.mul(sigma, inverse, out=cosine).mul_(other_inverse).clamp_(-1, 1)
+        # Both lengths first, here and below: swapping them changes no bit.
+        torch.mul(inverse.expand_as(cosine), other_inverse, out=cosine).mul_(sigma).clamp_(-1, 1)
         if sine is not None:
-            root_(torch.addcmul(constant(1.0, sigma), cosine, cosine, value=-1, out=sine)).mul_(length)
+            root_(torch.addcmul(constant(1.0, sigma), cosine, cosine, value=-1, out=sine))
         at_right_angle = constant(1 - self.bend * math.pi / 2, sigma)
         slope = torch.add(at_right_angle, arcsine_(cosine), alpha=self.bend, out=cosine)
         if sine is None:
@@ -94,10 +95,11 @@ class Rectifier:
             return
         if out is None or len(out) == len(images):
             images.mul_(slope)
-            sigma.addcmul_(sine, other_length)
+            sigma.addcmul_(sine, torch.mul(length.expand_as(cosine), other_length, out=cosine))
             return
         value, theta = out
-        torch.addcmul(torch.mul(sigma, slope, out=theta), sine, other_length, out=value)
+        torch.mul(sigma, slope, out=theta)
+        torch.addcmul(theta, sine, torch.mul(length.expand_as(cosine), other_length, out=cosine), out=value)
 
 
 @dataclass(frozen=True)

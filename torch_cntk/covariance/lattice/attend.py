@@ -27,9 +27,9 @@ class Attend(Step[Attended]):
         self._mixed: Tensor | None = None
 
     def kept_bytes(self) -> int:
-        """The product, and while it is made both factors and half of the product."""
+        """The product, and while it is made both factors, half of the product, its transpose and where that lies."""
         pixels, rows = (math.prod(shape) for shape in (self.node.geometry.size, self.node.geometry.period))
-        return (3 * pixels + 4 * rows) * pixels * torch.float64.itemsize
+        return (3 * pixels + 8 * rows) * pixels * torch.float64.itemsize
 
     def run(self, inputs: list[Tensor], slab: Slab) -> Tensor:
         """See ``Step``."""
@@ -52,4 +52,19 @@ class Attend(Step[Attended]):
         matrices = table.lookup([b - a for a, b in zip(here, there, strict=True)], here)
         weights = self.node.attention.weights(matrices[0])
         rows = weights.view(*size, pixels)[tuple(slice(p) for p in geometry.period)].reshape(-1, pixels)
-        return attended(matrices, rows, weights).flatten(1)
+        return self._symmetric(attended(matrices, rows, weights)).flatten(1)
+
+    def _symmetric(self, product: Tensor) -> Tensor:
+        """The mean with the transpose: activations behind it turn a last digit into half of the digits.
+
+        Args:
+            product: [2, rows, pixels]. What is not among its rows is as far from a pixel that is.
+        """
+        geometry, device = self.node.geometry, self.node.device
+        here = torch.meshgrid([torch.arange(p, device=device) for p in geometry.period], indexing="ij")
+        there = torch.meshgrid([torch.arange(n, device=device) for n in geometry.size], indexing="ij")
+        row = column = torch.zeros(1, 1, dtype=torch.int64, device=device)
+        for n, p, x, y in zip(geometry.size, geometry.period, here, there, strict=True):
+            own = y.reshape(1, -1) % p
+            row, column = row * p + own, column * n + (x.reshape(-1, 1) - (y.reshape(1, -1) - own)) % n
+        return (product + product[:, row, column]) / 2
