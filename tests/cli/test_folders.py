@@ -185,7 +185,7 @@ def test_how_sure_it_is_in_units_of_its_own(work: Path, capsys: pytest.CaptureFi
     assert main(["inpaint", "heights.tif", "-o", "a.tif"]) == 0
     told = capsys.readouterr().out
     low, high = np.nanmin(values), np.nanmax(values)
-    assert f", of values from {low:.4g} to {high:.4g}: a.tif" in told
+    assert f", of values from {low:.4g} to {high:.4g} (" in told
     assert 0 < float(told.split("were off by ")[1].split(",")[0]) < 1000
 
 

@@ -309,7 +309,7 @@ def test_bad_estimates_are_refused(generator: torch.Generator) -> None:
     [
         ({"passes": -1}, ValueError, "passes to be at least 1"),
         ({"passes": 1.5}, TypeError, "passes to be an integer"),
-        ({"passes": "many"}, ValueError, 'a number or one of "auto"'),
+        ({"passes": "many"}, ValueError, 'a number, a filler such as .*, or one of "auto"'),
         ({"passes": 1, "guidance": 12}, TypeError, "expected guidance as a Guidance"),
     ],
 )
