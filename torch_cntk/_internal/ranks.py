@@ -8,7 +8,6 @@ wait. An error on one rank is raised on all of them.
 from __future__ import annotations
 
 import itertools
-import math
 import pickle
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -57,18 +56,8 @@ class Mesh(Messages):
         bytes_sent: that this rank has sent to others so far, as the messages' lengths say; without their headers.
     """
 
-    def __init__(
-        self,
-        rank: int = 0,
-        size: int = 1,
-        device: torch.device | str = "cpu",
-        *,
-        timeout: float = math.inf,
-        group: dist.ProcessGroup | None = None,
-        store: Store | None = None,
-    ) -> None:
-        super().__init__(rank, size, device, timeout=timeout, group=group, store=store)
-        self._deals = 0
+    _deals = 0
+    """How many times work was dealt."""
 
     @classmethod
     def alone(cls, device: torch.device | str = "cpu") -> Mesh:
