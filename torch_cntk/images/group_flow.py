@@ -28,17 +28,36 @@ from torch_cntk.layers.base import Layer
 
 __all__ = ["Followed", "GroupFlow", "before_flow", "flows_for"]
 
-_SIDES = {1: (49,), 2: (5, 7, 9), 3: (4,)}
-"""Patches of about 50 pixels in each dimension. Iterations on images take these sides in turn: what one side blurs or
-leaves noisy the next one mends, at the cost of one side (+.04 dB on crops of photographs). The result is the mean of
-the last ones (+.02 dB after twelve iterations)."""
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """Groups of one kind.
+
+    Attributes:
+        side: of a patch in pixels.
+        reach: how far patches of a group may be from the reference patch along each axis.
+        members: patches of a group.
+    """
+
+    side: int
+    reach: int
+    members: int
+
+
+_TURNS = {
+    1: (_Turn(49, 480, 32),),
+    2: (_Turn(5, 15, 48), _Turn(7, 60, 32), _Turn(9, 15, 32)),
+    3: (_Turn(4, 5, 32),),
+}
+"""Iterations take these in turn: what one kind of groups blurs or leaves noisy the next one mends. Patches have about 50
+numbers and are compared with about a thousand others; those of a middle size in images with fifteen thousand, as text
+and patterns repeat further away, where most of nature does not. The result is the mean of the latest of each kind."""
 _STEPS = {1: 12, 2: 4, 3: 3}
 """Pixels between reference patches: each pixel is in several groups."""
-_REACHES = {1: 480, 2: 15, 3: 5}
-"""About a thousand places are compared with each reference patch."""
-_FALL = 8
+_FALL = 12
 """Iterations after which the last level is reached: more of them go on as fewer do."""
-_MOST_ITERATIONS = 16
+_MOST_ITERATIONS = 20
 _LEVELS = (2 / 3, 3 / 2)
 """Times the usual ones: natural pictures want the lower ones, regular patterns the higher ones (.1 to .2 dB each)."""
 _CLEAN = 1e-3
@@ -56,11 +75,12 @@ class GroupFlow:
         iterations: how often all groups are solved.
         first: level of the first iteration, where the observed values have a range of 1. Components of a group whose
             root sum of squares is below it fade.
-        last: of the eighth iteration and those that follow; geometric in between.
+        last: of the twelfth iteration and those that follow; geometric in between.
         relaxation: how far each iteration goes beyond its result, from 0 to below 1.
-        members: patches of a group.
+        members: patches of a group; by default 32, and 48 of the smallest patches of images.
         side: of a patch in pixels, along each axis; by default 49 in signals, 4 in videos, and 5, 7 and 9 in turn in
-            images, where the result is the mean of the latest iteration of each.
+            images, where the result is the mean of the latest iteration of each. Patches of a group are at most 480, 5
+            and 15 pixels from each other along each axis, those of 7 x 7 that take turns 60.
         network: K is its kernel, of layers that take rows, such as ``Linear``; by default A A^T.
         noise: standard deviation of the noise in the observed values, relative to theirs. What they lose is added back
             only while its root mean square is above that of the noise, which is not to be learnt.
@@ -70,20 +90,20 @@ class GroupFlow:
         ValueError: a setting is out of range.
     """
 
-    iterations: int = 8
-    first: float = 0.3
-    last: float = 0.3
+    iterations: int = 16
+    first: float = 0.6
+    last: float = 0.15
     relaxation: float = 0.5
-    members: int = 32
+    members: int | None = None
     side: int | None = None
     network: Layer | None = None
     noise: float = 0.0
 
     def __post_init__(self) -> None:
         positive_int(self.iterations, "iterations")
-        positive_int(self.members, "members")
-        if self.side is not None:
-            positive_int(self.side, "side")
+        for name in ("members", "side"):
+            if getattr(self, name) is not None:
+                positive_int(getattr(self, name), name)
         for name in ("first", "last"):
             if finite_number(getattr(self, name), name, minimum=0) == 0:
                 raise ValueError(f"expected {name} to be above 0, got 0")
@@ -105,7 +125,14 @@ class GroupFlow:
             raise ValueError(f"expected a share of observed pixels from 0 to 1, got {observed}")
         # From half of the pixels to a fifth of them.
         sparse = min(max((0.5 - observed) / 0.3, 0.0), 1.0)
-        return cls(first=0.3 * (200 / 75) ** sparse, relaxation=0.5 + 0.3 * sparse)
+        return cls(first=0.6 * 2**sparse, last=0.15 * (4 / 3) ** sparse, relaxation=0.5 + 0.3 * sparse)
+
+    def _turns(self, ndim: int) -> tuple[_Turn, ...]:
+        """The kinds of groups, the widest patches last."""
+        usual = _TURNS[ndim]
+        if self.side is not None:
+            usual = (replace(usual[-1], side=self.side),)
+        return usual if self.members is None else tuple(replace(turn, members=self.members) for turn in usual)
 
     def refine(self, given: Observed, estimate: Tensor) -> Tensor:
         """Go on from an estimate.
@@ -203,13 +230,18 @@ class _Run:
         estimate = (estimate / self._unit).clamp(self._low, self._high)
         self._estimate = torch.where(self._known, self._observed, estimate)
         self._back = torch.zeros_like(self._estimate)
-        chosen = _SIDES[ndim] if flow.side is None else (flow.side,)
-        self._sides = [tuple(min(side, n) for n in given.size) for side in chosen]
-        self._latest: deque[Tensor] = deque(maxlen=len(chosen))
-        # One search for all sides, which takes as long as several iterations.
-        widest = self._sides[-1]
-        found = groups(self._estimate, widest, _STEPS[ndim], _REACHES[ndim], flow.members, ~self._known, mesh)
-        self._groups = [narrowed(found, given.size, widest, sides) for sides in self._sides]
+        turns = flow._turns(ndim)
+        self._sides = [tuple(min(turn.side, n) for n in given.size) for turn in turns]
+        self._latest: deque[Tensor] = deque(maxlen=len(turns))
+        # One search a reach, for the widest patches: it takes as long as several iterations.
+        widest, found = self._sides[-1], dict[int, Tensor]()
+        for reach in {turn.reach for turn in turns}:
+            most = max(turn.members for turn in turns if turn.reach == reach)
+            found[reach] = groups(self._estimate, widest, _STEPS[ndim], reach, most, ~self._known, mesh)
+        self._groups = [
+            narrowed(found[turn.reach][:, : turn.members], given.size, widest, sides)
+            for turn, sides in zip(turns, self._sides, strict=True)
+        ]
 
     def step(self, iteration: int, level: float) -> Tensor:
         """One iteration, counted from 0: the mean of the latest one of each side, in the units of what is given."""

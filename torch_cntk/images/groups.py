@@ -22,9 +22,11 @@ _NUMBERS = 49
 """Of a patch, for which the levels below were chosen; K is taken per number and times this."""
 _LOG2_EULER = 3
 """Eight steps of the Euler method: more make no difference to the picture."""
-_BLOCK = 2
-"""Reference patches that are compared at once span so many times the reach: more of them share what is around, but meet
-more that is out of each one's reach."""
+_REFERENCES = 64
+"""Reference patches that are compared at once: more of them share what is around, but their distances leave the cache."""
+_COMPONENTS = 24
+"""Principal components by which patches are compared, where they have more numbers than that: a patch of 9 x 9 pixels has
+81 in grey and 243 in colour. Those that are left out are mostly errors of the estimate."""
 _GROUPS = 256
 """That are solved at once: their patches and matrices stay in the processor's cache."""
 _GROUPS_OF_DEVICE = 2048
@@ -63,10 +65,8 @@ def groups(
     size = tuple(image.shape[1:])
     reaches = tuple(min(reach, n - side) for n, side in zip(size, sides, strict=True))
     field = _Field(image, sides, reaches)
-    places = [
-        torch.split(_places(n, side, step, image.device), _BLOCK * (1 + r // step))
-        for n, side, r in zip(size, sides, reaches, strict=True)
-    ]
+    along = round(_REFERENCES ** (1 / len(size)))
+    places = [torch.split(_places(n, side, step, image.device), along) for n, side in zip(size, sides, strict=True)]
     # Patches that reach out of the image are further than any other.
     count = min(members, len(field.moves), math.prod(n - side + 1 for n, side in zip(size, sides, strict=True)))
     seen = None if wanted is None else _box_sums(wanted.to(image.dtype), sides) > 0
@@ -115,8 +115,15 @@ class _Field:
         for axis, side in enumerate(sides, start=1):
             windows = windows.unfold(axis, side, 1)
         # [*corners, channels, *sides]: a view. The corner k is at the pixel k - reach.
-        self._windows = windows.movedim(0, len(sides))
-        squares = _box_sums(image.square().sum(0), sides)
+        windows = windows.movedim(0, len(sides))
+        numbers = math.prod(windows.shape[len(sides) :])
+        if numbers > _COMPONENTS:
+            inside = tuple(slice(r, n - r) for r, n in zip(reaches, windows.shape, strict=False))
+            windows = windows.flatten(len(sides)) @ _main_directions(windows[inside].reshape(-1, numbers))
+            squares = windows[inside].square().sum(-1)
+        else:
+            squares = _box_sums(image.square().sum(0), sides)
+        self._windows = windows
         self._squares = torch.nn.functional.pad(squares, around, value=math.inf)
         self.moves = _numbers([torch.arange(-r, r + 1, device=image.device) for r in reaches], _strides(self._size))
 
@@ -146,6 +153,12 @@ class _Field:
         distances = distances.gather(1, first[:, None] + steps)
         distances[:, itself] = -math.inf
         return corners[:, None] + self.moves[distances.topk(members, 1, largest=False).indices]
+
+
+def _main_directions(patches: Tensor) -> Tensor:
+    """Those in which patches [patches, numbers] have the most energy, [numbers, ``_COMPONENTS``]."""
+    _, directions = torch.linalg.eigh((patches.mT @ patches).double())
+    return directions[:, -_COMPONENTS:].to(patches)
 
 
 def _numbers(places: Sequence[Tensor], strides: Sequence[int]) -> Tensor:

@@ -26,11 +26,11 @@ __all__ = ["choose_passes"]
 
 
 _FIRST_PASSES = 3
-"""After which the better settings are known."""
+"""After which the better settings are known; before a flow among scattered pixels there are no more."""
 _MOST_PASSES = 6
 """They end before, after one that gains too little: the next one would gain less still."""
-_FIRST_ITERATIONS = 9
-"""Of a flow, after which the better levels are known: low ones take longer."""
+_FIRST_ITERATIONS = 12
+"""Of a flow, after which the better levels are known: levels have fallen."""
 _PATIENCE = 3
 """Iterations of a flow: it takes three sizes of patches in turn."""
 _FURTHER = 1.3
@@ -93,10 +93,16 @@ def choose_passes(
         for number, race in enumerate(races):
             if race.total.min() < races[best].total.min() * (1 - _GAIN):
                 best = number
-        _finish(races[best], ranks)
+        race = races[best]
+        if holes or not flows:
+            _finish(race, ranks)
+        else:
+            _go_on([race], [_FIRST_PASSES], ranks)
+        flow = _flow(race, candidates[best], _worthwhile(race.errors, holes), flows, holes)
+        if flow is None:
+            _finish(race, ranks)
         bar.update(len(trials))
-    passes = _worthwhile(races[best].errors, holes)
-    flow = _flow(races[best], candidates[best], passes, flows, holes)
+    passes = _worthwhile(race.errors, holes)
     if flow is None:
         return passes, candidates[best]
     return passes + (1 if flow.last is None else 2), flow
