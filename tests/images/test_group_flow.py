@@ -278,7 +278,9 @@ def test_noise_is_not_added_back() -> None:
         back = back + lost if losses[-1] > noise else back
         estimate = torch.where(observed, image, flowed + 0.5 * (flowed - estimate))
     assert min(losses) < noise < max(losses)
-    found = refined(Observed.of(known, observed), first, GroupFlow(4, 0.3, 0.3, side=5, noise=noise / spread, members=8))
+    found = refined(
+        Observed.of(known, observed), first, GroupFlow(4, 0.3, 0.3, side=5, noise=noise / spread, members=8)
+    )
     expected = torch.where(observed, image, estimate.clamp(values.min(), values.max()))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
 

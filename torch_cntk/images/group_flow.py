@@ -29,7 +29,6 @@ from torch_cntk.layers.base import Layer
 __all__ = ["Followed", "GroupFlow", "before_flow", "flows_for"]
 
 
-
 @dataclass(frozen=True)
 class _Turn:
     """Groups of one kind.
@@ -51,7 +50,7 @@ _TURNS = {
     3: (_Turn(4, 5, 32),),
 }
 """Iterations take these in turn: what one kind of groups blurs or leaves noisy the next one mends. Patches have about 50
-numbers and are compared with about a thousand others; those of a middle size in images with fifteen thousand, as text
+numbers and are compared with about a thousand others; those of the middle size in images with fifteen thousand, as text
 and patterns repeat further away, where most of nature does not. The result is the mean of the latest of each kind."""
 _STEPS = {1: 12, 2: 4, 3: 3}
 """Pixels between reference patches: each pixel is in several groups."""

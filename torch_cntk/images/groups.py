@@ -23,10 +23,10 @@ _NUMBERS = 49
 _LOG2_EULER = 3
 """Eight steps of the Euler method: more make no difference to the picture."""
 _REFERENCES = 64
-"""Reference patches that are compared at once: more of them share what is around, but their distances leave the cache."""
+"""Reference patches that are compared at once: more share what is around, but their distances leave the cache."""
 _COMPONENTS = 24
-"""Principal components by which patches are compared, where they have more numbers than that: a patch of 9 x 9 pixels has
-81 in grey and 243 in colour. Those that are left out are mostly errors of the estimate."""
+"""Principal components by which patches are compared, where they have more numbers than that: a patch of 9 x 9 pixels
+has 81 in grey and 243 in colour. What is left out is mostly the estimate's errors."""
 _GROUPS = 256
 """That are solved at once: their patches and matrices stay in the processor's cache."""
 _GROUPS_OF_DEVICE = 2048
@@ -158,7 +158,8 @@ class _Field:
 def _main_directions(patches: Tensor) -> Tensor:
     """Those in which patches [patches, numbers] have the most energy, [numbers, ``_COMPONENTS``]."""
     _, directions = torch.linalg.eigh((patches.mT @ patches).double())
-    return directions[:, -_COMPONENTS:].to(patches)
+    main: Tensor = directions[:, -_COMPONENTS:].to(patches)
+    return main
 
 
 def _numbers(places: Sequence[Tensor], strides: Sequence[int]) -> Tensor:
