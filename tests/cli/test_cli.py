@@ -464,7 +464,7 @@ def test_the_default_is_a_better_picture_and_says_how(work: Path, capsys: pytest
     assert_filled(work / "out" / "a.png", original, np.asarray(Image.open(work / "photo.png")), known)
     told = capsys.readouterr().out
     assert re.search(
-        r"\d s by .*(guided passes of radius 10, the usual number|patches from elsewhere, blended)", told
+        r"\d s by .*(guided passes of radius 10( and a group flow)?, as is usual|patches from elsewhere, blended)", told
     ), told
     assert main([*files, "--fast"]) == 0
     assert "passes" not in capsys.readouterr().out

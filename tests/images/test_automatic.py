@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -157,6 +159,22 @@ def test_words_are_checked_before_long_work() -> None:
         tc.inpaint(image, image[0] > 0.5, passes="patch-fill")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="beside guidance"):
         tc.inpaint(image, image[0] > 0.5, passes="quick", guidance=tc.Guidance())
+
+
+def test_a_flow_follows_quick_passes_where_much_is_missing(generator: torch.Generator) -> None:
+    truth = stripes(48, 52, generator)
+    observed = torch.rand(48, 52, generator=generator) < 0.6
+    known = torch.where(observed, truth, 0)
+    result = tc.inpaint(known, observed, KERNEL, passes="quick")
+    share = float(observed.double().mean())
+    guided = [guided_series(observed)[0].at(number) for number in range(3)]
+    flow = replace(tc.images.GroupFlow.for_share(share), iterations=9)
+    assert torch.equal(result.image, tc.inpaint(known, observed, KERNEL, passes=[*guided, flow]).image)
+    assert result.choice == "3 guided passes of radius 10 and a group flow, as is usual"
+    # What is off here or there is noise, which is not to be added back, and costs as much time where little is missing.
+    assert "flow" not in tc.inpaint(known, observed, KERNEL, passes="quick", ridge=0.01).choice
+    few = torch.rand(48, 52, generator=generator) < 0.95
+    assert "4 guided passes" in tc.inpaint(truth, few, KERNEL, passes="quick").choice
 
 
 def test_choices_for_several_images_are_numbered() -> None:

@@ -49,9 +49,9 @@ _TURNS = {
     2: (_Turn(5, 15, 48), _Turn(7, 60, 32), _Turn(9, 15, 32)),
     3: (_Turn(4, 5, 32),),
 }
-"""Iterations take these in turn: what one kind of groups blurs or leaves noisy the next one mends. Patches have about 50
-numbers and are compared with about a thousand others; those of the middle size in images with fifteen thousand, as text
-and patterns repeat further away, where most of nature does not. The result is the mean of the latest of each kind."""
+"""Iterations take these in turn: what one kind of groups blurs or leaves noisy the next one mends. Patches have about
+50 numbers and are compared with about a thousand others; those of the middle size in images with fifteen thousand, as
+text and patterns repeat further away, where most of nature does not. The result is the mean of the latest of each."""
 _STEPS = {1: 12, 2: 4, 3: 3}
 """Pixels between reference patches: each pixel is in several groups."""
 _FALL = 12

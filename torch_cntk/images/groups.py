@@ -27,6 +27,8 @@ _REFERENCES = 64
 _COMPONENTS = 24
 """Principal components by which patches are compared, where they have more numbers than that: a patch of 9 x 9 pixels
 has 81 in grey and 243 in colour. What is left out is mostly the estimate's errors."""
+_SAMPLE = 1 << 16
+"""Patches of which these are found, about."""
 _GROUPS = 256
 """That are solved at once: their patches and matrices stay in the processor's cache."""
 _GROUPS_OF_DEVICE = 2048
@@ -115,17 +117,26 @@ class _Field:
         for axis, side in enumerate(sides, start=1):
             windows = windows.unfold(axis, side, 1)
         # [*corners, channels, *sides]: a view. The corner k is at the pixel k - reach.
-        windows = windows.movedim(0, len(sides))
-        numbers = math.prod(windows.shape[len(sides) :])
-        if numbers > _COMPONENTS:
-            inside = tuple(slice(r, n - r) for r, n in zip(reaches, windows.shape, strict=False))
-            windows = windows.flatten(len(sides)) @ _main_directions(windows[inside].reshape(-1, numbers))
-            squares = windows[inside].square().sum(-1)
-        else:
-            squares = _box_sums(image.square().sum(0), sides)
-        self._windows = windows
-        self._squares = torch.nn.functional.pad(squares, around, value=math.inf)
+        self._windows = windows.movedim(0, len(sides))
+        inside = tuple(slice(r, n - r) for r, n in zip(reaches, self._windows.shape, strict=False))
+        self._outside = torch.ones(self._windows.shape[: len(sides)], dtype=torch.bool, device=image.device)
+        self._outside[inside] = False
+        self._directions = _main_directions(self._windows[inside], len(sides))
+        self._strip: tuple[slice, Tensor, Tensor] | None = None
         self.moves = _numbers([torch.arange(-r, r + 1, device=image.device) for r in reaches], _strides(self._size))
+
+    def _seen(self, rows: slice) -> tuple[Tensor, Tensor]:
+        """What is compared of all patches whose corners are in some rows, [rows, ..., numbers], and its squares.
+
+        The last ones are kept: blocks lie side by side, and those of the whole image would be many images.
+        """
+        if self._strip is None or self._strip[0] != rows:
+            seen = self._windows[rows].flatten(len(self._size))
+            if self._directions is not None:
+                seen = seen @ self._directions
+            squares = seen.square().sum(-1).masked_fill(self._outside[rows], math.inf)
+            self._strip = rows, seen, squares
+        return self._strip[1:]
 
     def nearest(self, places: tuple[Tensor, ...], members: int, wanted: Tensor | None) -> Tensor | None:
         """As ``groups``, of the reference patches of a block of places; None if none is wanted.
@@ -144,21 +155,30 @@ class _Field:
             if not bool(kept.any()):
                 return None
             corners, first = corners[kept], first[kept]
-        block = tuple(slice(k, k + n) for k, n in zip(starts, sizes, strict=True))
-        patches = self._windows[block].reshape(math.prod(sizes), -1)
+        rows, *others = (slice(k, k + n) for k, n in zip(starts, sizes, strict=True))
+        seen, squares = (strip[(slice(None), *others)].flatten(0, len(sizes) - 1) for strip in self._seen(rows))
         steps = _numbers([torch.arange(2 * r + 1, device=corners.device) for r in self._reaches], _strides(sizes))
         itself = len(steps) // 2
-        own = patches[first + steps[itself]]
-        distances = torch.addmm(self._squares[block].flatten(), own, patches.T, alpha=-2)
+        distances = torch.addmm(squares, seen[first + steps[itself]], seen.T, alpha=-2)
         distances = distances.gather(1, first[:, None] + steps)
         distances[:, itself] = -math.inf
         return corners[:, None] + self.moves[distances.topk(members, 1, largest=False).indices]
 
 
-def _main_directions(patches: Tensor) -> Tensor:
-    """Those in which patches [patches, numbers] have the most energy, [numbers, ``_COMPONENTS``]."""
-    _, directions = torch.linalg.eigh((patches.mT @ patches).double())
-    main: Tensor = directions[:, -_COMPONENTS:].to(patches)
+def _main_directions(windows: Tensor, ndim: int) -> Tensor | None:
+    """Those in which patches have the most energy, [numbers, ``_COMPONENTS``]; None where they have no more numbers.
+
+    Args:
+        windows: the patches, [*corners, channels, *sides]; some of them are looked at.
+        ndim: number of the corners' axes.
+    """
+    numbers = math.prod(windows.shape[ndim:])
+    if numbers <= _COMPONENTS:
+        return None
+    every = max(math.prod(windows.shape[:ndim]) // _SAMPLE, 1)
+    rows = windows[::every].reshape(-1, numbers)
+    _, directions = torch.linalg.eigh((rows.mT @ rows).double())
+    main: Tensor = directions[:, -_COMPONENTS:].to(windows)
     return main
 
 

@@ -26,7 +26,7 @@ __all__ = ["choose_passes"]
 
 
 _FIRST_PASSES = 3
-"""After which the better settings are known; before a flow among scattered pixels there are no more."""
+"""After which the better settings are known."""
 _MOST_PASSES = 6
 """They end before, after one that gains too little: the next one would gain less still."""
 _FIRST_ITERATIONS = 12
@@ -94,15 +94,10 @@ def choose_passes(
             if race.total.min() < races[best].total.min() * (1 - _GAIN):
                 best = number
         race = races[best]
-        if holes or not flows:
-            _finish(race, ranks)
-        else:
-            _go_on([race], [_FIRST_PASSES], ranks)
-        flow = _flow(race, candidates[best], _worthwhile(race.errors, holes), flows, holes)
-        if flow is None:
-            _finish(race, ranks)
+        _finish(race, ranks)
         bar.update(len(trials))
     passes = _worthwhile(race.errors, holes)
+    flow = _flow(race, candidates[best], passes, flows, holes)
     if flow is None:
         return passes, candidates[best]
     return passes + (1 if flow.last is None else 2), flow
