@@ -182,19 +182,21 @@ def refined(given: Observed, estimate: Tensor, flow: GroupFlow | None = None) ->
     return given.shaped(given.restore(given.denormalise(made)))
 
 
-@pytest.mark.parametrize("iterations", [2, 4])
-def test_iterations_are_those_of_the_equations(iterations: int) -> None:
+@pytest.mark.parametrize(("iterations", "reaches"), [(2, (15, 60, 15)), (4, (15, 60, 15)), (4, (3, 3, 3))])
+def test_iterations_are_those_of_the_equations(iterations: int, reaches: tuple[int, int, int]) -> None:
     """Sides take turns, residuals are added back, and the result is the mean of the latest one of each side."""
-    image, observed = texture(12, 13).double(), torch.rand(12, 13) < 0.7
+    image, observed = texture(26, 21).double(), torch.rand(26, 21) < 0.7
     image = image / (image[:, observed].max() - image[:, observed].min())
     low, high = image[:, observed].min(), image[:, observed].max()
-    flow = GroupFlow(iterations, first=0.4, last=0.2, relaxation=0.3, members=4)
+    flow = GroupFlow(
+        iterations, first=0.4, last=0.2, relaxation=0.3, members=4, reach=None if 60 in reaches else reaches[0]
+    )
     start = torch.where(observed, image, torch.rand_like(image) * (high - low) + low)
-    wide = groups(start.float(), (9, 9), 4, 15, 4, ~observed)
     x, back, latest = start, torch.zeros_like(image), []
     for k in range(iterations):
         side = (5, 7, 9)[k % 3]
-        members = narrowed(wide, (12, 13), (9, 9), (side, side))
+        found = groups(start.float(), (9, 9), 4, reaches[k % 3], 4, ~observed)
+        members = narrowed(found, (26, 21), (9, 9), (side, side))
         flowed = flow_in_loops(x - back, members, (side, side), 0.4 * 0.5 ** (k / 11))
         w = torch.where(flowed.isnan(), x - back, flowed)  # in no group, as nothing around is missing
         back = torch.where(observed, back + w - image, 0)
@@ -245,6 +247,7 @@ def test_tiny_and_constant_images(size: tuple[int, int]) -> None:
         ({"members": 1.5}, TypeError, "members"),
         ({"members": 0}, ValueError, "members"),
         ({"side": 0}, ValueError, "side"),
+        ({"reach": -1}, ValueError, "reach"),
         ({"network": torch.nn.ReLU()}, TypeError, "network of torch_cntk"),
     ],
 )

@@ -78,8 +78,9 @@ class GroupFlow:
         relaxation: how far each iteration goes beyond its result, from 0 to below 1.
         members: patches of a group; by default 32, and 48 of the smallest patches of images.
         side: of a patch in pixels, along each axis; by default 49 in signals, 4 in videos, and 5, 7 and 9 in turn in
-            images, where the result is the mean of the latest iteration of each. Patches of a group are at most 480, 5
-            and 15 pixels from each other along each axis, those of 7 x 7 that take turns 60.
+            images, where the result is the mean of the latest iteration of each.
+        reach: how far from the reference patch those of its group may be, in pixels along each axis; by default 480 in
+            signals, 5 in videos, and 15, 60 and 15 in turn in images.
         network: K is its kernel, of layers that take rows, such as ``Linear``; by default A A^T.
         noise: standard deviation of the noise in the observed values, relative to theirs. What they lose is added back
             only while its root mean square is above that of the noise, which is not to be learnt.
@@ -95,12 +96,13 @@ class GroupFlow:
     relaxation: float = 0.5
     members: int | None = None
     side: int | None = None
+    reach: int | None = None
     network: Layer | None = None
     noise: float = 0.0
 
     def __post_init__(self) -> None:
         positive_int(self.iterations, "iterations")
-        for name in ("members", "side"):
+        for name in ("members", "side", "reach"):
             if getattr(self, name) is not None:
                 positive_int(getattr(self, name), name)
         for name in ("first", "last"):
@@ -131,7 +133,8 @@ class GroupFlow:
         usual = _TURNS[ndim]
         if self.side is not None:
             usual = (replace(usual[-1], side=self.side),)
-        return usual if self.members is None else tuple(replace(turn, members=self.members) for turn in usual)
+        changed = {name: getattr(self, name) for name in ("members", "reach") if getattr(self, name) is not None}
+        return tuple(replace(turn, **changed) for turn in usual)
 
     def refine(self, given: Observed, estimate: Tensor) -> Tensor:
         """Go on from an estimate.
