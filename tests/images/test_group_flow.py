@@ -195,7 +195,7 @@ def test_iterations_are_those_of_the_equations(iterations: int, reaches: tuple[i
     x, back, latest = start, torch.zeros_like(image), []
     for k in range(iterations):
         side = (5, 7, 9)[k % 3]
-        found = groups(start.float(), (9, 9), 4, reaches[k % 3], 4, ~observed)
+        found = groups(start.float(), (9, 9), (4, 5, 4)[k % 3], reaches[k % 3], 4, ~observed)
         members = narrowed(found, (26, 21), (9, 9), (side, side))
         flowed = flow_in_loops(x - back, members, (side, side), 0.4 * 0.5 ** (k / 11))
         w = torch.where(flowed.isnan(), x - back, flowed)  # in no group, as nothing around is missing

@@ -37,23 +37,23 @@ class _Turn:
         side: of a patch in pixels.
         reach: how far patches of a group may be from the reference patch along each axis.
         members: patches of a group.
+        step: pixels between reference patches: each pixel is in several groups.
     """
 
     side: int
     reach: int
     members: int
+    step: int
 
 
 _TURNS = {
-    1: (_Turn(49, 480, 32),),
-    2: (_Turn(5, 15, 48), _Turn(7, 60, 32), _Turn(9, 15, 32)),
-    3: (_Turn(4, 5, 32),),
+    1: (_Turn(49, 480, 32, 12),),
+    2: (_Turn(5, 15, 48, 4), _Turn(7, 60, 32, 5), _Turn(9, 15, 32, 4)),
+    3: (_Turn(4, 5, 32, 3),),
 }
 """Iterations take these in turn: what one kind of groups blurs or leaves noisy the next one mends. Patches have about
 50 numbers and are compared with about a thousand others; those of the middle size in images with fifteen thousand, as
 text and patterns repeat further away, where most of nature does not. The result is the mean of the latest of each."""
-_STEPS = {1: 12, 2: 4, 3: 3}
-"""Pixels between reference patches: each pixel is in several groups."""
 _FALL = 12
 """Iterations after which the last level is reached: more of them go on as fewer do."""
 _MOST_ITERATIONS = 20
@@ -235,13 +235,15 @@ class _Run:
         turns = flow._turns(ndim)
         self._sides = [tuple(min(turn.side, n) for n in given.size) for turn in turns]
         self._latest: deque[Tensor] = deque(maxlen=len(turns))
-        # One search a reach, for the widest patches: it takes as long as several iterations.
-        widest, found = self._sides[-1], dict[int, Tensor]()
-        for reach in {turn.reach for turn in turns}:
-            most = max(turn.members for turn in turns if turn.reach == reach)
-            found[reach] = groups(self._estimate, widest, _STEPS[ndim], reach, most, ~self._known, mesh)
+        # One search for kinds that differ in their sides alone: it takes as long as several iterations.
+        widest, found = self._sides[-1], dict[tuple[int, int], Tensor]()
+        for turn in turns:
+            searched = turn.reach, turn.step
+            if searched not in found:
+                most = max(other.members for other in turns if (other.reach, other.step) == searched)
+                found[searched] = groups(self._estimate, widest, turn.step, turn.reach, most, ~self._known, mesh)
         self._groups = [
-            narrowed(found[turn.reach][:, : turn.members], given.size, widest, sides)
+            narrowed(found[turn.reach, turn.step][:, : turn.members], given.size, widest, sides)
             for turn, sides in zip(turns, self._sides, strict=True)
         ]
 
