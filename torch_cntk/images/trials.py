@@ -30,7 +30,10 @@ _FIRST_PASSES = 3
 _MOST_PASSES = 6
 """They end before, after one that gains too little: the next one would gain less still."""
 _FIRST_ITERATIONS = 12
-"""Of a flow, after which the better levels are known: levels have fallen."""
+"""Of a flow at least: levels have fallen by then, and whole images want more than their parts."""
+_GAIN_OF_LEVELS = 0.03
+"""Share by which other levels of a flow must lower the error: less says nothing about the whole image. Of fourteen
+photographs of 256 x 256 the three that gained more gain .1 dB on the mean, the three that gained less lose as much."""
 _PATIENCE = 3
 """Iterations of a flow: it takes three sizes of patches in turn."""
 _FURTHER = 1.3
@@ -114,7 +117,7 @@ def _flow(
         run.go_on(_FIRST_ITERATIONS)
     best = runs[0]
     for run in runs[1:]:
-        if run.least < best.least * (1 - _GAIN):
+        if run.least < best.least * (1 - _GAIN_OF_LEVELS):
             best = run
     best.go_on(best.flow.iterations)
     number, errors = best.enough()
@@ -303,19 +306,22 @@ class _Flowing:
         return min(self._totals)
 
     def go_on(self, iterations: int) -> None:
-        """Until there have been so many iterations, or they become no better."""
+        """Until there have been so many iterations, or the first ones and they become no better."""
         while len(self.errors) < iterations:
-            if len(self.errors) > _PATIENCE and min(self._totals[-_PATIENCE:]) > min(self._totals[:-_PATIENCE]):
+            if len(self.errors) >= _FIRST_ITERATIONS and min(self._totals[-_PATIENCE:]) > min(
+                self._totals[:-_PATIENCE]
+            ):
                 return
             self.estimates.append(next(self._results))
             self.errors.append(self._race.errors_of(self.estimates[-1]))
 
     def enough(self) -> tuple[int, Tensor]:
-        """The most iterations that are as good as any, and the errors [trials] after them.
+        """The most iterations that are as good as any, but the first ones at least, and the errors [trials] after them.
 
         In the whole image groups are more alike than in its parts, and gain from more iterations.
         """
         number = 1 + max(k for k, total in enumerate(self._totals) if total <= self.least * (1 + _AS_GOOD))
+        number = max(number, min(_FIRST_ITERATIONS, len(self.errors)))
         return number, torch.tensor(self.errors[number - 1], dtype=torch.float64)
 
 
