@@ -32,6 +32,7 @@ from tqdm import tqdm
 
 import torch_cntk as tc
 from torch_cntk._internal.files import writing
+from torch_cntk.images import GroupFlow, Observed
 
 SLOPES = (0.3, 0.6, 1.0)
 MOST_TRIALS = 6
@@ -87,6 +88,15 @@ def gaps(total: int, length: int, count: int, seed: int) -> Tensor:
     return observed
 
 
+def clicks(total: int, most: int, every: int, seed: int) -> Tensor:
+    """A mask with one run of 1 to ``most`` missing samples in each part of ``every``."""
+    generator, observed = np.random.default_rng(seed), torch.ones(total, dtype=torch.bool)
+    for part in range(0, total - every, every):
+        start, length = part + int(generator.integers(every - most)), int(generator.integers(1, most + 1))
+        observed[start : start + length] = False
+    return observed
+
+
 def masks(total: int, rate: int, options: argparse.Namespace) -> dict[str, Tensor]:
     """Name to a mask, True = known."""
     found = {}
@@ -95,7 +105,15 @@ def masks(total: int, rate: int, options: argparse.Namespace) -> dict[str, Tenso
         found[f"{share:.0%} scattered"] = torch.from_numpy(scattered)
     for length in options.gaps:
         found[f"gaps of {length:g} ms"] = gaps(total, round(length * rate / 1000), options.count, options.seed)
+    if options.clicks:
+        found[f"clicks up to {options.clicks}"] = clicks(total, options.clicks, 5 * options.clicks, options.seed)
     return found
+
+
+def flowing(signal: Tensor, observed: Tensor, estimate: Tensor) -> Tensor:
+    """A group flow behind an estimate."""
+    flow = GroupFlow.for_share(float(observed.double().mean()), ndim=1)
+    return torch.where(observed, signal, flow.refine(Observed.of(signal, observed, 1), estimate[None])[0])
 
 
 def interpolated(signal: Tensor, observed: Tensor, kind: str) -> Tensor:
@@ -175,7 +193,7 @@ def methods(signal: Tensor, observed: Tensor, rate: int, options: argparse.Names
         first = tc.inpaint(hidden, observed).image
         return by_autocorrelation(hidden, observed, first, slope, around, options.passes, parts), f"slope {slope:g}"
 
-    return {
+    found: dict[str, Callable] = {
         "linear": lambda: (interpolated(hidden, observed, "linear"), ""),
         "cubic": lambda: (interpolated(hidden, observed, "cubic"), ""),
         "CNTK": lambda: (tc.inpaint(hidden, observed).image, ""),
@@ -183,6 +201,10 @@ def methods(signal: Tensor, observed: Tensor, rate: int, options: argparse.Names
         "Wiener": lambda: autocorrelation(1.0),
         "CNTK, autocorrelation": lambda: autocorrelation(None),
     }
+    if options.flow:
+        found["CNTK, quick"] = lambda: (tc.inpaint(hidden, observed, passes="quick").image, "no trials")
+        found["CNTK, autocorrelation, flow"] = lambda: (flowing(hidden, observed, autocorrelation(None)[0]), "")
+    return found
 
 
 def picture(path: Path, signal: Tensor, shown: dict[str, tuple[Tensor, dict[str, Tensor]]], rate: int) -> None:
@@ -221,6 +243,8 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=20, help="gaps of each length")
     parser.add_argument("--around", type=float, default=60.0, help="ms at either side of a gap that are looked at")
     parser.add_argument("--passes", type=int, default=4, help="each with the autocorrelation of the last estimate")
+    parser.add_argument("--clicks", type=int, default=0, help="longest runs of missing samples in a mask of clicks")
+    parser.add_argument("--flow", action="store_true", help='also passes="quick", and a group flow behind the last')
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fast", action="store_true", help="short: to see that it works")
     options = parser.parse_args()
@@ -240,7 +264,7 @@ def main() -> None:
         for name, observed in masks(signal.shape[1], rate, options).items()
     ]
     rows, shown = [], {}
-    with tqdm(total=6 * len(table), desc="filling", unit="signal") as bar:
+    with tqdm(total=(8 if options.flow else 6) * len(table), desc="filling", unit="signal") as bar:
         for rate, name, observed in table:
             signal, filled = signals[rate], {}
             for method, fill in methods(signal, observed, rate, options).items():

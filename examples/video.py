@@ -38,6 +38,7 @@ from tqdm import tqdm
 
 import torch_cntk as tc
 from torch_cntk._internal.files import writing
+from torch_cntk.images import GroupFlow, Observed
 from torch_cntk.images.files import read_image, read_mask
 
 SLOPES = (0.3, 0.6, 1.0)
@@ -163,7 +164,17 @@ def methods(video: Tensor, observed: Tensor, options: argparse.Namespace) -> dic
         filled = tc.autocorrelation_passes(video, observed, first, options.passes, network=network)
         return filled, f"slope {slope:g}"
 
-    return {
+    def flowing() -> tuple[Tensor, str]:
+        """A group flow behind the autocorrelation."""
+        estimate, chose = autocorrelation(None)
+        flow = GroupFlow.for_share(float(observed.double().mean()), ndim=3)
+        return flow.refine(Observed.of(video, observed, 3), estimate[None])[0], chose
+
+    def automatic() -> tuple[Tensor, str]:
+        result = tc.inpaint(video, observed, passes="auto")
+        return result.image, result.choice
+
+    found: dict[str, Callable[[], tuple]] = {
         "biharmonic, 2-D": lambda: (frame_by_frame(biharmonic, video, observed), ""),
         "registered frames": lambda: (registered(video, observed), ""),
         "CNTK, 2-D": lambda: (frame_by_frame(lambda i, o: tc.inpaint(i, o).image, video, observed), ""),
@@ -172,6 +183,11 @@ def methods(video: Tensor, observed: Tensor, options: argparse.Namespace) -> dic
         "Wiener, 3-D": lambda: autocorrelation(1.0),
         "CNTK, 3-D, autocorrelation": lambda: autocorrelation(None),
     }
+    if not options.flow:
+        return found
+    guided = {"CNTK, 3-D, guided": found["CNTK, 3-D, guided"], "registered frames": found["registered frames"]}
+    after = {"CNTK, 3-D, auto": automatic, "CNTK, 3-D, autocorrelation, flow": flowing}
+    return guided | {"CNTK, 3-D, autocorrelation": found["CNTK, 3-D, autocorrelation"]} | after
 
 
 def psnr(filled: Tensor, truth: Tensor) -> float:
@@ -229,6 +245,12 @@ def main() -> None:
     parser.add_argument("--hole", type=int, default=12, help="side of the moving square")
     parser.add_argument("--passes", type=int, default=3, help="each with the autocorrelation of the last estimate")
     parser.add_argument("--guided", type=int, default=3, help="guided passes")
+    parser.add_argument(
+        "--missing", type=float, default=0.0, help="share of scattered missing pixels, in place of a hole"
+    )
+    parser.add_argument(
+        "--flow", action="store_true", help='fewer methods, and group flows: passes="auto" and the last'
+    )
     parser.add_argument("--fast", action="store_true", help="small: to see that it works")
     options = parser.parse_args()
     if options.fast:
@@ -244,10 +266,13 @@ def main() -> None:
     else:
         videos = {options.video.stem: read_video(options.video)}
     rows = []
-    with tqdm(total=7 * len(videos), desc="filling", unit="video") as bar:
+    with tqdm(total=(5 if options.flow else 7) * len(videos), desc="filling", unit="video") as bar:
         for name, truth in videos.items():
             frames, height, width = truth.shape[1:]
             observed = moving_hole(frames, height, width, options.hole)
+            if options.missing:
+                scattered = np.random.default_rng(0).random(tuple(observed.shape)) >= options.missing
+                observed = torch.from_numpy(scattered)
             if options.masks is not None:
                 files = sorted(options.masks.iterdir())
                 observed = torch.stack([read_mask(file, (height, width)) for file in files])
@@ -266,7 +291,7 @@ def main() -> None:
             filled["truth"] = truth
     strip(options.output / "video.png", filled)
     shown = ("missing", "biharmonic, 2-D", "CNTK, 3-D", "CNTK, 3-D, autocorrelation", "truth")
-    write_gif(options.output / "video.gif", [filled[method] for method in shown])
+    write_gif(options.output / "video.gif", [filled[method] for method in shown if method in filled])
     with writing(options.output / "video.csv") as temporary, temporary.open("w", newline="") as file:
         header = ["video", "method", "psnr_hole_db", "psnr_db", "ssim", "seconds", "chose"]
         csv.writer(file).writerows([header, *rows])

@@ -207,7 +207,7 @@ def test_iterations_are_those_of_the_equations(iterations: int, reaches: tuple[i
     torch.testing.assert_close(found[0], torch.stack(latest[-3:]).mean(0), rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("size", [(600,), (48, 52), (14, 15, 16)])
+@pytest.mark.parametrize("size", [(600,), (3000,), (48, 52), (14, 15, 16)])
 def test_what_repeats_is_found_again(size: tuple[int, ...]) -> None:
     image, observed = texture(*size), torch.rand(size) < 0.5
     first = tc.inpaint(image, observed).image
@@ -254,6 +254,31 @@ def test_tiny_and_constant_images(size: tuple[int, int]) -> None:
 def test_bad_settings_are_refused(options: dict[str, Any], error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=match):
         GroupFlow(**options)
+
+
+@pytest.mark.parametrize("ndim", [0, 4])
+def test_shares_are_of_one_to_three_dimensions(ndim: int) -> None:
+    with pytest.raises(ValueError, match=r"ndim|dimensions"):
+        GroupFlow.for_share(0.5, ndim)
+
+
+@pytest.mark.parametrize("length", [1, 3, 50, 700])
+@pytest.mark.parametrize("side", [None, 7])
+def test_groups_reach_every_sample_of_a_signal(length: int, side: int | None) -> None:
+    """Patches of short signals are shorter, and none of the samples is left between two of them."""
+    (turn,) = GroupFlow(side=side)._turns((length,))
+    patch_side = min(turn.side, length)
+    found = groups(torch.rand(1, length), (patch_side,), turn.step, turn.reach, turn.members)
+    covered = torch.zeros(length, dtype=torch.bool)
+    for corner in found[:, 0].tolist():
+        covered[corner : corner + patch_side] = True
+    assert bool(covered.all())
+    assert side is not None or length < 4 or turn.side <= length // 4
+
+
+def test_short_patches_are_tried_in_signals() -> None:
+    assert {flow.side for flow in group_flow.flows_for(0.5, ndim=1)} == {None, 49}
+    assert {flow.side for flow in group_flow.flows_for(0.5, ndim=3)} == {None}
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.5, math.nan])

@@ -43,8 +43,8 @@ _SCATTERED = 0.1
 _QUICK_IN_HOLES = 6
 """In holes they gain .15 dB on the mean of eight photographs with strokes, .3 in large lettering, and cost little, as
 holes are filled in windows of their own."""
-_FEW = 1000
-"""Missing pixels below which no settings are tried: that would take longer than the passes."""
+_FEW = {1: 100, 2: 1000, 3: 300}
+"""Missing pixels below which no settings are tried, by dimensions: that would take longer than the passes."""
 
 
 @dataclass(frozen=True)
@@ -190,12 +190,13 @@ def _choose(
         # Samples are of a regression of the whole image.
         series = tuple(one for one in series if not isinstance(of_pass(one, 0), Coarse | Refiner))
     ridge = periodic.ridge if isinstance(periodic.ridge, float) else 0.0
-    flows = () if candidates or how.draws is not None else flows_for(float(given.single_mask.double().mean()), ridge)
+    share = float(given.single_mask.double().mean())
+    flows = () if candidates or how.draws is not None else flows_for(share, ridge, given.ndim)
     usual, guidance = _usual(given, series[0], flows)
     if word == "quick":
         return usual, guidance, "as is usual"
     missing = int((~given.single_mask).sum())
-    if missing < _FEW and not candidates:
+    if missing < _FEW[given.ndim] and not candidates:
         return usual, guidance, f"as there are too few missing pixels ({missing:,}) to try others out"
     if not parts_left_out(given.single_mask, has_holes(given.single_mask)):
         return 0, series[0], "as too few pixels are known to leave some out and try passes on them"

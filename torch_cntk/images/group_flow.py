@@ -47,13 +47,20 @@ class _Turn:
 
 
 _TURNS = {
-    1: (_Turn(49, 480, 32, 12),),
+    1: (_Turn(385, 480, 64, 96),),
     2: (_Turn(5, 15, 48, 4), _Turn(7, 60, 32, 5), _Turn(9, 15, 32, 4)),
-    3: (_Turn(4, 5, 32, 3),),
+    3: (_Turn(6, 9, 32, 4),),
 }
-"""Iterations take these in turn: what one kind of groups blurs or leaves noisy the next one mends. Patches have about
-50 numbers and are compared with about a thousand others; those of the middle size in images with fifteen thousand, as
-text and patterns repeat further away, where most of nature does not. The result is the mean of the latest of each."""
+"""Iterations take these in turn: what one kind of groups blurs or leaves noisy the next one mends. Patches of
+images have about 50 numbers and are compared with about a thousand others; those of the middle size with fifteen
+thousand, as text and patterns repeat further away, where most of nature does not. The result is the mean of the latest
+of each. Those of signals hold several periods of a tone, those of videos several frames."""
+_OF_A_SIGNAL = 4
+"""Patches of a signal are at most this part of it, and at most a fourth of their length apart."""
+_OF_SIGNALS = 2.4
+"""Levels of signals, times those of images: what long patches of tones share is far above the rest."""
+_SHORT = _Turn(49, 480, 32, 12)
+"""Other groups to try in signals: those without tones have more in common over a shorter time."""
 _FALL = 12
 """Iterations after which the last level is reached: more of them go on as fewer do."""
 _MOST_ITERATIONS = 20
@@ -76,11 +83,11 @@ class GroupFlow:
             root sum of squares is below it fade.
         last: of the twelfth iteration and those that follow; geometric in between.
         relaxation: how far each iteration goes beyond its result, from 0 to below 1.
-        members: patches of a group; by default 32, and 48 of the smallest patches of images.
-        side: of a patch in pixels, along each axis; by default 49 in signals, 4 in videos, and 5, 7 and 9 in turn in
-            images, where the result is the mean of the latest iteration of each.
+        members: patches of a group; by default 32, 48 of the smallest patches of images and 64 in signals.
+        side: of a patch in pixels, along each axis; by default 385 in signals, or a fourth of shorter ones, 6 in
+            videos, and 5, 7 and 9 in turn in images, where the result is the mean of the latest iteration of each.
         reach: how far from the reference patch those of its group may be, in pixels along each axis; by default 480 in
-            signals, 5 in videos, and 15, 60 and 15 in turn in images.
+            signals, 9 in videos, and 15, 60 and 15 in turn in images.
         network: K is its kernel, of layers that take rows, such as ``Linear``; by default A A^T.
         noise: standard deviation of the noise in the observed values, relative to theirs. What they lose is added back
             only while its root mean square is above that of the noise, which is not to be learnt.
@@ -115,26 +122,40 @@ class GroupFlow:
             raise TypeError(f"expected a network of torch_cntk, got {type(self.network).__name__}")
 
     @classmethod
-    def for_share(cls, observed: float) -> GroupFlow:
-        """Settings that suit a share of observed pixels, from 0 to 1: the fewer, the stronger at first.
+    def for_share(cls, observed: float, ndim: int = 2) -> GroupFlow:
+        """Settings that suit a share of observed pixels: the fewer, the stronger at first.
+
+        Args:
+            observed: the share, from 0 to 1.
+            ndim: number of spatial dimensions, 1 to 3; in signals levels are higher.
 
         Raises:
-            TypeError: the share is no number.
-            ValueError: it is not from 0 to 1.
+            TypeError: a number is none.
+            ValueError: one is out of range.
         """
+        if positive_int(ndim, "ndim") not in _TURNS:
+            raise ValueError(f"expected 1 to 3 spatial dimensions, got {ndim}")
         if finite_number(observed, "observed", minimum=0) > 1:
             raise ValueError(f"expected a share of observed pixels from 0 to 1, got {observed}")
         # From half of the pixels to a fifth of them.
         sparse = min(max((0.5 - observed) / 0.3, 0.0), 1.0)
-        return cls(first=0.6 * 2**sparse, last=0.15 * (4 / 3) ** sparse, relaxation=0.5 + 0.3 * sparse)
+        level = _OF_SIGNALS if ndim == 1 else 1.0
+        first, last = 0.6 * level * 2**sparse, 0.15 * level * (4 / 3) ** sparse
+        return cls(first=first, last=last, relaxation=0.5 + 0.3 * sparse)
 
-    def _turns(self, ndim: int) -> tuple[_Turn, ...]:
-        """The kinds of groups, the widest patches last."""
-        usual = _TURNS[ndim]
+    def _turns(self, size: tuple[int, ...]) -> tuple[_Turn, ...]:
+        """The kinds of groups for what has that many pixels along each axis, the widest patches last."""
+        usual = _TURNS[len(size)]
+        if len(size) == 1:
+            # There must be others to compare with.
+            usual = tuple(replace(turn, side=min(turn.side, max(size[0] // _OF_A_SIGNAL, 1))) for turn in usual)
         if self.side is not None:
             usual = (replace(usual[-1], side=self.side),)
         changed = {name: getattr(self, name) for name in ("members", "reach") if getattr(self, name) is not None}
-        return tuple(replace(turn, **changed) for turn in usual)
+        usual = tuple(replace(turn, **changed) for turn in usual)
+        if len(size) > 1:
+            return usual
+        return tuple(replace(turn, step=min(turn.step, max(turn.side // _OF_A_SIGNAL, 1))) for turn in usual)
 
     def refine(self, given: Observed, estimate: Tensor) -> Tensor:
         """Go on from an estimate.
@@ -194,7 +215,7 @@ def before_flow(guidance: Pass | Series, passes: int) -> tuple[Pass | Series, in
     return (guidance.series, guidance.passes) if isinstance(guidance, Followed) else (guidance, passes)
 
 
-def flows_for(observed: float, ridge: float = 0.0) -> tuple[GroupFlow, ...]:
+def flows_for(observed: float, ridge: float = 0.0, ndim: int = 2) -> tuple[GroupFlow, ...]:
     """Flows to try: with the usual levels, with lower and higher ones, and for noisy pixels.
 
     Each has the most iterations to try: their results on the way are those of flows with fewer.
@@ -203,14 +224,20 @@ def flows_for(observed: float, ridge: float = 0.0) -> tuple[GroupFlow, ...]:
         observed: share of observed pixels, from 0 to 1.
         ridge: of the first regression, relative to the mean of the kernel's diagonal. It is the share of noise in the
             variance of the observed values if that kernel is right.
+        ndim: number of spatial dimensions.
     """
-    usual = replace(GroupFlow.for_share(observed), iterations=_MOST_ITERATIONS)
+    usual = replace(GroupFlow.for_share(observed, ndim), iterations=_MOST_ITERATIONS)
     others = (replace(usual, first=usual.first * factor, last=usual.last * factor) for factor in _LEVELS)
     clean = usual, *others
+    if ndim == 1:
+        short = replace(GroupFlow.for_share(observed), side=_SHORT.side, members=_SHORT.members)
+        short = replace(short, iterations=_MOST_ITERATIONS)
+        low = replace(short, first=short.first * _LEVELS[0], last=short.last * _LEVELS[0])
+        clean = *clean, short, low
     if ridge <= _CLEAN:
         return clean
     # The ridge may be large for a picture that the first kernel is wrong for: the clean ones stay.
-    return *clean, *(replace(flow, noise=math.sqrt(ridge)) for flow in (clean[0], clean[-1]))
+    return *clean, *(replace(flow, noise=math.sqrt(ridge)) for flow in (clean[0], clean[2]))
 
 
 class _Run:
@@ -232,7 +259,7 @@ class _Run:
         estimate = (estimate / self._unit).clamp(self._low, self._high)
         self._estimate = torch.where(self._known, self._observed, estimate)
         self._back = torch.zeros_like(self._estimate)
-        turns = flow._turns(ndim)
+        turns = flow._turns(given.size)
         self._sides = [tuple(min(turn.side, n) for n in given.size) for turn in turns]
         self._latest: deque[Tensor] = deque(maxlen=len(turns))
         # One search for kinds that differ in their sides alone: it takes as long as several iterations.
