@@ -126,6 +126,11 @@ def test_audio(tmp_path: Path) -> None:
         assert scores["CNTK, autocorrelation"] > 3 + max(scores["linear"], scores["cubic"], scores["CNTK"]), out
     assert (tmp_path / "out" / "audio.png").stat().st_size > 10_000
 
+    run_example(tmp_path, "audio.py", "--fast", "--flow", "--clicks", "5", "-o", "flow")
+    rows = read_rows(tmp_path / "flow" / "audio.csv")
+    assert len(rows) == 3 * 8
+    assert {"CNTK, quick", "CNTK, autocorrelation, flow"} < {row["method"] for row in rows}
+
     # The file that it writes is one that it reads; two channels, 16 bits.
     rate, samples = scipy.io.wavfile.read(tmp_path / "out" / "8000-gaps-of-2-ms-filled.wav")
     assert (rate, samples.shape, samples.dtype) == (8000, (3200,), "int16")
@@ -150,6 +155,10 @@ def test_video(tmp_path: Path) -> None:
     assert scores["CNTK, 3-D, autocorrelation"] > simple + 5, out
     assert scores["registered frames"] > simple, out
     assert read_image(tmp_path / "out" / "video.png").pixels.shape[0] == 3
+
+    run_example(tmp_path, "video.py", "--fast", "--flow", "--missing", "0.3", "-o", "flow")
+    scores = {row["method"]: float(row["psnr_hole_db"]) for row in read_rows(tmp_path / "flow" / "video.csv")}
+    assert scores["CNTK, 3-D, auto"] >= scores["CNTK, 3-D, guided"], scores
 
     # A folder of frames with masks.
     frames = torch.rand(3, 4, 16, 16, generator=torch.Generator().manual_seed(0))
