@@ -12,7 +12,7 @@ from tqdm import tqdm
 import torch_cntk as tc
 from torch_cntk.images import GroupFlow, Observed, PatchFill
 from torch_cntk.images.patch_fill import _from_patches, _scales, _together, thick_holes
-from torch_cntk.images.patches import Level
+from torch_cntk.images.patches import _DRAWN, Level, _fitted_shares
 
 
 def tiles(*size: int) -> Tensor:
@@ -108,6 +108,52 @@ def test_some_candidates_find_what_all_pairs_find() -> None:
         found = level._compare_some(weights, generator)[:, 0]
     # All copies of a tile are equally good: nearly all targets have found one.
     assert float((found <= best + 1e-4).double().mean()) > 0.9
+
+
+def test_fitted_shares_are_the_best_of_those_that_add_up_to_one() -> None:
+    found, wanted = torch.rand(6, 4, 30, dtype=torch.float64), torch.rand(6, 30, dtype=torch.float64)
+    weights, usual = torch.rand(6, 30, dtype=torch.float64), torch.rand(6, 4, dtype=torch.float64)
+    usual = usual / usual.sum(1, keepdim=True)
+    shares = _fitted_shares(found, wanted, weights, usual)
+    for n in range(6):
+        # The last share is what the others leave; the others solve an ordinary least-squares problem.
+        drawn = _DRAWN * (weights[n] * (found[n] - wanted[n]).square()).sum(1).mean() + 1e-9
+        rows = torch.cat([found[n] * weights[n].sqrt(), drawn.sqrt() * torch.eye(4, dtype=torch.float64)], 1)
+        right = torch.cat([wanted[n] * weights[n].sqrt(), drawn.sqrt() * usual[n]])
+        first = torch.linalg.lstsq((rows[:3] - rows[3]).T, (right - rows[3])[:, None]).solution[:, 0]
+        torch.testing.assert_close(shares[n, :3], first)
+        assert float(shares[n].sum()) == pytest.approx(1)
+
+
+def test_equal_matches_keep_their_shares() -> None:
+    wanted, usual = torch.rand(5, 12), torch.rand(5, 3)
+    usual = usual / usual.sum(1, keepdim=True)
+    same = wanted[:, None].expand(5, 3, 12)
+    torch.testing.assert_close(_fitted_shares(same, wanted, torch.rand(5, 12), usual), usual)
+    other = torch.rand(5, 1, 12).expand(5, 3, 12)
+    torch.testing.assert_close(_fitted_shares(other, wanted, torch.rand(5, 12), usual), usual, rtol=0, atol=1e-3)
+
+
+def test_what_lies_between_two_matches_is_predicted_by_its_place_between_them() -> None:
+    """Patches of one pixel and six channels, each .3 of one known pixel and .7 of another, which are as far from it."""
+    picture, known = torch.rand(6, 14, 15), torch.ones(14, 15, dtype=torch.bool)
+    known[4:9, 5:9] = False
+    level = Level(picture, known, 1, 2, 1)
+    matches = torch.stack(
+        [level.sources[torch.randperm(len(level.sources))[: len(level.targets)]] for _ in range(2)], 1
+    )
+    one, other = picture.flatten(1)[:, matches].unbind(2)
+    between = picture.clone()
+    between.flatten(1)[:, level.targets] = 0.3 * one + 0.7 * other
+    distances = torch.ones(matches.shape)
+    errors = []
+    for weights in (None, torch.full((len(level.targets), 6), 1 / 6)):
+        level.filled = between
+        level._average(distances, matches, 4.0, weights)
+        errors.append(float((level.filled - between).square().sum()))
+    half = float((0.2 * (one - other)).square().sum())
+    assert errors[0] == pytest.approx(half, rel=1e-4)
+    assert errors[1] < 0.05 * half
 
 
 @pytest.mark.parametrize("size", [(40, 40), (12, 60)])

@@ -1,10 +1,12 @@
 """Fill thick holes from patches elsewhere in the picture, coarse to fine.
 
 A deep kernel blurs in a hole that is much thicker than what it looks at. Here each patch in the hole is predicted by
-kernel regression on the known patches that are most like it, with a sharp kernel, D^-s of the squared distance D;
-patches that overlap are averaged. That is repeated: each round compares patches by what the last one filled, less the
-deeper in the hole they lie. It begins in a smaller picture, in which the hole is some eight pixels thick, and goes on
-from its matches in the next larger one (Wexler, Shechtman and Irani, Space-time completion of video, 2007).
+kernel regression on the known patches that are most like it, with a sharp kernel, D^-s of the squared distance D, whose
+shares are then fitted to the patch by least squares (as in Roweis and Saul, Nonlinear dimensionality reduction by
+locally linear embedding, 2000); patches that overlap are averaged. That is repeated: each round compares patches by
+what the last one filled, less the deeper in the hole they lie. It begins in a smaller picture, in which the hole is
+some eight pixels thick, and goes on from its matches in the next larger one (Wexler, Shechtman and Irani, Space-time
+completion of video, 2007).
 """
 
 from __future__ import annotations

@@ -15,6 +15,8 @@ _DOUBTFUL = (0.6, 0.8)
 """Certainty of a pixel that lies one pixel deeper in the hole, in the first half of the rounds and afterwards."""
 _VOTE = 0.8
 """The same, when patches are averaged."""
+_DRAWN = 0.1
+"""Ridge that draws fitted shares to those of the kernel, relative to the matches' mean squared distance."""
 _ALL_PAIRS = 3e9
 """Multiplications up to which each patch is compared with all that are known: about a second."""
 _AT_ONCE = 2**24
@@ -104,7 +106,7 @@ class Level:
                 distances = self._compare_all(weights)
             else:
                 distances = self._compare_some(weights, generator)
-            self._average(distances, self.matches, sharpness)
+            self._average(distances, self.matches, sharpness, weights)
             done()
 
     def _compare_all(self, weights: Tensor) -> Tensor:
@@ -170,8 +172,15 @@ class Level:
     def _inside(self, row: Tensor, column: Tensor) -> Tensor:
         return (row >= 0) & (row < self.rows) & (column >= 0) & (column < self.columns)
 
-    def _average(self, distances: Tensor, matches: Tensor, sharpness: float) -> None:
-        """Predict each target from its matches, and average where they overlap."""
+    def _average(self, distances: Tensor, matches: Tensor, sharpness: float, weights: Tensor | None = None) -> None:
+        """Predict each target from its matches, and average where they overlap.
+
+        Args:
+            distances: of the matches, [targets, matches].
+            matches: corners of sources, likewise.
+            sharpness: power s of the kernel D^-s.
+            weights: of the numbers of each target, by which shares of matches are fitted; None leaves the kernel's.
+        """
         distances = distances.to(self._features)
         own = (distances + 1e-6) ** -sharpness
         own = own / own.sum(1, keepdim=True)
@@ -185,8 +194,12 @@ class Level:
         weight = torch.zeros(pixels, device=own.device)
         many = max(_AT_ONCE // (matches.shape[1] * channels * self._cell.numel()), 1)
         parts = (torch.split(tensor, many) for tensor in (self.targets, matches, own, trust))
-        for targets, match, share, counts in zip(*parts, strict=True):
-            predicted = torch.einsum("nk,nkq->nq", share, self._patches(self._features, match))
+        fitted_by = [None] * -(-len(own) // many) if weights is None else torch.split(weights, many)
+        for targets, match, share, counts, fitted in zip(*parts, fitted_by, strict=True):
+            found = self._patches(self._features, match)
+            if fitted is not None:
+                share = _fitted_shares(found, self._patches(self.filled, targets), fitted, share)
+            predicted = torch.einsum("nk,nkq->nq", share, found)
             predicted = predicted.reshape(len(targets), channels, -1) * counts[:, None, None]
             place = self._place(targets)
             total.index_add_(1, place.flatten(), predicted.transpose(0, 1).reshape(channels, -1))
@@ -216,3 +229,23 @@ class Level:
         is_source = self._is_source.reshape(self.rows, self.columns).cpu().numpy()
         _, nearest = scipy.ndimage.distance_transform_edt(is_source, return_indices=True)
         return torch.from_numpy(np.asarray(nearest[0] * self.columns + nearest[1])).flatten().to(self.targets)
+
+
+def _fitted_shares(found: Tensor, wanted: Tensor, weights: Tensor, usual: Tensor) -> Tensor:
+    """Shares of which each patch is best made up: weighted least squares with a sum of 1, drawn to the usual ones.
+
+    Args:
+        found: the matches of each patch, [n, matches, numbers].
+        wanted: the patches, [n, numbers].
+        weights: of these numbers, likewise.
+        usual: shares without a fit, [n, matches].
+    """
+    differences = (found - wanted[:, None]) * weights.sqrt()[:, None]
+    products = differences @ differences.mT
+    # Never nothing: matches may all be equal to the patch.
+    drawn = _DRAWN * products.diagonal(dim1=1, dim2=2).mean(1)[:, None] + 1e-9
+    equations = products + torch.diag_embed(drawn.expand_as(usual))
+    solved = torch.linalg.solve(equations, torch.stack([drawn * usual, torch.ones_like(usual)], 2))
+    shares, direction = solved.unbind(2)
+    missing = 1 - shares.sum(1, keepdim=True)
+    return torch.addcdiv(shares, direction * missing, direction.sum(1, keepdim=True))
