@@ -19,6 +19,8 @@ _DRAWN = 0.1
 """Ridge that draws fitted shares to those of the kernel, relative to the matches' mean squared distance."""
 _ALL_PAIRS = 3e9
 """Multiplications up to which each patch is compared with all that are known: about a second."""
+_NUMBERS_AT_ONCE = 2**20
+"""Of patches that are compared with some others, or averaged: they stay in the processor's cache."""
 _AT_ONCE = 2**24
 """Numbers that are held at once."""
 _NEAR = 8
@@ -67,9 +69,12 @@ class Level:
         return (corners // self.columns * width + corners % self.columns)[..., None] + self._cell
 
     def _patches(self, images: Tensor, corners: Tensor) -> Tensor:
-        """[*corners, channels * side^2]."""
-        found = images.flatten(1)[:, self._place(corners)]
-        return found.movedim(0, -2).flatten(-2)
+        """[*corners, side^2 * channels], by rows of patches, each of which lies together in the memory."""
+        channels, width = len(images), self._known.shape[1]
+        pixels = images.flatten(1).mT.contiguous().flatten()
+        rows = pixels.as_strided((len(pixels) // channels - self._side + 1, self._side * channels), (channels, 1))
+        first = (corners // self.columns * width + corners % self.columns)[..., None] + self._cell[:: self._side]
+        return rows.index_select(0, first.flatten()).view(*corners.shape, -1)
 
     def _certainty(self, base: float) -> Tensor:
         """Of each pixel, [H, W]: 1 where it is known."""
@@ -128,7 +133,7 @@ class Level:
     def _compare_some(self, weights: Tensor, generator: torch.Generator) -> Tensor:
         """As ``_compare_all``, among the matches, those of patches beside, moved, and some random places."""
         candidates = self._candidates(generator)
-        many = max(_AT_ONCE // (candidates.shape[1] * weights.shape[1]), 1)
+        many = max(_NUMBERS_AT_ONCE // (candidates.shape[1] * weights.shape[1]), 1)
         parts = zip(
             torch.split(self.targets, many), torch.split(weights, many), torch.split(candidates, many), strict=True
         )
@@ -190,21 +195,20 @@ class Level:
         # Never nothing: a pixel that no patch is trusted for would be black.
         trust = trust * torch.exp(-distance / (2 * usual + 1e-8)).clamp_min(1e-6)
         channels, pixels = len(self._features), self._known.numel()
-        total = torch.zeros(channels, pixels, device=own.device)
+        total = torch.zeros(pixels, channels, device=own.device)
         weight = torch.zeros(pixels, device=own.device)
-        many = max(_AT_ONCE // (matches.shape[1] * channels * self._cell.numel()), 1)
+        many = max(_NUMBERS_AT_ONCE // (matches.shape[1] * channels * self._cell.numel()), 1)
         parts = (torch.split(tensor, many) for tensor in (self.targets, matches, own, trust))
         fitted_by = [None] * -(-len(own) // many) if weights is None else torch.split(weights, many)
         for targets, match, share, counts, fitted in zip(*parts, fitted_by, strict=True):
             found = self._patches(self._features, match)
             if fitted is not None:
                 share = _fitted_shares(found, self._patches(self.filled, targets), fitted, share)
-            predicted = torch.einsum("nk,nkq->nq", share, found)
-            predicted = predicted.reshape(len(targets), channels, -1) * counts[:, None, None]
+            predicted = torch.einsum("nk,nkq->nq", share, found) * counts[:, None]
             place = self._place(targets)
-            total.index_add_(1, place.flatten(), predicted.transpose(0, 1).reshape(channels, -1))
+            total.index_add_(0, place.flatten(), predicted.reshape(-1, channels))
             weight.index_add_(0, place.flatten(), counts[:, None].expand(place.shape).flatten())
-        averaged = (total / weight.clamp_min(1e-12)).reshape(self._features.shape)
+        averaged = (total / weight.clamp_min(1e-12)[:, None]).mT.reshape(self._features.shape)
         self.filled = torch.where(self._known, self._features, averaged)
 
     def _from(self, coarser: Level, generator: torch.Generator) -> Tensor:
