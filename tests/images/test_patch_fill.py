@@ -80,7 +80,7 @@ def test_the_nearest_patches_are_those_of_loops() -> None:
 
     def patch(corner: int) -> Tensor:
         r, c = divmod(corner, width)
-        return picture[:, r : r + 4, c : c + 4].flatten()
+        return picture[:, r : r + 4, c : c + 4].movedim(0, 2).flatten()
 
     for row in torch.randperm(len(level.targets))[:10].tolist():
         every = [
