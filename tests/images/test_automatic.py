@@ -170,7 +170,7 @@ def test_a_flow_follows_quick_passes_where_much_is_missing(generator: torch.Gene
     guided = [guided_series(observed)[0].at(number) for number in range(3)]
     flow = replace(tc.images.GroupFlow.for_share(share), iterations=9)
     assert torch.equal(result.image, tc.inpaint(known, observed, KERNEL, passes=[*guided, flow]).image)
-    assert result.choice == "3 guided passes of radius 10 and a group flow, as is usual"
+    assert result.choice == "3 guided passes of radius 10 and a group flow, as is usual without trials"
     # What is off here or there is noise, which is not to be added back, and costs as much time where little is missing.
     assert "flow" not in tc.inpaint(known, observed, KERNEL, passes="quick", ridge=0.01).choice
     few = torch.rand(48, 52, generator=generator) < 0.95

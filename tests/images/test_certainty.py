@@ -272,6 +272,9 @@ def test_what_was_chosen_fills_the_same_again(word: Any, generator: torch.Genera
     image, observed, kernel = torn(generator, scratched=True)
     result = tc.inpaint(image, observed, kernel, passes=word)
     again = tc.inpaint(image, observed, kernel, passes=result.chosen[0])
+    assert torch.equal(tc.inpaint(image, observed, kernel, passes=result.chosen).image, again.image)
+    with pytest.raises(ValueError, match=r"passes=result.chosen\[0\], got 2"):
+        tc.inpaint(image, observed, kernel, passes=result.chosen * 2)
     assert torch.equal(again.image, result.image)
     assert again.chosen == result.chosen
     with pytest.raises(ValueError, match="expected neither guidance nor samples"):

@@ -61,6 +61,20 @@ def test_groups_are_the_nearest_patches(
     assert [set(row) for row in found.tolist()] == brute_force_groups(image, sides, step, reach, 6)
 
 
+@pytest.mark.parametrize(("size", "reach"), [((3, 200), 15), ((40, 10), 60), ((64, 64), 1), ((3, 5, 40), 9)])
+def test_groups_hold_no_patch_that_is_not_there(size: tuple[int, ...], reach: int) -> None:
+    """In thin images and within a short reach there are fewer patches than members."""
+    image, observed = texture(*size), torch.rand(size) < 0.5
+    filled = refined(Observed.of(image, observed), torch.where(observed, image, 0), GroupFlow(2, reach=reach))
+    assert bool(torch.isfinite(filled).all())
+    sides = tuple(min(9, n) for n in size)
+    members = groups(image, sides, 4, reach, 48)
+    corners = torch.stack(torch.unravel_index(members, size))
+    assert all(int(at.max()) <= n - side for at, n, side in zip(corners, size, sides, strict=True))
+    away = (corners - corners[:, :, :1]).abs()
+    assert int(away.max()) <= reach
+
+
 def test_only_patches_with_wanted_pixels_get_groups() -> None:
     image = torch.rand(2, 31, 29)
     every = groups(image, (4, 4), 3, 5, 6)

@@ -193,6 +193,8 @@ def test_scale_and_batches_do_not_matter() -> None:
         ({"blend": "x"}, TypeError),
         ({"side": 0}, ValueError),
         ({"neighbours": 0}, ValueError),
+        ({"seed": 1.5}, TypeError),
+        ({"seed": 2**70}, ValueError),
     ],
 )
 def test_bad_settings_are_refused(options: dict[str, Any], error: type[Exception]) -> None:

@@ -194,7 +194,7 @@ def _choose(
     flows = () if candidates or how.draws is not None else flows_for(share, ridge, given.ndim)
     usual, guidance = _usual(given, series[0], flows)
     if word == "quick":
-        return usual, guidance, "as is usual"
+        return usual, guidance, "as is usual without trials"
     missing = int((~given.single_mask).sum())
     if missing < _FEW[given.ndim] and not candidates:
         return usual, guidance, f"as there are too few missing pixels ({missing:,}) to try others out"

@@ -74,6 +74,10 @@ _CLEAN = 1e-3
 class GroupFlow:
     """A pass of gradient flows in groups of similar patches, which goes on from an estimate.
 
+    It is for pictures. Fields that are smooth everywhere, such as measurements on a grid, are filled better by guided
+    passes alone: what is finer than some .4 % of their range is taken for an error of the estimate. Values beyond the
+    range of the observed ones are cut.
+
     The settings are those that did best on crops of scikit-image's photographs; ``for_share`` has them by the share of
     observed pixels.
 
@@ -88,7 +92,8 @@ class GroupFlow:
             videos, and 5, 7 and 9 in turn in images, where the result is the mean of the latest iteration of each.
         reach: how far from the reference patch those of its group may be, in pixels along each axis; by default 480 in
             signals, 9 in videos, and 15, 60 and 15 in turn in images.
-        network: K is its kernel, of layers that take rows, such as ``Linear``; by default A A^T.
+        network: K is its kernel, of layers that take rows of channels times side^ndim numbers, such as ``Linear``, for
+            which a ``side`` is given; by default A A^T.
         noise: standard deviation of the noise in the observed values, relative to theirs. What they lose is added back
             only while its root mean square is above that of the noise, which is not to be learnt.
 

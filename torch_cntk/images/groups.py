@@ -69,8 +69,8 @@ def groups(
     field = _Field(image, sides, reaches)
     along = round(_REFERENCES ** (1 / len(size)))
     places = [torch.split(_places(n, side, step, image.device), along) for n, side in zip(size, sides, strict=True)]
-    # Patches that reach out of the image are further than any other.
-    count = min(members, len(field.moves), math.prod(n - side + 1 for n, side in zip(size, sides, strict=True)))
+    # Patches that reach out of the image are further than any other; at its corners there are this many others.
+    count = min(members, math.prod(r + 1 for r in reaches))
     seen = None if wanted is None else _box_sums(wanted.to(image.dtype), sides) > 0
     ranks, parts = mesh or Mesh.alone(), list(product(*places))
     own = mine(ranks, [math.prod(map(len, part)) for part in parts])

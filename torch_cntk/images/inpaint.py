@@ -77,8 +77,9 @@ def inpaint(
 
     Args:
         image: [channels, *size] or [batch, channels, *size], or [*size] for one channel; floating point, of any
-            scale and offset (filled values are not clipped). What it holds at unobserved pixels does not matter. A
-            tensor or a NumPy array (what is masked in a masked array is missing); half precision is filled in single.
+            scale and offset (filled values are not clipped, but by group flows). What it holds at unobserved pixels
+            does not matter. A tensor or a NumPy array (what is masked in a masked array is missing); half precision is
+            filled in single.
             Or the path of an image file: what was erased in it is missing then, unless there is a mask, and
             ``result.save`` writes the filled file with all that it says beside the pixels.
         observed: boolean, **True = known**, or 8 bits that are 0 where missing and 1 or 255 where known: [*size], or
@@ -106,7 +107,8 @@ def inpaint(
             leaving out observed pixels; there are none where they do not help. How much of the patches is taken it
             tries on copies of the holes. "quick" does the same without trying settings out, "sharp" as "auto" but so
             that thick holes look sharp rather than have the least error; ``result.choice`` says what was chosen. A
-            ``Filler``, or a list of them, is one pass of each; one of ``result.chosen`` makes the same passes again.
+            ``Filler``, or a list of them, is one pass of each; one of ``result.chosen`` makes the same passes again
+            (``passes=result.chosen[0]``).
         guidance: settings of the passes, or another ``Filler`` or ``Series``; by default they suit the share of
             observed pixels. With "auto" it may be a list of them to choose from.
         windows: whether holes may be filled in windows of their own where that is cheaper than the whole image, as it

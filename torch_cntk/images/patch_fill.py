@@ -70,6 +70,8 @@ class PatchFill:
             raise ValueError(f"expected blend to be at most 1, got {self.blend}")
         positive_int(self.side, "side")
         positive_int(self.neighbours, "neighbours")
+        if positive_int(self.seed, "seed", least=0) >= 2**63:
+            raise ValueError(f"expected a seed below 2^63, got {self.seed}")
 
     def refine(self, given: Observed, estimate: Tensor) -> Tensor:
         """Fill the thick holes of images.

@@ -54,6 +54,13 @@ class Plan:
                 f"expected passes to be a number, a filler such as tc.images.PatchFill(), or one of {words}, "
                 f"got {passes!r}"
             )
+        if isinstance(passes, list | tuple) and any(isinstance(one, Chosen) for one in passes):
+            if len(passes) > 1:
+                raise ValueError(
+                    f"expected one of result.chosen, such as passes=result.chosen[0], got {len(passes)} of them: "
+                    "images whose passes were chosen one by one are filled again one by one"
+                )
+            (passes,) = passes
         if isinstance(passes, Chosen):
             if guidance is not None or sampled:
                 raise ValueError(
