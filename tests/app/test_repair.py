@@ -47,7 +47,7 @@ def test_weights_after_passes(photograph: Photograph) -> None:
     far[40 - radius : 41 + radius, 30 - radius : 31 + radius] = 0
     # Pixels beyond the window count through others alone.
     assert 0 < float(found.abs().max()) < 2
-    assert float(far.abs().max()) < 0.2 * float(found.abs().max())
+    assert float(far.abs().max()) < 0.3 * float(found.abs().max())
 
 
 def test_nothing_to_fill_from(photograph: Photograph) -> None:
