@@ -59,7 +59,7 @@ def inpaint(
     solver: Solver | Literal["auto", "direct", "cg", "eigenpro"] = "auto",
     ridge: float | Tensor | Literal["cv"] = 1e-4,
     wrap: bool = False,
-    passes: int | Literal["auto", "quick", "sharp"] | Pass | Chosen | Sequence[Pass | Series] = 0,
+    passes: int | Literal["auto", "quick", "sharp"] | Pass | Chosen | Sequence[Pass | Series | Chosen] = 0,
     guidance: Pass | Series | Sequence[Pass | Series] | None = None,
     windows: bool = True,
     samples: int = 0,
