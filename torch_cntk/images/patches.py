@@ -48,6 +48,7 @@ class Level:
         self.factor = factor
         self._side, self._neighbours = side, neighbours
         self._features, self._known = features, known
+        self._feature_rows = self._rows(features)
         self.filled = features
         height, width = known.shape
         self.rows, self.columns = height - side + 1, width - side + 1
@@ -68,11 +69,15 @@ class Level:
         width = self._known.shape[1]
         return (corners // self.columns * width + corners % self.columns)[..., None] + self._cell
 
-    def _patches(self, images: Tensor, corners: Tensor) -> Tensor:
-        """[*corners, side^2 * channels], by rows of patches, each of which lies together in the memory."""
-        channels, width = len(images), self._known.shape[1]
+    def _rows(self, images: Tensor) -> Tensor:
+        """The row of a patch that begins at each pixel, together in the memory, [pixels, side * channels]."""
+        channels = len(images)
         pixels = images.flatten(1).mT.contiguous().flatten()
-        rows = pixels.as_strided((len(pixels) // channels - self._side + 1, self._side * channels), (channels, 1))
+        return pixels.as_strided((len(pixels) // channels - self._side + 1, self._side * channels), (channels, 1))
+
+    def _patches(self, rows: Tensor, corners: Tensor) -> Tensor:
+        """[*corners, side^2 * channels], of what ``_rows`` gives."""
+        width = self._known.shape[1]
         first = (corners // self.columns * width + corners % self.columns)[..., None] + self._cell[:: self._side]
         return rows.index_select(0, first.flatten()).view(*corners.shape, -1)
 
@@ -105,7 +110,7 @@ class Level:
         thorough = max(rounds // 2, 1) if coarser is None else 1
         for number in range(rounds):
             certainty = self._certainty(_DOUBTFUL[0 if coarser is None and number < rounds // 2 else 1])
-            weights = self._patches(certainty.expand(len(self._features), -1, -1), self.targets)
+            weights = self._patches(self._rows(certainty.expand(len(self._features), -1, -1)), self.targets)
             weights = weights / weights.sum(1, keepdim=True)
             if self.matches.shape[1] == 0 or (exhaustive and number < thorough):
                 distances = self._compare_all(weights)
@@ -116,12 +121,12 @@ class Level:
 
     def _compare_all(self, weights: Tensor) -> Tensor:
         """Distances of the sources that are most like each target, which become ``matches``."""
-        known = self._patches(self._features, self.sources)
+        known, filled = self._patches(self._feature_rows, self.sources), self._rows(self.filled)
         squares = known.square()
         distances, matches = [], []
         many = max(_AT_ONCE // len(self.sources), 1)
         for part, weight in zip(torch.split(self.targets, many), torch.split(weights, many), strict=True):
-            here = self._patches(self.filled, part)
+            here = self._patches(filled, part)
             weighted = weight * here
             distance = (weighted * here).sum(1, keepdim=True) - 2 * weighted @ known.T + weight @ squares.T
             found = distance.topk(min(self._neighbours, len(self.sources)), 1, largest=False)
@@ -137,9 +142,9 @@ class Level:
         parts = zip(
             torch.split(self.targets, many), torch.split(weights, many), torch.split(candidates, many), strict=True
         )
-        found_distances = []
+        found_distances, filled = [], self._rows(self.filled)
         for part, weight, some in parts:
-            squares = (self._patches(self._features, some) - self._patches(self.filled, part)[:, None]).square_()
+            squares = (self._patches(self._feature_rows, some) - self._patches(filled, part)[:, None]).square_()
             found_distances.append(torch.einsum("nq,nkq->nk", weight, squares))
         distances = torch.cat(found_distances)
         # The same place counts once.
@@ -191,7 +196,7 @@ class Level:
         own = own / own.sum(1, keepdim=True)
         distance = (own * distances).sum(1)
         usual = distance.quantile(0.75) if len(distance) < 2**24 else distance.median()
-        trust = self._patches(self._certainty(_VOTE)[None], self.targets).mean(1)
+        trust = self._patches(self._rows(self._certainty(_VOTE)[None]), self.targets).mean(1)
         # Never nothing: a pixel that no patch is trusted for would be black.
         trust = trust * torch.exp(-distance / (2 * usual + 1e-8)).clamp_min(1e-6)
         channels, pixels = len(self._features), self._known.numel()
@@ -199,11 +204,12 @@ class Level:
         weight = torch.zeros(pixels, device=own.device)
         many = max(_NUMBERS_AT_ONCE // (matches.shape[1] * channels * self._cell.numel()), 1)
         parts = (torch.split(tensor, many) for tensor in (self.targets, matches, own, trust))
+        filled = self._rows(self.filled)
         fitted_by = [None] * -(-len(own) // many) if weights is None else torch.split(weights, many)
         for targets, match, share, counts, fitted in zip(*parts, fitted_by, strict=True):
-            found = self._patches(self._features, match)
+            found = self._patches(self._feature_rows, match)
             if fitted is not None:
-                share = _fitted_shares(found, self._patches(self.filled, targets), fitted, share)
+                share = _fitted_shares(found, self._patches(filled, targets), fitted, share)
             predicted = torch.einsum("nk,nkq->nq", share, found) * counts[:, None]
             place = self._place(targets)
             total.index_add_(0, place.flatten(), predicted.reshape(-1, channels))
